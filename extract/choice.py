@@ -1,0 +1,84 @@
+"""The choice problem: one option for each variable, costs of options and of pairs, capacity rows.
+
+Extraction reduces to it, and so do other assignment problems (Google's contest on intra-operator parallelism, for
+one). A variable's options are grouped by *ports*: an edge's cost depends only on the port of each end,
+so an edge between variables of thousands of options is a small matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Costs = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+FORBIDDEN = 1e11
+"""Stands for "not allowed"; costs are scaled to stay far below it and far above its rounding error."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Edge:
+    """Cost `matrix[left_ports[i], right_ports[j]]` when variable `left` takes option i and `right` takes j."""
+
+    left: int
+    right: int
+    left_ports: Indices
+    right_ports: Indices
+    matrix: Costs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Usage:
+    """Capacity use of a variable's options in the rows `[low, high)`, [bytes] by option."""
+
+    variable: int
+    low: int
+    high: int
+    amounts: Costs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChoiceProblem:
+    """Minimise the options' and pairs' costs; in each row the use must not exceed `limit`."""
+
+    costs: tuple[Costs, ...]
+    edges: tuple[Edge, ...]
+    usages: tuple[Usage, ...]
+    rows: int
+    limit: float
+
+    def cost(self, choice: Sequence[int]) -> float:
+        """Return the cost of a choice, one option number for each variable."""
+        total = sum(float(costs[option]) for costs, option in zip(self.costs, choice, strict=True))
+        for edge in self.edges:
+            left, right = choice[edge.left], choice[edge.right]
+            total += float(edge.matrix[edge.left_ports[left], edge.right_ports[right]])
+        return total
+
+    def use(self, choice: Sequence[int]) -> Costs:
+        """Return the use of each row under a choice."""
+        delta = np.zeros(self.rows + 1)
+        for usage in self.usages:
+            amount = usage.amounts[choice[usage.variable]]
+            delta[usage.low] += amount
+            delta[usage.high] -= amount
+        return np.cumsum(delta)[: self.rows]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Solution:
+    """A choice with its cost, a proven lower bound of any choice's cost, and the method that proves it.
+
+    `multipliers` are the capacity prices of the bound.
+    """
+
+    choice: tuple[int, ...]
+    cost: float
+    bound: float
+    method: str
+    multipliers: Costs
+    feasible: bool

@@ -1,0 +1,345 @@
+"""Extraction: from saturated blocks to a plan with a proven bound."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import networkx as nx
+
+from tilewright.errors import InfeasibleError
+from tilewright.extract.choice import Solution
+from tilewright.extract.profile import sram_profile
+from tilewright.extract.kernel import Kernel, tileable_dims
+from tilewright.extract.model_tables import ModelTables, Variable, build_tables, producer_index
+from tilewright.extract.options import (
+    Option,
+    Pricing,
+    implementations_by_node,
+    kernel_of,
+    tiling_key,
+)
+from tilewright.extract.plan import Delivery, Memory, Objective, Placement, Plan, PlannedOp, Proof, Tiling
+from tilewright.extract.reshard import dram_placement, move_units
+from tilewright.extract.solve import SolveOptions, solve
+from tilewright.graph import Graph, Op, TensorType
+from tilewright.hwmodel.mesh import LogicalMesh
+from tilewright.hwmodel.target import Target
+from tilewright.rules.alternatives import Alternatives
+from tilewright.rules.roll import Instance, Rolled
+from tilewright.rules.tiling import TilingRequest, tiling_alternatives
+
+_ATTEMPTS = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractOptions:
+    """What to minimise and how hard to try.
+
+    `sram_limit_bytes` overrides the scratchpad of the target (for what lowering found to be too tight).
+    """
+
+    objective: Objective = Objective.LATENCY
+    solve: SolveOptions = SolveOptions()
+    sram_limit_bytes: int | None = None
+
+
+def extract(
+    graph: Graph,
+    rolled: Rolled,
+    alternatives: tuple[Alternatives, ...],
+    target: Target,
+    mesh: LogicalMesh,
+    options: ExtractOptions | None = None,
+) -> Plan:
+    """Choose one way to compute everything: least predicted cost within every tile's scratchpad.
+
+    Args:
+        graph: The whole model.
+        rolled: Its unique blocks and their instances.
+        alternatives: What saturation found for each unique block.
+        target: The machine.
+        mesh: The logical mesh that the alternatives were made for.
+        options: Objective and limits.
+
+    Returns:
+        The plan with cost, bound and proof. The bound holds for the options considered (the
+        alternatives in the e-graph, their implementations, memory levels and tiling candidates), also for plans in
+        which instances of a repeated block differ.
+
+    Raises:
+        InfeasibleError: Nothing fits the scratchpad.
+    """
+    options = options or ExtractOptions()
+    capacity = options.sram_limit_bytes or target.tile.sram.size_bytes
+    pricing = Pricing(
+        target=target,
+        mesh=mesh,
+        objective=options.objective,
+        limit_bytes=capacity,
+        tilings=_tilings(alternatives, mesh, target),
+    )
+    tables = build_tables(graph, rolled, alternatives, pricing)
+    bound: tuple[float, Proof] | None = None
+    limit = float(capacity)
+    shortage = 0
+    for _ in range(_ATTEMPTS):
+        solution = solve(replace(tables.problem, limit=limit), options.solve)
+        if bound is None:
+            bound = _bound(tables, solution, options.solve)
+        plan = _plan(graph, rolled, alternatives, tables, solution, pricing, bound)
+        shortage = plan.peak_sram_bytes - capacity
+        if shortage <= 0 and solution.feasible:
+            return plan
+        limit -= max(shortage, capacity // 64)
+        if limit <= 0:
+            break
+    raise InfeasibleError(
+        f"model '{graph.name}' on '{target.name}': the best plan found needs {shortage + capacity} bytes of "
+        f"scratchpad in a tile, {capacity} are there ({shortage} short); "
+        "use more tiles, a target with more SRAM or a smaller batch"
+    )
+
+
+def _bound(tables: ModelTables, solution: Solution, options: SolveOptions) -> tuple[float, Proof]:
+    """Return the lower bound in units of the objective, with its proof."""
+    if tables.relaxed is None:
+        value, method = solution.bound, solution.method
+    else:
+        relaxed = solve(tables.relaxed, options)
+        value, method = relaxed.bound, relaxed.method + " without links between repeated blocks"
+    prices = float(solution.multipliers.sum())
+    details = {"capacity_price": prices / tables.scale, "scaled_bound": value, "scale": tables.scale}
+    return value / tables.scale, Proof(method=method, details=MappingProxyType(details))
+
+
+def _tilings(
+    alternatives: tuple[Alternatives, ...], mesh: LogicalMesh, target: Target
+) -> Mapping[tuple[object, ...], tuple[Tiling, ...]]:
+    """Saturate the tilings of every kernel shape that occurs."""
+    matrix = target.tile.matrix
+    quanta = tuple(sorted({matrix.rows, *matrix.columns.values()}))
+    requests: dict[tuple[object, ...], TilingRequest] = {}
+    for found in alternatives:
+        by_node = implementations_by_node(found)
+        for node in found.nodes:
+            if node.nest is None or node.kind in ("reshape", "host"):
+                continue
+            if found.classes[node.result].is_constant:
+                continue
+            for implementation in by_node.get(node.number, ()):
+                kernel = kernel_of(
+                    found, node, implementation, (Memory.DRAM,) * len(node.args), Memory.DRAM, mesh
+                )
+                key = tiling_key(kernel)
+                if key not in requests:
+                    requests[key] = _request(kernel, len(requests), quanta)
+    results = tiling_alternatives(tuple(requests.values()))
+    return MappingProxyType(
+        {key: tuple(results[request.key]) for key, request in requests.items()}
+    )
+
+
+def _request(kernel: Kernel, number: int, quanta: tuple[int, ...]) -> TilingRequest:
+    return TilingRequest(
+        key=number,
+        dims=kernel.nest.dims,
+        tileable=tileable_dims(kernel),
+        quanta=quanta,
+    )
+
+
+def _plan(
+    graph: Graph,
+    rolled: Rolled,
+    alternatives: tuple[Alternatives, ...],
+    tables: ModelTables,
+    solution: Solution,
+    pricing: Pricing,
+    bound: tuple[float, Proof],
+) -> Plan:
+    """Write the choice out for every instance."""
+    writer = _PlanWriter(graph, rolled, alternatives, tables, solution, pricing)
+    return writer.write(bound)
+
+
+class _PlanWriter:
+    """Expands a choice over unique blocks to the ops of the whole model."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        rolled: Rolled,
+        alternatives: tuple[Alternatives, ...],
+        tables: ModelTables,
+        solution: Solution,
+        pricing: Pricing,
+    ) -> None:
+        self.graph = graph
+        self.rolled = rolled
+        self.alternatives = alternatives
+        self.tables = tables
+        self.pricing = pricing
+        self.chosen = {
+            variable: options[choice]
+            for variable, options, choice in zip(
+                tables.variables, tables.options, solution.choice, strict=True
+            )
+        }
+        self.producers = producer_index(rolled, alternatives)
+        self.types: dict[str, TensorType] = dict(graph.types)
+        self.ops: list[PlannedOp] = []
+        self.folded: list[Op] = []
+        self.folded_names: set[str] = set()
+
+    def write(self, bound: tuple[float, Proof]) -> Plan:
+        orders = [self._order(block) for block in range(len(self.rolled.blocks))]
+        for number, instance in enumerate(self.rolled.instances):
+            for class_number in orders[instance.block]:
+                self._emit(number, instance, class_number)
+        outputs = tuple(self._output_delivery(port.tensor) for port in self.graph.outputs)
+        objective = self.pricing.objective
+        cost = sum(op.cost_units for op in self.ops) + sum(
+            move_units(move, objective) for delivery in outputs for move in delivery.moves
+        )
+        plan = Plan(
+            graph=self.graph,
+            target_name=self.pricing.target.name,
+            mesh=self.pricing.mesh,
+            objective=objective,
+            types=MappingProxyType(self.types),
+            ops=tuple(self.ops),
+            folded=tuple(self.folded),
+            output_deliveries=outputs,
+            cost=cost,
+            bound=min(bound[0], cost),
+            proof=bound[1],
+            peak_sram_bytes=0,
+            resident_sram_bytes=0,
+        )
+        profile = sram_profile(plan, self.pricing.target)
+        return replace(
+            plan, peak_sram_bytes=max(profile.rows, default=0), resident_sram_bytes=profile.resident_bytes
+        )
+
+    def _order(self, block: int) -> list[int]:
+        """Return the computed classes of a block in execution order."""
+        order: nx.DiGraph[int] = nx.DiGraph()
+        classes = [c for b, c in self.tables.variables if b == block]
+        for number in classes:
+            option = self.chosen[block, number]
+            if option.node is None:
+                continue
+            order.add_node(number)
+            for argument in option.node.args:
+                if (block, argument) in self.chosen:
+                    order.add_edge(argument, number)
+        rank = {number: position for position, number in enumerate(classes)}
+        return list(nx.lexicographical_topological_sort(order, key=lambda number: rank[number]))
+
+    def _emit(self, number: int, instance: Instance, class_number: int) -> None:
+        variable = (instance.block, class_number)
+        option = self.chosen[variable]
+        node = option.node
+        assert node is not None and option.result is not None
+        if node.kind == "host" and class_number != node.result:
+            return
+        found = self.alternatives[instance.block]
+        results = tuple(self._name(number, instance, c) for c in (node.results or (node.result,)))
+        inputs = tuple(self._argument(number, instance, a) for a in node.args)
+        op = Op(name=results[0], kind=node.kind, inputs=inputs, outputs=results, attrs=node.attrs)
+        for result, c in zip(results, node.results or (node.result,), strict=True):
+            self.types[result] = found.classes[c].type
+        deliveries = tuple(
+            self._delivery(number, instance, variable, option, position)
+            for position in range(len(node.args))
+        )
+        objective = self.pricing.objective
+        moved = sum(move_units(move, objective) for d in deliveries for move in d.moves)
+        implementation = option.implementation
+        split = implementation.split_dims if implementation else (-1,) * self.pricing.mesh.rank
+        self.ops.append(
+            PlannedOp(
+                op=op,
+                split_dims=split,
+                deliveries=deliveries,
+                resident=option.resident,
+                result=option.result,
+                tiling=option.tiling,
+                cost=option.cost,
+                cost_units=option.units + moved,
+                block=self.rolled.blocks[instance.block].name,
+                rule=node.origin,
+            )
+        )
+
+    def _name(self, number: int, instance: Instance, class_number: int) -> str:
+        tensor = self.alternatives[instance.block].classes[class_number]
+        if tensor.names:
+            return instance.tensors[tensor.names[0]]
+        return f"{self.rolled.blocks[instance.block].name}.{number}.{class_number}"
+
+    def _argument(self, number: int, instance: Instance, class_number: int) -> str:
+        tensor = self.alternatives[instance.block].classes[class_number]
+        name = self._name(number, instance, class_number)
+        if tensor.is_constant:
+            self._fold(number, instance, class_number, name)
+        elif tensor.is_input:
+            made = self.producers.get(name)
+            if made is not None:
+                source, (_, source_class) = made
+                return self._name(source, self.rolled.instances[source], source_class)
+        return name
+
+    def _fold(self, number: int, instance: Instance, class_number: int, name: str) -> None:
+        """Make sure that a constant is available: a weight, or computed from weights."""
+        if name in self.graph.constants or name in self.folded_names:
+            return
+        found = self.alternatives[instance.block]
+        node = next(n for n in found.nodes if n.result == class_number and n.args)
+        self.folded_names.add(name)
+        self.types[name] = found.classes[class_number].type
+        inputs = tuple(self._argument(number, instance, a) for a in node.args)
+        self.folded.append(Op(name=name, kind=node.kind, inputs=inputs, outputs=(name,), attrs=node.attrs))
+
+    def _delivery(
+        self, number: int, instance: Instance, variable: Variable, option: Option, position: int
+    ) -> Delivery:
+        node = option.node
+        assert node is not None
+        argument = node.args[position]
+        tensor = self.alternatives[instance.block].classes[argument]
+        name = self._argument(number, instance, argument)
+        wanted = option.operands[position]
+        mesh = self.pricing.mesh
+        if tensor.is_constant:
+            placement = dram_placement(mesh)
+            if option.resident[position]:
+                assert option.implementation is not None
+                placement = Placement(Memory.SRAM, option.implementation.operands[position])
+            return Delivery(tensor=name, before=placement, moves=(), after=placement)
+        assert wanted is not None
+        if tensor.is_input:
+            made = self.producers.get(instance.tensors[tensor.names[0]])
+            producer = made[1] if made else None
+        else:
+            producer = (instance.block, argument)
+        if producer is None:
+            before, table = dram_placement(mesh), self.tables.input_tables[tensor.type]
+        else:
+            result = self.chosen[producer].result
+            assert result is not None
+            before, table = result, self.tables.tables[producer]
+        moves = table.moves(table.index[before], table.index[wanted])
+        return Delivery(tensor=name, before=before, moves=moves, after=wanted)
+
+    def _output_delivery(self, tensor: str) -> Delivery:
+        number, producer = self.producers[tensor]
+        result = self.chosen[producer].result
+        assert result is not None
+        table = self.tables.tables[producer]
+        wanted = dram_placement(self.pricing.mesh)
+        moves = table.moves(table.index[result], table.index[wanted])
+        name = self._name(number, self.rolled.instances[number], producer[1])
+        return Delivery(tensor=name, before=result, moves=moves, after=wanted)

@@ -1,0 +1,396 @@
+"""What a tiled kernel touches: the one place that tiling, memory planning and code generation share.
+
+A kernel is an operator on the local shapes of one tile of the machine. Its loop nest is cut into boxes of
+`Tiling.sizes`, visited in `Tiling.order`, parallel loops outside, reductions innermost. How a box is
+executed depends on the family:
+
+==========  ================================  ====================================================
+family      kinds                             a box
+==========  ================================  ====================================================
+contract    matmul, conv                      one MM that accumulates over the reduction boxes, then
+                                              the epilogue on the vector unit
+map         map                               one VEC for each step of the pipeline
+reduce      reduce, pool                      one RED that accumulates over the reduction boxes
+rows        softmax, layernorm, rmsnorm       a fixed sequence of VEC and RED on whole rows
+copy        transpose, slice, expand,         one copy: VEC between scratchpad buffers, LD or ST from or
+            concat, pad, identity maps        to DRAM, LD and ST between DRAM tensors
+gather      gather                            one GTH
+alias       reshape                           nothing: operand and result are the same bytes
+==========  ================================  ====================================================
+
+Operands in the scratchpad are read in place (the whole shard is there). Operands in DRAM are staged box by
+box, twice buffered; a result in DRAM likewise. A padded operand is staged with its padding.
+
+`kernel_work` counts a kernel's instructions and bytes, `kernel_price.price` prices them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from math import prod
+from types import MappingProxyType
+
+from tilewright.dtypes import DType
+from tilewright.extract.plan import Memory, Tiling
+from tilewright.graph import AttrValue, TensorType, parse_pipeline
+from tilewright.hwmodel.mesh import LogicalMesh, Sharding
+from tilewright.rules.loopnest import DimMap, LoopNest, Role
+
+Box = tuple[tuple[int, int], ...]
+"""Half-open index range of each tensor dimension."""
+
+
+class Family(StrEnum):
+    """A way to execute a kernel; see the table of this module."""
+
+    CONTRACT = "contract"
+    MAP = "map"
+    REDUCE = "reduce"
+    ROWS = "rows"
+    COPY = "copy"
+    GATHER = "gather"
+    ALIAS = "alias"
+
+
+_FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        "matmul": Family.CONTRACT,
+        "conv": Family.CONTRACT,
+        "map": Family.MAP,
+        "reduce": Family.REDUCE,
+        "pool": Family.REDUCE,
+        "softmax": Family.ROWS,
+        "layernorm": Family.ROWS,
+        "rmsnorm": Family.ROWS,
+        "transpose": Family.COPY,
+        "slice": Family.COPY,
+        "expand": Family.COPY,
+        "concat": Family.COPY,
+        "pad": Family.COPY,
+        "gather": Family.GATHER,
+        "reshape": Family.ALIAS,
+    }
+)
+
+_PREDICATES = frozenset("isnan isinf eq ne lt le gt ge".split())
+_HALVES = frozenset({DType.F16, DType.BF16})
+_MATRIX_TYPES = frozenset({DType.F32, DType.F16, DType.BF16, DType.I8, DType.U8, DType.I16, DType.U16, DType.I32})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """An operator on local shapes, with where its tensors lie.
+
+    Args:
+        kind: `Op.kind`.
+        attrs: `Op.attrs`; shapes in them are global and not used.
+        nest: The loop nest of one tile (already localised).
+        operand_types: Local types.
+        result_type: Local type.
+        operand_memory: SRAM: the whole local shard is in the scratchpad and read in place. DRAM:
+            streamed box by box from the global tensor.
+        result_memory: Where the result goes, likewise.
+        mesh: The logical mesh that all tiles of the kernel form.
+        operand_shardings: How each operand is cut over the mesh.
+        result_sharding: How the result is cut (or partial).
+    """
+
+    kind: str
+    attrs: Mapping[str, AttrValue] = field(default_factory=lambda: MappingProxyType({}))
+    nest: LoopNest
+    operand_types: tuple[TensorType, ...]
+    result_type: TensorType
+    operand_memory: tuple[Memory, ...]
+    result_memory: Memory
+    mesh: LogicalMesh
+    operand_shardings: tuple[Sharding, ...]
+    result_sharding: Sharding
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """A hashable value that is equal for kernels with the same cost and code."""
+        return (
+            self.kind,
+            tuple(sorted(self.attrs.items())),
+            self.nest,
+            self.operand_types,
+            self.result_type,
+            self.operand_memory,
+            self.result_memory,
+            self.mesh,
+            self.operand_shardings,
+            self.result_sharding,
+        )
+
+    @property
+    def family(self) -> Family:
+        """How the kernel is executed."""
+        if self.kind == "map" and self.attrs["fn"] == "identity":
+            return Family.COPY
+        return _FAMILIES[self.kind]
+
+    @property
+    def on_matrix_unit(self) -> bool:
+        """Whether a contraction runs on the matrix unit; 64-bit types go to the vector unit."""
+        return self.family is Family.CONTRACT and self.operand_types[0].dtype in _MATRIX_TYPES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelBuffer:
+    """A scratchpad buffer that lives while the kernel runs: `copies` times `size_bytes`."""
+
+    name: str
+    size_bytes: int
+    copies: int
+
+
+def whole_tiling(kernel: Kernel) -> Tiling:
+    """Return the tiling with a single box."""
+    return Tiling(tuple(d.extent for d in kernel.nest.dims), loop_order(kernel))
+
+
+def loop_order(kernel: Kernel) -> tuple[int, ...]:
+    """Return the loop dimensions in nest order, reductions last."""
+    numbers = range(len(kernel.nest.dims))
+    reductions = [d for d in numbers if kernel.nest.dims[d].role is Role.REDUCTION]
+    return (*(d for d in numbers if d not in reductions), *reductions)
+
+
+def tileable_dims(kernel: Kernel) -> tuple[int, ...]:
+    """Return the loop dimensions that a tiling may cut."""
+    if kernel.family is Family.ALIAS:
+        return ()
+    rows: tuple[int, ...] = ()
+    if kernel.family is Family.ROWS:
+        rows = tuple(term.dim for term in kernel.nest.result[-1].terms)
+    return tuple(
+        number
+        for number, dim in enumerate(kernel.nest.dims)
+        if dim.role is not Role.WHOLE and dim.extent > 1 and number not in rows
+    )
+
+
+def trip_counts(kernel: Kernel, tiling: Tiling) -> tuple[int, ...]:
+    """Return the number of boxes along each loop dimension."""
+    return tuple(-(-d.extent // size) for d, size in zip(kernel.nest.dims, tiling.sizes, strict=True))
+
+
+def used_dims(operand: tuple[DimMap, ...]) -> frozenset[int]:
+    """Return the loop dimensions that an index map depends on."""
+    return frozenset(t.dim for dim in operand if not dim.whole for t in dim.terms if t.stride)
+
+
+def box_loads(kernel: Kernel, tiling: Tiling, operand: int) -> int:
+    """Return how often a box of a streamed operand is loaded.
+
+    Consecutive equal boxes are loaded once: only loops outside of the innermost one that changes
+    the box count.
+    """
+    trips = trip_counts(kernel, tiling)
+    used = used_dims(kernel.nest.operands[operand])
+    return _visits(tiling, trips, used)
+
+
+def _visits(tiling: Tiling, trips: tuple[int, ...], used: frozenset[int]) -> int:
+    """Return the trips of the loops down to the innermost one in `used` with more than one trip."""
+    total = visits = 1
+    for dim in tiling.order:
+        total *= trips[dim]
+        if dim in used and trips[dim] > 1:
+            visits = total
+    return visits
+
+
+def result_boxes(kernel: Kernel, tiling: Tiling) -> int:
+    """Return the number of result boxes; each is stored once."""
+    trips = trip_counts(kernel, tiling)
+    return prod(n for n, d in zip(trips, kernel.nest.dims, strict=True) if d.role is not Role.REDUCTION)
+
+
+def reduction_boxes(kernel: Kernel, tiling: Tiling) -> int:
+    """Return the number of boxes that accumulate into one result box."""
+    trips = trip_counts(kernel, tiling)
+    return prod(n for n, d in zip(trips, kernel.nest.dims, strict=True) if d.role is Role.REDUCTION)
+
+
+def is_padded(kernel: Kernel, operand: int) -> bool:
+    """Whether the kernel reads padding around an operand (boxes reach outside the tensor)."""
+    if kernel.family not in (Family.CONTRACT, Family.REDUCE):
+        return False
+    nest = kernel.nest
+    starts = (0,) * len(nest.dims)
+    ranges = nest.box(nest.operands[operand], starts, tuple(d.extent for d in nest.dims))
+    return any(
+        low < 0 or high > dim.size
+        for (low, high), dim in zip(ranges, nest.operands[operand], strict=True)
+    )
+
+
+def is_broadcast(kernel: Kernel, operand: int) -> bool:
+    """Whether some loop of the result repeats the operand's elements."""
+    if kernel.kind in ("concat", "pad"):
+        return False
+    used = used_dims(kernel.nest.operands[operand])
+    return any(kernel.nest.dims[d].extent > 1 and d not in used for d in used_dims(kernel.nest.result))
+
+
+def is_staged(kernel: Kernel, operand: int) -> bool:
+    """Whether boxes of the operand are copied to a buffer of the kernel before use."""
+    streamed = kernel.operand_memory[operand] is Memory.DRAM
+    match kernel.family:
+        case Family.ALIAS:
+            return False
+        case Family.GATHER:
+            return streamed and operand == 1
+        case Family.COPY:
+            return streamed and (kernel.result_memory is Memory.DRAM or is_broadcast(kernel, operand))
+        case _:
+            return streamed or is_padded(kernel, operand)
+
+
+def is_result_staged(kernel: Kernel) -> bool:
+    """Whether result boxes are made in a buffer of the kernel and then stored."""
+    return kernel.result_memory is Memory.DRAM and kernel.family not in (Family.ALIAS, Family.COPY)
+
+
+def staging_shape(kernel: Kernel, tiling: Tiling, operand: int) -> tuple[int, ...]:
+    """Return the shape of the staging box of an operand: padding included, the largest box."""
+    nest = kernel.nest
+    operand_map = nest.operands[operand]
+    ranges = nest.box(operand_map, (0,) * len(nest.dims), tiling.sizes)
+    if is_padded(kernel, operand):
+        return tuple(high - low for low, high in ranges)
+    return tuple(min(high - low, d.size) for (low, high), d in zip(ranges, operand_map, strict=True))
+
+
+def result_shape(kernel: Kernel, tiling: Tiling) -> tuple[int, ...]:
+    """Return the shape of the largest result box."""
+    nest = kernel.nest
+    ranges = nest.box(nest.result, (0,) * len(nest.dims), tiling.sizes)
+    return tuple(min(high - low, d.size) for (low, high), d in zip(ranges, nest.result, strict=True))
+
+
+def step_type(fn: str, args: tuple[str, ...], last_operand: DType) -> DType:
+    """Return the element type that a step of a map pipeline gives."""
+    if fn == "cast":
+        return DType(args[0])
+    return DType.BOOL if fn in _PREDICATES else last_operand
+
+
+def accumulator_type(kernel: Kernel) -> DType:
+    """Return the type in which a contraction accumulates."""
+    dtype = kernel.operand_types[0].dtype
+    if not kernel.on_matrix_unit:
+        return dtype
+    return DType.F32 if dtype.is_float else DType.I32
+
+
+def value_types(kernel: Kernel) -> tuple[DType, ...]:
+    """Return the types that a value takes before it is the result, in order, repeats included.
+
+    A contraction begins with its accumulator, then its product as the graph types it, then each
+    epilogue step; a map has one for each step.
+    """
+    if kernel.family is Family.MAP:
+        last, pipeline = kernel.operand_types[-1].dtype, str(kernel.attrs["fn"])
+        types: list[DType] = []
+    else:
+        assert kernel.family is Family.CONTRACT
+        accumulator = accumulator_type(kernel)
+        last = kernel.operand_types[0].dtype if accumulator.is_float else accumulator
+        types = [accumulator, last]
+        pipeline = str(kernel.attrs.get("epilogue", ""))
+    for fn, args in parse_pipeline(pipeline) if pipeline else ():
+        last = step_type(fn, args, last)
+        types.append(last)
+    assert types[-1] is kernel.result_type.dtype, f"{kernel.kind} gives {types[-1]}, not {kernel.result_type}"
+    return tuple(types)
+
+
+def reduces_wide(kernel: Kernel, tiling: Tiling) -> bool:
+    """Whether a half-precision sum needs a wider accumulator because it takes several boxes."""
+    half = kernel.result_type.dtype in _HALVES
+    return half and kernel.nest.combine in ("sum", "prod") and reduction_boxes(kernel, tiling) > 1
+
+
+def row_type(kernel: Kernel) -> DType:
+    """Return the type in which a row kernel computes."""
+    dtype = kernel.operand_types[0].dtype
+    return DType.F32 if dtype in _HALVES else dtype
+
+
+def buffers(kernel: Kernel, tiling: Tiling) -> tuple[KernelBuffer, ...]:
+    """Return the scratchpad buffers that the kernel needs besides resident operands and result.
+
+    Code generation allocates exactly these.
+    """
+    found = []
+    for operand, type_ in enumerate(kernel.operand_types):
+        if is_staged(kernel, operand):
+            size = prod(staging_shape(kernel, tiling, operand)) * type_.dtype.itemsize_bytes
+            copies = 2 if box_loads(kernel, tiling, operand) > 1 else 1
+            found.append(KernelBuffer(name=f"operand{operand}", size_bytes=size, copies=copies))
+    elements = prod(result_shape(kernel, tiling))
+    if is_result_staged(kernel):
+        size = elements * kernel.result_type.dtype.itemsize_bytes
+        copies = 2 if result_boxes(kernel, tiling) > 1 else 1
+        found.append(KernelBuffer(name="result", size_bytes=size, copies=copies))
+    for name, size in _temporaries(kernel, tiling, elements):
+        found.append(KernelBuffer(name=name, size_bytes=size, copies=1))
+    return tuple(found)
+
+
+def gather_loop(kernel: Kernel) -> int:
+    """Return the loop of a gather that runs over the indices."""
+    (term,) = kernel.nest.operands[1][0].terms
+    return term.dim
+
+
+def gathers_single(kernel: Kernel, tiling: Tiling) -> bool:
+    """Whether some box of a gather has one index only, for which there is no instruction."""
+    loop = gather_loop(kernel)
+    extent, size = kernel.nest.dims[loop].extent, tiling.sizes[loop]
+    return size == 1 or extent % size == 1 or extent == 1
+
+
+def _temporaries(kernel: Kernel, tiling: Tiling, elements: int) -> list[tuple[str, int]]:
+    """Return names and bytes of values on the way to a result box of `elements` elements."""
+    final = kernel.result_type.dtype
+    match kernel.family:
+        case Family.MAP | Family.CONTRACT:
+            found = []
+            if kernel.family is Family.CONTRACT and not kernel.on_matrix_unit:
+                found.append(("product", prod(tiling.sizes) * accumulator_type(kernel).itemsize_bytes))
+            types = dict.fromkeys(t for t in value_types(kernel) if t is not final)
+            return found + [(f"value_{t}", elements * t.itemsize_bytes) for t in types]
+        case Family.REDUCE if reduces_wide(kernel, tiling):
+            box = prod(staging_shape(kernel, tiling, 0))
+            return [("wide", box * DType.F32.itemsize_bytes), ("total", elements * DType.F32.itemsize_bytes)]
+        case Family.ROWS:
+            return _row_temporaries(kernel, elements)
+        case Family.GATHER if gathers_single(kernel, tiling):
+            index, row = kernel.operand_types[1].dtype, elements // tiling.sizes[gather_loop(kernel)]
+            return [("pair", 2 * index.itemsize_bytes), ("twice", 2 * row * final.itemsize_bytes)]
+        case Family.COPY if kernel.kind == "pad" and kernel.result_memory is Memory.DRAM:
+            return [("fill", final.itemsize_bytes)]
+        case _:
+            return []
+
+
+def _row_temporaries(kernel: Kernel, elements: int) -> list[tuple[str, int]]:
+    """Return the temporaries of a row kernel: a statistic per row, wide and squared rows where needed."""
+    size = row_type(kernel).itemsize_bytes
+    half = kernel.operand_types[0].dtype in _HALVES
+    found = [("statistic", elements // kernel.result_type.shape[-1] * size)]
+    if half:
+        found.append(("wide", elements * size))
+    if kernel.kind == "layernorm" or (kernel.kind == "rmsnorm" and half):
+        found.append(("square", elements * size))
+    return found
+
+
+def footprint_bytes(kernel: Kernel, tiling: Tiling, alignment_bytes: int) -> int:
+    """Return the scratchpad bytes of the kernel's buffers, each aligned."""
+    return sum(-(-b.size_bytes // alignment_bytes) * alignment_bytes * b.copies for b in buffers(kernel, tiling))

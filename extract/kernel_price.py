@@ -1,0 +1,127 @@
+"""The price of a tiled kernel: its work (`kernel_work`) times the cost model (`hwmodel.cost`)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import ceil
+
+from tilewright.extract.kernel import Kernel, reduction_boxes, result_boxes
+from tilewright.extract.kernel_work import MatrixWork, Traffic, VectorWork, kernel_work
+from tilewright.extract.plan import Tiling
+from tilewright.hwmodel.cost import (
+    KernelCost,
+    dram_read_cost,
+    dram_write_cost,
+    matmul_cost,
+    vector_cost,
+)
+from tilewright.hwmodel.target import Target
+
+
+def price(kernel: Kernel, tiling: Tiling, target: Target) -> KernelCost:
+    """Return the predicted cost of a kernel on one tile while all tiles run it.
+
+    The engines overlap. What cannot be hidden is in `startup_cycles`: the first loads, the last store,
+    and the first (or last) box of the matrix or vector unit, whichever has less to do.
+    """
+    burst = target.tile.dma.burst_bytes
+    work = kernel_work(kernel, tiling, burst, multicast=target.dram.read_multicast)
+    total = KernelCost()
+    for product in work.matrix:
+        total += _matrix_price(product, kernel, target)
+    for item in work.vector:
+        total += _vector_price(item, target)
+    first_load = last_store = 0.0
+    for traffic in work.traffic:
+        cost, each_cycles = _traffic_price(traffic, target)
+        total += cost
+        if traffic.store:
+            last_store = max(last_store, each_cycles)
+        else:
+            first_load += each_cycles
+    for count, size_bytes in work.local_copies:
+        total += _local_copy_price(count, size_bytes, target)
+    results = max(1, result_boxes(kernel, tiling))
+    boxes = max(1, results * reduction_boxes(kernel, tiling))
+    longer = max(total.matrix_cycles, total.vector_cycles)
+    shorter = min(total.matrix_cycles, total.vector_cycles)
+    compute = longer + shorter / results
+    latency = max(
+        first_load + compute + last_store,
+        total.dma_in_cycles + compute / boxes + last_store,
+        first_load + compute / results + total.dma_out_cycles,
+        total.sram_cycles,
+    )
+    bare = replace(total, startup_cycles=0.0)
+    return replace(bare, startup_cycles=latency - bare.latency_cycles)
+
+
+def _times(cost: KernelCost, count: int) -> KernelCost:
+    """Return the cost of `count` instructions one after the other, start-up left out."""
+    return KernelCost(
+        matrix_cycles=cost.matrix_cycles * count,
+        vector_cycles=cost.vector_cycles * count,
+        dma_in_cycles=cost.dma_in_cycles * count,
+        dma_out_cycles=cost.dma_out_cycles * count,
+        sram_cycles=cost.sram_cycles * count,
+        macs=cost.macs * count,
+        vector_ops=cost.vector_ops * count,
+        sram_bytes=cost.sram_bytes * count,
+        dram_bytes=cost.dram_bytes * count,
+        noc_bytes=cost.noc_bytes * count,
+        energy_pj=cost.energy_pj * count,
+    )
+
+
+def _matrix_price(work: MatrixWork, kernel: Kernel, target: Target) -> KernelCost:
+    out = kernel.result_type.dtype
+    one = matmul_cost(target, work.dtype, batch=work.b, m=work.m, k=work.k, n=work.n, out_dtype=out)
+    issue = target.tile.control.issue_cycles
+    return _times(replace(one, matrix_cycles=one.matrix_cycles + issue), work.count)
+
+
+def _vector_price(work: VectorWork, target: Target) -> KernelCost:
+    moved = work.elements * work.dtype.itemsize_bytes
+    one = vector_cost(
+        target,
+        work.fn,
+        work.dtype,
+        elements=work.elements,
+        read_bytes=moved * (work.operands - 1),
+        written_bytes=moved,
+    )
+    issue = target.tile.control.issue_cycles
+    return _times(replace(one, vector_cycles=one.vector_cycles + issue), work.count)
+
+
+def _traffic_price(work: Traffic, target: Target) -> tuple[KernelCost, float]:
+    """Return the cost of a stream and the cycles of one of its accesses, which nothing hides."""
+    if work.size_bytes == 0:
+        return KernelCost(), 0.0
+    each = ceil(work.size_bytes / work.count)
+    issue = target.tile.control.issue_cycles
+    shared = ceil(each * work.groups / target.tiles) if work.store else each * work.groups
+    if work.store:
+        one = dram_write_cost(target, shared, work.run_bytes)
+        engine = target.tile.dma.startup_cycles + each / target.tile.dma.out_bytes_per_cycle
+        first = max(one.dma_out_cycles, engine) + issue
+        cost = _times(replace(one, dma_out_cycles=first), work.count)
+    else:
+        one = dram_read_cost(target, shared, each, work.run_bytes)
+        first = one.dma_in_cycles + issue
+        cost = _times(replace(one, dma_in_cycles=first), work.count)
+    # the exact share of this tile, not the rounded one of each access
+    return replace(cost, dram_bytes=ceil(work.dram_bytes * work.groups / target.tiles)), first
+
+
+def _local_copy_price(count: int, size_bytes: int, target: Target) -> KernelCost:
+    """Return the cost of copies within the scratchpad by DMA-in."""
+    dma, control = target.tile.dma, target.tile.control
+    cycles = count * (dma.startup_cycles + control.issue_cycles) + size_bytes / dma.in_bytes_per_cycle
+    moved = 2 * size_bytes
+    return KernelCost(
+        dma_in_cycles=cycles,
+        sram_cycles=moved / target.tile.sram.bytes_per_cycle,
+        sram_bytes=moved,
+        energy_pj=moved * target.energy.sram_pj_per_byte,
+    )

@@ -1,0 +1,366 @@
+"""How much work a tiled kernel is: instructions, elements and bytes, without prices.
+
+The counts are those of the instructions that code generation emits; tests compare the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+
+from tilewright.dtypes import DType
+from tilewright.extract.kernel import (
+    Family,
+    Kernel,
+    box_loads,
+    is_padded,
+    is_staged,
+    reduces_wide,
+    result_boxes,
+    row_type,
+    used_dims,
+    value_types,
+)
+from tilewright.extract.plan import Memory, Tiling
+from tilewright.graph import TensorType, parse_pipeline
+from tilewright.hwmodel.mesh import REPLICATED, Sharding, split_factor
+from tilewright.rules.loopnest import DimMap, LoopNest, OperandMap, Role
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixWork:
+    """`count` equal products [b, m, k] x [b, k, n]."""
+
+    count: int
+    b: int
+    m: int
+    n: int
+    k: int
+    dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
+class VectorWork:
+    """`count` equal vector instructions on `elements` elements (of the source, when they reduce)."""
+
+    count: int
+    fn: str
+    elements: int
+    dtype: DType
+    operands: int
+    """Operands read and written for each element."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Accesses of one streamed tensor by one tile of the machine, over the whole kernel."""
+
+    count: int
+    """Instructions."""
+    size_bytes: int
+    """Payload."""
+    dram_bytes: int
+    """Bytes on the side of the memory: short runs are padded to bursts."""
+    run_bytes: int
+    """Length of the contiguous runs in the memory."""
+    groups: int
+    """How many tiles ask the memory for different (or separately served) bytes."""
+    store: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KernelWork:
+    """All work of a kernel on one tile of the machine."""
+
+    matrix: tuple[MatrixWork, ...]
+    vector: tuple[VectorWork, ...]
+    traffic: tuple[Traffic, ...]
+    local_copies: tuple[tuple[int, int], ...]
+    """Copies within the scratchpad by DMA-in (gathers): instructions and bytes."""
+
+
+def matrix_roles(nest: LoopNest) -> tuple[str, ...]:
+    """Return the role of each loop of a contraction: "b", "m", "n", "k", or "" when in one operand only."""
+    left, right, own = used_dims(nest.operands[0]), used_dims(nest.operands[1]), used_dims(nest.result)
+    roles = {
+        (True, True, True): "b",
+        (True, False, True): "m",
+        (False, True, True): "n",
+        (True, True, False): "k",
+    }
+    return tuple(roles.get((d in left, d in right, d in own), "") for d in range(len(nest.dims)))
+
+
+def _size_classes(nest: LoopNest, tiling: Tiling) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Yield (number of boxes, box sizes) for each distinct size of box."""
+    choices = []
+    for dim, size in zip(nest.dims, tiling.sizes, strict=True):
+        full, rest = divmod(dim.extent, size)
+        choices.append([(n, s) for n, s in ((full, size), (1, rest)) if n and s])
+    for combination in product(*choices):
+        yield prod(n for n, _ in combination), tuple(s for _, s in combination)
+
+
+def _result_classes(kernel: Kernel, tiling: Tiling) -> Iterator[tuple[int, int]]:
+    """Yield (number of result boxes, elements) for each distinct size of result box."""
+    dims = kernel.nest.dims
+    own = used_dims(kernel.nest.result)
+    sizes = tuple(s if d.role is not Role.REDUCTION else d.extent for s, d in zip(tiling.sizes, dims, strict=True))
+    for count, box in _size_classes(kernel.nest, Tiling(sizes, tiling.order)):
+        yield count, prod(s for d, s in enumerate(box) if d in own)
+
+
+def kernel_work(kernel: Kernel, tiling: Tiling, burst_bytes: int, *, multicast: bool) -> KernelWork:
+    """Count the work of a kernel.
+
+    Args:
+        kernel: The kernel.
+        tiling: How it is tiled.
+        burst_bytes: Smallest access of the memory.
+        multicast: Whether equal reads of several tiles are served once.
+    """
+    if kernel.family is Family.ALIAS or kernel.result_type.elements == 0:
+        return KernelWork((), (), (), ())
+    matrix: list[MatrixWork] = []
+    vector: list[VectorWork] = []
+    for operand in range(len(kernel.operand_types)):
+        vector += _staging_work(kernel, tiling, operand)
+    match kernel.family:
+        case Family.CONTRACT:
+            _contract_work(kernel, tiling, matrix, vector)
+        case Family.MAP:
+            vector += _pipeline_work(kernel, tiling, str(kernel.attrs["fn"]), len(kernel.operand_types))
+        case Family.REDUCE:
+            vector += _reduce_work(kernel, tiling)
+        case Family.ROWS:
+            vector += _row_work(kernel, tiling)
+        case Family.COPY:
+            vector += _copy_work(kernel, tiling)
+        case _:
+            pass
+    traffic, copies = _traffic(kernel, tiling, burst_bytes, multicast=multicast)
+    return KernelWork(tuple(matrix), tuple(vector), tuple(traffic), tuple(copies))
+
+
+def _contract_work(
+    kernel: Kernel, tiling: Tiling, matrix: list[MatrixWork], vector: list[VectorWork]
+) -> None:
+    dtype, roles = kernel.operand_types[0].dtype, matrix_roles(kernel.nest)
+    for count, box in _size_classes(kernel.nest, tiling):
+        if kernel.on_matrix_unit:
+            b, m, n, k = (prod(s for s, role in zip(box, roles, strict=True) if role == r) for r in "bmnk")
+            matrix.append(MatrixWork(count, b, m, n, k, dtype))
+        else:
+            vector.append(VectorWork(count, "mul", prod(box), dtype, 3))
+            vector.append(VectorWork(count, "sum", prod(box), dtype, 1))
+    accumulator, value, *_ = value_types(kernel)
+    if accumulator is not value:
+        vector += [VectorWork(n, "cast", e, accumulator, 2) for n, e in _result_classes(kernel, tiling)]
+    if kernel.attrs.get("epilogue"):
+        operands = len(kernel.operand_types) - 1
+        vector += _pipeline_work(kernel, tiling, str(kernel.attrs["epilogue"]), operands)
+
+
+def _pipeline_work(kernel: Kernel, tiling: Tiling, fn: str, operands: int) -> list[VectorWork]:
+    """Return the work of a map pipeline whose first step takes `operands` values."""
+    steps = parse_pipeline(fn)
+    types = value_types(kernel)[-len(steps) :]
+    before = (kernel.operand_types[-1].dtype, *types[:-1])
+    return [
+        VectorWork(count, name, elements, max(before[i], types[i], key=_width), (operands if i == 0 else 1) + 1)
+        for count, elements in _result_classes(kernel, tiling)
+        for i, (name, _) in enumerate(steps)
+    ]
+
+
+def _width(dtype: DType) -> int:
+    return dtype.itemsize_bytes
+
+
+def _reduce_work(kernel: Kernel, tiling: Tiling) -> list[VectorWork]:
+    dtype, fn = kernel.operand_types[0].dtype, kernel.nest.combine
+    wide = reduces_wide(kernel, tiling)
+    found = []
+    for count, box in _size_classes(kernel.nest, tiling):
+        if wide:
+            elements = prod(h - low for low, h in _box(kernel.nest, kernel.nest.operands[0], box))
+            found.append(VectorWork(count, "cast", elements, DType.F32, 2))
+        found.append(VectorWork(count, fn, prod(box), DType.F32 if wide else dtype, 1))
+    if wide:
+        found += [VectorWork(n, "cast", e, DType.F32, 2) for n, e in _result_classes(kernel, tiling)]
+    return found
+
+
+def _box(nest: LoopNest, operand: OperandMap, sizes: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    return nest.box(operand, (0,) * len(nest.dims), sizes)
+
+
+ROW_STEPS: dict[str, tuple[tuple[str, bool], ...]] = {
+    "softmax": (("max", True), ("sub", True), ("exp", True), ("sum", True), ("div", True)),
+    "layernorm": (
+        ("sum", True), ("mul_const", False), ("sub", True), ("square", True), ("sum", True), ("mul_const", False),
+        ("add_const", False), ("rsqrt", False), ("mul", True),
+    ),
+    "rmsnorm": (
+        ("square", True), ("sum", True), ("mul_const", False), ("add_const", False), ("rsqrt", False), ("mul", True),
+    ),
+}  # fmt: skip
+"""Vector instructions of the row kernels: function, and whether on whole rows (or one value a row)."""
+
+
+def _row_work(kernel: Kernel, tiling: Tiling) -> list[VectorWork]:
+    length, dtype = kernel.result_type.shape[-1], row_type(kernel)
+    casts = 2 if dtype is not kernel.operand_types[0].dtype else 0
+    found = []
+    for count, elements in _result_classes(kernel, tiling):
+        found += [VectorWork(count, "cast", elements, dtype, 2)] * casts
+        for fn, on_rows in ROW_STEPS[kernel.kind]:
+            found.append(VectorWork(count, fn, elements if on_rows else elements // length, dtype, 3))
+    return found
+
+
+def _copy_work(kernel: Kernel, tiling: Tiling) -> list[VectorWork]:
+    """Return the copies within the scratchpad and the fills of a copy kernel."""
+    nest, dtype = kernel.nest, kernel.result_type.dtype
+    found: list[VectorWork] = []
+    fills = 2 * sum(d.size != o.size for d, o in zip(nest.result, nest.operands[0], strict=True))
+    for count, elements in _result_classes(kernel, tiling):
+        covered = 0
+        for operand, memory in enumerate(kernel.operand_memory):
+            ranges = _box(nest, nest.operands[operand], tiling.sizes)
+            part = elements
+            if kernel.kind in ("concat", "pad"):
+                axes = [i for i, d in enumerate(nest.operands[operand]) if d.whole]
+                part = elements // prod(nest.result[i].size for i in axes) * prod(
+                    ranges[i][1] - ranges[i][0] for i in axes
+                )
+            covered += part
+            in_place = memory is Memory.SRAM or is_staged(kernel, operand)
+            if in_place and kernel.result_memory is Memory.SRAM:
+                found.append(VectorWork(count, "identity", part, dtype, 2))
+        if kernel.kind == "pad" and kernel.result_memory is Memory.SRAM and covered < elements:
+            found.append(VectorWork(count * fills, "fill", (elements - covered) // fills, dtype, 1))
+    if kernel.kind == "pad" and kernel.result_memory is Memory.DRAM:
+        found.append(VectorWork(1, "fill", 1, dtype, 1))
+    return found
+
+
+def _staging_work(kernel: Kernel, tiling: Tiling, operand: int) -> list[VectorWork]:
+    """Return the vector work of staging a padded operand: fills, and a copy if it is resident."""
+    if not is_padded(kernel, operand):
+        return []
+    dtype = kernel.operand_types[operand].dtype
+    loads, boxes, valid, fills = padded_boxes(kernel, tiling, operand)
+    found = []
+    if fills and boxes > valid:
+        found.append(VectorWork(fills, "fill", -(-(boxes - valid) // fills), dtype, 1))
+    if kernel.operand_memory[operand] is Memory.SRAM and valid:
+        found.append(VectorWork(loads, "identity", -(-valid // loads), dtype, 2))
+    return found
+
+
+def padded_boxes(kernel: Kernel, tiling: Tiling, operand: int) -> tuple[int, int, int, int]:
+    """Sum the boxes of an operand over all its loads.
+
+    Returns:
+        Loads, elements with padding, elements without padding, slabs of padding.
+    """
+    operand_map = kernel.nest.operands[operand]
+    rows = [_dim_boxes(kernel.nest, tiling, dim) for dim in operand_map]
+    distinct = prod(len(row) for row in rows)
+    loads = box_loads(kernel, tiling, operand)
+    reloads = max(1, loads // distinct)
+    boxes = prod(sum(high - low for low, high in row) for row in rows)
+    valid = prod(
+        sum(max(0, min(high, dim.size) - max(low, 0)) for low, high in row)
+        for row, dim in zip(rows, operand_map, strict=True)
+    )
+    slabs = sum(
+        distinct // len(row) * sum((low < 0) + (high > dim.size) for low, high in row)
+        for row, dim in zip(rows, operand_map, strict=True)
+    )
+    return loads, boxes * reloads, valid * reloads, slabs * reloads
+
+
+def _dim_boxes(nest: LoopNest, tiling: Tiling, dim: DimMap) -> list[tuple[int, int]]:
+    """Return the range of one tensor dimension for every box of the loops that it depends on."""
+    if dim.whole:
+        return [(0, dim.size)]
+    used = [t.dim for t in dim.terms]
+    counts = [range(-(-nest.dims[d].extent // tiling.sizes[d])) for d in used]
+    found: list[tuple[int, int]] = []
+    starts, sizes = [0] * len(nest.dims), [1] * len(nest.dims)
+    for position in product(*counts):
+        for d, i in zip(used, position, strict=True):
+            starts[d] = i * tiling.sizes[d]
+            sizes[d] = min(tiling.sizes[d], nest.dims[d].extent - starts[d])
+        found += nest.box((dim,), tuple(starts), tuple(sizes))
+    return found
+
+
+def _traffic(
+    kernel: Kernel, tiling: Tiling, burst_bytes: int, *, multicast: bool
+) -> tuple[list[Traffic], list[tuple[int, int]]]:
+    """Return streamed accesses and local gathers."""
+    found, copies = [], []
+    for operand, type_ in enumerate(kernel.operand_types):
+        streamed = kernel.operand_memory[operand] is Memory.DRAM
+        sharding = kernel.operand_shardings[operand]
+        groups = _groups(kernel, sharding, shared=multicast)
+        if kernel.family is Family.GATHER and operand == 0:
+            boxes = result_boxes(kernel, tiling)
+            if not streamed:
+                copies.append((boxes, kernel.result_type.size_bytes))
+                continue
+            run = _run_bytes(kernel, kernel.result_type, kernel.nest.result, tiling, sharding, operand)
+            size = kernel.result_type.size_bytes
+            found.append(Traffic(boxes, size, _padded(size, run, burst_bytes), run, kernel.mesh.tiles, store=False))
+        elif streamed:
+            loads, _, valid, _ = padded_boxes(kernel, tiling, operand)
+            run = _run_bytes(kernel, type_, kernel.nest.operands[operand], tiling, sharding, operand)
+            size = valid * type_.dtype.itemsize_bytes
+            found.append(Traffic(loads, size, _padded(size, run, burst_bytes), run, groups, store=False))
+    if kernel.result_memory is Memory.DRAM:
+        sharding, type_ = kernel.result_sharding, kernel.result_type
+        count = result_boxes(kernel, tiling) * (len(kernel.operand_types) if kernel.family is Family.COPY else 1)
+        if kernel.kind == "pad":
+            count += 2 * result_boxes(kernel, tiling)
+        run = _run_bytes(kernel, type_, kernel.nest.result, tiling, sharding, -1)
+        dram = _padded(type_.size_bytes, run, burst_bytes)
+        found.append(Traffic(count, type_.size_bytes, dram, run, _groups(kernel, sharding, shared=True), store=True))
+    return found, copies
+
+
+def _groups(kernel: Kernel, sharding: Sharding, *, shared: bool) -> int:
+    """Return how many tiles move bytes of their own: replicas count once when `shared`."""
+    if not shared:
+        return kernel.mesh.tiles
+    return prod(n for n, state in zip(kernel.mesh.sizes, sharding, strict=True) if state != REPLICATED)
+
+
+def _padded(size_bytes: int, run_bytes: int, burst_bytes: int) -> int:
+    """Return the bytes that runs of `run_bytes` occupy when padded to bursts."""
+    if run_bytes % burst_bytes == 0:
+        return size_bytes
+    return -(-size_bytes // run_bytes) * (-(-run_bytes // burst_bytes) * burst_bytes)
+
+
+def _run_bytes(
+    kernel: Kernel, type_: TensorType, operand: OperandMap, tiling: Tiling, sharding: Sharding, number: int
+) -> int:
+    """Return the bytes of the contiguous runs of a full box in the dense global tensor."""
+    run = type_.dtype.itemsize_bytes
+    gathered = kernel.family is Family.GATHER and number == 0
+    axis = kernel.attrs.get("axis") if gathered else None
+    for i in reversed(range(len(operand))):
+        dim = operand[i]
+        low, high = _box(kernel.nest, (dim,), tiling.sizes)[0]
+        length = min(high - low, dim.size)
+        if i == axis:
+            return run
+        run *= length
+        if length < dim.size * split_factor(kernel.mesh, sharding, i):
+            return run
+    return run

@@ -1,0 +1,420 @@
+"""From saturated blocks to one choice problem for the whole rolled model.
+
+Every computed tensor class of every unique block is a variable; its options are the ways to compute it. All
+instances of a block take the same choice, so a block that occurs n times counts n times. An edge joins the variable of
+a producer with that of each consumer and charges the cheapest chain of moves between the placement made and the
+placement wanted.
+
+Rows of the capacity constraint are the positions in the blocks' orders; what lives while an instance runs
+counts in every row of its block between its making and its last use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tilewright.errors import InfeasibleError
+from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Edge, Usage
+from tilewright.extract.options import ABSENT, Option, Pricing, aligned_bytes, class_options
+from tilewright.extract.plan import Memory, Placement
+from tilewright.extract.reshard import ReshardTable, build_table, dram_placement
+from tilewright.graph import Graph, TensorType
+from tilewright.hwmodel.mesh import Sharding, is_partial, local_shape
+from tilewright.rules.alternatives import Alternatives
+from tilewright.rules.roll import Rolled
+
+Variable = tuple[int, int]
+"""Block number and class number."""
+
+_TARGET_SCALE = 1e6
+"""Costs are scaled so that the sum of cheapest options is about this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A use of a value: `count` instances feed class `argument` of `consumer`'s options from `producer`."""
+
+    producer: Variable | None
+    """None: the value is a model input, in DRAM."""
+    consumer: Variable
+    argument: int
+    count: int
+    repeated: bool
+    """Whether one of the ends is in a block that occurs more than once, and the link joins two instances."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTables:
+    """The priced options of every variable and the choice problem over them.
+
+    `scale` turns units of the objective into the problem's costs.
+    """
+
+    variables: tuple[Variable, ...]
+    options: tuple[tuple[Option, ...], ...]
+    links: tuple[Link, ...]
+    tables: Mapping[Variable, ReshardTable]
+    input_tables: Mapping[TensorType, ReshardTable]
+    problem: ChoiceProblem
+    relaxed: ChoiceProblem | None
+    """The problem without the links between instances of repeated blocks, whose optimum bounds
+    plans in which instances differ; None when nothing repeats."""
+    scale: float
+    multiplicity: tuple[int, ...]
+    number: Mapping[Variable, int]
+
+
+def build_tables(
+    graph: Graph, rolled: Rolled, alternatives: tuple[Alternatives, ...], pricing: Pricing
+) -> ModelTables:
+    """Price all options and set up the choice problem."""
+    multiplicity = [0] * len(rolled.blocks)
+    for instance in rolled.instances:
+        multiplicity[instance.block] += 1
+    order = [computed_classes(found) for found in alternatives]
+    variables = tuple((b, c) for b, classes in enumerate(order) for c in classes)
+    needed = [needed_classes(found) for found in alternatives]
+    options = tuple(_options_of(alternatives[b], c, c in needed[b], pricing) for b, c in variables)
+    links = tuple(_links(graph, rolled, alternatives))
+    builder = _ProblemBuilder(
+        alternatives, pricing, multiplicity, variables, options, links, _output_uses(graph, rolled, alternatives)
+    )
+    return builder.build()
+
+
+def computed_classes(alternatives: Alternatives) -> tuple[int, ...]:
+    """Return the classes that must be computed at run time, producers before consumers."""
+    seen: dict[int, None] = {}
+    for node in alternatives.nodes:
+        for result in node.results or (node.result,):
+            tensor = alternatives.classes[result]
+            if not tensor.is_constant and not tensor.is_input:
+                seen.setdefault(result)
+    return tuple(seen)
+
+
+def needed_classes(alternatives: Alternatives) -> frozenset[int]:
+    """Return the classes that every choice computes: outputs, host results, and what all their nodes read."""
+    nodes: dict[int, list[tuple[int, ...]]] = {}
+    host: list[int] = []
+    for node in alternatives.nodes:
+        for result in node.results or (node.result,):
+            nodes.setdefault(result, []).append(node.args)
+            if node.kind == "host":
+                host.append(result)
+    needed: set[int] = set()
+    stack = [*alternatives.outputs, *host]
+    while stack:
+        number = stack.pop()
+        if number in needed:
+            continue
+        needed.add(number)
+        if number in nodes:
+            stack += set.intersection(*(set(args) for args in nodes[number]))
+    return frozenset(needed)
+
+
+def producer_index(
+    rolled: Rolled, alternatives: tuple[Alternatives, ...]
+) -> dict[str, tuple[int, Variable]]:
+    """Return, for every graph tensor that an instance computes, that instance and the variable."""
+    found: dict[str, tuple[int, Variable]] = {}
+    for number, instance in enumerate(rolled.instances):
+        for tensor in alternatives[instance.block].classes:
+            if tensor.is_input or tensor.is_constant:
+                continue
+            for name in tensor.names:
+                found[instance.tensors[name]] = (number, (instance.block, tensor.number))
+    return found
+
+
+def _options_of(alternatives: Alternatives, number: int, needed: bool, pricing: Pricing) -> tuple[Option, ...]:
+    options = class_options(alternatives, number, pricing)
+    if not options:
+        tensor = alternatives.classes[number]
+        name = tensor.names[0] if tensor.names else f"class {number}"
+        raise InfeasibleError(
+            f"tensor '{name}' {tensor.type}: no way to compute it fits the {pricing.limit_bytes} bytes of "
+            f"scratchpad that '{pricing.target.name}' offers to one op; choose a target with more SRAM"
+        )
+    return options if needed else (*options, ABSENT)
+
+
+def _links(
+    graph: Graph, rolled: Rolled, alternatives: tuple[Alternatives, ...]
+) -> Iterable[Link]:
+    producers = producer_index(rolled, alternatives)
+    counts: dict[tuple[Variable | None, Variable, int], tuple[int, bool]] = {}
+    uses = [_uses(found) for found in alternatives]
+    many = [sum(i.block == b for i in rolled.instances) > 1 for b in range(len(rolled.blocks))]
+    for number, instance in enumerate(rolled.instances):
+        found = alternatives[instance.block]
+        for consumer, argument in uses[instance.block]:
+            tensor = found.classes[argument]
+            source: Variable | None
+            crosses = False
+            if tensor.is_input:
+                made = producers.get(instance.tensors[tensor.names[0]])
+                source = made[1] if made else None
+                crosses = made is not None and made[0] != number
+                crosses = crosses and source is not None and (many[source[0]] or many[instance.block])
+            else:
+                source = (instance.block, argument)
+            key = (source, (instance.block, consumer), argument)
+            count, repeated = counts.get(key, (0, False))
+            counts[key] = (count + 1, repeated or crosses)
+    for (source, consumer_variable, argument), (count, repeated) in counts.items():
+        yield Link(
+            producer=source, consumer=consumer_variable, argument=argument, count=count, repeated=repeated
+        )
+
+
+def _uses(alternatives: Alternatives) -> list[tuple[int, int]]:
+    """Return the (consumer class, non-constant argument class) pairs of a block."""
+    pairs: dict[tuple[int, int], None] = {}
+    for node in alternatives.nodes:
+        if alternatives.classes[node.result].is_constant:
+            continue
+        for argument in node.args:
+            if not alternatives.classes[argument].is_constant:
+                pairs.setdefault((node.result, argument))
+    return list(pairs)
+
+
+def _output_uses(
+    graph: Graph, rolled: Rolled, alternatives: tuple[Alternatives, ...]
+) -> dict[Variable, int]:
+    """Return how many instances of each variable are model outputs."""
+    producers = producer_index(rolled, alternatives)
+    counts: dict[Variable, int] = {}
+    for port in graph.outputs:
+        if port.tensor in producers:
+            variable = producers[port.tensor][1]
+            counts[variable] = counts.get(variable, 0) + 1
+    return counts
+
+
+@dataclass(slots=True)
+class _Ports:
+    """Numbers the distinct ports of one end of an edge."""
+
+    numbers: dict[tuple[Placement, ...] | None, int] = field(default_factory=dict)
+
+    def number(self, port: tuple[Placement, ...] | None) -> int:
+        return self.numbers.setdefault(port, len(self.numbers))
+
+
+class _ProblemBuilder:
+    """Collects costs, edges and usages of the choice problem."""
+
+    def __init__(
+        self,
+        alternatives: tuple[Alternatives, ...],
+        pricing: Pricing,
+        multiplicity: list[int],
+        variables: tuple[Variable, ...],
+        options: tuple[tuple[Option, ...], ...],
+        links: tuple[Link, ...],
+        output_uses: dict[Variable, int],
+    ) -> None:
+        self.alternatives = alternatives
+        self.pricing = pricing
+        self.multiplicity = multiplicity
+        self.variables = variables
+        self.options = options
+        self.links = links
+        self.output_uses = output_uses
+        self.number = {variable: n for n, variable in enumerate(variables)}
+        self.row = dict(self.number)
+        self.input_tables: dict[TensorType, ReshardTable] = {}
+        self.tables: dict[Variable, ReshardTable] = {}
+        self.memo: dict[tuple[TensorType, frozenset[Sharding]], ReshardTable] = {}
+
+    def build(self) -> ModelTables:
+        for variable, options in zip(self.variables, self.options, strict=True):
+            self.tables[variable] = self._table(self._type(variable), options)
+        costs = [
+            np.array([option.units for option in options]) * self.multiplicity[variable[0]]
+            for variable, options in zip(self.variables, self.options, strict=True)
+        ]
+        scale = _TARGET_SCALE / max(1.0, sum(float(c.min()) for c in costs))
+        for own, variable, options in zip(costs, self.variables, self.options, strict=True):
+            own += self._boundary_costs(variable, options)
+            np.multiply(own, scale, out=own)
+            np.minimum(own, FORBIDDEN, out=own)
+        edges: list[tuple[Edge, bool]] = []
+        for link in self.links:
+            self._add_link(link, scale, costs, edges)
+        rows = len(self.variables)
+        usages = tuple(self._usages())
+        limit = float(self.pricing.limit_bytes)
+        problem = ChoiceProblem(tuple(costs), tuple(e for e, _ in edges), usages, rows, limit)
+        relaxed = None
+        if any(repeated for _, repeated in edges):
+            kept = tuple(e for e, repeated in edges if not repeated)
+            relaxed = ChoiceProblem(tuple(costs), kept, usages, rows, limit)
+        return ModelTables(
+            variables=self.variables,
+            options=self.options,
+            links=self.links,
+            tables=self.tables,
+            input_tables=self.input_tables,
+            problem=problem,
+            relaxed=relaxed,
+            scale=scale,
+            multiplicity=tuple(self.multiplicity),
+            number=self.number,
+        )
+
+    def _type(self, variable: Variable) -> TensorType:
+        return self.alternatives[variable[0]].classes[variable[1]].type
+
+    def _table(self, tensor: TensorType, options: Iterable[Option]) -> ReshardTable:
+        partials = frozenset(
+            o.result.sharding for o in options if o.result is not None and is_partial(o.result.sharding)
+        )
+        key = (tensor, partials)
+        if key not in self.memo:
+            pricing = self.pricing
+            self.memo[key] = build_table(tensor, partials, pricing.mesh, pricing.target, pricing.objective)
+        return self.memo[key]
+
+    def _boundary_costs(self, variable: Variable, options: tuple[Option, ...]) -> Costs:
+        """Return what it costs to bring model outputs to DRAM."""
+        count = self.output_uses.get(variable, 0)
+        if not count:
+            return np.zeros(len(options))
+        table = self.tables[variable]
+        dram = table.index[dram_placement(self.pricing.mesh)]
+        return np.array(
+            [FORBIDDEN if o.result is None else count * table.cost[table.index[o.result], dram] for o in options]
+        )
+
+    def _add_link(
+        self, link: Link, scale: float, costs: list[Costs], edges: list[tuple[Edge, bool]]
+    ) -> None:
+        consumer = self.number[link.consumer]
+        wanted, wanted_ports = self._wanted(link)
+        if link.producer is None:
+            tensor = self.alternatives[link.consumer[0]].classes[link.argument].type
+            table = self._table(tensor, ())
+            self.input_tables[tensor] = table
+            source: tuple[Placement | None, ...] = (dram_placement(self.pricing.mesh),)
+            matrix = self._matrix(table, source, wanted, scale * link.count)
+            costs[consumer] += matrix[0, wanted_ports]
+            return
+        producer = self.number[link.producer]
+        made = _Ports()
+        made_ports = np.array(
+            [made.number(None if o.result is None else (o.result,)) for o in self.options[producer]]
+        )
+        placements = tuple(None if port is None else port[0] for port in made.numbers)
+        matrix = self._matrix(self.tables[link.producer], placements, wanted, scale * link.count)
+        if producer == consumer:
+            costs[consumer] += matrix[made_ports, wanted_ports]
+        elif producer < consumer:
+            edges.append((Edge(producer, consumer, made_ports, wanted_ports, matrix), link.repeated))
+        else:
+            edges.append((Edge(consumer, producer, wanted_ports, made_ports, matrix.T), link.repeated))
+
+    def _wanted(self, link: Link) -> tuple[tuple[tuple[Placement, ...], ...], np.ndarray]:  # type: ignore[type-arg]
+        """Return the distinct demands on the argument and the demand of each of the consumer's options."""
+        wanted = _Ports()
+        ports = []
+        for option in self.options[self.number[link.consumer]]:
+            args = option.node.args if option.node is not None else ()
+            demand = tuple(
+                placement
+                for argument, placement in zip(args, option.operands, strict=True)
+                if argument == link.argument and placement is not None
+            )
+            ports.append(wanted.number(demand))
+        demands = tuple(port for port in wanted.numbers if port is not None)
+        return demands, np.array(ports)
+
+    def _matrix(
+        self,
+        table: ReshardTable,
+        sources: tuple[Placement | None, ...],
+        demands: tuple[tuple[Placement, ...], ...],
+        factor: float,
+    ) -> Costs:
+        matrix = np.zeros((len(sources), len(demands)))
+        for row, source in enumerate(sources):
+            for column, demand in enumerate(demands):
+                if source is None:
+                    matrix[row, column] = FORBIDDEN if demand else 0.0
+                    continue
+                start = table.index[source]
+                matrix[row, column] = factor * sum(
+                    table.cost[start, table.index[wanted]] if wanted in table.index else np.inf
+                    for wanted in demand
+                )
+        return np.minimum(matrix, FORBIDDEN)
+
+    def _usages(self) -> Iterable[Usage]:
+        rows = len(self.variables)
+        for number, (variable, options) in enumerate(zip(self.variables, self.options, strict=True)):
+            yield Usage(number, number, number + 1, np.array([float(o.working_bytes) for o in options]))
+            resident = np.array([float(o.resident_bytes) for o in options]) * self.multiplicity[variable[0]]
+            if resident.any():
+                yield Usage(number, 0, rows, resident)
+            alive = self._result_bytes(variable, options)
+            if alive.any():
+                for low, high in self._live_rows(variable):
+                    yield Usage(number, low, high, alive)
+
+    def _result_bytes(self, variable: Variable, options: tuple[Option, ...]) -> Costs:
+        tensor, mesh = self._type(variable), self.pricing.mesh
+        alignment = self.pricing.target.tile.sram.alignment_bytes
+        amounts = []
+        for option in options:
+            amount = 0
+            if option.result is not None and option.result.memory is Memory.SRAM:
+                local = local_shape(mesh, option.result.sharding, tensor.shape)
+                amount = aligned_bytes(TensorType(local, tensor.dtype).size_bytes, alignment)
+            amounts.append(float(amount))
+        return np.array(amounts)
+
+    def _live_rows(self, variable: Variable) -> list[tuple[int, int]]:
+        """Return the row ranges in which a value is alive: to its last use in its own block, and in others'."""
+        own = self.row[variable]
+        block = variable[0]
+        last = own
+        elsewhere: dict[int, int] = {}
+        for link in self.links:
+            if link.producer != variable:
+                continue
+            row = self.row[link.consumer]
+            if link.consumer[0] == block and row > own and not link.repeated:
+                last = max(last, row)
+            else:
+                elsewhere[link.consumer[0]] = max(elsewhere.get(link.consumer[0], 0), row)
+        if not elsewhere:
+            return [(own, last + 1)]
+        ends = self._block_rows(block)
+        ranges = [(own, ends[1])]
+        for other, row in sorted(elsewhere.items()):
+            low = self._block_rows(other)[0]
+            ranges.append((low, min(row + 1, own) if other == block else row + 1))
+            for between in range(min(block, other) + 1, max(block, other)):
+                ranges.append(self._block_rows(between))
+        return [(low, high) for low, high in _merged(ranges)]
+
+    def _block_rows(self, block: int) -> tuple[int, int]:
+        rows = [n for n, variable in enumerate(self.variables) if variable[0] == block]
+        return (rows[0], rows[-1] + 1) if rows else (0, 0)
+
+
+def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Unite overlapping half-open ranges."""
+    merged: list[tuple[int, int]] = []
+    for low, high in sorted(r for r in ranges if r[0] < r[1]):
+        if merged and low <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], high))
+        else:
+            merged.append((low, high))
+    return merged

@@ -1,0 +1,347 @@
+"""The options of one tensor class: every way to compute it, with its price.
+
+An option is an e-node, an implementation of it on the mesh, a memory level for each operand and the result, and a
+tiling. Options with the same interface (what they need and what they deliver) compete; the cheapest stays, with one
+that needs less scratchpad if there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from math import prod
+
+from tilewright.extract.kernel import (
+    Family,
+    Kernel,
+    footprint_bytes,
+    is_result_staged,
+    is_staged,
+    tileable_dims,
+    whole_tiling,
+)
+from tilewright.extract.kernel_price import price
+from tilewright.extract.plan import Memory, Objective, Placement, Tiling
+from tilewright.graph import TensorType
+from tilewright.hwmodel.cost import KernelCost
+from tilewright.hwmodel.mesh import LogicalMesh, Sharding, is_partial, local_shape, replicated
+from tilewright.hwmodel.target import Target
+from tilewright.rules.alternatives import Alternatives, Implementation, LogicalNode
+from tilewright.rules.splitting import localise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One way to compute a class; `node` None means that the class is not computed at all.
+
+    `operands[i]` is the placement that operand i must have, None for constants; `resident[i]` tells that
+    operand i is a constant kept in SRAM, in `constant_shardings[i]`.
+    """
+
+    node: LogicalNode | None
+    implementation: Implementation | None = None
+    operands: tuple[Placement | None, ...] = ()
+    resident: tuple[bool, ...] = ()
+    result: Placement | None = None
+    tiling: Tiling | None = None
+    cost: KernelCost = field(default_factory=KernelCost)
+    units: float = 0.0
+    working_bytes: int = 0
+    resident_bytes: int = 0
+
+
+ABSENT = Option(node=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pricing:
+    """What options are priced with: the machine, the objective, and the tilings to choose from.
+
+    `tilings` maps a local nest's extents and tileable dims to candidates.
+    """
+
+    target: Target
+    mesh: LogicalMesh
+    objective: Objective
+    limit_bytes: int
+    tilings: Mapping[tuple[object, ...], tuple[Tiling, ...]]
+    priced: dict[tuple[object, ...], tuple[tuple[Tiling, KernelCost, int], ...]] = field(default_factory=dict)
+    """Memo of the tilings worth keeping for each kernel."""
+
+
+def units(cost: KernelCost, objective: Objective, target: Target) -> float:
+    """Return a kernel's share of the objective.
+
+    Latency: cycles of the busiest engine and the exposed start-up. Throughput: cycles of the busiest
+    engine alone (start-up overlaps with the next inference). Energy: picojoules of all tiles, with
+    static power for the latency.
+    """
+    match objective:
+        case Objective.LATENCY:
+            return cost.latency_cycles
+        case Objective.THROUGHPUT:
+            return cost.latency_cycles - cost.startup_cycles
+        case Objective.ENERGY:
+            static = target.energy.static_watt * 1e12 * target.seconds(cost.latency_cycles)
+            return cost.energy_pj * target.tiles + static
+
+
+def class_options(alternatives: Alternatives, number: int, pricing: Pricing) -> tuple[Option, ...]:
+    """Return the options of class `number` that are worth considering, in a fixed order."""
+    found: dict[tuple[object, ...], list[Option]] = {}
+    by_node = implementations_by_node(alternatives)
+    for node in alternatives.nodes:
+        if number not in (node.results or (node.result,)):
+            continue
+        for option in _node_options(alternatives, node, number, by_node.get(node.number, ()), pricing):
+            interface = (option.operands, option.result)
+            _keep(found.setdefault(interface, []), option)
+    return tuple(option for group in found.values() for option in group)
+
+
+def implementations_by_node(alternatives: Alternatives) -> dict[int, tuple[Implementation, ...]]:
+    """Group a block's implementations by their node."""
+    groups: dict[int, list[Implementation]] = {}
+    for implementation in alternatives.implementations:
+        groups.setdefault(implementation.node, []).append(implementation)
+    return {node: tuple(group) for node, group in groups.items()}
+
+
+def kernel_of(
+    alternatives: Alternatives,
+    node: LogicalNode,
+    implementation: Implementation,
+    operand_memory: tuple[Memory, ...],
+    result_memory: Memory,
+    mesh: LogicalMesh,
+) -> Kernel:
+    """Return the kernel that one tile runs for an implementation."""
+    assert node.nest is not None
+    types = [alternatives.classes[a].type for a in node.args]
+    result = alternatives.classes[node.result].type
+    return Kernel(
+        kind=node.kind,
+        attrs=node.attrs,
+        nest=localise(node.nest, mesh, implementation.split_dims),
+        operand_types=tuple(
+            _local(mesh, s, t) for s, t in zip(implementation.operands, types, strict=True)
+        ),
+        result_type=_local(mesh, implementation.result, result),
+        operand_memory=operand_memory,
+        result_memory=result_memory,
+        mesh=mesh,
+        operand_shardings=implementation.operands,
+        result_sharding=implementation.result,
+    )
+
+
+def _local(mesh: LogicalMesh, sharding: Sharding, tensor: TensorType) -> TensorType:
+    return TensorType(local_shape(mesh, sharding, tensor.shape), tensor.dtype)
+
+
+def _node_options(
+    alternatives: Alternatives,
+    node: LogicalNode,
+    number: int,
+    implementations: tuple[Implementation, ...],
+    pricing: Pricing,
+) -> list[Option]:
+    if node.kind == "host":
+        return [_host_option(alternatives, node, number, pricing)]
+    options = []
+    for implementation in implementations:
+        for memories in _memory_levels(alternatives, node, implementation, pricing):
+            options += _priced_options(alternatives, node, implementation, memories, pricing)
+    return options
+
+
+def _host_option(
+    alternatives: Alternatives, node: LogicalNode, number: int, pricing: Pricing
+) -> Option:
+    """Return the only option of a host region: everything through DRAM, paid once by its first result."""
+    dram = Placement(Memory.DRAM, replicated(pricing.mesh))
+    constants = [alternatives.classes[a].is_constant for a in node.args]
+    if number != node.result:
+        return Option(node=node, result=dram, operands=(None,) * len(node.args), resident=(False,) * len(constants))
+    moved = sum(alternatives.classes[c].type.size_bytes for c in (*node.args, *(node.results or (node.result,))))
+    host = pricing.target.host
+    cost = KernelCost(startup_cycles=host.latency_cycles + moved / host.bytes_per_cycle)
+    return Option(
+        node=node,
+        operands=tuple(None if c else dram for c in constants),
+        resident=(False,) * len(constants),
+        result=dram,
+        cost=cost,
+        units=units(cost, pricing.objective, pricing.target),
+    )
+
+
+def _memory_levels(
+    alternatives: Alternatives, node: LogicalNode, implementation: Implementation, pricing: Pricing
+) -> list[tuple[tuple[Memory, ...], Memory]]:
+    """Return the memory levels to consider for the operands and the result of an implementation."""
+    result = alternatives.classes[node.result].type
+    if node.kind == "reshape":
+        (operand,) = implementation.operands
+        levels = _levels(result, implementation.result, pricing, always_dram=True)
+        if is_partial(operand):
+            levels = [level for level in levels if level is Memory.SRAM]
+        return [((level,), level) for level in levels]
+    choices = []
+    for sharding, argument in zip(implementation.operands, node.args, strict=True):
+        tensor = alternatives.classes[argument]
+        if tensor.is_constant and is_partial(sharding):
+            return []
+        choices.append(_levels(tensor.type, sharding, pricing, always_dram=tensor.is_constant))
+    _tie_small_constants(alternatives, node, implementation, choices, pricing)
+    results = _levels(result, implementation.result, pricing, always_dram=True)
+    return [(tuple(memories), level) for *memories, level in product(*choices, results)]
+
+
+def _levels(
+    tensor: TensorType, sharding: Sharding, pricing: Pricing, *, always_dram: bool
+) -> list[Memory]:
+    """Return the levels that make sense for a shard: not SRAM if too large, not DRAM if partial or tiny."""
+    if is_partial(sharding):
+        return [Memory.SRAM]
+    local_bytes = prod(local_shape(pricing.mesh, sharding, tensor.shape)) * tensor.dtype.itemsize_bytes
+    if local_bytes > pricing.limit_bytes * 0.75:
+        return [Memory.DRAM]
+    if local_bytes <= pricing.limit_bytes / 32 and not always_dram:
+        return [Memory.SRAM]
+    return [Memory.SRAM, Memory.DRAM]
+
+
+def _tie_small_constants(
+    alternatives: Alternatives,
+    node: LogicalNode,
+    implementation: Implementation,
+    choices: list[list[Memory]],
+    pricing: Pricing,
+) -> None:
+    """Keep small constants (biases) resident where a large one is the question, to halve the options."""
+    sizes = [
+        alternatives.classes[a].type.size_bytes if alternatives.classes[a].is_constant else 0 for a in node.args
+    ]
+    for position, size in enumerate(sizes):
+        if 0 < size <= pricing.limit_bytes / 64 and size < max(sizes) and Memory.SRAM in choices[position]:
+            choices[position] = [Memory.SRAM]
+
+
+def _priced_options(
+    alternatives: Alternatives,
+    node: LogicalNode,
+    implementation: Implementation,
+    memories: tuple[tuple[Memory, ...], Memory],
+    pricing: Pricing,
+) -> list[Option]:
+    operand_memory, result_memory = memories
+    kernel = kernel_of(alternatives, node, implementation, operand_memory, result_memory, pricing.mesh)
+    constant = [alternatives.classes[a].is_constant for a in node.args]
+    resident = tuple(
+        is_constant and memory is Memory.SRAM
+        for is_constant, memory in zip(constant, operand_memory, strict=True)
+    )
+    alignment = pricing.target.tile.sram.alignment_bytes
+    resident_bytes = sum(
+        aligned_bytes(tensor.size_bytes, alignment)
+        for tensor, kept in zip(kernel.operand_types, resident, strict=True)
+        if kept
+    )
+    operands = tuple(
+        None if is_constant else _placement(memory, sharding, pricing.mesh)
+        for is_constant, memory, sharding in zip(constant, operand_memory, implementation.operands, strict=True)
+    )
+    return [
+        Option(
+            node=node,
+            implementation=implementation,
+            operands=operands,
+            resident=resident,
+            result=_placement(result_memory, implementation.result, pricing.mesh),
+            tiling=tiling,
+            cost=cost,
+            units=units(cost, pricing.objective, pricing.target),
+            working_bytes=working,
+            resident_bytes=resident_bytes,
+        )
+        for tiling, cost, working in _worthwhile_tilings(kernel, pricing)
+    ]
+
+
+def _placement(memory: Memory, sharding: Sharding, mesh: LogicalMesh) -> Placement:
+    """In DRAM there is one global copy, whatever part of it a tile touches."""
+    return Placement(memory, replicated(mesh) if memory is Memory.DRAM else sharding)
+
+
+def aligned_bytes(size_bytes: int, alignment_bytes: int) -> int:
+    """Round a size up to whole alignment units."""
+    return -(-size_bytes // alignment_bytes) * alignment_bytes
+
+
+def tiling_key(kernel: Kernel) -> tuple[object, ...]:
+    """Return what the tiling candidates of a kernel depend on."""
+    return (tuple((d.extent, d.role) for d in kernel.nest.dims), tileable_dims(kernel))
+
+
+def needs_tiling(kernel: Kernel) -> bool:
+    """Whether a kernel has buffers of its own, so that tile sizes matter."""
+    if kernel.family is Family.ALIAS:
+        return False
+    staged = any(is_staged(kernel, i) for i in range(len(kernel.operand_types)))
+    return staged or is_result_staged(kernel) or footprint_bytes(kernel, whole_tiling(kernel), 1) > 0
+
+
+def _worthwhile_tilings(
+    kernel: Kernel, pricing: Pricing
+) -> tuple[tuple[Tiling, KernelCost, int], ...]:
+    """Return the cheapest tiling and, if it takes much scratchpad, the cheapest of those that take little."""
+    key = kernel.key
+    known = pricing.priced.get(key)
+    if known is None:
+        known = pricing.priced[key] = _search_tilings(kernel, pricing)
+    return known
+
+
+def _search_tilings(
+    kernel: Kernel, pricing: Pricing
+) -> tuple[tuple[Tiling, KernelCost, int], ...]:
+    alignment = pricing.target.tile.sram.alignment_bytes
+    candidates: tuple[Tiling, ...] = (whole_tiling(kernel),)
+    if needs_tiling(kernel):
+        candidates += pricing.tilings.get(tiling_key(kernel), ())
+    sized = sorted(
+        (
+            (footprint_bytes(kernel, tiling, alignment), number)
+            for number, tiling in enumerate(dict.fromkeys(candidates))
+        ),
+    )
+    unique = tuple(dict.fromkeys(candidates))
+    kept: list[tuple[Tiling, KernelCost, int]] = []
+    for share in (1.0, 0.25):
+        fitting = [(size, number) for size, number in sized if size <= pricing.limit_bytes * share]
+        best = None
+        for size, number in fitting[-_PRICED_TILINGS:]:
+            cost = price(kernel, unique[number], pricing.target)
+            value = units(cost, pricing.objective, pricing.target)
+            if best is None or value < best[0]:
+                best = (value, unique[number], cost, size)
+        if best is not None and (not kept or best[3] < kept[0][2]):
+            kept.append(best[1:])
+    return tuple(kept)
+
+
+_PRICED_TILINGS = 24
+"""Tilings priced for each memory budget: those that use most of it, since larger boxes move less."""
+
+
+def _keep(group: list[Option], option: Option) -> None:
+    """Add an option to those of the same interface unless one is as good in every respect."""
+
+    def dominates(a: Option, b: Option) -> bool:
+        return a.units <= b.units and a.working_bytes <= b.working_bytes and a.resident_bytes <= b.resident_bytes
+
+    if any(dominates(other, option) for other in group):
+        return
+    group[:] = [other for other in group if not dominates(option, other)] + [option]

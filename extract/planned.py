@@ -1,0 +1,70 @@
+"""The kernel behind a planned op: rebuilt from the op, its splits and its placements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tilewright.extract.kernel import Kernel
+from tilewright.extract.plan import Memory, Placement, PlannedOp
+from tilewright.graph import TensorType
+from tilewright.hwmodel.mesh import LogicalMesh, Sharding, local_shape
+from tilewright.rules.annotations import annotate
+from tilewright.rules.loopnest import LoopNest
+from tilewright.rules.splitting import localise, split_sharding
+
+
+def planned_nest(planned: PlannedOp, types: Mapping[str, TensorType]) -> LoopNest:
+    """Return the annotation of a planned op that is not a host region, in the global view."""
+    op = planned.op
+    nest = annotate(op, tuple(types[name] for name in op.inputs), types[op.output])
+    assert nest is not None, f"{op.kind} '{op.name}' has no annotation"
+    return nest
+
+
+def operand_sharding(planned: PlannedOp, nest: LoopNest, operand: int) -> Sharding:
+    """Return which part of an operand each tile works on.
+
+    In SRAM that is how the operand was delivered (it may be partial); from DRAM each tile reads
+    the part that its share of the loops touches.
+    """
+    after = planned.deliveries[operand].after
+    return _sharding(after, nest, planned.split_dims, operand)
+
+
+def result_sharding(planned: PlannedOp, nest: LoopNest) -> Sharding:
+    """Return which part of the result each tile makes."""
+    return _sharding(planned.result, nest, planned.split_dims, None)
+
+
+def _sharding(
+    placement: Placement, nest: LoopNest, split_dims: tuple[int, ...], operand: int | None
+) -> Sharding:
+    if placement.memory is Memory.SRAM:
+        return placement.sharding
+    sharding = split_sharding(nest, split_dims, operand)
+    assert sharding is not None, "a plan has legal splits only"
+    return sharding
+
+
+def planned_kernel(planned: PlannedOp, types: Mapping[str, TensorType], mesh: LogicalMesh) -> Kernel:
+    """Return the kernel that each tile runs for a planned op (not for host regions)."""
+    nest = planned_nest(planned, types)
+    op = planned.op
+    operands = tuple(operand_sharding(planned, nest, i) for i in range(len(op.inputs)))
+    result = result_sharding(planned, nest)
+
+    def local(name: str, sharding: Sharding) -> TensorType:
+        return TensorType(local_shape(mesh, sharding, types[name].shape), types[name].dtype)
+
+    return Kernel(
+        kind=op.kind,
+        attrs=op.attrs,
+        nest=localise(nest, mesh, planned.split_dims),
+        operand_types=tuple(local(n, s) for n, s in zip(op.inputs, operands, strict=True)),
+        result_type=local(op.output, result),
+        operand_memory=tuple(d.after.memory for d in planned.deliveries),
+        result_memory=planned.result.memory,
+        mesh=mesh,
+        operand_shardings=operands,
+        result_sharding=result,
+    )

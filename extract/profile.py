@@ -1,0 +1,124 @@
+"""How much scratchpad a plan needs at each op: an exact account of what is alive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from tilewright.extract.kernel import footprint_bytes
+from tilewright.extract.options import aligned_bytes
+from tilewright.extract.plan import Delivery, Memory, Move, MoveKind, Placement, Plan
+from tilewright.extract.planned import planned_kernel
+from tilewright.graph import TensorType
+from tilewright.hwmodel.mesh import LogicalMesh, local_shape
+from tilewright.hwmodel.target import Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SramProfile:
+    """Scratchpad bytes of one tile: `rows[i]` while op i runs (the last row is the output phase)."""
+
+    rows: tuple[int, ...]
+    resident_bytes: int
+
+
+def shard_bytes(placement: Placement, tensor: TensorType, mesh: LogicalMesh, alignment_bytes: int) -> int:
+    """Return the aligned bytes of a tile's shard; 0 in DRAM."""
+    if placement.memory is Memory.DRAM:
+        return 0
+    local = local_shape(mesh, placement.sharding, tensor.shape)
+    return aligned_bytes(prod(local) * tensor.dtype.itemsize_bytes, alignment_bytes)
+
+
+def move_buffers_bytes(move: Move, tensor: TensorType, mesh: LogicalMesh, alignment_bytes: int) -> int:
+    """Return the bytes that a move needs besides its source: slots to reduce from, and the result."""
+    after = shard_bytes(move.after, tensor, mesh, alignment_bytes)
+    before = shard_bytes(move.before, tensor, mesh, alignment_bytes)
+    slack = alignment_bytes * (1 + max(mesh.sizes, default=1))
+    match move.kind:
+        case MoveKind.REDUCE_SCATTER:
+            return after + before + slack
+        case MoveKind.ALL_REDUCE:
+            size = mesh.sizes[move.axis]
+            elements = before // tensor.dtype.itemsize_bytes
+            divisible = elements % size == 0
+            slots = before + aligned_bytes(-(-before // size), alignment_bytes) if divisible else size * before
+            return after + slots + slack
+        case _:
+            return after
+
+
+def delivery_bytes(delivery: Delivery, tensor: TensorType, mesh: LogicalMesh, alignment_bytes: int) -> int:
+    """Return the largest use during a chain of moves, beside what its source occupies."""
+    peak = held = 0
+    for move in delivery.moves:
+        peak = max(peak, held + move_buffers_bytes(move, tensor, mesh, alignment_bytes))
+        held = shard_bytes(move.after, tensor, mesh, alignment_bytes)
+    return peak
+
+
+def sram_profile(plan: Plan, target: Target) -> SramProfile:
+    """Return what is alive in a tile's scratchpad while each op runs.
+
+    Resident constants are always alive; a result from its op to its last use; delivered copies while
+    their op runs (all operands' copies at once); a kernel's own buffers while it runs. A reshaped
+    tensor is the same bytes as its source.
+    """
+    alignment = target.tile.sram.alignment_bytes
+    mesh, types = plan.mesh, plan.types
+    count = len(plan.ops)
+    resident = 0
+    own = [0] * (count + 1)
+    alias: dict[str, str] = {}
+    made: dict[str, int] = {}
+    last: dict[str, int] = {}
+    size: dict[str, int] = {}
+
+    def use(name: str, position: int) -> None:
+        last[alias.get(name, name)] = position
+
+    for position, planned in enumerate(plan.ops):
+        op = planned.op
+        copies: list[int] = []
+        peak = held = 0
+        for delivery, is_resident in zip(planned.deliveries, planned.resident, strict=True):
+            tensor = types[delivery.tensor]
+            if is_resident:
+                resident += shard_bytes(delivery.after, tensor, mesh, alignment)
+                continue
+            use(delivery.tensor, position)
+            peak = max(peak, held + delivery_bytes(delivery, tensor, mesh, alignment))
+            if delivery.moves:
+                held += shard_bytes(delivery.after, tensor, mesh, alignment)
+            copies.append(held)
+        kernel_bytes = 0
+        if op.kind != "host":
+            assert planned.tiling is not None
+            kernel_bytes = footprint_bytes(planned_kernel(planned, types, mesh), planned.tiling, alignment)
+        source = planned.deliveries[0] if planned.deliveries else None
+        if op.kind == "reshape" and source is not None and not source.moves and not planned.resident[0]:
+            root = alias.get(source.tensor, source.tensor)
+            alias[op.output] = root
+            last.setdefault(root, position)
+            result = 0
+        else:
+            made[op.outputs[0]] = position
+            last[op.outputs[0]] = position
+            result = size[op.outputs[0]] = shard_bytes(planned.result, types[op.outputs[0]], mesh, alignment)
+        own[position] = max(peak, held + kernel_bytes)
+        if op.kind == "reshape" and source is not None and source.moves:
+            # The delivered copy becomes the result, whose bytes are counted while it lives.
+            own[position] = max(peak - result, 0)
+    for delivery in plan.output_deliveries:
+        use(delivery.tensor, count)
+        own[count] = max(own[count], delivery_bytes(delivery, types[delivery.tensor], mesh, alignment))
+    delta = [0] * (count + 2)
+    for name, position in made.items():
+        delta[position] += size[name]
+        delta[last[name] + 1] -= size[name]
+    rows = []
+    alive = resident
+    for position in range(count + 1):
+        alive += delta[position]
+        rows.append(alive + own[position])
+    return SramProfile(rows=tuple(rows), resident_bytes=resident)

@@ -1,0 +1,217 @@
+"""Cheapest chains of moves between placements of one tensor.
+
+Placements are nodes of a small graph, single collectives its edges; all-pairs shortest paths give the
+resharding costs that extraction charges. With several axes on one tensor dimension, only the least
+significant of them can be gathered or cut directly (the pieces would not be contiguous otherwise);
+longer chains follow from the search.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import dijkstra
+
+from tilewright.extract.plan import Memory, Move, MoveKind, Objective, Placement
+from tilewright.graph import TensorType
+from tilewright.hwmodel.collectives import collective_cost
+from tilewright.extract.transfer import dram_transfer_cost
+from tilewright.hwmodel.mesh import (
+    PARTIAL_MAX,
+    PARTIAL_SUM,
+    REPLICATED,
+    LogicalMesh,
+    Sharding,
+    is_legal,
+    is_partial,
+    local_shape,
+    replicated,
+)
+from tilewright.hwmodel.target import Target
+
+UNREACHABLE = float("inf")
+"""Cost between placements that no chain of moves joins."""
+
+_MINIMAL_COST = 1e-3
+"""A move is never free, so that chains have no detours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReshardTable:
+    """All placements of a tensor type with the cheapest chains between them.
+
+    `cost[i, j]` is in units of the objective; `moves(i, j)` gives the chain.
+    """
+
+    placements: tuple[Placement, ...]
+    cost: NDArray[np.float64]
+    predecessors: NDArray[np.int32]
+    single: dict[tuple[int, int], Move]
+    index: dict[Placement, int]
+
+    def moves(self, start: int, end: int) -> tuple[Move, ...]:
+        """Return the cheapest chain of moves from one placement to another."""
+        chain: list[Move] = []
+        while end != start:
+            before = int(self.predecessors[start, end])
+            assert before >= 0, "no chain of moves between the placements"
+            chain.append(self.single[before, end])
+            end = before
+        return tuple(reversed(chain))
+
+
+def move_units(move: Move, objective: Objective) -> float:
+    """Return what a move costs under an objective: cycles or picojoules."""
+    return move.energy_pj if objective is Objective.ENERGY else move.cycles
+
+
+def build_table(
+    tensor: TensorType, partials: frozenset[Sharding], mesh: LogicalMesh, target: Target, objective: Objective
+) -> ReshardTable:
+    """Return the table of a tensor type; `partials` are the partial shardings that producers make."""
+    placements = _placements(tensor.shape, partials, mesh)
+    index = {placement: number for number, placement in enumerate(placements)}
+    single: dict[tuple[int, int], Move] = {}
+    for number, placement in enumerate(placements):
+        for move in single_moves(placement, tensor, mesh, target):
+            other = index.get(move.after)
+            if other is not None:
+                single[number, other] = move
+    rows = np.array([pair[0] for pair in single], dtype=np.int64)
+    columns = np.array([pair[1] for pair in single], dtype=np.int64)
+    costs = np.array([max(move_units(move, objective), _MINIMAL_COST) for move in single.values()])
+    size = len(placements)
+    graph = csr_array((costs, (rows, columns)), shape=(size, size))
+    distance, predecessors = dijkstra(graph, return_predecessors=True)
+    return ReshardTable(
+        placements=placements, cost=distance, predecessors=predecessors, single=single, index=index
+    )
+
+
+def single_moves(placement: Placement, tensor: TensorType, mesh: LogicalMesh, target: Target) -> list[Move]:
+    """Return every single move that a tensor in this placement can make."""
+    if placement.memory is Memory.DRAM:
+        return _loads(placement, tensor, mesh, target)
+    moves = _stores(placement, tensor, mesh, target)
+    for axis in range(mesh.rank):
+        if mesh.sizes[axis] > 1:
+            moves += _axis_moves(placement, axis, tensor, mesh, target)
+    return moves
+
+
+def dram_placement(mesh: LogicalMesh) -> Placement:
+    """Return the placement of a tensor in DRAM: one global copy."""
+    return Placement(Memory.DRAM, replicated(mesh))
+
+
+def _placements(
+    shape: tuple[int, ...], partials: frozenset[Sharding], mesh: LogicalMesh
+) -> tuple[Placement, ...]:
+    states = [
+        (REPLICATED,) if size == 1 else (REPLICATED, *range(len(shape))) for size in mesh.sizes
+    ]
+    shardings = [s for s in product(*states) if is_legal(mesh, s, shape)]
+    reachable = set(shardings)
+    for partial in sorted(partials):
+        # What a partial value may become on its way: other axes change, its own stay or are reduced.
+        options = [
+            (state,) if state > PARTIAL_SUM else (state, REPLICATED, *range(len(shape))) for state in partial
+        ]
+        for sharding in product(*options):
+            if is_legal(mesh, sharding, shape) and sharding not in reachable:
+                reachable.add(sharding)
+                shardings.append(sharding)
+    return (dram_placement(mesh), *(Placement(Memory.SRAM, s) for s in shardings))
+
+
+def _loads(placement: Placement, tensor: TensorType, mesh: LogicalMesh, target: Target) -> list[Move]:
+    moves = []
+    states = [
+        (REPLICATED,) if size == 1 else (REPLICATED, *range(tensor.rank)) for size in mesh.sizes
+    ]
+    for sharding in product(*states):
+        if is_legal(mesh, sharding, tensor.shape):
+            cost = dram_transfer_cost(target, mesh, tensor, sharding, write=False)
+            moves.append(
+                Move(
+                    kind=MoveKind.LOAD,
+                    before=placement,
+                    after=Placement(Memory.SRAM, sharding),
+                    cycles=cost.latency_cycles,
+                    energy_pj=cost.energy_pj * mesh.tiles,
+                )
+            )
+    return moves
+
+
+def _stores(placement: Placement, tensor: TensorType, mesh: LogicalMesh, target: Target) -> list[Move]:
+    if is_partial(placement.sharding):
+        return []
+    cost = dram_transfer_cost(target, mesh, tensor, placement.sharding, write=True)
+    return [
+        Move(
+            kind=MoveKind.STORE,
+            before=placement,
+            after=dram_placement(mesh),
+            cycles=cost.latency_cycles,
+            energy_pj=cost.energy_pj * mesh.tiles,
+        )
+    ]
+
+
+def _axis_moves(
+    placement: Placement, axis: int, tensor: TensorType, mesh: LogicalMesh, target: Target
+) -> list[Move]:
+    sharding = placement.sharding
+    state = sharding[axis]
+    local = local_shape(mesh, sharding, tensor.shape)
+    local_bytes = tensor.dtype.itemsize_bytes * int(np.prod(local, dtype=np.int64))
+    moves = []
+
+    def add(kind: MoveKind, after_state: int, dim: int = -1, to_dim: int = -1) -> None:
+        after = (*sharding[:axis], after_state, *sharding[axis + 1 :])
+        cost = collective_cost(
+            target, mesh, axis, kind.value, local_bytes, dtype=tensor.dtype
+        )
+        moves.append(
+            Move(
+                kind=kind,
+                axis=axis,
+                dim=dim,
+                to_dim=to_dim,
+                before=placement,
+                after=Placement(Memory.SRAM, after),
+                cycles=cost.cycles,
+                energy_pj=cost.energy_pj * mesh.tiles,
+            )
+        )
+
+    targets = [d for d in range(tensor.rank) if _can_cut(sharding, axis, d, local, mesh)]
+    if state in (PARTIAL_SUM, PARTIAL_MAX):
+        add(MoveKind.ALL_REDUCE, REPLICATED)
+        for dim in targets:
+            add(MoveKind.REDUCE_SCATTER, dim, dim=dim)
+    elif state == REPLICATED:
+        for dim in targets:
+            add(MoveKind.SLICE, dim, dim=dim)
+    elif _is_least_significant(sharding, axis, state):
+        add(MoveKind.ALL_GATHER, REPLICATED, dim=state)
+        for dim in targets:
+            if dim != state:
+                add(MoveKind.ALL_TO_ALL, dim, dim=state, to_dim=dim)
+    return moves
+
+
+def _is_least_significant(sharding: Sharding, axis: int, dim: int) -> bool:
+    """Whether no later axis splits the same dimension."""
+    return dim not in sharding[axis + 1 :]
+
+
+def _can_cut(
+    sharding: Sharding, axis: int, dim: int, local: tuple[int, ...], mesh: LogicalMesh
+) -> bool:
+    return _is_least_significant(sharding, axis, dim) and local[dim] % mesh.sizes[axis] == 0

@@ -1,0 +1,268 @@
+"""Solve a choice problem with capacity rows: Lagrangian prices on the rows, message passing inside.
+
+For any non-negative prices, the bound of the priced problem minus prices times limit bounds every
+feasible choice from below. Choices that overflow make their rows dearer until one fits; the cheapest that fits is
+kept and then improved by single changes that keep it fitting.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from tilewright.extract.choice import ChoiceProblem, Costs, Solution
+from tilewright.extract.message_passing import MessagePassing
+
+
+@dataclass(frozen=True, slots=True)
+class SolveOptions:
+    """How long to try: sweeps for each price vector, price updates, relative gap at which to stop."""
+
+    sweeps: int = 40
+    price_steps: int = 40
+    gap: float = 1e-6
+    seconds: float = 60.0
+
+
+@dataclass(slots=True)
+class _Best:
+    """The best feasible choice and bound so far."""
+
+    choice: tuple[int, ...] | None = None
+    cost: float = float("inf")
+    bound: float = 0.0
+    prices: Costs | None = None
+
+
+def solve(problem: ChoiceProblem, options: SolveOptions | None = None) -> Solution:
+    """Return the best choice found within the limits, with its proven bound.
+
+    A problem in which nothing feasible is found gives the least overflowing choice with
+    `feasible` false.
+    """
+    options = options or SolveOptions()
+    if not problem.costs:
+        return Solution((), 0.0, 0.0, "empty", np.zeros(problem.rows), True)
+    deadline = time.monotonic() + options.seconds
+    passing = MessagePassing(problem)
+    prices = np.zeros(problem.rows)
+    best = _Best(prices=prices)
+    least_overflow: tuple[float, tuple[int, ...]] | None = None
+    for step in range(options.price_steps):
+        costs = priced(problem, prices)
+        choice, bound = _relaxed(problem, passing, costs, prices, options)
+        if bound > best.bound:
+            best.bound, best.prices = bound, prices.copy()
+        use = problem.use(choice)
+        overflow = float(np.maximum(use - problem.limit, 0).sum())
+        if overflow <= 0:
+            choice = improve_feasible(problem, choice)
+            _keep(problem, best, choice)
+        elif least_overflow is None or overflow < least_overflow[0]:
+            least_overflow = (overflow, choice)
+        if _closed(best, options.gap) or time.monotonic() > deadline:
+            break
+        if overflow <= 0 and not prices.any():
+            break
+        prices = _next_prices(problem, prices, use, bound, best, step)
+    method = "message passing" if not problem.rows or best.prices is None or not best.prices.any() else (
+        "message passing + capacity prices"
+    )
+    if best.choice is None:
+        repaired = repair(problem, least_overflow[1]) if least_overflow else None
+        if repaired is None:
+            assert least_overflow is not None
+            choice = least_overflow[1]
+            return Solution(choice, problem.cost(choice), best.bound, method, prices, False)
+        _keep(problem, best, improve_feasible(problem, repaired))
+    assert best.choice is not None and best.prices is not None
+    return Solution(best.choice, best.cost, min(best.bound, best.cost), method, best.prices, True)
+
+
+def priced(problem: ChoiceProblem, prices: Costs) -> tuple[Costs, ...]:
+    """Return the options' costs with the price of the rows they use added."""
+    if not prices.any():
+        return problem.costs
+    total = np.concatenate(([0.0], np.cumsum(prices)))
+    costs = [own.copy() for own in problem.costs]
+    for usage in problem.usages:
+        price = total[usage.high] - total[usage.low]
+        if price > 0:
+            costs[usage.variable] += price * usage.amounts
+    return tuple(costs)
+
+
+def fits(problem: ChoiceProblem, choice: tuple[int, ...]) -> bool:
+    """Whether no row is overused."""
+    return bool((problem.use(choice) <= problem.limit).all())
+
+
+def improve_feasible(problem: ChoiceProblem, choice: tuple[int, ...], rounds: int = 8) -> tuple[int, ...]:
+    """Improve single variables while every row stays within the limit."""
+    search = _LocalSearch(problem, choice)
+    for _ in range(rounds):
+        if not search.descend():
+            break
+    return tuple(search.choice)
+
+
+def repair(problem: ChoiceProblem, choice: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Make a choice fit by the cheapest single changes for each byte saved; None if that gets stuck."""
+    search = _LocalSearch(problem, choice)
+    while search.overflow() > 0:
+        if not search.relieve():
+            return None
+    return tuple(search.choice)
+
+
+def _relaxed(
+    problem: ChoiceProblem,
+    passing: MessagePassing,
+    costs: tuple[Costs, ...],
+    prices: Costs,
+    options: SolveOptions,
+) -> tuple[tuple[int, ...], float]:
+    """Return the best choice for priced costs and the bound on the real problem."""
+    offset = float(prices.sum()) * problem.limit
+    bound, choice, cost = 0.0, None, float("inf")
+    last = -float("inf")
+    for sweep in range(options.sweeps):
+        dual = passing.sweep(costs)
+        bound = max(bound, dual - offset)
+        if sweep % 4 == 3 or sweep == 0:
+            candidate = passing.improve(costs, passing.decode(costs))
+            value = _cost_with(problem, costs, candidate)
+            if value < cost:
+                choice, cost = candidate, value
+        if cost - dual <= options.gap * max(1.0, abs(cost)) or abs(dual - last) <= 1e-9 * max(1.0, abs(dual)):
+            break
+        last = dual
+    assert choice is not None
+    return choice, bound
+
+
+def _cost_with(problem: ChoiceProblem, costs: tuple[Costs, ...], choice: tuple[int, ...]) -> float:
+    return ChoiceProblem(costs, problem.edges, (), 0, 0.0).cost(choice)
+
+
+def _keep(problem: ChoiceProblem, best: _Best, choice: tuple[int, ...]) -> None:
+    cost = problem.cost(choice)
+    if cost < best.cost:
+        best.choice, best.cost = choice, cost
+
+
+def _closed(best: _Best, gap: float) -> bool:
+    return best.choice is not None and best.cost - best.bound <= gap * max(1.0, abs(best.cost))
+
+
+def _next_prices(
+    problem: ChoiceProblem, prices: Costs, use: Costs, bound: float, best: _Best, step: int
+) -> Costs:
+    """Take a Polyak subgradient step towards the best known cost (or 10 % above the bound without one)."""
+    slope = use - problem.limit
+    goal = best.cost if best.choice is not None else bound + 0.1 * abs(bound) * (1 + step) + 1.0
+    size = max(goal - bound, 1e-3 * abs(goal) + 1.0)
+    active = np.where((prices > 0) | (slope > 0), slope, 0.0)
+    norm = float(active @ active)
+    if norm == 0:
+        return prices
+    damping = 1.0 if best.choice is None else 1.0 / (1 + step / 8)
+    return np.asarray(np.maximum(prices + damping * size / norm * active, 0.0))
+
+
+class _LocalSearch:
+    """A choice with its row use, changed one variable at a time."""
+
+    def __init__(self, problem: ChoiceProblem, choice: tuple[int, ...]) -> None:
+        self.problem = problem
+        self.choice = list(choice)
+        self.use = problem.use(choice)
+        self.neighbours: list[list[int]] = [[] for _ in problem.costs]
+        for number, edge in enumerate(problem.edges):
+            self.neighbours[edge.left].append(number)
+            self.neighbours[edge.right].append(number)
+        self.usages: list[list[int]] = [[] for _ in problem.costs]
+        for number, usage in enumerate(problem.usages):
+            self.usages[usage.variable].append(number)
+
+    def overflow(self) -> float:
+        """Return by how much rows are overused, summed."""
+        return float(np.maximum(self.use - self.problem.limit, 0).sum())
+
+    def option_costs(self, variable: int) -> Costs:
+        """Return the cost of each option given the other variables' choice."""
+        total = self.problem.costs[variable].copy()
+        for number in self.neighbours[variable]:
+            edge = self.problem.edges[number]
+            if edge.left == variable:
+                total += edge.matrix[edge.left_ports, edge.right_ports[self.choice[edge.right]]]
+            else:
+                total += edge.matrix[edge.left_ports[self.choice[edge.left]], edge.right_ports]
+        return total
+
+    def overflow_by_option(self, variable: int) -> Costs:
+        """Return the total overuse if the variable took each of its options."""
+        options = len(self.problem.costs[variable])
+        usages = [self.problem.usages[number] for number in self.usages[variable]]
+        if not usages:
+            return np.full(options, self.overflow())
+        low, high = min(u.low for u in usages), max(u.high for u in usages)
+        rest = self.use[low:high].copy()
+        current = self.choice[variable]
+        for usage in usages:
+            rest[usage.low - low : usage.high - low] -= usage.amounts[current]
+        outside = self.overflow() - float(np.maximum(self.use[low:high] - self.problem.limit, 0).sum())
+        signature = np.stack([usage.amounts for usage in usages], axis=1)
+        unique, inverse = np.unique(signature, axis=0, return_inverse=True)
+        totals = np.empty(len(unique))
+        for number, amounts in enumerate(unique):
+            row = rest.copy()
+            for usage, amount in zip(usages, amounts, strict=True):
+                row[usage.low - low : usage.high - low] += amount
+            totals[number] = np.maximum(row - self.problem.limit, 0).sum()
+        return np.asarray(totals[inverse.reshape(-1)] + outside)
+
+    def set(self, variable: int, option: int) -> None:
+        """Change one variable."""
+        for number in self.usages[variable]:
+            usage = self.problem.usages[number]
+            self.use[usage.low : usage.high] += usage.amounts[option] - usage.amounts[self.choice[variable]]
+        self.choice[variable] = option
+
+    def descend(self) -> bool:
+        """Give each variable its cheapest option that overuses nothing; return whether something changed."""
+        changed = False
+        for variable in range(len(self.choice)):
+            costs = self.option_costs(variable)
+            current = self.choice[variable]
+            if costs.min() >= costs[current] - 1e-9:
+                continue
+            allowed = self.overflow_by_option(variable) <= 0
+            costs = np.where(allowed, costs, np.inf)
+            best = int(costs.argmin())
+            if costs[best] < costs[current] - 1e-9:
+                self.set(variable, best)
+                changed = True
+        return changed
+
+    def relieve(self) -> bool:
+        """Make the single change that saves overuse at the least cost a byte; return whether there was one."""
+        before = self.overflow()
+        best: tuple[float, int, int] | None = None
+        for variable in range(len(self.choice)):
+            saved = before - self.overflow_by_option(variable)
+            if not (saved > 0).any():
+                continue
+            costs = self.option_costs(variable)
+            extra = np.maximum(costs - costs[self.choice[variable]], 0.0)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                rate = np.where(saved > 0, (extra + 1e-6) / saved, np.inf)
+            option = int(rate.argmin())
+            if best is None or rate[option] < best[0]:
+                best = (float(rate[option]), variable, option)
+        if best is None:
+            return False
+        self.set(best[1], best[2])
+        return True

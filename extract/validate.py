@@ -1,0 +1,268 @@
+"""An independent check of plans: what each tile holds is enough, moves are legal, costs add up, memory fits.
+
+It shares the cost functions with extraction but none of its derivations: which indices a tile needs is read off the loop
+nest tile by tile, moves are checked for what they claim, and memory is counted the naive way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from math import prod
+
+from tilewright.errors import CompileError
+from tilewright.extract.kernel import footprint_bytes
+from tilewright.extract.kernel_price import price
+from tilewright.extract.options import aligned_bytes, units
+from tilewright.extract.plan import Delivery, Memory, Move, MoveKind, Placement, Plan, PlannedOp
+from tilewright.extract.planned import planned_kernel, planned_nest
+from tilewright.extract.profile import move_buffers_bytes
+from tilewright.extract.reshard import move_units, single_moves
+from tilewright.hwmodel.mesh import LogicalMesh
+from tilewright.hwmodel.target import Target
+from tilewright.rules.loopnest import LoopNest, OperandMap, Role
+
+Interval = tuple[int, int]
+Coordinates = tuple[int, ...]
+
+_RELATIVE = 1e-9
+
+
+class PlanError(CompileError):
+    """A plan is wrong: a bug of the compiler, not of its user."""
+
+
+def validate_plan(plan: Plan, target: Target) -> None:
+    """Raise PlanError unless the plan computes the model within the scratchpad at its stated cost.
+
+    Checked: every operand is made before it is used and delivered by a continuous chain of legal moves;
+    every tile holds the indices that its share of the loops touches; all tiles together make the whole
+    result; the cost is the sum of its parts and not below the bound; memory fits.
+    """
+    placements = _check_order(plan)
+    for planned in plan.ops:
+        for delivery in planned.deliveries:
+            _check_delivery(plan, target, delivery, placements, planned.op.name)
+        if planned.op.kind != "host":
+            _check_shares(plan, planned)
+    for delivery in plan.output_deliveries:
+        _check_delivery(plan, target, delivery, placements, "model output")
+        if delivery.after.memory is not Memory.DRAM:
+            raise PlanError(f"model output '{delivery.tensor}' does not end in DRAM")
+    _check_cost(plan, target)
+    _check_memory(plan, target)
+
+
+def _check_order(plan: Plan) -> dict[str, Placement]:
+    """Return where each tensor lies, checking that everything is made before use, once."""
+    dram = Placement(Memory.DRAM, (-1,) * plan.mesh.rank)
+    placements = {port.tensor: dram for port in plan.graph.inputs}
+    constants = {*plan.graph.constants, *(op.output for op in plan.folded)}
+    for op in plan.folded:
+        if any(name not in constants for name in op.inputs):
+            raise PlanError(f"folded '{op.name}' reads something that is not constant")
+    for planned in plan.ops:
+        for name in planned.op.inputs:
+            if name not in placements and name not in constants:
+                raise PlanError(f"'{planned.op.name}' reads '{name}' before it is made")
+        for name in planned.op.outputs:
+            if name in placements:
+                raise PlanError(f"'{name}' is made twice")
+            placements[name] = planned.result
+    made = {name for planned in plan.ops for name in planned.op.outputs}
+    for delivery in plan.output_deliveries:
+        if delivery.tensor not in made:
+            raise PlanError(f"model output '{delivery.tensor}' is not made")
+    return placements
+
+
+def _check_delivery(
+    plan: Plan, target: Target, delivery: Delivery, placements: dict[str, Placement], where: str
+) -> None:
+    known = placements.get(delivery.tensor)
+    if known is None:
+        if delivery.moves or delivery.before != delivery.after:
+            raise PlanError(f"'{where}': constant '{delivery.tensor}' is moved")
+        return
+    if delivery.before != known:
+        raise PlanError(f"'{where}': '{delivery.tensor}' lies in {known}, not {delivery.before}")
+    current = delivery.before
+    for move in delivery.moves:
+        if move.before != current:
+            raise PlanError(f"'{where}': the moves of '{delivery.tensor}' are not a chain")
+        _check_move(plan, target, delivery, move, where)
+        current = move.after
+    if current != delivery.after:
+        raise PlanError(f"'{where}': '{delivery.tensor}' is delivered as {current}, not {delivery.after}")
+
+
+def _check_move(plan: Plan, target: Target, delivery: Delivery, move: Move, where: str) -> None:
+    tensor = plan.types[delivery.tensor]
+    for kind in single_moves(move.before, tensor, plan.mesh, target):
+        if (kind.kind, kind.axis, kind.after) == (move.kind, move.axis, move.after):
+            if abs(kind.cycles - move.cycles) > _RELATIVE * max(1.0, kind.cycles):
+                raise PlanError(f"'{where}': {move.kind} of '{delivery.tensor}' costs {kind.cycles} cycles")
+            break
+    else:
+        raise PlanError(f"'{where}': {move.kind} cannot turn {move.before} into {move.after}")
+    if move.kind in (MoveKind.LOAD, MoveKind.STORE):
+        return
+    changed = [
+        axis
+        for axis, (old, new) in enumerate(zip(move.before.sharding, move.after.sharding, strict=True))
+        if old != new
+    ]
+    if changed != [move.axis]:
+        raise PlanError(f"'{where}': a move on axis {move.axis} changes axes {changed}")
+
+
+def _tiles(mesh: LogicalMesh) -> Iterator[Coordinates]:
+    """Yield coordinates: all of them on small meshes, the corners and middles of large ones."""
+    ranges = [
+        range(size) if mesh.tiles <= 64 else sorted({0, 1 % size, size // 2, size - 1}) for size in mesh.sizes
+    ]
+    yield from product(*ranges)
+
+
+def _share(mesh: LogicalMesh, axes: list[int], coordinates: Coordinates, extent: int) -> Interval:
+    """Return the piece of `extent` that a tile has when some axes split it, the earlier the more significant."""
+    index = 0
+    for axis in axes:
+        index = index * mesh.sizes[axis] + coordinates[axis]
+    pieces = prod(mesh.sizes[axis] for axis in axes)
+    if extent % pieces:
+        raise PlanError(f"{extent} is not divisible into {pieces} pieces")
+    return index * extent // pieces, (index + 1) * extent // pieces
+
+
+def _shard(mesh: LogicalMesh, placement: Placement, shape: tuple[int, ...], tile: Coordinates) -> list[Interval]:
+    """Return the index intervals that a tile can reach of a tensor."""
+    if placement.memory is Memory.DRAM:
+        return [(0, size) for size in shape]
+    return [
+        _share(mesh, [a for a, state in enumerate(placement.sharding) if state == dim], tile, size)
+        for dim, size in enumerate(shape)
+    ]
+
+
+def _loops(nest: LoopNest, mesh: LogicalMesh, planned: PlannedOp, tile: Coordinates) -> list[Interval]:
+    return [
+        _share(mesh, [a for a, split in enumerate(planned.split_dims) if split == number], tile, loop.extent)
+        for number, loop in enumerate(nest.dims)
+    ]
+
+
+def _touched(nest: LoopNest, operand: OperandMap, loops: list[Interval]) -> list[Interval]:
+    """Return the index intervals that a tile's loops touch, clipped to the tensor."""
+    starts = tuple(low for low, _ in loops)
+    sizes = tuple(high - low for low, high in loops)
+    ranges = nest.box(operand, starts, sizes)
+    return [(max(low, 0), min(high, dim.size)) for (low, high), dim in zip(ranges, operand, strict=True)]
+
+
+def _check_shares(plan: Plan, planned: PlannedOp) -> None:
+    """Check, tile by tile, that what a tile reads and makes is what its placements say."""
+    nest, mesh, op = planned_nest(planned, plan.types), plan.mesh, planned.op
+    _check_reductions(plan, planned, nest)
+    for tile in _tiles(mesh):
+        loops = _loops(nest, mesh, planned, tile)
+        for name, operand, delivery in zip(op.inputs, nest.operands, planned.deliveries, strict=True):
+            held = _shard(mesh, delivery.after, plan.types[name].shape, tile)
+            for (low, high), (first, last) in zip(_touched(nest, operand, loops), held, strict=True):
+                if low < high and not (first <= low and high <= last):
+                    raise PlanError(
+                        f"'{op.name}' on tile {tile} reads [{low}, {high}) of '{name}' and holds [{first}, {last})"
+                    )
+        if planned.result.memory is Memory.SRAM:
+            made = _touched(nest, nest.result, loops)
+            held = _shard(mesh, planned.result, plan.types[op.output].shape, tile)
+            if made != held:
+                raise PlanError(f"'{op.name}' on tile {tile} makes {made}, its result's shard is {held}")
+
+
+def _check_reductions(plan: Plan, planned: PlannedOp, nest: LoopNest) -> None:
+    """Check that exactly the axes that split a reduction, or pass partial operands on, leave partial results."""
+    op = planned.op
+    for axis, split in enumerate(planned.split_dims):
+        reduces = split >= 0 and nest.dims[split].role is Role.REDUCTION
+        states = [d.after.sharding[axis] for d in planned.deliveries if d.after.memory is Memory.SRAM]
+        partial_in = bool(states) and all(state <= -2 for state in states)
+        if any(state <= -2 for state in states) and not partial_in:
+            raise PlanError(f"'{op.name}' mixes partial and complete operands on axis {axis}")
+        linear = op.kind in ("reshape", "transpose", "slice") or (
+            op.kind == "map" and op.attrs["fn"] in ("add", "sub", "neg", "identity")
+        )
+        if partial_in and not (linear and split < 0):
+            raise PlanError(f"'{op.name}' takes partial sums but is not linear")
+        if reduces and (op.attrs.get("epilogue") or nest.combine not in ("sum", "max")):
+            raise PlanError(f"'{op.name}' splits a reduction that must be whole")
+        partial_out = planned.result.sharding[axis] <= -2
+        if partial_out != (reduces or partial_in):
+            raise PlanError(f"'{op.name}': axis {axis} must {'' if reduces or partial_in else 'not '}be partial")
+
+
+def _check_cost(plan: Plan, target: Target) -> None:
+    total = 0.0
+    for planned in plan.ops:
+        moves = sum(move_units(m, plan.objective) for d in planned.deliveries for m in d.moves)
+        own = units(planned.cost, plan.objective, target)
+        if planned.op.kind != "host":
+            assert planned.tiling is not None
+            kernel = planned_kernel(planned, plan.types, plan.mesh)
+            own = units(price(kernel, planned.tiling, target), plan.objective, target)
+        if abs(own + moves - planned.cost_units) > _RELATIVE * max(1.0, own + moves):
+            raise PlanError(f"'{planned.op.name}' costs {own + moves}, the plan says {planned.cost_units}")
+        total += own + moves
+    total += sum(move_units(m, plan.objective) for d in plan.output_deliveries for m in d.moves)
+    if abs(total - plan.cost) > 1e-6 * max(1.0, total):
+        raise PlanError(f"the plan costs {total}, it says {plan.cost}")
+    if plan.bound > plan.cost * (1 + _RELATIVE):
+        raise PlanError(f"the bound {plan.bound} is above the cost {plan.cost}")
+
+
+def _check_memory(plan: Plan, target: Target) -> None:
+    """Count, op by op, everything that some later op (or this one) still needs."""
+    alignment, capacity = target.tile.sram.alignment_bytes, target.tile.sram.size_bytes
+
+    def size(placement: Placement, name: str) -> int:
+        if placement.memory is Memory.DRAM:
+            return 0
+        tile = (0,) * plan.mesh.rank
+        shard = _shard(plan.mesh, placement, plan.types[name].shape, tile)
+        elements = prod(high - low for low, high in shard)
+        return aligned_bytes(elements * plan.types[name].dtype.itemsize_bytes, alignment)
+
+    resident = sum(
+        size(delivery.after, delivery.tensor)
+        for planned in plan.ops
+        for delivery, kept in zip(planned.deliveries, planned.resident, strict=True)
+        if kept
+    )
+    uses: dict[str, int] = {}
+    root: dict[str, str] = {}
+    for position, planned in enumerate(plan.ops):
+        if planned.op.kind == "reshape" and not planned.deliveries[0].moves:
+            root[planned.op.output] = root.get(planned.op.inputs[0], planned.op.inputs[0])
+        for delivery in planned.deliveries:
+            uses[root.get(delivery.tensor, delivery.tensor)] = position
+    for delivery in plan.output_deliveries:
+        uses[root.get(delivery.tensor, delivery.tensor)] = len(plan.ops)
+    for position, planned in enumerate(plan.ops):
+        alive = resident
+        for earlier, other in enumerate(plan.ops[: position + 1]):
+            name = other.op.outputs[0]
+            if name not in root and (uses.get(name, earlier) >= position or earlier == position):
+                alive += size(other.result, name)
+        if planned.op.kind != "host" and planned.tiling is not None:
+            kernel = planned_kernel(planned, plan.types, plan.mesh)
+            alive += footprint_bytes(kernel, planned.tiling, alignment)
+        for delivery in planned.deliveries:
+            if delivery.moves and planned.op.kind != "reshape":
+                alive += size(delivery.after, delivery.tensor)
+        if alive > capacity:
+            raise PlanError(f"'{planned.op.name}' needs {alive} bytes of scratchpad, {capacity} are there")
+        for delivery in planned.deliveries:
+            for move in delivery.moves:
+                needed = resident + move_buffers_bytes(move, plan.types[delivery.tensor], plan.mesh, alignment)
+                if needed > capacity:
+                    raise PlanError(f"'{planned.op.name}': {move.kind} needs {needed} of {capacity} bytes")

@@ -1,0 +1,122 @@
+"""A graph under edit, for the passes after import."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+import numpy as np
+
+from tilewright.graph import Array, AttrValue, Graph, Op, TensorType
+
+
+@dataclass(slots=True)
+class Editor:
+    """Mutable view of a graph: passes replace operators and alias tensors.
+
+    Aliases take effect in `finish`, which also drops dead code.
+    """
+
+    graph: Graph
+    ops: list[Op] = field(init=False)
+    types: dict[str, TensorType] = field(init=False)
+    constants: dict[str, Array] = field(init=False)
+    producer: dict[str, Op] = field(init=False)
+    aliases: dict[str, str] = field(default_factory=dict)
+    changed: bool = False
+
+    def __post_init__(self) -> None:
+        self.ops = list(self.graph.ops)
+        self.types = dict(self.graph.types)
+        self.constants = dict(self.graph.constants)
+        self.producer = {name: op for op in self.ops for name in op.outputs}
+
+    def use_counts(self) -> dict[str, int]:
+        """Return how often each tensor is read, outputs of the graph included."""
+        counts: dict[str, int] = {p.tensor: 1 for p in self.graph.outputs}
+        for op in self.ops:
+            for name in op.inputs:
+                counts[name] = counts.get(name, 0) + 1
+        return counts
+
+    def resolve(self, name: str) -> str:
+        """Return the tensor that stands for a name."""
+        while name in self.aliases:
+            name = self.aliases[name]
+        return name
+
+    def alias(self, old: str, new: str) -> None:
+        """Let every reader of `old` read `new`."""
+        self.aliases[old] = self.resolve(new)
+        self.changed = True
+
+    def set_op(self, index: int, op: Op) -> None:
+        """Replace the operator at an index."""
+        self.ops[index] = op
+        for name in op.outputs:
+            self.producer[name] = op
+        self.changed = True
+
+    def remake(self, op: Op, kind: str, inputs: tuple[str, ...], **attrs: AttrValue) -> Op:
+        """Return an operator of another kind with the same name and outputs."""
+        return replace(op, kind=kind, inputs=inputs, attrs=MappingProxyType(dict(attrs)))
+
+    def fresh(self, stem: str) -> str:
+        """Return a tensor name that is not in use."""
+        name, number = stem, 0
+        while name in self.types:
+            number += 1
+            name = f"{stem}.{number}"
+        return name
+
+    def add_constant(self, stem: str, array: Array) -> str:
+        """Add a constant and return its name."""
+        name = self.fresh(stem)
+        self.constants[name] = array
+        self.types[name] = TensorType(array.shape, self.types[stem].dtype)
+        return name
+
+    def is_map(self, name: str, fn: str) -> Op | None:
+        """Return the operator that makes a tensor if it is a map of this function."""
+        op = self.producer.get(name)
+        return op if op is not None and op.kind == "map" and op.attrs["fn"] == fn else None
+
+    def scalar(self, name: str) -> float | None:
+        """Return a constant's only number."""
+        data = self.constants.get(name)
+        if data is None or data.size != 1:
+            return None
+        return float(np.asarray(data).reshape(-1)[0].astype(np.float64))
+
+    def finish(self) -> Graph:
+        """Return the edited graph without dead code."""
+        ops = tuple(
+            replace(op, inputs=tuple(self.resolve(n) for n in op.inputs)) for op in self.ops
+        )
+        outputs = tuple(replace(p, tensor=self.resolve(p.tensor)) for p in self.graph.outputs)
+        return remove_dead(
+            replace(self.graph, ops=ops, outputs=outputs), self.types, self.constants
+        )
+
+
+def remove_dead(
+    graph: Graph, types: Mapping[str, TensorType], constants: Mapping[str, Array]
+) -> Graph:
+    """Remove operators, constants and types that no output needs; graph inputs stay."""
+    needed = {p.tensor for p in graph.outputs}
+    ops = []
+    for op in reversed(graph.ops):
+        if needed.intersection(op.outputs):
+            ops.append(op)
+            needed.update(op.inputs)
+    ops.reverse()
+    defined = needed | {p.tensor for p in graph.inputs} | {n for op in ops for n in op.outputs}
+    regions = {op.text("region") for op in ops if op.kind == "host"}
+    return replace(
+        graph,
+        ops=tuple(ops),
+        constants=MappingProxyType({k: v for k, v in constants.items() if k in needed}),
+        types=MappingProxyType({k: v for k, v in types.items() if k in defined}),
+        host_models=MappingProxyType({k: v for k, v in graph.host_models.items() if k in regions}),
+    )

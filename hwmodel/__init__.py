@@ -1,0 +1,1 @@
+"""Hardware descriptions, cost model and bounds."""

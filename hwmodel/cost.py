@@ -1,0 +1,359 @@
+"""Cost of a kernel on one tile, engine by engine, and of DRAM transfers by all tiles at once.
+
+Predictions are additive engine occupancies; `KernelCost.latency_cycles` takes the busiest engine,
+because the engines of a tile run beside each other, plus the start-up that nothing can hide.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+from math import ceil
+from typing import Literal
+
+from tilewright.dtypes import DType
+from tilewright.errors import TargetError
+from tilewright.graph import parse_pipeline
+from tilewright.hwmodel.network import network_of
+from tilewright.hwmodel.target import Target, Tile
+
+COMPOSITES = {
+    "softmax": "max|sub|exp|sum|reciprocal|mul",
+    "layernorm": "sum|sub|square|sum|rsqrt|mul",
+    "rmsnorm": "square|sum|rsqrt|mul",
+}
+"""Row-wise kernels as passes over the whole row; `reciprocal` and `rsqrt` are one per row."""
+
+_ONCE_PER_ROW = ("reciprocal", "rsqrt")
+
+_WIDE_BYTES = 8  # element types of this many bytes go at half rate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelCost:
+    """Occupancy of each engine by a kernel on one tile, and what it moves and burns."""
+
+    matrix_cycles: float = 0.0
+    vector_cycles: float = 0.0
+    dma_in_cycles: float = 0.0
+    dma_out_cycles: float = 0.0
+    sram_cycles: float = 0.0
+    """Time that the scratchpad's port needs for `sram_bytes`."""
+    startup_cycles: float = 0.0
+    """Start-up that no other engine's work hides."""
+    macs: int = 0
+    vector_ops: int = 0
+    sram_bytes: int = 0
+    dram_bytes: int = 0
+    noc_bytes: int = 0
+    energy_pj: float = 0.0
+
+    @property
+    def latency_cycles(self) -> float:
+        """Cycles of the busiest engine, and the exposed start-up."""
+        engines = (
+            self.matrix_cycles,
+            self.vector_cycles,
+            self.dma_in_cycles,
+            self.dma_out_cycles,
+            self.sram_cycles,
+        )
+        return max(engines) + self.startup_cycles
+
+    def __add__(self, other: KernelCost) -> KernelCost:
+        """Return the cost of both, with their engines free to overlap."""
+        names = self.__dataclass_fields__
+        sums = (a + b for a, b in zip(astuple(self), astuple(other), strict=True))
+        return KernelCost(**dict(zip(names, sums, strict=True)))
+
+
+def matrix_cycles(tile: Tile, dtype: DType, batch: int, m: int, k: int, n: int) -> float:
+    """Return the cycles of the matrix unit for `batch` products [m, k] x [k, n].
+
+    The array holds a block of `rows` x `columns` of the [k, n] operand and takes the m rows of the
+    other one by one, so that
+
+        passes = batch ceil(k / rows) ceil(n / columns)
+        without overlap:  passes (load + m row + fill)
+        with overlap:     load + (passes - 1) max(load, m row) + m row + fill
+
+    Args:
+        tile: Gives the array and its cycles per row, per load and to fill.
+        dtype: Element type of the stationary operand, [k, n].
+        batch: Independent products; each has its own stationary operand.
+        m: Rows that stream through the array.
+        k: Contracting size.
+        n: Columns of the result.
+
+    Returns:
+        Cycles; 0 for an empty product.
+
+    Raises:
+        TargetError: The matrix unit does not take this element type.
+
+    Source:
+        SCALE-Sim v3 (weight stationary) without overlap, ONNXim with overlap.
+    """
+    matrix = tile.matrix
+    columns = _matrix_columns(tile, dtype)
+    passes = batch * ceil(k / matrix.rows) * ceil(n / columns)
+    if passes == 0 or m == 0:
+        return 0.0
+    stream = m * matrix.cycles_per_row[dtype]
+    load = matrix.weight_load_cycles[dtype]
+    if not matrix.overlap_weight_load:
+        return passes * (load + stream + matrix.fill_cycles)
+    return load + (passes - 1) * max(load, stream) + stream + matrix.fill_cycles
+
+
+def systolic_cycles(
+    rows: int, cols: int, m: int, k: int, n: int, dataflow: Literal["ws", "os", "is"]
+) -> int:
+    """Return the cycles of a product [m, k] x [k, n] on a bare systolic array without overlap.
+
+        ws: (2 rows + cols + m - 2) ceil(k / rows) ceil(n / cols) - 1
+        is: (2 rows + cols + n - 2) ceil(k / rows) ceil(m / cols) - 1
+        os: (rows + cols + k - 2) ceil(m / rows) ceil(n / cols) - 1
+
+    Weight, input or output stationary; these closed forms equal SCALE-Sim v3 exactly.
+    """
+    if dataflow == "ws":
+        return (2 * rows + cols + m - 2) * ceil(k / rows) * ceil(n / cols) - 1
+    if dataflow == "is":
+        return (2 * rows + cols + n - 2) * ceil(k / rows) * ceil(m / cols) - 1
+    return (rows + cols + k - 2) * ceil(m / rows) * ceil(n / cols) - 1
+
+
+def vector_cycles(
+    tile: Tile, fn: str, dtype: DType, elements: int, rows: int | None = None
+) -> float:
+    """Return the cycles of the vector unit for one instruction over `elements` elements.
+
+        startup + sum over functions of ceil(elements / lanes) function_cycles
+
+    Args:
+        tile: Gives lanes and cycles per function; functions it does not list cost 1.
+        fn: A pipeline as in `map` operators ("add|relu"), a reduction ("sum", "max", ...) with
+            `elements` elements of input, or one of `COMPOSITES`.
+        dtype: Element type; types of 64 bits go at half rate.
+        elements: Elements that the first function takes.
+        rows: Rows of a composite kernel; each has one reciprocal or reciprocal root. One without it.
+    """
+    if elements == 0:
+        return 0.0
+    cycles = tile.vector.startup_cycles
+    is_composite = fn in COMPOSITES
+    for name, _ in parse_pipeline(COMPOSITES.get(fn, fn)):
+        count = (rows or 1) if is_composite and name in _ONCE_PER_ROW else elements
+        cycles += _passes(tile, dtype, count) * tile.vector.function_cycles.get(name, 1.0)
+    return cycles
+
+
+def padded_bytes(target: Target, total_bytes: int, contiguous_run_bytes: int) -> float:
+    """Return the bytes that DRAM ports move when each contiguous run is padded to whole bursts."""
+    burst = target.tile.dma.burst_bytes
+    if contiguous_run_bytes <= 0:
+        return float(total_bytes)
+    return total_bytes / contiguous_run_bytes * (ceil(contiguous_run_bytes / burst) * burst)
+
+
+def dram_cycles(
+    target: Target, total_bytes_read: int, bytes_per_tile: int, contiguous_run_bytes: int
+) -> float:
+    """Return the cycles until every tile has read its bytes from DRAM, all at the same time.
+
+        latency + startup + max(port time, engine time, link time)
+
+    A link's load is what it carries when every tile reads bytes of its own, but no more than what
+    it carries when all tiles read all `total_bytes_read` by multicast.
+
+    Args:
+        target: Gives the ports, the network, the DMA engine and whether reads can be multicast.
+        total_bytes_read: Different bytes that all tiles read together.
+        bytes_per_tile: Bytes that arrive in each tile; `total_bytes_read` is between this and
+            `tiles * bytes_per_tile` (the latter is taken when the target has no read multicast).
+        contiguous_run_bytes: Length of the contiguous runs in DRAM; short runs are padded to bursts.
+    """
+    if bytes_per_tile == 0:
+        return 0.0
+    network, dma = network_of(target), target.tile.dma
+    total = max(total_bytes_read, bytes_per_tile)
+    if not target.dram.read_multicast:
+        total = target.tiles * bytes_per_tile
+    padded = padded_bytes(target, total, contiguous_run_bytes)
+    inner = slice(0, len(network.links) - target.dram.ports)
+    own = network.dram_read_load[inner] * bytes_per_tile
+    shared = network.dram_multicast_load[inner] * total
+    link_cycles = float((own.clip(max=shared) / network.rates[inner]).max(initial=0.0))
+    return (
+        target.dram.latency_cycles
+        + network.dram_latency_cycles
+        + dma.startup_cycles
+        + max(
+            padded / target.dram_bytes_per_cycle,
+            bytes_per_tile / dma.in_bytes_per_cycle,
+            link_cycles,
+        )
+    )
+
+
+def dram_write_cycles(target: Target, bytes_per_tile: int, contiguous_run_bytes: int) -> float:
+    """Return the cycles until every tile has written its bytes to DRAM, all at the same time.
+
+    As `dram_cycles`, without multicast: `tiles * bytes_per_tile` bytes pass the ports.
+    """
+    if bytes_per_tile == 0:
+        return 0.0
+    network, dma = network_of(target), target.tile.dma
+    padded = padded_bytes(target, target.tiles * bytes_per_tile, contiguous_run_bytes)
+    inner = slice(0, len(network.links) - target.dram.ports)
+    links = network.dram_write_load[inner] * bytes_per_tile / network.rates[inner]
+    return (
+        target.dram.latency_cycles
+        + network.dram_latency_cycles
+        + dma.startup_cycles
+        + max(
+            padded / target.dram_bytes_per_cycle,
+            bytes_per_tile / dma.out_bytes_per_cycle,
+            float(links.max(initial=0.0)),
+        )
+    )
+
+
+def matmul_cost(
+    target: Target,
+    dtype: DType,
+    *,
+    batch: int,
+    m: int,
+    k: int,
+    n: int,
+    out_dtype: DType | None = None,
+    accumulates: bool = False,
+) -> KernelCost:
+    """Return the cost of `batch` local products [m, k] x [k, n] from SRAM to SRAM.
+
+    The stationary operand is read once and the streaming one once for each block of columns; sums
+    stay in the array's accumulators, so that the result is written once, and read once before when
+    the kernel accumulates:
+
+        sram_bytes = batch (k n + m k ceil(n / columns)) itemsize + batch m n out_itemsize
+
+    Args:
+        target: Gives the tile and the energies.
+        dtype: Element type of both operands.
+        batch: Independent products.
+        m: Rows of the streaming operand.
+        k: Contracting size.
+        n: Columns of the stationary operand.
+        out_dtype: Element type of the result; `dtype` without it.
+        accumulates: Whether the result is added to what the output buffer holds.
+    """
+    columns = _matrix_columns(target.tile, dtype)
+    result = batch * m * n * (out_dtype or dtype).itemsize_bytes
+    operands = batch * (k * n + m * k * ceil(n / columns)) * dtype.itemsize_bytes
+    moved = operands + result * (2 if accumulates else 1)
+    macs = batch * m * k * n
+    energy_pj = macs * target.energy.mac_pj[dtype] + moved * target.energy.sram_pj_per_byte
+    return KernelCost(
+        matrix_cycles=matrix_cycles(target.tile, dtype, batch, m, k, n),
+        sram_cycles=moved / target.tile.sram.bytes_per_cycle,
+        startup_cycles=target.tile.control.issue_cycles,
+        macs=macs,
+        sram_bytes=moved,
+        energy_pj=energy_pj,
+    )
+
+
+def vector_cost(
+    target: Target,
+    fn: str,
+    dtype: DType,
+    *,
+    elements: int,
+    read_bytes: int,
+    written_bytes: int,
+    rows: int | None = None,
+) -> KernelCost:
+    """Return the cost of one vector instruction from SRAM to SRAM.
+
+    Args:
+        target: Gives the tile and the energies.
+        fn: As in `vector_cycles`.
+        dtype: Element type that the functions work on.
+        elements: Elements that each function takes.
+        read_bytes: Bytes read from SRAM, all operands.
+        written_bytes: Bytes written to SRAM.
+        rows: Rows of a composite kernel.
+    """
+    moved = read_bytes + written_bytes
+    ops = elements * len(parse_pipeline(COMPOSITES.get(fn, fn)))
+    energy = target.energy
+    return KernelCost(
+        vector_cycles=vector_cycles(target.tile, fn, dtype, elements, rows),
+        sram_cycles=moved / target.tile.sram.bytes_per_cycle,
+        startup_cycles=target.tile.control.issue_cycles,
+        vector_ops=ops,
+        sram_bytes=moved,
+        energy_pj=ops * energy.vector_op_pj + moved * energy.sram_pj_per_byte,
+    )
+
+
+def dram_read_cost(
+    target: Target, total_bytes_read: int, bytes_per_tile: int, contiguous_run_bytes: int
+) -> KernelCost:
+    """Return one tile's cost of a read from DRAM by all tiles, as in `dram_cycles`.
+
+    `dram_bytes` and the DRAM's energy are this tile's share of the total.
+    """
+    shared = target.dram.read_multicast
+    total = total_bytes_read if shared else target.tiles * bytes_per_tile
+    share = ceil(padded_bytes(target, total, contiguous_run_bytes) / target.tiles)
+    cycles = dram_cycles(target, total_bytes_read, bytes_per_tile, contiguous_run_bytes)
+    return _dma_cost(target, share, bytes_per_tile, dma_in_cycles=cycles)
+
+
+def dram_write_cost(target: Target, bytes_per_tile: int, contiguous_run_bytes: int) -> KernelCost:
+    """Return one tile's cost of a write to DRAM by all tiles, as in `dram_write_cycles`."""
+    share = ceil(padded_bytes(target, bytes_per_tile, contiguous_run_bytes))
+    cycles = dram_write_cycles(target, bytes_per_tile, contiguous_run_bytes)
+    return _dma_cost(target, share, bytes_per_tile, dma_out_cycles=cycles)
+
+
+def _dma_cost(
+    target: Target,
+    dram_bytes: int,
+    tile_bytes: int,
+    *,
+    dma_in_cycles: float = 0.0,
+    dma_out_cycles: float = 0.0,
+) -> KernelCost:
+    network, energy = network_of(target), target.energy
+    tile_links = network.dram_read(0).weights
+    hops = sum(tile_links) - 1.0  # the port itself belongs to the DRAM's energy
+    return KernelCost(
+        dma_in_cycles=dma_in_cycles,
+        dma_out_cycles=dma_out_cycles,
+        sram_cycles=tile_bytes / target.tile.sram.bytes_per_cycle,
+        sram_bytes=tile_bytes,
+        dram_bytes=dram_bytes,
+        noc_bytes=tile_bytes,
+        energy_pj=dram_bytes * (energy.dram_pj_per_byte + hops * energy.noc_pj_per_byte_hop)
+        + tile_bytes * energy.sram_pj_per_byte,
+    )
+
+
+def _matrix_columns(tile: Tile, dtype: DType) -> int:
+    columns = tile.matrix.columns.get(dtype)
+    if columns is None:
+        raise TargetError(
+            f"matrix unit: found an operand of type {dtype}, expected one of "
+            f"{', '.join(sorted(tile.matrix.columns))}; add figures for {dtype} to tile.matrix"
+        )
+    return columns
+
+
+def _passes(tile: Tile, dtype: DType, elements: int) -> int:
+    """Return how often the lanes are filled."""
+    if dtype.itemsize_bytes >= _WIDE_BYTES:
+        return ceil(2 * elements / tile.vector.lanes)
+    return ceil(elements / tile.vector.lanes)

@@ -1,0 +1,354 @@
+"""The network of a target as a list of link resources, and the routes that transfers take over it.
+
+A machine has one network for each level of its hierarchy inside each unit of the level above. A
+transfer climbs from its source to the deepest network that holds both ends, crosses it, and
+descends. Leaving or entering a unit takes that unit's egress or ingress port. Inside a crossbar
+there are no further links; inside a mesh or torus a transfer follows links in dimension order (last
+axis first), and enters or leaves towards the level above at the gateway, the unit with position 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilewright.hwmodel.grid import Grid, perimeter
+from tilewright.hwmodel.mesh import LogicalMesh
+from tilewright.hwmodel.target import Target, Topology
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A resource that carries bytes one way: a unit's port, a mesh link or a DRAM port."""
+
+    name: str
+    bytes_per_cycle: float
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The links of a transfer, and the bytes that each carries for every byte of payload.
+
+    `weights` are 1 except for DRAM transfers, whose addresses are interleaved over all ports.
+    `latency_cycles` is that of the network alone, for the farthest destination or port.
+    """
+
+    links: tuple[int, ...]
+    weights: tuple[float, ...]
+    latency_cycles: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """A place in the network of `level` inside unit `instance` of the level above.
+
+    A tile is the point at level `len(levels)` inside itself.
+    """
+
+    level: int
+    instance: int
+    position: int = 0
+
+
+class Network:
+    """Links and memoised routes of a target; all results are deterministic."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        sizes = {axis.name: axis.size for axis in target.axes}
+        shapes = [tuple(sizes[name] for name in level.axes) for level in target.interconnects]
+        self._sizes = tuple(prod(shape) for shape in shapes)
+        self._units = tuple(prod(self._sizes[: depth + 1]) for depth in range(len(shapes)))
+        self._hops = tuple(level.hop_cycles for level in target.interconnects)
+        self._grids = tuple(
+            None
+            if level.topology is Topology.CROSSBAR
+            else Grid(shape, wraps=level.topology is Topology.TORUS)
+            for level, shape in zip(target.interconnects, shapes, strict=True)
+        )
+        self._first_egress: list[int] = []
+        self._first_ingress: list[int] = []
+        self._mesh_links: list[dict[tuple[int, int], int]] = []
+        self._make_links()
+        self._ports = self._place_ports()
+        self._routes: dict[tuple[_Point, _Point], tuple[tuple[int, ...], float]] = {}
+        self._reads: dict[int, Route] = {}
+        self._writes: dict[int, Route] = {}
+
+    # ------------------------------------------------------------------ coordinates
+
+    def coordinates(self, tile: int) -> tuple[int, ...]:
+        """Return the coordinates of a tile on the physical axes."""
+        coords = []
+        for axis in reversed(self.target.axes):
+            tile, coord = divmod(tile, axis.size)
+            coords.append(coord)
+        return tuple(reversed(coords))
+
+    def tile_at(self, coords: tuple[int, ...]) -> int:
+        """Return the linear id of the tile at some coordinates."""
+        tile = 0
+        for axis, coord in zip(self.target.axes, coords, strict=True):
+            assert 0 <= coord < axis.size, f"coordinate {coord} is outside axis {axis.name}"
+            tile = tile * axis.size + coord
+        return tile
+
+    # ------------------------------------------------------------------ routes
+
+    def route(self, src_tile: int, dst_tile: int) -> Route:
+        """Return the route of a transfer between two tiles; a tile reaches itself over no link."""
+        links, latency_cycles = self._path(self._tile(src_tile), self._tile(dst_tile))
+        return Route(links, (1.0,) * len(links), latency_cycles)
+
+    def multicast(self, src_tile: int, dst_tiles: Iterable[int]) -> Route:
+        """Return the tree of a multicast: every link once, the latency of the farthest tile."""
+        paths = [self._path(self._tile(src_tile), self._tile(dst)) for dst in dst_tiles]
+        links = tuple(dict.fromkeys(link for path, _ in paths for link in path))
+        return Route(links, (1.0,) * len(links), max((cycles for _, cycles in paths), default=0.0))
+
+    def dram_read(self, tile: int) -> Route:
+        """Return the route from all DRAM ports to a tile."""
+        if tile not in self._reads:
+            self._reads[tile] = self.dram_read_multicast((tile,))
+        return self._reads[tile]
+
+    def dram_read_multicast(self, tiles: Iterable[int]) -> Route:
+        """Return the trees from all DRAM ports to a group of tiles that read the same bytes."""
+        points = [self._tile(tile) for tile in tiles]
+        return self._dram_route(lambda port: [self._path(port, point) for point in points])
+
+    def dram_write(self, tile: int) -> Route:
+        """Return the route from a tile to all DRAM ports."""
+        if tile not in self._writes:
+            point = self._tile(tile)
+            self._writes[tile] = self._dram_route(lambda port: [self._path(point, port)])
+        return self._writes[tile]
+
+    # ------------------------------------------------------------------ loads
+
+    @property
+    def is_vertex_transitive(self) -> bool:
+        """Whether the machine looks the same from every tile.
+
+        True when all levels are crossbars, or a lone torus, and DRAM ports do not sit on an edge.
+        """
+        lone = sum(size > 1 for size in self._sizes) <= 1
+        for size, grid in zip(self._sizes, self._grids, strict=True):
+            if size > 1 and grid is not None and not (grid.wraps and lone):
+                return False
+        ports = [(point.level, point.position) for point in self._ports]
+        at_switch = all(
+            level == len(self._sizes) or self._sizes[level] == 1 or self._grids[level] is None
+            for level, _ in ports
+        )
+        return at_switch
+
+    def load(self, route_of: Callable[[int], Route], tiles: Iterable[int]) -> NDArray[np.float64]:
+        """Return the bytes on each link when every one of some tiles moves a byte by its route."""
+        load = np.zeros(len(self.links))
+        for tile in tiles:
+            route = route_of(tile)
+            np.add.at(load, np.array(route.links, dtype=np.int64), route.weights)
+        return load
+
+    def symmetric_load(self, route_of: Callable[[int], Route]) -> NDArray[np.float64]:
+        """Return the bytes on each link when all tiles do the same.
+
+        On a vertex-transitive machine equal links are equally loaded, so one tile's route, times
+        the number of tiles, shared out over the links of each class, gives the exact load.
+        """
+        tiles = self.target.tiles
+        if not self.is_vertex_transitive:
+            return self.load(route_of, range(tiles))
+        one = self.load(route_of, (0,))
+        totals = np.bincount(self._classes, weights=one) * tiles / np.bincount(self._classes)
+        shared: NDArray[np.float64] = totals[self._classes]
+        return shared
+
+    @cached_property
+    def rates(self) -> NDArray[np.float64]:
+        """Bytes per cycle of each link."""
+        return np.array([link.bytes_per_cycle for link in self.links])
+
+    @cached_property
+    def dram_read_load(self) -> NDArray[np.float64]:
+        """Bytes on each link when every tile reads a byte of its own."""
+        return self.symmetric_load(self.dram_read)
+
+    @cached_property
+    def dram_write_load(self) -> NDArray[np.float64]:
+        """Bytes on each link when every tile writes a byte."""
+        return self.symmetric_load(self.dram_write)
+
+    @cached_property
+    def dram_multicast_load(self) -> NDArray[np.float64]:
+        """Bytes on each link when all tiles read the same byte."""
+        load = np.zeros(len(self.links))
+        route = self.dram_read_multicast(range(self.target.tiles))
+        load[np.array(route.links, dtype=np.int64)] = route.weights
+        return load
+
+    @cached_property
+    def dram_latency_cycles(self) -> float:
+        """Network latency of the farthest tile from its farthest DRAM port."""
+        tiles = (0,) if self.is_vertex_transitive else range(self.target.tiles)
+        return max(self.dram_read(tile).latency_cycles for tile in tiles)
+
+    def level_ingress(self, level: int) -> range:
+        """Return the ids of the ingress ports of a level's units."""
+        first = self._first_ingress[level]
+        return range(first, first + self._units[level])
+
+    @property
+    def dram_ports(self) -> range:
+        """The link ids of the DRAM ports."""
+        return range(len(self.links) - self.target.dram.ports, len(self.links))
+
+    # ------------------------------------------------------------------ construction
+
+    def _make_links(self) -> None:
+        links: list[Link] = []
+        classes: list[int] = []
+        for depth, level in enumerate(self.target.interconnects):
+            name = "-".join(level.axes)
+            units = range(self._units[depth])
+            self._first_egress.append(len(links))
+            links += [Link(f"{name}[{unit}].out", level.port_bytes_per_cycle) for unit in units]
+            self._first_ingress.append(len(links))
+            links += [Link(f"{name}[{unit}].in", level.port_bytes_per_cycle) for unit in units]
+            classes += [6 * depth] * len(units) + [6 * depth + 1] * len(units)
+            table: dict[tuple[int, int], int] = {}
+            grid, rate = self._grids[depth], level.link_bytes_per_cycle
+            if grid is not None:
+                assert rate is not None, f"{name} has no link bandwidth; the loader checks this"
+                for unit in units:
+                    instance, position = divmod(unit, self._sizes[depth])
+                    for direction, other in grid.neighbours(position):
+                        table[unit, direction] = len(links)
+                        end = instance * self._sizes[depth] + other
+                        links.append(Link(f"{name}[{unit}->{end}]", rate))
+                        classes.append(6 * depth + 2 + direction)
+            self._mesh_links.append(table)
+        dram = self.target.dram
+        rate = dram.port_bytes_per_cycle * dram.efficiency
+        links += [Link(f"dram[{port}]", rate) for port in range(dram.ports)]
+        classes += [6 * len(self._sizes)] * dram.ports
+        self.links = tuple(links)
+        numbers = {old: new for new, old in enumerate(dict.fromkeys(classes))}
+        self._classes = np.array([numbers[old] for old in classes], dtype=np.int64)
+
+    def _place_ports(self) -> tuple[_Point, ...]:
+        dram = self.target.dram
+        level, units = 0, 1
+        if dram.attach_axis is not None:
+            ends = [item.axes[-1] for item in self.target.interconnects]
+            level = ends.index(dram.attach_axis) + 1
+            units = self._units[level - 1]
+        each = dram.ports // units
+        grid = self._grids[level] if level < len(self._grids) else None
+        edge = (0,) if grid is None else perimeter(grid.shape)
+        return tuple(
+            _Point(level, port // each, edge[port % each * len(edge) // each])
+            for port in range(dram.ports)
+        )
+
+    # ------------------------------------------------------------------ paths
+
+    def _tile(self, tile: int) -> _Point:
+        assert 0 <= tile < self.target.tiles, f"tile {tile} is not one of {self.target.tiles}"
+        return _Point(len(self._sizes), tile)
+
+    def _path(self, src: _Point, dst: _Point) -> tuple[tuple[int, ...], float]:
+        if (src, dst) not in self._routes:
+            self._routes[src, dst] = self._find_path(src, dst)
+        return self._routes[src, dst]
+
+    def _find_path(self, src: _Point, dst: _Point) -> tuple[tuple[int, ...], float]:
+        up, down = self._ancestors(src), self._ancestors(dst)
+        level = min(src.level, dst.level)
+        while up[level].instance != down[level].instance:
+            level -= 1
+        links: list[int] = []
+        latency_cycles = 0.0
+        for depth in range(src.level, level, -1):
+            latency_cycles += self._cross(depth, up[depth].instance, up[depth].position, 0, links)
+            links.append(self._first_egress[depth - 1] + up[depth].instance)
+        meeting = up[level]
+        latency_cycles += self._cross(
+            level, meeting.instance, meeting.position, down[level].position, links
+        )
+        for depth in range(level + 1, dst.level + 1):
+            links.append(self._first_ingress[depth - 1] + down[depth].instance)
+            inner = down[depth]
+            latency_cycles += self._cross(depth, inner.instance, 0, inner.position, links)
+        return tuple(links), latency_cycles
+
+    def _ancestors(self, point: _Point) -> list[_Point]:
+        """Return, for each level down to the point's own, the place that stands for it there."""
+        chain = [point]
+        for level in range(point.level - 1, -1, -1):
+            instance, position = divmod(chain[-1].instance, self._sizes[level])
+            chain.append(_Point(level, instance, position))
+        return chain[::-1]
+
+    def _cross(self, level: int, instance: int, start: int, end: int, links: list[int]) -> float:
+        """Append the links from one position to another inside a network; return the latency."""
+        if level == len(self._sizes):  # inside a tile
+            return 0.0
+        grid = self._grids[level]
+        if grid is None:
+            return self._hops[level]
+        steps = grid.steps(start, end)
+        base = instance * self._sizes[level]
+        links += [self._mesh_links[level][base + place, direction] for place, direction in steps]
+        return self._hops[level] * len(steps)
+
+    def _dram_route(
+        self, paths_of: Callable[[_Point], list[tuple[tuple[int, ...], float]]]
+    ) -> Route:
+        share = 1.0 / len(self._ports)
+        counts: dict[int, int] = {}
+        latency_cycles = 0.0
+        for link, port in zip(self.dram_ports, self._ports, strict=True):
+            paths = paths_of(port)
+            latency_cycles = max(latency_cycles, *(cycles for _, cycles in paths))
+            for used in dict.fromkeys((link, *(item for path, _ in paths for item in path))):
+                counts[used] = counts.get(used, 0) + 1
+        weights = tuple(count * share for count in counts.values())
+        return Route(tuple(counts), weights, latency_cycles)
+
+
+@lru_cache(maxsize=8)
+def network_of(target: Target) -> Network:
+    """Return the network of a target; the last few are kept with their routes."""
+    return Network(target)
+
+
+def logical_mesh(target: Target) -> LogicalMesh:
+    """Return the mesh that plans for a target shard over."""
+    sizes = {axis.name: axis.size for axis in target.axes}
+    return LogicalMesh(
+        tuple(axis.name for axis in target.logical_axes),
+        tuple(prod(sizes[name] for name in axis.axes) for axis in target.logical_axes),
+    )
+
+
+def logical_tile_ids(target: Target, mesh: LogicalMesh) -> tuple[int, ...]:
+    """Return the tile id of each logical linear coordinate (row-major over the mesh).
+
+    Logical axes merge neighbouring physical axes in order, so both orders are the same.
+    """
+    assert mesh.tiles == target.tiles, f"mesh of {mesh.tiles} on {target.tiles} tiles"
+    return tuple(range(target.tiles))
+
+
+def axis_group(mesh: LogicalMesh, axis: int, tile: int) -> tuple[int, ...]:
+    """Return the tiles that differ from `tile` only on one logical axis, by their coordinate there."""
+    stride = prod(mesh.sizes[axis + 1 :])
+    first = tile - tile // stride % mesh.sizes[axis] * stride
+    return tuple(first + coord * stride for coord in range(mesh.sizes[axis]))

@@ -1,0 +1,251 @@
+"""The hardware description: what a target file says, as frozen typed data.
+
+A machine is a hierarchy of physical mesh axes, outermost first; a tile is a coordinate on all of
+them and has a linear id (row-major over the axes). Every tile has the same engines and scratchpad.
+Rates are per clock cycle of the one clock of the target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from math import prod
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tilewright.dtypes import DType
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Frozen(BaseModel):
+    """Immutable record that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class Basis(StrEnum):
+    """Where a figure comes from."""
+
+    PUBLISHED = "published"
+    DERIVED = "derived"
+    ASSUMED = "assumed"
+
+
+class Evidence(Frozen):
+    """Basis of a figure and the source or the reasoning, in a few words."""
+
+    basis: Basis
+    source: str
+
+
+class MeshAxis(Frozen):
+    """A physical axis of the machine."""
+
+    name: str
+    size: PositiveInt
+
+
+class Topology(StrEnum):
+    """How the units along the axes of one level are joined."""
+
+    CROSSBAR = "crossbar"  # every unit has one egress and one ingress port into an ideal switch
+    MESH = "mesh"  # 1-D or 2-D grid, dimension-order (last axis first) routing
+    TORUS = "torus"  # the same with wrap-around links, the shorter way round, ties to increasing coordinates
+
+
+class Interconnect(Frozen):
+    """The network that joins the units of one level of the hierarchy.
+
+    `axes` are one or two neighbouring physical axes; a unit is everything below them. Each unit
+    has one injection (egress) and one ejection (ingress) port with `port_bytes_per_cycle`; in a mesh
+    or torus, each directed link between neighbours carries `link_bytes_per_cycle`.
+    """
+
+    axes: tuple[str, ...] = Field(min_length=1, max_length=2)
+    topology: Topology
+    port_bytes_per_cycle: PositiveFloat
+    link_bytes_per_cycle: PositiveFloat | None = None
+    hop_cycles: NonNegativeFloat
+    """Latency of one hop: of each mesh link, or of the whole crossbar traversal."""
+
+
+class MatrixUnit(Frozen):
+    """A weight-stationary array of `rows` (contracting dimension) x `columns` (output dimension)."""
+
+    rows: PositiveInt
+    columns: Mapping[DType, PositiveInt]
+    """Columns by element type of the stationary operand."""
+    cycles_per_row: Mapping[DType, PositiveFloat]
+    """Cycles to push one activation row through the array, by element type."""
+    weight_load_cycles: Mapping[DType, PositiveFloat]
+    """Cycles to fill the array with stationary weights."""
+    weight_slots: PositiveInt
+    """Weight tiles held at once; 2 or more lets the next load overlap with use."""
+    overlap_weight_load: bool
+    fill_cycles: NonNegativeFloat
+    """Pipeline fill and drain of one instruction."""
+
+
+class VectorUnit(Frozen):
+    """A SIMD unit: an elementary function of n elements takes ceil(n / lanes) * cost cycles."""
+
+    lanes: PositiveInt
+    """Elements per cycle of a 32-bit (or narrower) type; 64-bit types go at half rate."""
+    function_cycles: Mapping[str, PositiveFloat]
+    """Cycles per vector for functions that cost more than one; others cost 1."""
+    startup_cycles: NonNegativeFloat
+
+
+class Scratchpad(Frozen):
+    """The local SRAM of a tile."""
+
+    size_bytes: PositiveInt
+    banks: PositiveInt
+    bytes_per_cycle: PositiveFloat
+    """All engines together, reads and writes."""
+    alignment_bytes: PositiveInt = 64
+
+
+class Dma(Frozen):
+    """The two data movers of a tile: in (DRAM to SRAM) and out (SRAM to DRAM and to other tiles)."""
+
+    in_bytes_per_cycle: PositiveFloat
+    out_bytes_per_cycle: PositiveFloat
+    startup_cycles: NonNegativeFloat
+    burst_bytes: PositiveInt = 64
+    """Shorter contiguous runs are padded to this many bytes on the DRAM side."""
+
+
+class Control(Frozen):
+    """Semaphores and their cost."""
+
+    semaphores: PositiveInt = 64
+    issue_cycles: NonNegativeFloat = 1.0
+    """Decode and issue of one instruction in its engine queue."""
+
+
+class Tile(Frozen):
+    """One compute tile."""
+
+    matrix: MatrixUnit
+    vector: VectorUnit
+    sram: Scratchpad
+    dma: Dma
+    control: Control
+
+
+class Dram(Frozen):
+    """External memory: `ports` equal ports; addresses are interleaved over all of them.
+
+    Ports are spread evenly over the units of `attach_axis` and all units outside it (a port per such unit
+    or several); with `attach_axis` null, they sit evenly on the edge tiles of the first level.
+    """
+
+    size_bytes: PositiveInt
+    ports: PositiveInt
+    port_bytes_per_cycle: PositiveFloat
+    efficiency: Annotated[float, Field(gt=0, le=1)]
+    latency_cycles: NonNegativeFloat
+    read_multicast: bool
+    """Whether equal reads of a group of tiles are served once and multicast."""
+    attach_axis: str | None = None
+
+
+class HostLink(Frozen):
+    """The way to the host processor, which runs what the target cannot."""
+
+    bytes_per_cycle: PositiveFloat
+    latency_cycles: NonNegativeFloat
+
+
+class Energy(Frozen):
+    """Energy in picojoules."""
+
+    mac_pj: Mapping[DType, PositiveFloat]
+    vector_op_pj: PositiveFloat
+    sram_pj_per_byte: PositiveFloat
+    noc_pj_per_byte_hop: PositiveFloat
+    dram_pj_per_byte: PositiveFloat
+    static_watt: NonNegativeFloat = 0.0
+
+
+class LogicalAxis(Frozen):
+    """An axis of the mesh that plans shard over: one or more physical axes, merged row-major."""
+
+    name: str
+    axes: tuple[str, ...] = Field(min_length=1)
+
+
+class PublishedPeak(Frozen):
+    """A peak rate that the maker publishes, for one number format.
+
+    `dtype` is the element type whose matrix figures must reproduce the rate; null when the format
+    has no element type here (4-bit block formats, reduced-fidelity modes).
+    """
+
+    ops_per_s: PositiveFloat
+    """Multiply and add counted as two operations."""
+    dtype: DType | None = None
+    source: str
+
+
+class Target(Frozen):
+    """A spatial accelerator."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    description: str
+    clock_ghz: PositiveFloat
+    axes: tuple[MeshAxis, ...] = Field(min_length=1)
+    interconnects: tuple[Interconnect, ...] = Field(min_length=1)
+    logical_axes: tuple[LogicalAxis, ...] = Field(max_length=3)
+    tile: Tile
+    dram: Dram
+    host: HostLink
+    energy: Energy
+    evidence: Mapping[str, Evidence]
+    """Dotted path of each figure (or of the section that holds it) to its evidence.
+
+    Items of `axes` are called by their name (`axes.core.size`), items of `interconnects` by their
+    axes joined with a hyphen (`interconnects.quad-slice.hop_cycles`).
+    """
+    published_peaks: Mapping[str, PublishedPeak] = Field(default_factory=dict)
+    """Peak rates by format, for the tests and for people; no stage computes with them."""
+
+    def __hash__(self) -> int:
+        """Hash by name, so that results can be memoised by target; equality still compares all."""
+        return hash(self.name)
+
+    @property
+    def tiles(self) -> int:
+        """Number of compute tiles."""
+        return prod(axis.size for axis in self.axes)
+
+    @property
+    def sram_bytes(self) -> int:
+        """Scratchpad bytes of all tiles."""
+        return self.tiles * self.tile.sram.size_bytes
+
+    def peak_ops_per_s(self, dtype: DType) -> float:
+        """Return the peak rate of all matrix units, multiply and add counted as two."""
+        matrix = self.tile.matrix
+        macs_per_cycle = matrix.rows * matrix.columns[dtype] / matrix.cycles_per_row[dtype]
+        return 2 * self.tiles * macs_per_cycle * self.clock_ghz * 1e9
+
+    @property
+    def sram_bytes_per_s(self) -> float:
+        """Bandwidth of all scratchpads."""
+        return self.tiles * self.tile.sram.bytes_per_cycle * self.clock_ghz * 1e9
+
+    @property
+    def dram_bytes_per_cycle(self) -> float:
+        """Bandwidth of all DRAM ports at their efficiency."""
+        return self.dram.ports * self.dram.port_bytes_per_cycle * self.dram.efficiency
+
+    def seconds(self, cycles: float) -> float:
+        """Convert cycles to seconds."""
+        return cycles / (self.clock_ghz * 1e9)

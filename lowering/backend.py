@@ -1,0 +1,295 @@
+"""The back end: from a linear program over buffers to engine streams with addresses and semaphores.
+
+hoist loads -> allocate -> dependencies and barriers -> semaphores -> instructions
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from tilewright.errors import InfeasibleError
+from tilewright.hwmodel.mesh import LogicalMesh
+from tilewright.hwmodel.target import Target
+from tilewright.lowering.accesses import live_ranges
+from tilewright.lowering.allocation import Allocation, LiveBuffer, allocate
+from tilewright.lowering.dependencies import find_dependencies
+from tilewright.lowering.hoist import LoadHoister
+from tilewright.lowering.isa import Access, Engine, Instruction, Opcode, Post, Space, Wait
+from tilewright.lowering.micro import Buffer, LinearProgram, Micro, Operand
+from tilewright.lowering.schedule import Schedule, estimate_schedule
+from tilewright.lowering.synchronise import (
+    Channel,
+    Signal,
+    Synchronised,
+    number_semaphores,
+    synchronise,
+)
+
+DRAM_ALIGNMENT_BYTES = 64
+_SIGNALS = 2
+"""Waits, and posts, that one instruction holds."""
+_BUDGETS = (0.95, 0.8, 0.6)
+"""Shares of the scratchpad that hoisted loads may fill, tried in this order."""
+_REUSE_DISTANCES = (64, 16, 4, 0)
+"""Micros for which memory rests before it is reused, tried in this order; more means fewer waits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackEnd:
+    """Streams of both phases and where things are in memory."""
+
+    linear: LinearProgram
+    """The program in its final order (loads hoisted)."""
+    streams_load: Mapping[Engine, tuple[Instruction, ...]]
+    streams_run: Mapping[Engine, tuple[Instruction, ...]]
+    addresses: tuple[int, ...]
+    """Address of each buffer in its space, by number (0 for buffers that nothing uses)."""
+    sram_bytes: int
+    dram_bytes: int
+    schedule: Schedule
+    """Static schedule of the run phase."""
+    schedule_load: Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    linear: LinearProgram
+    addresses: tuple[int, ...]
+    sram_bytes: int
+    dram_bytes: int
+
+
+def assemble_backend(
+    linear: LinearProgram,
+    *,
+    target: Target,
+    mesh: LogicalMesh,
+    durations: Callable[[Micro], float],
+) -> BackEnd:
+    """Return engine streams that do what the linear program does.
+
+    Args:
+        linear: Micros in an order that is correct when executed one by one.
+        target: Gives memory sizes and the number of semaphores.
+        mesh: The logical mesh of the group that runs the program.
+        durations: Cycles of a micro in its engine, for hoisting and the static schedule. Barriers
+            are asked for too: PS and WT on CT with roles "barrier_post" and "barrier_wait".
+
+    Raises:
+        InfeasibleError: The buffers do not fit the scratchpad or DRAM.
+        ProgramError: A micro leaves its buffer, a collective is malformed, or semaphores run out.
+    """
+    placed = _place(linear, target, durations)
+    linear = placed.linear
+    ordered = tuple(
+        find_dependencies(micros, linear.buffers, placed.addresses, mesh)
+        for micros in (linear.load, linear.run)
+    )
+    phases = tuple(synchronise(phase, mesh) for phase in ordered)
+    numbers = number_semaphores(phases, target.tile.control.semaphores)
+    streams = tuple(
+        emit_streams(phase, linear.buffers, placed.addresses, mesh.rank, numbers)
+        for phase in phases
+    )
+    schedules = tuple(
+        estimate_schedule(phase, linear.buffers, mesh, durations) for phase in ordered
+    )
+    return BackEnd(
+        linear=linear,
+        streams_load=streams[0],
+        streams_run=streams[1],
+        addresses=placed.addresses,
+        sram_bytes=placed.sram_bytes,
+        dram_bytes=placed.dram_bytes,
+        schedule=schedules[1],
+        schedule_load=schedules[0],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """Where buffers are, and the number of logical axes."""
+
+    buffers: tuple[Buffer, ...]
+    addresses: Sequence[int]
+    rank: int
+
+    def access(self, operand: Operand, kept: tuple[int, ...]) -> Access:
+        """Return an operand with its address, over the kept dimensions of the domain."""
+        strides = operand.strides
+        return Access(
+            space=self.buffers[operand.buffer].space,
+            dtype=operand.dtype,
+            base=self.addresses[operand.buffer] + operand.offset_bytes,
+            coefficients=operand.coefficients or (0,) * self.rank,
+            strides=tuple(strides[d] for d in kept) if strides else (0,) * len(kept),
+        )
+
+
+def live_buffers(
+    linear: LinearProgram, space: Space
+) -> tuple[tuple[Buffer, ...], tuple[LiveBuffer, ...]]:
+    """Return the buffers of a space that need an address, and their live ranges."""
+    buffers, found = [], []
+    for buffer, (start, end) in zip(linear.buffers, live_ranges(linear), strict=True):
+        if buffer.space is space and start < end:
+            buffers.append(buffer)
+            live = LiveBuffer(name=buffer.name, size_bytes=buffer.size_bytes, start=start, end=end)
+            found.append(live)
+    return tuple(buffers), tuple(found)
+
+
+def _place(linear: LinearProgram, target: Target, durations: Callable[[Micro], float]) -> _Placed:
+    """Hoist loads and give addresses, with less hoisting if the result does not fit."""
+    sram = target.tile.sram
+    hoister = LoadHoister(linear, durations, alignment_bytes=sram.alignment_bytes)
+    for share in _BUDGETS:
+        hoisted = hoister.hoist(int(sram.size_bytes * share))
+        buffers, live = live_buffers(hoisted, Space.L1)
+        for distance in _REUSE_DISTANCES:
+            try:
+                allocation = _allocate_scratchpad(hoisted, live, target, distance, is_quick=True)
+            except InfeasibleError:
+                continue
+            return _with_dram(hoisted, target, buffers, allocation)
+    buffers, live = live_buffers(linear, Space.L1)
+    allocation = _allocate_scratchpad(linear, live, target, 0, is_quick=False)
+    return _with_dram(linear, target, buffers, allocation)
+
+
+def _allocate_scratchpad(
+    linear: LinearProgram,
+    live: Sequence[LiveBuffer],
+    target: Target,
+    reuse_distance: int,
+    *,
+    is_quick: bool,
+) -> Allocation:
+    """Allocate the scratchpad; each buffer's memory rests for `reuse_distance` micros."""
+    return allocate(
+        live,
+        capacity_bytes=target.tile.sram.size_bytes,
+        alignment_bytes=target.tile.sram.alignment_bytes,
+        rest=reuse_distance,
+        describe=lambda position: _describe(linear, position),
+        is_quick=is_quick,
+    )
+
+
+def _with_dram(
+    linear: LinearProgram, target: Target, buffers: Sequence[Buffer], scratchpad: Allocation
+) -> _Placed:
+    """Allocate DRAM too."""
+    dram_buffers, live = live_buffers(linear, Space.DRAM)
+    dram = allocate(
+        live,
+        capacity_bytes=target.dram.size_bytes,
+        alignment_bytes=DRAM_ALIGNMENT_BYTES,
+        memory="DRAM",
+        describe=lambda position: _describe(linear, position),
+        lever="use a target with more DRAM or a smaller model",
+    )
+    addresses = [0] * len(linear.buffers)
+    for chosen, allocation in ((buffers, scratchpad), (dram_buffers, dram)):
+        for buffer, offset in zip(chosen, allocation.offsets, strict=True):
+            addresses[buffer.number] = offset
+    return _Placed(linear, tuple(addresses), scratchpad.peak_bytes, dram.peak_bytes)
+
+
+def _describe(linear: LinearProgram, position: int) -> str:
+    """Name a point of the program for an error."""
+    phase, micros = ("load", linear.load)
+    if position >= len(micros):
+        phase, micros, position = "run", linear.run, position - len(micros)
+    if position >= len(micros):
+        return f"{phase} micro {position}"
+    micro = micros[position]
+    return f"{phase} micro {position} ({micro.opcode.name} of plan step {micro.tag})"
+
+
+def emit_streams(
+    phase: Synchronised,
+    buffers: tuple[Buffer, ...],
+    addresses: Sequence[int],
+    rank: int,
+    numbers: Mapping[Channel, int],
+) -> Mapping[Engine, tuple[Instruction, ...]]:
+    """Return the instruction stream of each engine, each ending with HALT.
+
+    Args:
+        phase: Micros with their waits and posts.
+        buffers: Table of all buffers.
+        addresses: Address of each buffer.
+        rank: Number of logical axes.
+        numbers: Semaphore of each channel.
+    """
+    memory = _Memory(buffers, addresses, rank)
+    streams: dict[Engine, list[Instruction]] = {engine: [] for engine in Engine}
+    for micro, waits, posts in zip(phase.micros, phase.waits, phase.posts, strict=True):
+        streams[micro.engine].extend(_instructions(micro, waits, posts, memory, numbers))
+    for engine, stream in streams.items():
+        stream.append(Instruction(opcode=Opcode.HALT, engine=engine))
+    return MappingProxyType({engine: tuple(stream) for engine, stream in streams.items()})
+
+
+def _instructions(
+    micro: Micro,
+    waits: Sequence[Signal],
+    posts: Sequence[Signal],
+    memory: _Memory,
+    numbers: Mapping[Channel, int],
+) -> Iterator[Instruction]:
+    """Yield a micro's instruction, with WT before and PS after it for signals that do not fit."""
+    taken = [Wait(numbers[s.channel], s.amount) for s in waits]
+    # remote posts must go out with the payload, so they come first
+    ordered = sorted(posts, key=lambda s: not s.is_remote)
+    given = [Post(numbers[s.channel], s.amount, s.is_remote) for s in ordered]
+    while len(taken) > _SIGNALS:
+        yield Instruction(
+            opcode=Opcode.WT, engine=micro.engine, waits=tuple(taken[:_SIGNALS]), tag=micro.tag
+        )
+        taken = taken[_SIGNALS:]
+    yield _instruction(micro, memory, tuple(taken), tuple(given[:_SIGNALS]))
+    for first in range(_SIGNALS, len(given), _SIGNALS):
+        extra = tuple(given[first : first + _SIGNALS])
+        yield Instruction(opcode=Opcode.PS, engine=micro.engine, posts=extra, tag=micro.tag)
+
+
+def _instruction(
+    micro: Micro,
+    memory: _Memory,
+    waits: tuple[Wait, ...],
+    posts: tuple[Post, ...],
+) -> Instruction:
+    """Return the instruction of a micro; WT, PS and HOST lose the operands that order them."""
+    is_bare = micro.opcode in (Opcode.WT, Opcode.PS, Opcode.HOST)
+    # the first dimension of a gather counts indices and stays, even if there is only one
+    kept = (
+        ()
+        if is_bare
+        else tuple(
+            d
+            for d, size in enumerate(micro.domain)
+            if size > 1 or (d == 0 and micro.opcode is Opcode.GTH)
+        )
+    )
+    dst = None if is_bare or micro.dst is None else memory.access(micro.dst, kept)
+    sources = () if is_bare else micro.sources
+    return Instruction(
+        opcode=micro.opcode,
+        engine=micro.engine,
+        domain=tuple(micro.domain[d] for d in kept),
+        dst=dst,
+        sources=tuple(memory.access(source, kept) for source in sources),
+        fn=micro.fn,
+        immediates=micro.immediates,
+        accumulate=micro.accumulate,
+        axes=0 if micro.opcode is Opcode.WT else micro.axes,
+        shift=micro.shift,
+        count=micro.count,
+        waits=waits,
+        posts=posts,
+        tag=micro.tag,
+    )

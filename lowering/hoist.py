@@ -1,0 +1,178 @@
+"""Moving loads forward in the linear order, so that the DMA runs ahead of compute.
+
+The queues decouple the engines, so a load may start long before the micros around it; but its buffer takes
+the place of buffers whose last use comes before the load in the linear order, and the load waits for that
+use. Hence a load should stand as early as the memory allows and as its own duration asks for.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilewright.lowering.accesses import buffers_of, live_ranges, written_by
+from tilewright.lowering.allocation import round_up
+from tilewright.lowering.isa import Engine, Opcode, Space
+from tilewright.lowering.micro import LinearProgram, Micro
+
+Durations = Callable[[Micro], float]
+"""Cycles that a micro takes in its engine once its waits hold."""
+
+_EAGERNESS = 2.0
+"""Loads are given this many times their duration, against waiting for each other."""
+
+
+class LoadHoister:
+    """Moves loads forward, as far as different memory budgets allow; other micros keep their order.
+
+    A load stays behind the micros that touched its destination or wrote its sources.
+    """
+
+    def __init__(
+        self,
+        linear: LinearProgram,
+        durations: Durations,
+        *,
+        alignment_bytes: int,
+        window: int = 4096,
+    ) -> None:
+        """Simulate the compute of both phases.
+
+        Args:
+            linear: The program.
+            durations: Cycles of each micro.
+            alignment_bytes: Buffer sizes are rounded up to it.
+            window: A load moves over at most this many micros.
+        """
+        self._linear, self._window = linear, window
+        ranges = live_ranges(linear)
+        total = len(linear.load) + len(linear.run)
+        changes = np.zeros(total + 1, dtype=np.int64)
+        # what a buffer costs when it starts to live earlier; nothing if it is alive all the time
+        self._growth = [0] * len(ranges)
+        for buffer, (start, end) in zip(linear.buffers, ranges, strict=True):
+            if buffer.space is Space.L1:
+                size = round_up(buffer.size_bytes, alignment_bytes)
+                changes[start] += size
+                changes[end] -= size
+                self._growth[buffer.number] = 0 if end - start == total else size
+        self._live_bytes = np.cumsum(changes)[:total]
+        self._wanted = tuple(
+            _wanted_positions(micros, durations) for micros in (linear.load, linear.run)
+        )
+
+    def hoist(self, budget_bytes: int) -> LinearProgram:
+        """Return the program with loads moved forward.
+
+        Args:
+            budget_bytes: Scratchpad bytes that may be alive at any point, unless more are already.
+        """
+        linear, boundary = self._linear, len(self._linear.load)
+        live = self._live_bytes.copy()
+        phases = tuple(
+            _hoist(micros, wanted, self._growth, part, budget_bytes, self._window)
+            for micros, wanted, part in zip(
+                (linear.load, linear.run),
+                self._wanted,
+                (live[:boundary], live[boundary:]),
+                strict=True,
+            )
+        )
+        return LinearProgram(buffers=linear.buffers, load=phases[0], run=phases[1])
+
+
+def _is_load(micro: Micro) -> bool:
+    return micro.engine is Engine.DI
+
+
+def _hoist(
+    micros: tuple[Micro, ...],
+    wanted: Sequence[int],
+    growth: Sequence[int],
+    live: NDArray[np.int64],
+    budget_bytes: int,
+    window: int,
+) -> tuple[Micro, ...]:
+    """Hoist the loads of one phase; updates `live`, the bytes alive at each micro."""
+    last_touch: dict[int, int] = {}
+    last_write: dict[int, int] = {}
+    host = -1  # the last host region that may write any buffer of DRAM
+    keys: list[tuple[int, bool, int]] = []
+    for position, micro in enumerate(micros):
+        target = position
+        if _is_load(micro) and micro.dst is not None:
+            number = micro.dst.buffer
+            floor = last_touch.get(number, -1)
+            is_new = floor < 0
+            floor = max(floor, host, *(last_write.get(s.buffer, -1) for s in micro.sources))
+            target = min(position, max(floor + 1, wanted[position], position - window))
+            size = growth[number]
+            if is_new and size and target < position:
+                over = np.flatnonzero(live[target:position] + size > budget_bytes)
+                if len(over):
+                    target += int(over[-1]) + 1
+                live[target:position] += size
+        # loads moved to before micro t precede it, among themselves they keep their order
+        keys.append((target, not _is_load(micro), position))
+        for number in buffers_of(micro):
+            last_touch[number] = position
+        for number in written_by(micro):
+            last_write[number] = position
+        if micro.opcode is Opcode.HOST and not buffers_of(micro):
+            host = position
+    return tuple(micros[position] for _, _, position in sorted(keys))
+
+
+def _wanted_positions(micros: tuple[Micro, ...], durations: Durations) -> list[int]:
+    """Return where each load should stand so that it is complete when its data is needed.
+
+    Compute is simulated as if loads took no time. Going backwards over the loads, each must be
+    complete before its first use and before the next load starts. It should stand before the first micro that
+    is not complete when it starts, so that it never waits for the memory of an earlier one.
+    """
+    starts, ends = _compute_times(micros, durations)
+    horizon = list(accumulate(ends, max))
+    first_use: dict[int, float] = {}
+    wanted = list(range(len(micros)))
+    following = horizon[-1] if horizon else 0.0
+    for position in reversed(range(len(micros))):
+        micro = micros[position]
+        if _is_load(micro) and micro.dst is not None:
+            needed = min(first_use.get(micro.dst.buffer, following), following)
+            following = needed - _EAGERNESS * durations(micro)
+            wanted[position] = bisect_right(horizon, following)
+        else:
+            for number in buffers_of(micro):
+                first_use[number] = starts[position]
+    return wanted
+
+
+def _compute_times(
+    micros: tuple[Micro, ...], durations: Durations
+) -> tuple[list[float], list[float]]:
+    """Return start and end cycles of each micro if loads took no time, ordered by buffers."""
+    engine_free = dict.fromkeys(Engine, 0.0)
+    written: dict[int, float] = {}
+    used: dict[int, float] = {}
+    starts, ends = [], []
+    for micro in micros:
+        start = 0.0 if _is_load(micro) else engine_free[micro.engine]
+        for source in micro.sources:
+            start = max(start, written.get(source.buffer, 0.0))
+        if micro.dst is not None:
+            start = max(start, used.get(micro.dst.buffer, 0.0))
+        end = start
+        if not _is_load(micro):
+            end += durations(micro)
+            engine_free[micro.engine] = end
+        if micro.dst is not None:
+            written[micro.dst.buffer] = max(end, written.get(micro.dst.buffer, 0.0))
+        for number in buffers_of(micro):
+            used[number] = max(end, used.get(number, 0.0))
+        starts.append(start)
+        ends.append(end)
+    return starts, ends

@@ -1,0 +1,293 @@
+"""What the kernel generators share: the walk over boxes, staging of operands, storing of results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+
+import numpy as np
+
+from tilewright.dtypes import DType
+from tilewright.extract.kernel import (
+    Box,
+    Kernel,
+    buffers,
+    is_padded,
+    is_result_staged,
+    is_staged,
+    result_shape,
+    staging_shape,
+    trip_counts,
+)
+from tilewright.extract.plan import Memory, Tiling
+from tilewright.graph import parse_pipeline
+from tilewright.lowering.emit import Builder, Storage, View, local_storage
+from tilewright.lowering.isa import Space
+from tilewright.lowering.micro import Buffer
+from tilewright.rules.loopnest import OperandMap, Role
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopBox:
+    """One box of the loops: first index and number of indices on each loop dimension."""
+
+    starts: tuple[int, ...]
+    sizes: tuple[int, ...]
+    is_first: bool
+    """Whether it is the first reduction box of its result box."""
+    is_last: bool
+
+
+class KernelContext:
+    """A kernel that is being generated: its buffers, and which box each staging buffer holds."""
+
+    def __init__(
+        self,
+        builder: Builder,
+        kernel: Kernel,
+        tiling: Tiling,
+        operands: tuple[Storage, ...],
+        result: Storage,
+        name: str,
+    ) -> None:
+        self.builder = builder
+        self.kernel = kernel
+        self.tiling = tiling
+        self.operands = operands
+        self.result = result
+        self.rank = builder.mesh.rank
+        self._pools: dict[str, tuple[Buffer, ...]] = {
+            b.name: tuple(
+                builder.buffer(f"{name}.{b.name}.{copy}", Space.L1, b.size_bytes) for copy in range(b.copies)
+            )
+            for b in buffers(kernel, tiling)
+        }
+        self._turns = dict.fromkeys(self._pools, -1)
+        self._loaded: dict[int, Box] = {}
+
+    # ------------------------------------------------------------------ boxes
+
+    def boxes(self) -> Iterator[LoopBox]:
+        """Yield the boxes in the order of the tiling."""
+        nest, tiling = self.kernel.nest, self.tiling
+        trips = trip_counts(self.kernel, tiling)
+        order = tuple(d for d in tiling.order if trips[d] > 1)
+        reductions = [d for d in order if nest.dims[d].role is Role.REDUCTION]
+        assert order[len(order) - len(reductions) :] == tuple(reductions), "reductions are innermost"
+        assert all(n == 1 or d in order for d, n in enumerate(trips)), "the order names every tiled loop"
+        for position in product(*(range(trips[d]) for d in order)):
+            index = dict(zip(order, position, strict=True))
+            starts = tuple(index.get(d, 0) * tiling.sizes[d] for d in range(len(trips)))
+            sizes = tuple(
+                min(size, dim.extent - start)
+                for size, dim, start in zip(tiling.sizes, nest.dims, starts, strict=True)
+            )
+            yield LoopBox(
+                starts=starts,
+                sizes=sizes,
+                is_first=all(index[d] == 0 for d in reductions),
+                is_last=all(index[d] == trips[d] - 1 for d in reductions),
+            )
+
+    # ------------------------------------------------------------------ views
+
+    def loop_view(self, storage: Storage, tensor: OperandMap, box: LoopBox, origin: tuple[int, ...]) -> View:
+        """Return the access of a tensor over the loops of a box.
+
+        Args:
+            storage: The dense tensor, or the staging box of a part of it.
+            tensor: Its index map.
+            box: The loops; the domain of the view is `box.sizes`.
+            origin: Tensor index of the storage's first element.
+        """
+        strides = storage.element_strides()
+        steps = [0] * len(box.sizes)
+        first = 0
+        for dim, stride, low in zip(tensor, strides, origin, strict=True):
+            assert not dim.whole, "whole dimensions have no loop"
+            first += (dim.offset - low) * stride
+            for term in dim.terms:
+                first += term.stride * box.starts[term.dim] * stride
+                steps[term.dim] += term.stride * stride
+        size = storage.dtype.itemsize_bytes
+        return View(
+            buffer=storage.buffer,
+            dtype=storage.dtype,
+            offset_bytes=storage.offset_bytes + first * size,
+            coefficients=storage.byte_coefficients(self.rank),
+            strides=tuple(s * size for s in steps),
+        )
+
+    def operand(self, number: int, box: LoopBox) -> View:
+        """Return the access of an operand, staged if the kernel does so."""
+        tensor, storage = self.kernel.nest.operands[number], self.operands[number]
+        if not is_staged(self.kernel, number):
+            return self.loop_view(storage, tensor, box, (0,) * len(tensor))
+        staged, origin = self.staged(number, box)
+        return self.loop_view(staged, tensor, box, origin)
+
+    def staged(self, number: int, box: LoopBox) -> tuple[Storage, tuple[int, ...]]:
+        """Return an operand's filled staging box and the tensor index of its first element."""
+        ranges = self.stage(number, box)
+        shape = staging_shape(self.kernel, self.tiling, number)
+        storage = self.pool(f"operand{number}", self.operands[number].dtype, shape)
+        return storage, tuple(low for low, _ in ranges)
+
+    def operand_box(self, number: int, box: LoopBox) -> View:
+        """Return the access of an operand's box over the dimensions of the tensor, not the loops."""
+        tensor, storage = self.kernel.nest.operands[number], self.operands[number]
+        if is_staged(self.kernel, number):
+            staged, _ = self.staged(number, box)
+            return staged.box((0,) * len(tensor), self.rank)
+        return storage.box(self._origin(tensor, box), self.rank)
+
+    def target(self, box: LoopBox) -> View:
+        """Return the access of the result, or of its staging box."""
+        nest = self.kernel.nest
+        if not is_result_staged(self.kernel):
+            return self.loop_view(self.result, nest.result, box, (0,) * len(nest.result))
+        return self.temporary("result", self.result.dtype, box)
+
+    def temporary(self, name: str, dtype: DType, box: LoopBox) -> View:
+        """Return the access of a value with the shape of the result box."""
+        nest = self.kernel.nest
+        storage = self.pool(name, dtype, result_shape(self.kernel, self.tiling))
+        return self.loop_view(storage, nest.result, box, self._origin(nest.result, box))
+
+    def pool(self, name: str, dtype: DType, shape: tuple[int, ...]) -> Storage:
+        """Return the current copy of a kernel buffer as a dense tensor."""
+        copies = self._pools[name]
+        assert prod(shape) * dtype.itemsize_bytes <= copies[0].size_bytes, f"buffer {name} is too small"
+        return local_storage(copies[max(self._turns[name], 0) % len(copies)], dtype, shape)
+
+    def _origin(self, tensor: OperandMap, box: LoopBox) -> tuple[int, ...]:
+        return tuple(low for low, _ in self.kernel.nest.box(tensor, box.starts, box.sizes))
+
+    # ------------------------------------------------------------------ operands
+
+    def stage(self, number: int, box: LoopBox) -> Box:
+        """Bring an operand's box into its staging buffer unless it is there; return its range."""
+        tensor = self.kernel.nest.operands[number]
+        ranges = self.kernel.nest.box(tensor, box.starts, box.sizes)
+        if self._loaded.get(number) == ranges:
+            return ranges
+        self._loaded[number] = ranges
+        name = f"operand{number}"
+        self._turns[name] += 1
+        storage = self.operands[number]
+        staged = self.pool(name, storage.dtype, staging_shape(self.kernel, self.tiling, number))
+        valid = ranges
+        if is_padded(self.kernel, number):
+            valid = tuple(
+                (max(low, 0), min(high, d.size)) for (low, high), d in zip(ranges, tensor, strict=True)
+            )
+            self._pad(staged, ranges, valid)
+        lengths = tuple(high - low for low, high in valid)
+        if any(n <= 0 for n in lengths):
+            return ranges
+        inner = staged.box(tuple(v[0] - r[0] for v, r in zip(valid, ranges, strict=True)), self.rank)
+        source = storage.box(tuple(low for low, _ in valid), self.rank)
+        if self.kernel.operand_memory[number] is Memory.DRAM:
+            self.builder.load(lengths, inner, source, self.kernel.operand_shardings[number])
+        else:
+            self.builder.copy(lengths, inner, source)
+        return ranges
+
+    def _pad(self, staged: Storage, ranges: Box, valid: Box) -> None:
+        """Fill the parts of a staging box that lie outside the tensor."""
+        value = padding_value(self.kernel, staged.dtype)
+        for slab in padding_slabs(ranges, valid):
+            start = tuple(low - first for (low, _), (first, _) in zip(slab, ranges, strict=True))
+            lengths = tuple(high - low for low, high in slab)
+            self.builder.vector("fill", lengths, staged.box(start, self.rank), (), (value, 0.0))
+
+    # ------------------------------------------------------------------ results
+
+    def begin_result(self) -> None:
+        """Take the next copy of the result's staging buffer."""
+        if "result" in self._turns:
+            self._turns["result"] += 1
+
+    def store_result(self, box: LoopBox) -> None:
+        """Store a finished result box if the result lies in DRAM."""
+        if not is_result_staged(self.kernel):
+            return
+        nest, kernel = self.kernel.nest, self.kernel
+        ranges = nest.box(nest.result, box.starts, box.sizes)
+        lengths = tuple(high - low for low, high in ranges)
+        staged = self.pool("result", self.result.dtype, result_shape(kernel, self.tiling))
+        self.builder.store(
+            lengths,
+            self.result.box(tuple(low for low, _ in ranges), self.rank),
+            staged.box((0,) * len(ranges), self.rank),
+            kernel.result_sharding,
+        )
+
+    def parallel(self, box: LoopBox) -> tuple[tuple[int, ...], LoopBox]:
+        """Return the domain and box of the loops without reductions (one index of each)."""
+        dims = self.kernel.nest.dims
+        sizes = tuple(
+            1 if d.role is Role.REDUCTION else size for d, size in zip(dims, box.sizes, strict=True)
+        )
+        starts = tuple(
+            0 if d.role is Role.REDUCTION else start for d, start in zip(dims, box.starts, strict=True)
+        )
+        return sizes, LoopBox(starts=starts, sizes=sizes, is_first=box.is_first, is_last=box.is_last)
+
+
+def padding_slabs(ranges: Box, valid: Box) -> Iterator[Box]:
+    """Cut a box without its valid part into disjoint boxes, at most two for each dimension.
+
+    >>> list(padding_slabs(((-1, 3), (0, 2)), ((0, 3), (0, 2))))
+    [((-1, 0), (0, 2))]
+    """
+    if any(low >= high for low, high in valid):
+        yield ranges
+        return
+    for dim, ((low, high), (first, last)) in enumerate(zip(ranges, valid, strict=True)):
+        for part in ((low, first), (last, high)):
+            if part[0] < part[1]:
+                yield (*valid[:dim], part, *ranges[dim + 1 :])
+
+
+def padding_value(kernel: Kernel, dtype: DType) -> float:
+    """Return the neutral element that padding holds."""
+    if kernel.kind == "pool" and kernel.nest.combine == "max":
+        return float("-inf") if dtype.is_float else float(np.iinfo(dtype.numpy).min)
+    return 0.0
+
+
+def run_steps(
+    context: KernelContext,
+    fn: str,
+    types: tuple[DType, ...],
+    first_sources: tuple[View, ...],
+    box: LoopBox,
+    domain: tuple[int, ...],
+) -> None:
+    """Emit a map pipeline that ends in the result.
+
+    Args:
+        context: The kernel; values whose type is not the result's are in buffers `value_<type>`.
+        fn: The pipeline.
+        types: Type of the value after each step.
+        first_sources: Operands of the first step.
+        box: The result box (no reduction loops).
+        domain: Its sizes.
+    """
+    sources = first_sources
+    for (name, args), dtype in zip(parse_pipeline(fn), types, strict=True):
+        dst = value_view(context, dtype, box)
+        numbers = () if name == "cast" else tuple(float(a) for a in args)
+        immediates = (*numbers, 0.0, 0.0)[:2]
+        context.builder.vector(name, domain, dst, sources, (immediates[0], immediates[1]))
+        sources = (dst,)
+
+
+def value_view(context: KernelContext, dtype: DType, box: LoopBox) -> View:
+    """Return where a value of some type lies on its way to the result."""
+    if dtype is context.kernel.result_type.dtype:
+        return context.target(box)
+    return context.temporary(f"value_{dtype}", dtype, box)

@@ -1,0 +1,67 @@
+"""Matrix products and convolutions."""
+
+from __future__ import annotations
+
+from math import prod
+
+from tilewright.extract.kernel import Family, accumulator_type, value_types
+from tilewright.graph import parse_pipeline
+from tilewright.lowering.emit import View
+from tilewright.lowering.kernels.context import KernelContext, LoopBox, run_steps, value_view
+from tilewright.lowering.kernels.registry import generates
+
+
+@generates(Family.CONTRACT)
+def contract(context: KernelContext) -> None:
+    """Emit one MM for each box, then the epilogue on each finished result box.
+
+    The views over the loops give every dimension its role in the MM: a convolution's `x` walks
+    along h and r by different multiples of a row, so that windows are never copied out. The second
+    operand (the weights) is the stationary one.
+    """
+    for box in context.boxes():
+        if box.is_first:
+            context.begin_result()
+        _product(context, box)
+        if box.is_last:
+            _finish(context, box)
+            context.store_result(box)
+
+
+def _product(context: KernelContext, box: LoopBox) -> None:
+    """Emit the product of one box into the accumulator."""
+    builder, kernel = context.builder, context.kernel
+    left, right = context.operand(0, box), context.operand(1, box)
+    accumulator = value_view(context, accumulator_type(kernel), box)
+    if kernel.on_matrix_unit:
+        builder.matrix(box.sizes, accumulator, left, right, accumulate=not box.is_first)
+        return
+    # the matrix unit has no 64-bit integers: all products first, then their sums
+    dtype = accumulator_type(kernel)
+    storage = context.pool("product", dtype, (prod(context.tiling.sizes),))
+    size = dtype.itemsize_bytes
+    product = View(
+        buffer=storage.buffer,
+        dtype=dtype,
+        offset_bytes=0,
+        coefficients=(0,) * context.rank,
+        strides=tuple(prod(box.sizes[d + 1 :]) * size for d in range(len(box.sizes))),
+    )
+    builder.vector("mul", box.sizes, product, (left, right))
+    builder.reduce("sum", box.sizes, accumulator, product, accumulate=not box.is_first)
+
+
+def _finish(context: KernelContext, box: LoopBox) -> None:
+    """Round the accumulator to the product's type and run the epilogue."""
+    kernel = context.kernel
+    domain, result_box = context.parallel(box)
+    accumulator, product, *types = value_types(kernel)
+    value = value_view(context, product, result_box)
+    if accumulator is not product:
+        source = value_view(context, accumulator, result_box)
+        context.builder.vector("cast", domain, value, (source,))
+    epilogue = str(kernel.attrs.get("epilogue", ""))
+    if epilogue:
+        assert len(parse_pipeline(epilogue)) == len(types)
+        third = tuple(context.operand(2, result_box) for _ in kernel.operand_types[2:])
+        run_steps(context, epilogue, tuple(types), (value, *third), result_box, domain)

@@ -1,0 +1,50 @@
+"""The generators by family, and the one entry point to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tilewright.extract.kernel import Family, Kernel
+from tilewright.extract.plan import Tiling
+from tilewright.lowering.emit import Builder, Storage
+from tilewright.lowering.kernels.context import KernelContext
+
+Generator = Callable[[KernelContext], None]
+
+_GENERATORS: dict[Family, Generator] = {}
+
+
+def generates(family: Family) -> Callable[[Generator], Generator]:
+    """Register a function as the generator of a kernel family."""
+
+    def register(function: Generator) -> Generator:
+        assert family not in _GENERATORS, f"{family} has two generators"
+        assert function.__doc__, f"the generator of {family} has no docstring"
+        _GENERATORS[family] = function
+        return function
+
+    return register
+
+
+def emit_kernel(
+    builder: Builder,
+    kernel: Kernel,
+    tiling: Tiling,
+    operands: tuple[Storage, ...],
+    result: Storage,
+    name: str,
+) -> None:
+    """Emit the micros of a kernel.
+
+    Args:
+        builder: Takes the micros and the kernel's buffers.
+        kernel: What to run.
+        tiling: How it is cut.
+        operands: Where the operands lie: shards in the scratchpad, or global tensors in DRAM addressed
+            by the kernel's shardings.
+        result: Where the result goes, likewise.
+        name: Prefix of the names of buffers.
+    """
+    if kernel.family is Family.ALIAS or kernel.result_type.elements == 0:
+        return
+    _GENERATORS[kernel.family](KernelContext(builder, kernel, tiling, operands, result, name))

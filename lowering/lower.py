@@ -1,0 +1,317 @@
+"""From a plan to a program: walks the planned ops in order and emits what each needs.
+
+Tensors follow their placements. A tensor in the scratchpad is a buffer that every tile has; in DRAM it is one
+global buffer. Deliveries are expanded move by move in front of the op that asks for them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tilewright.errors import UnsupportedOpError
+from tilewright.extract.kernel import Family
+from tilewright.extract.plan import Delivery, Memory, Placement, Plan, PlannedOp
+from tilewright.extract.planned import planned_kernel
+from tilewright.graph import Array, Op
+from tilewright.hwmodel.mesh import replicated
+from tilewright.hwmodel.target import Target
+from tilewright.lowering.backend import assemble_backend
+from tilewright.lowering.collectives import emit_move, new_storage
+from tilewright.lowering.durations import micro_durations
+from tilewright.lowering.emit import Builder, Storage, dram_storage
+from tilewright.lowering.isa import Engine, Opcode, Space
+from tilewright.lowering.kernels import emit_kernel
+from tilewright.lowering.loops import roll
+from tilewright.lowering.micro import LinearProgram, Micro, Operand
+from tilewright.lowering.placement import axis_traffic_bytes, place_mesh
+from tilewright.lowering.program import DramTensor, Group, HostRegion, Program
+from tilewright.reference import evaluate_op
+
+_HOST_ALIGNMENT_BYTES = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """A host region with its tensors as parts of DRAM buffers."""
+
+    op: Op
+    inputs: tuple[tuple[str, Storage], ...]
+    outputs: tuple[tuple[str, Storage], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lowered:
+    """A linear program with what the micros do not say: which buffer is which tensor of the model."""
+
+    linear: LinearProgram
+    inputs: tuple[Storage, ...]
+    """One for each input port."""
+    outputs: tuple[Storage, ...]
+    constants: tuple[tuple[str, Storage], ...]
+    regions: tuple[Region, ...]
+    values: dict[str, Array]
+    """Constants of the graph and folded ones, by tensor."""
+    tags: tuple[str, ...]
+
+
+def evaluate_constants(plan: Plan) -> dict[str, Array]:
+    """Return all constants of a plan: those of the graph, and folded ops evaluated."""
+    values = dict(plan.graph.constants)
+    for op in plan.folded:
+        region = plan.graph.host_models[op.text("region")] if op.kind == "host" else None
+        results = evaluate_op(op, [values[name] for name in op.inputs], plan.types, region)
+        values.update(zip(op.outputs, results, strict=True))
+    return values
+
+
+class _Lowering:
+    """State of one lowering: where every tensor lies so far."""
+
+    def __init__(self, plan: Plan, target: Target) -> None:
+        self.plan = plan
+        self.builder = Builder(plan.mesh, read_multicast=target.dram.read_multicast)
+        self.values = evaluate_constants(plan)
+        self.located: dict[str, Storage] = {}
+        self.constants: dict[str, Storage] = {}
+        self.residents: dict[tuple[str, Placement], Storage] = {}
+        self.load_micros: list[Micro] = []
+        self.regions: list[Region] = []
+
+    def run(self) -> Lowered:
+        """Lower the whole plan."""
+        plan = self.plan
+        inputs = tuple(self._port(port.tensor) for port in plan.graph.inputs)
+        for number, planned in enumerate(plan.ops):
+            self.builder.tag = number + 1
+            if planned.op.kind == "host":
+                self._host(planned)
+            else:
+                self._op(planned)
+        outputs = []
+        for number, delivery in enumerate(plan.output_deliveries):
+            self.builder.tag = len(plan.ops) + number + 1
+            storage = self._deliver(delivery, f"output{number}")
+            assert storage.space is Space.DRAM, "outputs are delivered to DRAM"
+            self.builder.pin(storage.buffer)
+            outputs.append(storage)
+        names = tuple(planned.op.name or planned.op.kind for planned in plan.ops)
+        return Lowered(
+            linear=LinearProgram(
+                buffers=tuple(self.builder.buffers),
+                load=tuple(self.load_micros),
+                run=tuple(self.builder.micros),
+            ),
+            inputs=inputs,
+            outputs=tuple(outputs),
+            constants=tuple(self.constants.items()),
+            regions=tuple(self.regions),
+            values=self.values,
+            tags=(*names, *(f"output {d.tensor}" for d in plan.output_deliveries)),
+        )
+
+    # ------------------------------------------------------------------ tensors
+
+    def _port(self, tensor: str) -> Storage:
+        if tensor not in self.located:
+            self.located[tensor] = self._pinned(tensor)
+        return self.located[tensor]
+
+    def _pinned(self, tensor: str) -> Storage:
+        """Make a DRAM buffer that lives for the whole program."""
+        everywhere = Placement(Memory.DRAM, replicated(self.plan.mesh))
+        return new_storage(self.builder, everywhere, self.plan.types[tensor], tensor, pinned=True)
+
+    def _locate(self, tensor: str) -> Storage:
+        """Return where a tensor lies; constants come into being when first asked for."""
+        if tensor in self.located:
+            return self.located[tensor]
+        assert tensor in self.values, f"tensor '{tensor}' is used before it is made"
+        if tensor not in self.constants:
+            self.constants[tensor] = self._pinned(tensor)
+        return self.constants[tensor]
+
+    def _deliver(self, delivery: Delivery, name: str) -> Storage:
+        """Emit the moves of a delivery and return where the tensor is then."""
+        storage = self._locate(delivery.tensor)
+        type_ = self.plan.types[delivery.tensor]
+        for number, move in enumerate(delivery.moves):
+            storage = emit_move(self.builder, move, storage, type_, f"{name}.{delivery.tensor}.{number}")
+        return storage
+
+    def _resident(self, delivery: Delivery) -> Storage:
+        """Return a constant's pinned shard, loaded in the load phase."""
+        key = (delivery.tensor, delivery.after)
+        if key not in self.residents:
+            running, self.builder.micros = self.builder.micros, self.load_micros
+            storage = self._deliver(delivery, "resident")
+            self.builder.micros = running
+            self.builder.pin(storage.buffer)
+            self.residents[key] = storage
+        return self.residents[key]
+
+    def _operands(self, planned: PlannedOp) -> tuple[Storage, ...]:
+        made: dict[tuple[str, Placement], Storage] = {}
+        found = []
+        for number, (delivery, resident) in enumerate(
+            zip(planned.deliveries, planned.resident, strict=True)
+        ):
+            key = (delivery.tensor, delivery.after)
+            if resident and delivery.after.memory is Memory.SRAM:
+                made[key] = self._resident(delivery)
+            elif key not in made:
+                made[key] = self._deliver(delivery, f"{planned.op.name}.in{number}")
+            found.append(made[key])
+        return tuple(found)
+
+    # ------------------------------------------------------------------ ops
+
+    def _op(self, planned: PlannedOp) -> None:
+        op, plan, builder = planned.op, self.plan, self.builder
+        operands = self._operands(planned)
+        kernel = planned_kernel(planned, plan.types, plan.mesh)
+        type_ = plan.types[op.output]
+        if kernel.family is Family.ALIAS:
+            assert kernel.operand_memory[0] is kernel.result_memory, "a reshape stays in its memory"
+            shape = type_.shape if kernel.result_memory is Memory.DRAM else kernel.result_type.shape
+            rows = ((),) * len(shape)
+            self.located[op.output] = replace(
+                operands[0], shape=shape, coefficients=rows, sharding=planned.result.sharding
+            )
+            return
+        result = new_storage(builder, planned.result, type_, op.output)
+        sources = tuple(
+            self._seen(storage, sharding)
+            for storage, sharding in zip(operands, kernel.operand_shardings, strict=True)
+        )
+        assert planned.tiling is not None, f"{op.kind} '{op.name}' has no tiling"
+        seen = self._seen(result, kernel.result_sharding)
+        emit_kernel(builder, kernel, planned.tiling, sources, seen, op.name)
+        self.located[op.output] = result
+
+    def _seen(self, storage: Storage, sharding: tuple[int, ...]) -> Storage:
+        """Return a tensor in DRAM as tiles with a sharding address it; others unchanged."""
+        if storage.space is Space.L1:
+            return storage
+        return dram_storage(
+            storage.buffer,
+            storage.dtype,
+            storage.shape,
+            self.plan.mesh,
+            sharding,
+            storage.offset_bytes,
+        )
+
+    def _host(self, planned: PlannedOp) -> None:
+        """Emit a host region; its outputs share one DRAM buffer, so that one operand covers them."""
+        op, plan, builder = planned.op, self.plan, self.builder
+        operands = self._operands(planned)
+        if any(storage.space is not Space.DRAM for storage in operands):
+            raise UnsupportedOpError(f"host region '{op.name}' reads a tensor outside DRAM; deliver it to DRAM")
+        offsets, size = [], 0
+        for name in op.outputs:
+            offsets.append(size)
+            size += -(-plan.types[name].size_bytes // _HOST_ALIGNMENT_BYTES) * _HOST_ALIGNMENT_BYTES
+        buffer = builder.buffer(f"{op.name}.out", Space.DRAM, max(size, 1))
+        everywhere = replicated(plan.mesh)
+        for name, offset in zip(op.outputs, offsets, strict=True):
+            type_ = plan.types[name]
+            self.located[name] = dram_storage(
+                buffer.number, type_.dtype, type_.shape, plan.mesh, everywhere, offset
+            )
+        builder.emit(
+            Micro(
+                opcode=Opcode.HOST,
+                engine=Engine.CT,
+                dst=Operand(buffer=buffer.number, dtype=plan.types[op.outputs[0]].dtype),
+                sources=tuple(Operand(buffer=s.buffer, dtype=s.dtype) for s in operands),
+                count=len(self.regions),
+            )
+        )
+        self.regions.append(
+            Region(
+                op=op,
+                inputs=tuple(zip(op.inputs, operands, strict=True)),
+                outputs=tuple((name, self.located[name]) for name in op.outputs),
+            )
+        )
+
+
+def lower_plan(plan: Plan, target: Target) -> Lowered:
+    """Lower a plan to micros, with what the program's interface needs."""
+    return _Lowering(plan, target).run()
+
+
+def lower(plan: Plan, target: Target) -> LinearProgram:
+    """Lower a plan to micros in an order that is correct when executed one by one."""
+    return lower_plan(plan, target).linear
+
+
+def build_program(plan: Plan, target: Target) -> Program:
+    """Compile a plan to a program.
+
+    Raises:
+        InfeasibleError: The buffers do not fit, although the plan said they would.
+        UnsupportedOpError: A kernel has no instructions.
+    """
+    lowered = lower_plan(plan, target)
+    back = assemble_backend(
+        lowered.linear,
+        target=target,
+        mesh=plan.mesh,
+        durations=micro_durations(target, lowered.linear.buffers),
+    )
+
+    def tensor(name: str, storage: Storage, shape: tuple[int, ...] | None = None) -> DramTensor:
+        address = back.addresses[storage.buffer] + storage.offset_bytes
+        return DramTensor(
+            name=name, dtype=storage.dtype, shape=storage.shape if shape is None else shape, address=address
+        )
+
+    group = Group(
+        mesh=plan.mesh,
+        tiles=place_mesh(target, plan.mesh, axis_traffic_bytes(plan)),
+        load={engine: roll(stream) for engine, stream in back.streams_load.items()},
+        run={engine: roll(stream) for engine, stream in back.streams_run.items()},
+    )
+    graph = plan.graph
+    return Program(
+        name=graph.name,
+        target=target,
+        groups=(group,),
+        inputs=tuple(
+            tensor(port.name, s, port.shape) for port, s in zip(graph.inputs, lowered.inputs, strict=True)
+        ),
+        outputs=tuple(
+            tensor(port.name, s, port.shape) for port, s in zip(graph.outputs, lowered.outputs, strict=True)
+        ),
+        constants=tuple(
+            (tensor(name, storage), np.ascontiguousarray(lowered.values[name]))
+            for name, storage in lowered.constants
+        ),
+        host_regions=tuple(
+            HostRegion(
+                model=graph.host_models[region.op.text("region")],
+                inputs=tuple(tensor(name, storage) for name, storage in region.inputs),
+                outputs=tuple(tensor(name, storage) for name, storage in region.outputs),
+            )
+            for region in lowered.regions
+        ),
+        dram_bytes=back.dram_bytes,
+        sram_bytes=back.sram_bytes,
+        tags=lowered.tags,
+        facts=_facts(plan, back.schedule.makespan_cycles),
+    )
+
+
+def _facts(plan: Plan, schedule_cycles: float) -> dict[str, str]:
+    """Return what the compiler claims of the program."""
+    return {
+        "objective": plan.objective.value,
+        "cost": repr(plan.cost),
+        "bound": repr(plan.bound),
+        "gap": repr(plan.gap),
+        "proof": plan.proof.method,
+        "schedule_cycles": repr(schedule_cycles),
+    }

@@ -1,0 +1,70 @@
+"""A compiled program: everything that the simulators need besides the model's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from tilewright.dtypes import DType
+from tilewright.graph import Array, HostModel
+from tilewright.hwmodel.mesh import LogicalMesh
+from tilewright.hwmodel.target import Target
+from tilewright.lowering.isa import Engine, Instruction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DramTensor:
+    """A dense row-major tensor at an address of DRAM."""
+
+    name: str
+    dtype: DType
+    shape: tuple[int, ...]
+    address: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostRegion:
+    """Work for the host: reads `inputs` from DRAM, writes `outputs` to DRAM."""
+
+    model: HostModel
+    inputs: tuple[DramTensor, ...]
+    outputs: tuple[DramTensor, ...]
+
+
+Streams = Mapping[Engine, tuple[Instruction, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Tiles that execute the same streams.
+
+    `tiles[i]` is the physical tile id of logical linear coordinate i (row-major over the mesh axes).
+    The load phase runs once (it fills resident weights), the run phase once for each inference.
+    """
+
+    mesh: LogicalMesh
+    tiles: tuple[int, ...]
+    load: Streams
+    run: Streams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """Instructions, memory image and interface of one compiled model."""
+
+    name: str
+    target: Target
+    groups: tuple[Group, ...]
+    inputs: tuple[DramTensor, ...]
+    outputs: tuple[DramTensor, ...]
+    constants: tuple[tuple[DramTensor, Array], ...]
+    host_regions: tuple[HostRegion, ...]
+    dram_bytes: int
+    """DRAM bytes in use; addresses are below it."""
+    sram_bytes: int
+    """Scratchpad bytes in use on every tile; addresses are below it."""
+    tags: tuple[str, ...] = ()
+    """Name of plan step i + 1."""
+    facts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """What the compiler claims of this program (predicted cycles, bound, gap…), for reports."""

@@ -1,0 +1,1 @@
+"""Op annotations, rewrite rules and the saturation engine."""

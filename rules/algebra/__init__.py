@@ -1,0 +1,1 @@
+"""Algebra: other ways to write the same value."""

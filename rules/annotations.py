@@ -1,0 +1,403 @@
+"""Loop nests of every operator kind: one documented function for each.
+
+Indices in the docstrings are those of the tensor dimensions, loops stand in brackets with
+reductions after the bar. Loop dimensions of extent 1 keep their place in the nest; in mixed-radix
+index sums (`C g + c`) their terms are left out, so that the other term is the major one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from math import prod
+
+from tilewright.errors import ShapeError, UnsupportedOpError
+from tilewright.graph import Op, TensorType
+from tilewright.rules.loopnest import DimMap, LoopDim, LoopNest, OperandMap, Role, Term
+
+Annotation = Callable[[Op, tuple[TensorType, ...], TensorType], LoopNest]
+
+_ANNOTATIONS: dict[str, Annotation] = {}
+
+
+def annotation(kind: str) -> Callable[[Annotation], Annotation]:
+    """Register a function as the annotation of an operator kind."""
+
+    def register(function: Annotation) -> Annotation:
+        assert kind not in _ANNOTATIONS, f"{kind} is annotated twice"
+        assert function.__doc__, f"the annotation of {kind} has no docstring"
+        _ANNOTATIONS[kind] = function
+        return function
+
+    return register
+
+
+def annotated_kinds() -> tuple[str, ...]:
+    """Return the operator kinds that have an annotation, sorted."""
+    return tuple(sorted(_ANNOTATIONS))
+
+
+def annotate(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest | None:
+    """Return the loop nest of an operator; None for host regions.
+
+    Args:
+        op: The operator; only its kind and attributes matter. A matmul or conv may be fused: it has
+            the attribute `epilogue`, and perhaps a third input that broadcasts to the result.
+        inputs: Types of its inputs.
+        result: Type of its output.
+
+    Raises:
+        UnsupportedOpError: The kind has no annotation.
+        ShapeError: The types do not fit the operator.
+    """
+    if op.kind == "host":
+        return None
+    if op.kind not in _ANNOTATIONS:
+        raise UnsupportedOpError(
+            f"{op.kind} '{op.name}' has no annotation; add one to rules/annotations.py"
+        )
+    return _ANNOTATIONS[op.kind](op, inputs, result)
+
+
+def _dims(result: TensorType) -> tuple[LoopDim, ...]:
+    """Return one parallel loop for each dimension of a tensor."""
+    return tuple(LoopDim(f"d{i}", size, Role.PARALLEL) for i, size in enumerate(result.shape))
+
+
+def _along(size: int, dim: int) -> DimMap:
+    """Return the map of a tensor dimension that one loop walks along."""
+    return DimMap(size, (Term(dim, 1),))
+
+
+def _identity(shape: tuple[int, ...]) -> OperandMap:
+    """Return the map in which loop i walks along dimension i."""
+    return tuple(_along(size, i) for i, size in enumerate(shape))
+
+
+def _broadcast(shape: tuple[int, ...], loops: tuple[LoopDim, ...], what: str) -> OperandMap:
+    """Return the map in which loop i walks along dimension i unless that is broadcast."""
+    if len(shape) != len(loops):
+        raise ShapeError(f"{what}: an operand has rank {len(shape)}, expected {len(loops)}")
+    maps = []
+    for i, size in enumerate(shape):
+        if size != loops[i].extent and size != 1:
+            raise ShapeError(
+                f"{what}: dimension {i} is {size}, expected 1 or {loops[i].extent} to broadcast"
+            )
+        maps.append(_along(size, i) if size == loops[i].extent else DimMap(size))
+    return tuple(maps)
+
+
+def _mixed_radix(size: int, loops: tuple[LoopDim, ...], digits: tuple[int, ...]) -> DimMap:
+    """Return the index whose digits, most significant first, are the given loops."""
+    terms, stride = [], 1
+    for dim in reversed(digits):
+        if loops[dim].extent != 1:
+            terms.append(Term(dim, stride))
+        stride *= loops[dim].extent
+    assert stride == size, f"digits {digits} make {stride} indices, expected {size}"
+    return DimMap(size, tuple(reversed(terms)))
+
+
+def _window(size: int, outer: int, stride: int, inner: int, dilation: int, before: int) -> DimMap:
+    """Return the index of a sliding window: stride * outer + dilation * inner - before."""
+    return DimMap(size, (Term(outer, stride), Term(inner, dilation)), offset=-before)
+
+
+def _with_third(
+    op: Op,
+    inputs: tuple[TensorType, ...],
+    result: TensorType,
+    operands: tuple[OperandMap, ...],
+    own: OperandMap,
+) -> tuple[OperandMap, ...]:
+    """Append the third operand of a fused product, which broadcasts to the result."""
+    if len(inputs) == 2:
+        return operands
+    third = inputs[2].shape
+    if len(third) != result.rank:
+        raise ShapeError(
+            f"{op.kind} '{op.name}': third operand has rank {len(third)}, expected {result.rank}"
+        )
+    maps = []
+    for i, (size, target) in enumerate(zip(third, own, strict=True)):
+        if size not in (1, target.size):
+            raise ShapeError(
+                f"{op.kind} '{op.name}': dimension {i} of the third operand is {size}, "
+                f"expected 1 or {target.size}"
+            )
+        maps.append(target if size == target.size else DimMap(1))
+    return (*operands, tuple(maps))
+
+
+@annotation("matmul")
+def _matmul(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
+    """[*b m n | k]   a: *b, m, k   b: *b, k, n   third: *b, m, n   -> *b, m, n."""
+    a, b = inputs[0].shape, inputs[1].shape
+    if len(a) != len(b) or len(a) < 2:
+        raise ShapeError(
+            f"matmul '{op.name}': ranks are {len(a)} and {len(b)}, expected equal ranks >= 2"
+        )
+    if a[-1] != b[-2]:
+        raise ShapeError(f"matmul '{op.name}': K is {a[-1]} on the left, {b[-2]} on the right")
+    batch = len(a) - 2
+    m, n, k = batch, batch + 1, batch + 2
+    loops = (
+        *(LoopDim(f"b{i}", size, Role.PARALLEL) for i, size in enumerate(result.shape[:-2])),
+        LoopDim("m", a[-2], Role.PARALLEL),
+        LoopDim("n", b[-1], Role.PARALLEL),
+        LoopDim("k", a[-1], Role.REDUCTION),
+    )
+    where = f"matmul '{op.name}'"
+    own = _identity(result.shape)
+    operands = (
+        (*_broadcast(a[:-2], loops[:batch], where), _along(a[-2], m), _along(a[-1], k)),
+        (*_broadcast(b[:-2], loops[:batch], where), _along(b[-2], k), _along(b[-1], n)),
+    )
+    return LoopNest(loops, _with_third(op, inputs, result, operands, own), own)
+
+
+@annotation("conv")
+def _conv(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
+    """Slide a kernel over an image; C and O are channels of one group.
+
+    [n g o h w | c r s]   x: n, C g + c, sh h + dh r - top, sw w + dw s - left   w: O g + o, c, r, s
+    third: as the result   -> n, O g + o, h, w
+    """
+    x, w = inputs[0].shape, inputs[1].shape
+    groups = op.integer("groups")
+    if x[1] != w[1] * groups or w[0] % groups:
+        raise ShapeError(
+            f"conv '{op.name}': input has {x[1]} channels, weights take {w[1]} in each of "
+            f"{groups} groups and make {w[0]}"
+        )
+    stride, dilation, pads = op.ints("strides"), op.ints("dilations"), op.ints("pads")
+    _, _, oh, ow = result.shape
+    extents = (x[0], groups, w[0] // groups, oh, ow, w[1], w[2], w[3])
+    loops = tuple(
+        LoopDim(name, extent, Role.PARALLEL if i < 5 else Role.REDUCTION)
+        for i, (name, extent) in enumerate(zip("ngohwcrs", extents, strict=True))
+    )
+    own = (_along(x[0], 0), _mixed_radix(w[0], loops, (1, 2)), _along(oh, 3), _along(ow, 4))
+    operands = (
+        (
+            _along(x[0], 0),
+            _mixed_radix(x[1], loops, (1, 5)),
+            _window(x[2], 3, stride[0], 6, dilation[0], pads[0]),
+            _window(x[3], 4, stride[1], 7, dilation[1], pads[1]),
+        ),
+        (_mixed_radix(w[0], loops, (1, 2)), _along(w[1], 5), _along(w[2], 6), _along(w[3], 7)),
+    )
+    return LoopNest(loops, _with_third(op, inputs, result, operands, own), own)
+
+
+@annotation("pool")
+def _pool(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
+    """[n c h w | r s]   x: n, c, sh h + dh r - top, sw w + dw s - left   -> n, c, h, w."""
+    x = inputs[0].shape
+    kernel, stride = op.ints("kernel"), op.ints("strides")
+    dilation, pads = op.ints("dilations"), op.ints("pads")
+    loops = tuple(
+        LoopDim(name, extent, Role.PARALLEL if i < 4 else Role.REDUCTION)
+        for i, (name, extent) in enumerate(zip("nchwrs", (*result.shape, *kernel), strict=True))
+    )
+    operand = (
+        _along(x[0], 0),
+        _along(x[1], 1),
+        _window(x[2], 2, stride[0], 4, dilation[0], pads[0]),
+        _window(x[3], 3, stride[1], 5, dilation[1], pads[1]),
+    )
+    return LoopNest(loops, (operand,), _identity(result.shape), combine=op.text("fn"))
+
+
+@annotation("map")
+def _map(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
+    """[d0 d1 ...]   each operand: d0, d1, ... (size-1 dimensions broadcast)   -> d0, d1, ... ."""
+    loops = _dims(result)
+    operands = tuple(_broadcast(t.shape, loops, f"map '{op.name}'") for t in inputs)
+    return LoopNest(loops, operands, _identity(result.shape))
+
+
+@annotation("reduce")
+def _reduce(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
+    """[d0 | d1]   x: d0, d1   -> d0, 1   for the reduced axes (1,)."""
+    shape, axes = inputs[0].shape, op.ints("axes")
+    loops = tuple(
+        LoopDim(f"d{i}", size, Role.REDUCTION if i in axes else Role.PARALLEL)
+        for i, size in enumerate(shape)
+    )
+    own = tuple(DimMap(1) if i in axes else _along(size, i) for i, size in enumerate(shape))
+    return LoopNest(loops, (_identity(shape),), own, combine=op.text("fn"))
+
+
+def _row_wise(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
+    """[d0 ... dn], dn whole   x: d0, ..., dn   -> d0, ..., dn."""
+    *outer, last = _dims(result)
+    loops = (*outer, LoopDim(last.name, last.extent, Role.WHOLE))
+    return LoopNest(loops, (_identity(result.shape),), _identity(result.shape))
+
+
+@annotation("softmax")
+def _softmax(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
+    """[d0 ... dn], dn whole   x: d0, ..., dn   -> d0, ..., dn."""
+    return _row_wise(op, inputs, result)
+
+
+@annotation("layernorm")
+def _layernorm(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
+    """[d0 ... dn], dn whole   x: d0, ..., dn   -> d0, ..., dn."""
+    return _row_wise(op, inputs, result)
+
+
+@annotation("rmsnorm")
+def _rmsnorm(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
+    """[d0 ... dn], dn whole   x: d0, ..., dn   -> d0, ..., dn."""
+    return _row_wise(op, inputs, result)
+
+
+def _reshape_groups(
+    before: tuple[int, ...], after: tuple[int, ...]
+) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
+    """Pair up the smallest runs of dimensions with equal products; size-1 dimensions are left out.
+
+    Returns:
+        Pairs of dimension numbers of `before` and of `after`.
+    """
+    left = [i for i, size in enumerate(before) if size != 1]
+    right = [i for i, size in enumerate(after) if size != 1]
+    groups = []
+    while left:
+        a, b = [left.pop(0)], [right.pop(0)]
+        size_a, size_b = before[a[0]], after[b[0]]
+        while size_a != size_b:
+            if size_a < size_b:
+                a.append(left.pop(0))
+                size_a *= before[a[-1]]
+            else:
+                b.append(right.pop(0))
+                size_b *= after[b[-1]]
+        groups.append((tuple(a), tuple(b)))
+    assert not right, f"reshape {before} -> {after} changes the number of elements"
+    return tuple(groups)
+
+
+def _cuts(sizes: tuple[int, ...]) -> list[int]:
+    """Return the products of the trailing sizes: strides at which a row-major index is cut."""
+    return [prod(sizes[i:]) for i in range(len(sizes) + 1)]
+
+
+def _whole_map(shape: tuple[int, ...]) -> list[DimMap]:
+    """Return maps in which every iteration touches every dimension."""
+    return [DimMap(size) if size == 1 else DimMap(size, whole=True) for size in shape]
+
+
+@annotation("reshape")
+def _reshape(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
+    """Walk along the common refinement of both shapes, most significant digit first.
+
+    [128, 384] -> [128, 12, 32]   [a h d]   x: a, 32 h + d   -> a, h, d
+
+    Runs of dimensions without a common refinement ([4, 6] -> [6, 4]) are processed whole.
+    """
+    before, after = inputs[0].shape, result.shape
+    maps_before, maps_after = _whole_map(before), _whole_map(after)
+    if prod(before) != prod(after):
+        raise ShapeError(
+            f"reshape '{op.name}': {list(before)} and {list(after)} differ in elements"
+        )
+    if prod(before) == 0:
+        return LoopNest((LoopDim("all", 0, Role.WHOLE),), (tuple(maps_before),), tuple(maps_after))
+    loops: list[LoopDim] = []
+    for left, right in _reshape_groups(before, after):
+        sizes_left, sizes_right = tuple(before[i] for i in left), tuple(after[i] for i in right)
+        cuts = sorted({*_cuts(sizes_left), *_cuts(sizes_right)}, reverse=True)
+        if any(high % low for high, low in pairwise(cuts)):
+            loops.append(LoopDim(f"d{len(loops)}", cuts[0], Role.WHOLE))
+            continue
+        first = len(loops)
+        loops += [
+            LoopDim(f"d{first + i}", high // low, Role.PARALLEL)
+            for i, (high, low) in enumerate(pairwise(cuts))
+        ]
+        for numbers, sizes, maps in (
+            (left, sizes_left, maps_before),
+            (right, sizes_right, maps_after),
+        ):
+            ends = _cuts(sizes)
+            for number, size, high, low in zip(numbers, sizes, ends, ends[1:], strict=False):
+                digits = range(first + cuts.index(high), first + cuts.index(low))
+                maps[number] = _mixed_radix(size, tuple(loops), tuple(digits))
+    return LoopNest(tuple(loops), (tuple(maps_before),), tuple(maps_after))
+
+
+@annotation("transpose")
+def _transpose(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
+    """[d0 d1]   x: d1, d0   -> d0, d1   for the permutation (1, 0)."""
+    perm = op.ints("perm")
+    shape = inputs[0].shape
+    operand = tuple(_along(size, perm.index(i)) for i, size in enumerate(shape))
+    return LoopNest(_dims(result), (operand,), _identity(result.shape))
+
+
+@annotation("slice")
+def _slice(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
+    """[d0 d1]   x: step0 d0 + start0, step1 d1 + start1   -> d0, d1."""
+    starts, steps = op.ints("starts"), op.ints("steps")
+    operand = tuple(
+        DimMap(size, (Term(i, steps[i]),), offset=starts[i])
+        for i, size in enumerate(inputs[0].shape)
+    )
+    return LoopNest(_dims(result), (operand,), _identity(result.shape))
+
+
+@annotation("concat")
+def _concat(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
+    """[d0 d1], d1 whole   each operand: d0, all   -> d0, d1   for axis 1."""
+    axis = op.integer("axis")
+    loops = _whole_at(result, (axis,))
+    operands = tuple(
+        tuple(
+            DimMap(size, whole=True) if i == axis else _along(size, i)
+            for i, size in enumerate(t.shape)
+        )
+        for t in inputs
+    )
+    return LoopNest(loops, operands, _identity(result.shape))
+
+
+def _whole_at(result: TensorType, axes: tuple[int, ...]) -> tuple[LoopDim, ...]:
+    """Return one loop for each result dimension, those on `axes` whole."""
+    return tuple(
+        LoopDim(loop.name, loop.extent, Role.WHOLE if i in axes else Role.PARALLEL)
+        for i, loop in enumerate(_dims(result))
+    )
+
+
+@annotation("pad")
+def _pad(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
+    """[d0 d1], d1 whole   x: d0, all   -> d0, d1   when only dimension 1 is padded."""
+    shape = inputs[0].shape
+    padded = tuple(i for i, size in enumerate(shape) if size != result.shape[i])
+    operand = tuple(
+        DimMap(size, whole=True) if i in padded else _along(size, i) for i, size in enumerate(shape)
+    )
+    return LoopNest(_whole_at(result, padded), (operand,), _identity(result.shape))
+
+
+@annotation("expand")
+def _expand(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
+    """[d0 d1]   x: d0, 0   -> d0, d1   when dimension 1 is broadcast."""
+    loops = _dims(result)
+    operand = _broadcast(inputs[0].shape, loops, f"expand '{op.name}'")
+    return LoopNest(loops, (operand,), _identity(result.shape))
+
+
+@annotation("gather")
+def _gather(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
+    """[d0 i d2]   table: d0, all, d2   indices: i   -> d0, i, d2   for axis 1."""
+    axis = op.integer("axis")
+    table, indices = inputs[0].shape, inputs[1].shape
+    operand = tuple(
+        DimMap(size, whole=True) if i == axis else _along(size, i) for i, size in enumerate(table)
+    )
+    return LoopNest(_dims(result), (operand, (_along(indices[0], axis),)), _identity(result.shape))

@@ -1,0 +1,147 @@
+"""How operators of the graph become terms of the e-graph and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from tilewright.errors import RuleError
+from tilewright.graph import AttrValue, Op
+from tilewright.rules import terms
+
+_PLAIN = frozenset({"fn", "epilogue", "product_dtype"})
+"""Columns whose text is the attribute itself; the others are JSON."""
+
+REST = "rest"
+"""Column that holds all attributes without a column of their own."""
+
+OUTPUT = "output"
+"""Column that holds the number of a host region's output; not an attribute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constructor:
+    """A constructor of `Tensor`: operands, then text columns, then the element type.
+
+    `operands` is the number of tensor operands; None when it takes one list instead.
+    """
+
+    name: str
+    kind: str
+    operands: int | None
+    columns: tuple[str, ...]
+    build: Any
+
+    @property
+    def arity(self) -> int:
+        """Number of operand columns (a list is one)."""
+        return 1 if self.operands is None else self.operands
+
+
+def _table() -> tuple[Constructor, ...]:
+    fused = ("epilogue", "product_dtype")
+    return (
+        Constructor("map1", "map", 1, ("fn",), terms.map1),
+        Constructor("map2", "map", 2, ("fn",), terms.map2),
+        Constructor("map3", "map", 3, ("fn",), terms.map3),
+        Constructor("matmul", "matmul", 2, (), terms.matmul),
+        Constructor("matmul_unary", "matmul", 2, fused, terms.matmul_unary),
+        Constructor("matmul_binary", "matmul", 3, fused, terms.matmul_binary),
+        Constructor("conv", "conv", 2, (REST,), terms.conv),
+        Constructor("conv_unary", "conv", 2, (REST, *fused), terms.conv_unary),
+        Constructor("conv_binary", "conv", 3, (REST, *fused), terms.conv_binary),
+        Constructor("pool", "pool", 1, (REST,), terms.pool),
+        Constructor("reduce", "reduce", 1, ("fn", "axes"), terms.reduce),
+        Constructor("softmax", "softmax", 1, (), terms.softmax),
+        Constructor("layernorm", "layernorm", 1, ("epsilon",), terms.layernorm),
+        Constructor("rmsnorm", "rmsnorm", 1, ("epsilon",), terms.rmsnorm),
+        Constructor("reshape", "reshape", 1, ("shape",), terms.reshape),
+        Constructor("transpose", "transpose", 1, ("perm",), terms.transpose),
+        Constructor("slice", "slice", 1, (REST,), terms.slice_),
+        Constructor("pad", "pad", 1, (REST,), terms.pad),
+        Constructor("expand", "expand", 1, ("shape",), terms.expand),
+        Constructor("gather", "gather", 2, ("axis",), terms.gather),
+        Constructor("concat", "concat", None, ("axis",), terms.concat),
+        Constructor("opaque", "host", None, (REST, OUTPUT), terms.opaque),
+    )
+
+
+CONSTRUCTORS: Mapping[str, Constructor] = MappingProxyType({c.name: c for c in _table()})
+"""Every constructor by name."""
+
+
+def constructor_of(op: Op) -> Constructor:
+    """Return the constructor of an operator.
+
+    Raises:
+        RuleError: No constructor takes that many operands.
+    """
+    fused = "epilogue" in op.attrs
+    for constructor in CONSTRUCTORS.values():
+        fits = constructor.operands in (None, len(op.inputs))
+        if constructor.kind == op.kind and fits and fused == ("epilogue" in constructor.columns):
+            return constructor
+    raise RuleError(
+        f"{op.kind} '{op.name}' with {len(op.inputs)} inputs has no constructor; "
+        "add one to rules/terms.py and rules/constructors.py"
+    )
+
+
+def _jsonable(value: AttrValue) -> AttrValue | list[int]:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _from_json(value: Any) -> AttrValue:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def encode_value(value: AttrValue) -> str:
+    """Return the text of an attribute in a JSON column; equal values have equal texts."""
+    return json.dumps(_jsonable(value))
+
+
+def encode(
+    constructor: Constructor, attrs: Mapping[str, AttrValue], output: int = 0
+) -> tuple[str, ...]:
+    """Return the text columns of an operator, without the element type.
+
+    Raises:
+        RuleError: An attribute has a tab or line break, which table files cannot hold.
+    """
+    texts = []
+    for column in constructor.columns:
+        if column == REST:
+            rest = {
+                k: _jsonable(v) for k, v in sorted(attrs.items()) if k not in constructor.columns
+            }
+            texts.append(json.dumps(rest))
+        elif column == OUTPUT:
+            texts.append(str(output))
+        elif column in _PLAIN:
+            texts.append(str(attrs[column]))
+        else:
+            texts.append(encode_value(attrs[column]))
+    if any(c in text for text in texts for c in "\t\n\r"):
+        raise RuleError(f"{constructor.kind}: attributes {texts} contain a tab or line break")
+    return tuple(texts)
+
+
+def decode(constructor: Constructor, texts: Sequence[str]) -> Mapping[str, AttrValue]:
+    """Return the attributes of an operator from its text columns."""
+    attrs: dict[str, AttrValue] = {}
+    for column, text in zip(constructor.columns, texts, strict=True):
+        if column == REST:
+            attrs |= {key: _from_json(value) for key, value in json.loads(text).items()}
+        elif column in _PLAIN:
+            attrs[column] = text
+        elif column != OUTPUT:
+            attrs[column] = _from_json(json.loads(text))
+    return MappingProxyType(attrs)
+
+
+def decode_tuple(text: str) -> tuple[int, ...]:
+    """Return a tuple of numbers from the text of a JSON column."""
+    return tuple(json.loads(text))

@@ -1,0 +1,196 @@
+"""Saturation of one block: load, analyses, algebra and fusion, partition, read-out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import groupby
+from time import perf_counter
+from typing import Any
+
+from egglog import ruleset as make_ruleset
+
+from tilewright.errors import RuleError
+from tilewright.graph import Graph
+from tilewright.hwmodel.mesh import LogicalMesh
+from tilewright.rules.alternatives import Alternatives, RulesetStats, RuleStats
+from tilewright.rules.encoding import analysis, load
+from tilewright.rules.facts import fact_tables
+from tilewright.rules.insertion import rows_of
+from tilewright.rules.options import SaturationOptions
+from tilewright.rules.partition.derived import partition
+from tilewright.rules.partition.tables import StrategyTables
+from tilewright.rules.readout import ReadOut, read_implementations
+from tilewright.rules.registry import Rule, instantiate
+from tilewright.rules.session import RunStats, Session
+from tilewright.rules.signatures import Typing
+from tilewright.rules.snapshot import Snapshot, take_snapshot
+
+
+@dataclass(slots=True)
+class _Totals:
+    """What one ruleset did, summed over its runs."""
+
+    iterations: int = 0
+    e_nodes: int = 0
+    e_classes: int = 0
+    seconds: float = 0.0
+    matches: Counter[str] = field(default_factory=Counter)
+    rule_seconds: Counter[str] = field(default_factory=Counter)
+
+
+class _Saturation:
+    """State of one saturation."""
+
+    def __init__(self, graph: Graph, rules: tuple[Rule, ...]) -> None:
+        self.graph = graph
+        self.session = Session()
+        self.typing = Typing()
+        self.rule_names = tuple(rule.name for rule in rules)
+        self.rulesets = _rulesets(rules)
+        self.totals: dict[str, _Totals] = {}
+        self.notes: list[str] = []
+        inserted = rows_of(graph, self.typing)
+        self.numbers = inserted.numbers
+        self.session.insert(inserted.tables)
+        self.run("load", load)
+        self.snapshot = take_snapshot(self.session)
+        self.count("load", self.snapshot.e_nodes, self.snapshot.e_classes)
+        self.analyse("load")
+
+    def run(self, name: str, schedule: Any) -> RunStats:
+        """Run a ruleset and add up what it did."""
+        start = perf_counter()
+        stats = self.session.run(schedule, name)
+        total = self.totals.setdefault(name, _Totals())
+        total.iterations += 1
+        total.seconds += perf_counter() - start
+        total.matches.update(stats.matches)
+        for rule, seconds in stats.seconds.items():
+            total.rule_seconds[rule] += seconds  # type: ignore[assignment]
+        return stats
+
+    def count(self, name: str, e_nodes: int, e_classes: int) -> None:
+        """Note the size of the e-graph after a ruleset."""
+        total = self.totals[name]
+        total.e_nodes, total.e_classes = e_nodes, e_classes
+
+    def analyse(self, ran: str) -> None:
+        """Type the new e-nodes; the engine and this class then know the type of each e-class."""
+        self.snapshot = take_snapshot(self.session)
+        self.typing.extend(self.snapshot, self.rule_names, ran)
+        self.session.insert(self.typing.new_rows())
+        self.run("analysis", analysis.saturate())
+        self.snapshot = take_snapshot(self.session)
+        self.typing.extend(self.snapshot, self.rule_names, "analysis")
+        self.count("analysis", self.snapshot.e_nodes, self.snapshot.e_classes)
+
+    def round(self) -> bool:
+        """Run every ruleset of rules once; return whether something changed."""
+        is_changed = False
+        for name, ruleset in self.rulesets:
+            self.session.insert(self.typing.new_facts(fact_tables(), self.snapshot))
+            if self.run(name, ruleset).is_changed:
+                is_changed = True
+                self.analyse(name)
+            self.count(name, self.snapshot.e_nodes, self.snapshot.e_classes)
+        return is_changed
+
+    def rewrite(self, rounds: int, nodes_per_class: int) -> None:
+        """Run rounds until nothing changes or a limit is reached."""
+        for number in range(rounds):
+            if not self.round():
+                return
+            largest = max(Counter(n.result for n in self.snapshot.enodes).values(), default=0)
+            if largest > nodes_per_class:
+                self.notes.append(
+                    f"rewriting stopped after round {number + 1} of {rounds}: an e-class has "
+                    f"{largest} e-nodes, the limit is {nodes_per_class}"
+                )
+                return
+        self.notes.append(f"rewriting stopped after {rounds} rounds, before it was saturated")
+
+    def ruleset_stats(self) -> tuple[RulesetStats, ...]:
+        """Return the statistics of all rulesets in order of their first run."""
+        return tuple(
+            RulesetStats(
+                ruleset=name,
+                iterations=total.iterations,
+                matches=total.matches.total(),
+                e_nodes=total.e_nodes,
+                e_classes=total.e_classes,
+                seconds=total.seconds,
+            )
+            for name, total in self.totals.items()
+        )
+
+    def rule_stats(self) -> tuple[RuleStats, ...]:
+        """Return the statistics of all rules that matched, by ruleset and name."""
+        return tuple(
+            RuleStats(
+                rule=rule, ruleset=name, matches=matches, seconds=float(total.rule_seconds[rule])
+            )
+            for name, total in self.totals.items()
+            for rule, matches in sorted(total.matches.items())
+            if matches
+        )
+
+
+def _rulesets(rules: tuple[Rule, ...]) -> tuple[tuple[str, Any], ...]:
+    """Return the engine's rulesets in order; rules count from 1 as origins."""
+    numbered = list(enumerate(rules, start=1))
+    return tuple(
+        (name, make_ruleset(*(instantiate(rule, n) for n, rule in group), name=name))
+        for name, group in groupby(numbered, key=lambda pair: pair[1].ruleset)
+    )
+
+
+def saturate(
+    block_graph: Graph,
+    mesh: LogicalMesh,
+    *,
+    options: SaturationOptions | None = None,
+    without_rules: tuple[str, ...] = (),
+) -> Alternatives:
+    """Return every way that the rules know to compute a block on a mesh.
+
+    Args:
+        block_graph: A valid graph; its constants are weights, of which only types matter.
+        mesh: The mesh to shard over.
+        options: Rules and limits.
+        without_rules: Names of rules or rulesets to leave out.
+
+    Raises:
+        RuleError: A rule is wrong, or `without_rules` names an unknown one.
+    """
+    options = options or SaturationOptions()
+    chosen = options.chosen(without_rules)
+    names = [rule.name for rule in chosen]
+    if len(names) != len(set(names)):
+        raise RuleError("two rules have one name; rename one")
+    work = _Saturation(block_graph, chosen)
+    if chosen:
+        work.rewrite(options.rounds, options.nodes_per_class)
+    result = ReadOut(
+        block_graph, work.numbers, work.snapshot, work.typing, work.rule_names, options.nodes_per_class
+    )
+    tables = StrategyTables(mesh, work.typing, work.snapshot)
+    work.session.insert(tables.rows())
+    work.run("partition", partition)
+    implementations, found = read_implementations(work.session, tables, result)
+    work.count(
+        "partition",
+        work.snapshot.e_nodes + found.e_nodes,
+        work.snapshot.e_classes + found.e_classes,
+    )
+    return Alternatives(
+        mesh=mesh,
+        classes=result.classes,
+        nodes=result.nodes,
+        implementations=implementations,
+        outputs=result.outputs,
+        ruleset_stats=work.ruleset_stats(),
+        rule_stats=work.rule_stats(),
+        inserted={op.name: op for op in block_graph.ops},
+        notes=(*work.notes, *result.notes),
+    )

@@ -1,0 +1,1 @@
+"""Fusion: several operators as one kernel; the unfused ones stay as alternatives."""

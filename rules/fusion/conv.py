@@ -1,0 +1,96 @@
+"""Maps that follow convolutions: epilogues."""
+
+from __future__ import annotations
+
+from egglog import String, eq, i64, join
+
+from tilewright.rules.facts import commutes, same_shape
+from tilewright.rules.fusion.ruleset import fusion
+from tilewright.rules.registry import Numerics, Rewrite
+from tilewright.rules.terms import Tensor, conv, conv_binary, conv_unary, has_type, map1, map2
+
+
+@fusion.rule(numerics=Numerics.EXACT, source="Unity (OSDI 2022)")
+def map_after_conv(x: Tensor, w: Tensor, rest: String, f: String, p: String, d: String) -> Rewrite:
+    """f(conv(x, w)) = conv with epilogue f."""
+    return Rewrite(map1(conv(x, w, rest, p), f, d), to=conv_unary(x, w, rest, f, p, d))
+
+
+@fusion.rule(numerics=Numerics.EXACT, source="Unity (OSDI 2022)")
+def map_after_conv_epilogue(
+    x: Tensor, w: Tensor, rest: String, f: String, g: String, p: String, c: String, d: String
+) -> Rewrite:
+    """g(conv with epilogue f) = conv with epilogue f|g."""
+    return Rewrite(
+        map1(conv_unary(x, w, rest, f, p, c), g, d),
+        to=conv_unary(x, w, rest, join(f, "|", g), p, d),
+    )
+
+
+@fusion.rule(numerics=Numerics.EXACT, source="TASO (SOSP 2019)")
+def third_operand_of_conv(
+    root: Tensor,
+    product: Tensor,
+    x: Tensor,
+    w: Tensor,
+    rest: String,
+    third: Tensor,
+    f: String,
+    p: String,
+    d: String,
+    i: i64,
+    j: i64,
+) -> Rewrite:
+    """f(conv(x, w), t) = conv with third operand t, which must not enlarge the product."""
+    return Rewrite(
+        map2(product, third, f, d),
+        to=conv_binary(x, w, third, rest, f, p, d),
+        when=(
+            eq(product).to(conv(x, w, rest, p)),
+            *(has_type(product, i), has_type(root, j), same_shape(i, j)),
+        ),
+    )
+
+
+@fusion.rule(numerics=Numerics.EXACT, source="TASO (SOSP 2019)")
+def third_operand_before_conv(
+    root: Tensor,
+    product: Tensor,
+    x: Tensor,
+    w: Tensor,
+    rest: String,
+    third: Tensor,
+    f: String,
+    p: String,
+    d: String,
+    i: i64,
+    j: i64,
+) -> Rewrite:
+    """f(t, conv(x, w)) = conv with third operand t when f commutes."""
+    return Rewrite(
+        map2(third, product, f, d),
+        to=conv_binary(x, w, third, rest, f, p, d),
+        when=(
+            *(eq(product).to(conv(x, w, rest, p)), commutes(f)),
+            *(has_type(product, i), has_type(root, j), same_shape(i, j)),
+        ),
+    )
+
+
+@fusion.rule(numerics=Numerics.EXACT, source="Unity (OSDI 2022)")
+def map_after_conv_third_operand(
+    x: Tensor,
+    w: Tensor,
+    rest: String,
+    third: Tensor,
+    f: String,
+    g: String,
+    p: String,
+    c: String,
+    d: String,
+) -> Rewrite:
+    """g(conv with third operand and epilogue f) = conv with epilogue f|g."""
+    return Rewrite(
+        map1(conv_binary(x, w, third, rest, f, p, c), g, d),
+        to=conv_binary(x, w, third, rest, join(f, "|", g), p, d),
+    )

@@ -1,0 +1,93 @@
+"""Maps that follow matrix products: epilogues."""
+
+from __future__ import annotations
+
+from egglog import String, eq, i64, join
+
+from tilewright.rules.facts import commutes, same_shape
+from tilewright.rules.fusion.ruleset import fusion
+from tilewright.rules.registry import Numerics, Rewrite
+from tilewright.rules.terms import Tensor, has_type, map1, map2, matmul, matmul_binary, matmul_unary
+
+
+@fusion.rule(numerics=Numerics.EXACT, source="Unity (OSDI 2022)")
+def map_after_matmul(a: Tensor, b: Tensor, f: String, p: String, d: String) -> Rewrite:
+    """f(A B) = matmul with epilogue f."""
+    return Rewrite(map1(matmul(a, b, p), f, d), to=matmul_unary(a, b, f, p, d))
+
+
+@fusion.rule(numerics=Numerics.EXACT, source="Unity (OSDI 2022)")
+def map_after_matmul_epilogue(
+    a: Tensor, b: Tensor, f: String, g: String, p: String, c: String, d: String
+) -> Rewrite:
+    """g(matmul with epilogue f) = matmul with epilogue f|g."""
+    return Rewrite(
+        map1(matmul_unary(a, b, f, p, c), g, d),
+        to=matmul_unary(a, b, join(f, "|", g), p, d),
+    )
+
+
+@fusion.rule(numerics=Numerics.EXACT, source="TASO (SOSP 2019)")
+def third_operand_of_matmul(
+    root: Tensor,
+    product: Tensor,
+    a: Tensor,
+    b: Tensor,
+    third: Tensor,
+    f: String,
+    p: String,
+    d: String,
+    i: i64,
+    j: i64,
+) -> Rewrite:
+    """f(A B, t) = matmul with third operand t, which must not enlarge the product."""
+    return Rewrite(
+        map2(product, third, f, d),
+        to=matmul_binary(a, b, third, f, p, d),
+        when=(
+            eq(product).to(matmul(a, b, p)),
+            *(has_type(product, i), has_type(root, j), same_shape(i, j)),
+        ),
+    )
+
+
+@fusion.rule(numerics=Numerics.EXACT, source="TASO (SOSP 2019)")
+def third_operand_before_matmul(
+    root: Tensor,
+    product: Tensor,
+    a: Tensor,
+    b: Tensor,
+    third: Tensor,
+    f: String,
+    p: String,
+    d: String,
+    i: i64,
+    j: i64,
+) -> Rewrite:
+    """f(t, A B) = matmul with third operand t when f commutes."""
+    return Rewrite(
+        map2(third, product, f, d),
+        to=matmul_binary(a, b, third, f, p, d),
+        when=(
+            *(eq(product).to(matmul(a, b, p)), commutes(f)),
+            *(has_type(product, i), has_type(root, j), same_shape(i, j)),
+        ),
+    )
+
+
+@fusion.rule(numerics=Numerics.EXACT, source="Unity (OSDI 2022)")
+def map_after_matmul_third_operand(
+    a: Tensor,
+    b: Tensor,
+    third: Tensor,
+    f: String,
+    g: String,
+    p: String,
+    c: String,
+    d: String,
+) -> Rewrite:
+    """g(matmul with third operand and epilogue f) = matmul with epilogue f|g."""
+    return Rewrite(
+        map1(matmul_binary(a, b, third, f, p, c), g, d),
+        to=matmul_binary(a, b, third, join(f, "|", g), p, d),
+    )

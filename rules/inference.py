@@ -1,0 +1,137 @@
+"""Result types of operators: the analysis that every e-node is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tilewright.dtypes import DType
+from tilewright.errors import ShapeError
+from tilewright.graph import AttrValue, Op, TensorType, parse_pipeline
+
+_PREDICATES = frozenset({"isnan", "isinf", "eq", "ne", "lt", "le", "gt", "ge"})
+
+
+def pipeline_dtype(fn: str, dtype: DType) -> DType:
+    """Return the element type after a map pipeline whose (last) operand has type `dtype`."""
+    for name, args in parse_pipeline(fn):
+        if name == "cast":
+            dtype = DType(args[0])
+        elif name in _PREDICATES:
+            dtype = DType.BOOL
+    return dtype
+
+
+def broadcast_shapes(shapes: Sequence[tuple[int, ...]], where: str) -> tuple[int, ...]:
+    """Return the common shape of operands of equal rank whose dimensions are equal or 1."""
+    if len({len(s) for s in shapes}) != 1:
+        raise ShapeError(
+            f"{where}: operands have shapes {[list(s) for s in shapes]}, expected one rank"
+        )
+    result = []
+    for sizes in zip(*shapes, strict=True):
+        found = sorted({*sizes} - {1})
+        if len(found) > 1:
+            raise ShapeError(
+                f"{where}: operands have shapes {[list(s) for s in shapes]}, "
+                "expected dimensions equal or 1"
+            )
+        result.append(found[0] if found else 1)
+    return tuple(result)
+
+
+def _windows(size: int, kernel: int, stride: int, dilation: int, pads: int) -> int:
+    """Return how many windows fit along one dimension."""
+    return (size + pads - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def _window_shape(op: Op, shape: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the two spatial sizes of a conv or pool."""
+    stride, dilation, pads = op.ints("strides"), op.ints("dilations"), op.ints("pads")
+    return tuple(
+        _windows(shape[2 + i], kernel[i], stride[i], dilation[i], pads[i] + pads[i + 2])
+        for i in (0, 1)
+    )
+
+
+def _product_shape(op: Op, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the shape of a matmul or conv, fused or not."""
+    a, b = shapes[0], shapes[1]
+    where = f"{op.kind} '{op.name}'"
+    if op.kind == "conv":
+        if a[1] != b[1] * op.integer("groups"):
+            raise ShapeError(f"{where}: input {list(a)} does not fit weights {list(b)}")
+        return (a[0], b[0], *_window_shape(op, a, b[2:]))
+    if len(a) != len(b) or len(a) < 2 or a[-1] != b[-2]:
+        raise ShapeError(f"{where}: {list(a)} does not multiply {list(b)}")
+    return (*broadcast_shapes((a[:-2], b[:-2]), where), a[-2], b[-1])
+
+
+def _shape(op: Op, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the result shape of an operator with one output."""
+    x = shapes[0]
+    where = f"{op.kind} '{op.name}'"
+    match op.kind:
+        case "matmul" | "conv":
+            product = _product_shape(op, shapes)
+            if len(shapes) > 2 and broadcast_shapes((product, shapes[2]), where) != product:
+                raise ShapeError(
+                    f"{where}: third operand {list(shapes[2])} is larger than {list(product)}"
+                )
+            return product
+        case "map":
+            return broadcast_shapes(shapes, where)
+        case "pool":
+            return (*x[:2], *_window_shape(op, x, op.ints("kernel")))
+        case "reduce":
+            return tuple(1 if i in op.ints("axes") else size for i, size in enumerate(x))
+        case "reshape":
+            return op.ints("shape")
+        case "expand":
+            if broadcast_shapes((x, op.ints("shape")), where) != op.ints("shape"):
+                raise ShapeError(f"{where}: {list(x)} does not expand to {list(op.ints('shape'))}")
+            return op.ints("shape")
+        case "transpose":
+            return tuple(x[i] for i in op.ints("perm"))
+        case "slice":
+            return op.ints("sizes")
+        case "pad":
+            widths = zip(x, op.ints("begins"), op.ints("ends"), strict=True)
+            return tuple(size + low + high for size, low, high in widths)
+        case "concat":
+            axis = op.integer("axis")
+            return (*x[:axis], sum(s[axis] for s in shapes), *x[axis + 1 :])
+        case "gather":
+            axis = op.integer("axis")
+            return (*x[:axis], shapes[1][0], *x[axis + 1 :])
+        case _:  # softmax and the norms
+            return x
+
+
+def infer_type(
+    kind: str, attrs: Mapping[str, AttrValue], inputs: Sequence[TensorType], dtype: DType
+) -> TensorType:
+    """Return the type of an operator's result.
+
+    Args:
+        kind: Any operator kind with one output.
+        attrs: Its attributes; `epilogue` and `product_dtype` for fused products.
+        inputs: Types of its inputs.
+        dtype: The element type that the operator says it has.
+
+    Raises:
+        ShapeError: Operands do not fit, or the element type cannot be `dtype`.
+    """
+    op = Op(name="", kind=kind, inputs=(), outputs=("",), attrs=attrs)
+    shape = _shape(op, [t.shape for t in inputs])
+    if kind == "map":
+        natural = pipeline_dtype(op.text("fn"), inputs[-1].dtype)
+    elif "epilogue" in attrs:
+        first = inputs[2].dtype if len(inputs) > 2 else DType(op.text("product_dtype"))
+        natural = pipeline_dtype(op.text("epilogue"), first)
+    elif kind in ("matmul", "conv"):
+        natural = dtype
+    else:
+        natural = inputs[0].dtype
+    if natural != dtype:
+        raise ShapeError(f"{kind}: result is {natural}, expected {dtype}")
+    return TensorType(shape, dtype)

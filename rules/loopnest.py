@@ -1,0 +1,119 @@
+"""The one annotation of an operator: its loop nest with affine index maps.
+
+A nest has loop dimensions; each operand and the result say how loop indices make up the index of each of
+their tensor dimensions:
+
+    index = sum(term.stride * loop[term.dim] for term in terms) + offset
+
+From it follow what an axis of the mesh may split (partition rules), what a tile of a kernel touches (tiling rules and
+buffer sizes) and the accesses of the instructions that a kernel generator emits.
+
+Examples (loops in brackets, reductions after the bar):
+
+    matmul   [m n | k]        a: m, k      b: k, n      -> m, n
+    conv     [n g o h w | c r s]   x: n, C g + c, sh h + dh r - top, sw w + dw s - left   w: O g + o, c, r, s
+                                   -> n, O g + o, h, w
+    reshape [128, 384] -> [128, 12, 32]   [a h d]   x: a, 32 h + d   -> a, h, d
+    slice    [i j]   x: i, 2 j + 1   -> i, j
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What a loop dimension does."""
+
+    PARALLEL = "parallel"  # one result element (or more) for each index
+    REDUCTION = "reduction"  # results of different indices are combined
+    WHOLE = "whole"  # must be processed at once (the row of a softmax, a gathered table dimension)
+
+
+@dataclass(frozen=True, slots=True)
+class LoopDim:
+    """A loop dimension: `0 <= index < extent`."""
+
+    name: str
+    extent: int
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """`stride` times the index of loop dimension number `dim`."""
+
+    dim: int
+    stride: int
+
+
+@dataclass(frozen=True, slots=True)
+class DimMap:
+    """How loop indices make up the index of one tensor dimension of `size` elements.
+
+    No terms: index is `offset` always (a broadcast dimension of size 1), unless `whole`: then every
+    iteration touches the whole dimension. Indices outside [0, size) are padding.
+    """
+
+    size: int
+    terms: tuple[Term, ...] = ()
+    offset: int = 0
+    whole: bool = False
+
+
+OperandMap = tuple[DimMap, ...]
+"""One DimMap for each dimension of a tensor."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoopNest:
+    """Loop dimensions with the index maps of operands and result."""
+
+    dims: tuple[LoopDim, ...]
+    operands: tuple[OperandMap, ...]
+    result: OperandMap
+    combine: str = "sum"
+    """How reduction dimensions combine: "sum", "max", "min" or "prod" (only sum and max may be partial)."""
+
+    def box(
+        self, operand: OperandMap, starts: tuple[int, ...], sizes: tuple[int, ...]
+    ) -> tuple[tuple[int, int], ...]:
+        """Return the half-open index range of each tensor dimension that a tile of the loops touches.
+
+        Ranges are not clipped: parts outside [0, size) are padding.
+
+        Args:
+            operand: One of `operands` or `result`.
+            starts: First index of the tile on each loop dimension.
+            sizes: Number of indices of the tile on each loop dimension.
+        """
+        ranges = []
+        for dim in operand:
+            if dim.whole:
+                ranges.append((0, dim.size))
+                continue
+            low = high = dim.offset
+            for term in dim.terms:
+                first = term.stride * starts[term.dim]
+                last = term.stride * (starts[term.dim] + sizes[term.dim] - 1)
+                low += min(first, last)
+                high += max(first, last)
+            ranges.append((low, high + 1))
+        return tuple(ranges)
+
+    def major_dim(self, dim_map: DimMap) -> int | None:
+        """Return the loop dimension whose equal split cuts the tensor dimension into contiguous equal pieces.
+
+        That is the term of stride s and extent e with s * e == size whose other terms span less than s.
+        """
+        if dim_map.whole or dim_map.offset:
+            return None
+        for term in dim_map.terms:
+            if term.stride > 0 and term.stride * self.dims[term.dim].extent == dim_map.size:
+                others = [t for t in dim_map.terms if t is not term]
+                if any(t.stride < 0 for t in others):
+                    return None
+                span = sum(t.stride * (self.dims[t.dim].extent - 1) for t in others)
+                return term.dim if span < term.stride else None
+        return None

@@ -1,0 +1,60 @@
+"""What saturation may be asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import import_module
+
+from tilewright.errors import RuleError
+from tilewright.rules.algebra.ruleset import algebra
+from tilewright.rules.fusion.ruleset import fusion
+from tilewright.rules.registry import Numerics, Rule
+
+_MODULES = (
+    *("algebra.movement", "algebra.products", "algebra.scales", "algebra.normalisation"),
+    *("fusion.maps", "fusion.matmul", "fusion.conv"),
+)
+
+
+def builtin_rules() -> tuple[Rule, ...]:
+    """Return the rules of this package: algebra, then fusion."""
+    for module in _MODULES:
+        import_module(f"tilewright.rules.{module}")
+    return (*algebra.rules, *fusion.rules)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaturationOptions:
+    """Which rules run, and how far."""
+
+    rules: tuple[Rule, ...] = field(default_factory=builtin_rules)
+    """Algebra and fusion rules, in the order in which their rulesets run."""
+    numerics: frozenset[Numerics] = frozenset({Numerics.EXACT, Numerics.REASSOCIATES})
+    """Rules of other classes stay out."""
+    rounds: int = 6
+    """At most so many times algebra, then fusion."""
+    nodes_per_class: int = 16
+    """An e-class with more e-nodes ends the rounds; so many of them stay."""
+
+    def chosen(self, without_rules: tuple[str, ...]) -> tuple[Rule, ...]:
+        """Return the rules that run.
+
+        Args:
+            without_rules: Names of rules or of whole rulesets to leave out.
+
+        Raises:
+            RuleError: A name is unknown.
+        """
+        known = {rule.name for rule in self.rules} | {rule.ruleset for rule in self.rules}
+        for name in without_rules:
+            if name not in known:
+                raise RuleError(
+                    f"rule '{name}' is unknown; known are {', '.join(sorted(known))}"
+                )
+        return tuple(
+            rule
+            for rule in self.rules
+            if rule.name not in without_rules
+            and rule.ruleset not in without_rules
+            and rule.numerics in self.numerics
+        )

@@ -1,0 +1,1 @@
+"""Partition: implementations of e-nodes on the mesh."""

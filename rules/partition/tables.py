@@ -1,0 +1,69 @@
+"""Strategies of every signature as rows of the partition tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tilewright.graph import Op
+from tilewright.hwmodel.mesh import LogicalMesh, Sharding, replicated
+from tilewright.rules.annotations import annotate
+from tilewright.rules.constructors import decode
+from tilewright.rules.partition.derived import strategy_table
+from tilewright.rules.signatures import Signature, Typing
+from tilewright.rules.snapshot import Snapshot
+from tilewright.rules.splitting import NOT_SPLIT, Strategy, strategies
+
+Rows = list[tuple[int | str, ...]]
+
+
+class StrategyTables:
+    """Numbers of layouts, and the strategies of each signature that computes at run time."""
+
+    def __init__(self, mesh: LogicalMesh, typing: Typing, snapshot: Snapshot) -> None:
+        self.layouts: list[Sharding] = []
+        self.strategies: dict[int, tuple[Strategy, ...]] = {}
+        self._typing = typing
+        self._numbers: dict[Sharding, int] = {}
+        types = {e_class: numbers[0] for e_class, numbers in snapshot.types.items()}
+        for node in snapshot.enodes:
+            operands = tuple(types[arg] for arg in node.args)
+            signature = typing.signature_number(node, operands)
+            assert signature is not None, "every e-node was typed"
+            # what is constant is computed by the compiler and delivered in any layout
+            if node.result not in snapshot.constants and signature not in self.strategies:
+                self.strategies[signature] = self._strategies(mesh, typing.signatures[signature])
+
+    def _strategies(self, mesh: LogicalMesh, signature: Signature) -> tuple[Strategy, ...]:
+        constructor = signature.constructor
+        attrs = decode(constructor, signature.texts)
+        op = Op(name="", kind=constructor.kind, inputs=(), outputs=(), attrs=attrs)
+        types = tuple(self._typing.types[t] for t in signature.operands)
+        nest = annotate(op, types, self._typing.types[signature.result])
+        if nest is None:
+            whole = replicated(mesh)
+            return (Strategy((NOT_SPLIT,) * mesh.rank, (whole,) * len(types), whole),)
+        found = strategies(op, nest, mesh)
+        if constructor.operands is None:
+            assert all(len({*s.operands}) == 1 for s in found), "list operands share one layout"
+        return found
+
+    def layout_number(self, layout: Sharding) -> int:
+        """Return the number of a layout."""
+        if layout not in self._numbers:
+            self._numbers[layout] = len(self.layouts)
+            self.layouts.append(layout)
+        return self._numbers[layout]
+
+    def rows(self) -> list[tuple[Any, Rows]]:
+        """Return the rows of the partition tables."""
+        tables: dict[str, tuple[Any, Rows]] = {}
+        for number, found in self.strategies.items():
+            constructor = self._typing.signatures[number].constructor
+            is_list = constructor.operands is None
+            key = "items" if is_list else str(constructor.operands)
+            _, rows = tables.setdefault(key, (strategy_table(constructor), []))
+            for index, strategy in enumerate(found):
+                layouts = strategy.operands[:1] if is_list else strategy.operands
+                columns = [self.layout_number(layout) for layout in (*layouts, strategy.result)]
+                rows.append((number, index, *columns))
+        return list(tables.values())

@@ -1,0 +1,104 @@
+"""One e-graph with its bulk tables: insertion, analyses, statistics and reading.
+
+All text of the engine's interface is here and in `encoding`; the rest of the package sees plain data.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from egglog import EGraph
+
+from tilewright.errors import RuleError
+
+Row = Sequence[int | str]
+
+
+@dataclass(frozen=True, slots=True)
+class RunStats:
+    """What one run of a ruleset did."""
+
+    is_changed: bool
+    matches: dict[str, int]
+    seconds: dict[str, float]
+
+
+class Session:
+    """An e-graph that takes rows of tables and gives rows back."""
+
+    def __init__(self) -> None:
+        self._egraph = EGraph(num_threads=1)
+        self._texts: dict[int, str] = {}
+        self._numbers: dict[int, int] = {}
+
+    def insert(self, tables: Iterable[tuple[Any, Iterable[Row]]]) -> None:
+        """Insert rows into relations whose columns are i64 and String."""
+        with tempfile.TemporaryDirectory(prefix="tilewright-") as folder:
+            for number, (relation, rows) in enumerate(tables):
+                lines = ["\t".join(map(str, row)) for row in rows]
+                if lines:
+                    path = Path(folder) / f"{number}.tsv"
+                    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+                    self._egraph.input(relation, str(path))
+
+    def run(self, schedule: Any, what: str) -> RunStats:
+        """Run a ruleset or schedule.
+
+        Raises:
+            RuleError: The engine refuses a rule or panics.
+        """
+        try:
+            report = self._egraph.run(schedule)
+        except BaseException as error:  # engine panics are no Exceptions
+            if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+                raise
+            raise RuleError(f"ruleset {what}: the engine says: {error}") from error
+        seconds = {
+            _name(rule): spent.total_seconds()
+            for rule, spent in report.search_and_apply_time_per_rule.items()
+        }
+        matches = {_name(rule): count for rule, count in report.num_matches_per_rule.items()}
+        return RunStats(report.updated, matches, seconds)
+
+    def read(self, names: Iterable[str]) -> dict[str, list[tuple[int | str, ...]]]:
+        """Return the rows of tables: strings and numbers as such, e-classes by their id.
+
+        Ids of different sorts may collide. The output column is last; tables without rows are left
+        out.
+        """
+        low = self._egraph._egraph  # the only door to the bulk read-out of the engine
+        functions = low.freeze().functions
+        tables = {}
+        for name in names:
+            if name not in functions:
+                continue
+            table = functions[name]
+            sorts = (*table.input_sorts, table.output_sort)
+            rows = table.rows
+            if rows:
+                tables[name] = [self._row(low, sorts, (*row.inputs, row.output)) for row in rows]
+        return tables
+
+    def _row(self, low: Any, sorts: tuple[str, ...], values: tuple[Any, ...]) -> tuple[int | str, ...]:
+        row: list[int | str] = []
+        for sort, value in zip(sorts, values, strict=True):
+            number = int(str(value)[6:-1])  # "Value(17)"
+            if sort == "String":
+                if number not in self._texts:
+                    self._texts[number] = low.value_to_string(value)
+                row.append(self._texts[number])
+            elif sort == "i64":
+                if number not in self._numbers:
+                    self._numbers[number] = low.value_to_i64(value)
+                row.append(self._numbers[number])
+            else:
+                row.append(number)
+        return tuple(row)
+
+
+def _name(rule: Any) -> str:
+    return str(rule.name)

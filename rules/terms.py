@@ -1,0 +1,236 @@
+# mypy: disable-error-code="empty-body"
+"""The term language of the e-graph: sorts, typed constructors and relations.
+
+Every constructor of `Tensor` takes its operands, then its attributes as strings, then the element
+type of the result. Strings keep attributes opaque to the engine; facts about them (how permutations
+compose, which functions commute) come as tables from `tilewright.rules.facts`.
+"""
+
+from __future__ import annotations
+
+from egglog import Expr, StringLike, Unit, function, i64, i64Like, method
+
+
+class Tensor(Expr, egg_sort="Tensor"):
+    """A value in the global view; an e-class is one mathematical value."""
+
+    @method(egg_fn="node", unextractable=True)
+    @classmethod
+    def node(cls, number: i64Like) -> Tensor:
+        """Name tensor `number` of the inserted graph."""
+
+    @method(egg_fn="nothing", unextractable=True)
+    @classmethod
+    def nothing(cls) -> Tensor:
+        """Stand for an absent operand in `origin`."""
+
+    @method(egg_fn="leaf")
+    @classmethod
+    def leaf(cls, number: i64Like) -> Tensor:
+        """Return a boundary input or weight; weights are symbols, never bytes."""
+
+
+class Items(Expr, egg_sort="Items"):
+    """A list of tensors: the operands of a concat or host region."""
+
+    @method(egg_fn="items", unextractable=True)
+    @classmethod
+    def node(cls, number: i64Like) -> Items:
+        """Name list `number` of the inserted graph."""
+
+    @method(egg_fn="empty")
+    @classmethod
+    def empty(cls) -> Items:
+        """Return the list without elements."""
+
+    @method(egg_fn="cons")
+    @classmethod
+    def cons(cls, head: Tensor, tail: Items) -> Items:
+        """Return the list that starts with `head`."""
+
+
+class Delivered(Expr, egg_sort="Delivered"):
+    """A value as it lies on the mesh; an e-class is all ways to produce it in this layout."""
+
+    @method(egg_fn="delivered", unextractable=True)
+    @classmethod
+    def at(cls, tensor: Tensor, layout: i64Like) -> Delivered:
+        """Name the tensor in layout number `layout`."""
+
+    @method(egg_fn="impl1")
+    @classmethod
+    def impl1(cls, a: Delivered, signature: i64Like, strategy: i64Like) -> Delivered:
+        """Run an operator of one operand by a strategy of its signature."""
+
+    @method(egg_fn="impl2")
+    @classmethod
+    def impl2(cls, a: Delivered, b: Delivered, signature: i64Like, strategy: i64Like) -> Delivered:
+        """Run an operator of two operands."""
+
+    @method(egg_fn="impl3")
+    @classmethod
+    def impl3(
+        cls, a: Delivered, b: Delivered, c: Delivered, signature: i64Like, strategy: i64Like
+    ) -> Delivered:
+        """Run an operator of three operands."""
+
+    @method(egg_fn="impl_items")
+    @classmethod
+    def impl_items(
+        cls, items: Items, layout: i64Like, signature: i64Like, strategy: i64Like
+    ) -> Delivered:
+        """Run an operator on a list of operands that all have one layout."""
+
+
+@function(egg_fn="map1")
+def map1(x: Tensor, fn: StringLike, dtype: StringLike) -> Tensor:
+    """Apply a pipeline to every element."""
+
+
+@function(egg_fn="map2")
+def map2(x: Tensor, y: Tensor, fn: StringLike, dtype: StringLike) -> Tensor:
+    """Apply a pipeline whose first function takes two values; operands broadcast."""
+
+
+@function(egg_fn="map3")
+def map3(x: Tensor, y: Tensor, z: Tensor, fn: StringLike, dtype: StringLike) -> Tensor:
+    """Apply a pipeline whose first function takes three values; operands broadcast."""
+
+
+@function(egg_fn="matmul")
+def matmul(a: Tensor, b: Tensor, dtype: StringLike) -> Tensor:
+    """Multiply [*batch, m, k] by [*batch, k, n]."""
+
+
+@function(egg_fn="matmul_unary")
+def matmul_unary(
+    a: Tensor, b: Tensor, epilogue: StringLike, product_dtype: StringLike, dtype: StringLike
+) -> Tensor:
+    """Apply a pipeline to the product."""
+
+
+@function(egg_fn="matmul_binary")
+def matmul_binary(
+    a: Tensor,
+    b: Tensor,
+    third: Tensor,
+    epilogue: StringLike,
+    product_dtype: StringLike,
+    dtype: StringLike,
+) -> Tensor:
+    """Apply a pipeline whose first function takes the product and a third operand."""
+
+
+@function(egg_fn="conv")
+def conv(x: Tensor, w: Tensor, rest: StringLike, dtype: StringLike) -> Tensor:
+    """Convolve x [n, c, h, w] with w [o, c / groups, r, s]."""
+
+
+@function(egg_fn="conv_unary")
+def conv_unary(
+    x: Tensor,
+    w: Tensor,
+    rest: StringLike,
+    epilogue: StringLike,
+    product_dtype: StringLike,
+    dtype: StringLike,
+) -> Tensor:
+    """Apply a pipeline to the convolution."""
+
+
+@function(egg_fn="conv_binary")
+def conv_binary(
+    x: Tensor,
+    w: Tensor,
+    third: Tensor,
+    rest: StringLike,
+    epilogue: StringLike,
+    product_dtype: StringLike,
+    dtype: StringLike,
+) -> Tensor:
+    """Apply a pipeline whose first function takes the convolution and a third operand."""
+
+
+@function(egg_fn="pool")
+def pool(x: Tensor, rest: StringLike, dtype: StringLike) -> Tensor:
+    """Reduce sliding windows."""
+
+
+@function(egg_fn="reduce")
+def reduce(x: Tensor, fn: StringLike, axes: StringLike, dtype: StringLike) -> Tensor:
+    """Reduce axes, keeping them as 1."""
+
+
+@function(egg_fn="softmax")
+def softmax(x: Tensor, dtype: StringLike) -> Tensor:
+    """Normalise exponentials over the last axis."""
+
+
+@function(egg_fn="layernorm")
+def layernorm(x: Tensor, epsilon: StringLike, dtype: StringLike) -> Tensor:
+    """Centre and scale over the last axis."""
+
+
+@function(egg_fn="rmsnorm")
+def rmsnorm(x: Tensor, epsilon: StringLike, dtype: StringLike) -> Tensor:
+    """Scale by the root mean square over the last axis."""
+
+
+@function(egg_fn="reshape")
+def reshape(x: Tensor, shape: StringLike, dtype: StringLike) -> Tensor:
+    """Give the elements another shape."""
+
+
+@function(egg_fn="transpose")
+def transpose(x: Tensor, perm: StringLike, dtype: StringLike) -> Tensor:
+    """Permute dimensions."""
+
+
+@function(egg_fn="slice")
+def slice_(x: Tensor, rest: StringLike, dtype: StringLike) -> Tensor:
+    """Take a strided part."""
+
+
+@function(egg_fn="pad")
+def pad(x: Tensor, rest: StringLike, dtype: StringLike) -> Tensor:
+    """Surround with a value."""
+
+
+@function(egg_fn="expand")
+def expand(x: Tensor, shape: StringLike, dtype: StringLike) -> Tensor:
+    """Repeat dimensions of size 1."""
+
+
+@function(egg_fn="gather")
+def gather(table: Tensor, indices: Tensor, axis: StringLike, dtype: StringLike) -> Tensor:
+    """Pick slices of a table."""
+
+
+@function(egg_fn="concat")
+def concat(items: Items, axis: StringLike, dtype: StringLike) -> Tensor:
+    """Join tensors along an axis."""
+
+
+@function(egg_fn="opaque")
+def opaque(items: Items, rest: StringLike, output: StringLike, dtype: StringLike) -> Tensor:
+    """Return one output of a host region."""
+
+
+@function(egg_fn="has_type")
+def has_type(tensor: Tensor, number: i64Like) -> Unit:
+    """Tensor has the type of this number; two types for one e-class are a wrong rule."""
+
+
+@function(egg_fn="is_constant")
+def is_constant(tensor: Tensor) -> Unit:
+    """Tensor is known at compile time."""
+
+
+@function(egg_fn="all_constant")
+def all_constant(items: Items) -> Unit:
+    """Every tensor of the list is known at compile time."""
+
+
+@function(egg_fn="origin", merge=lambda old, new: old.min(new))
+def origin(constructor: StringLike, a: Tensor, b: Tensor, c: Tensor, text: StringLike) -> i64:
+    """Return which rule made an e-node; 0 means the inserted graph."""

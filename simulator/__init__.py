@@ -1,0 +1,1 @@
+"""Executors of program files: functional (values) and timing (cycles)."""

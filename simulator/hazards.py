@@ -1,0 +1,216 @@
+"""Static checks of a program: races, reads of uninitialised memory, bounds, semaphores, deadlock.
+
+The analysis follows one execution order that the semaphores allow, with vector clocks. Two accesses to
+a common byte, one of them a write, must be ordered by program order and semaphores whatever the
+timing; the order found here says nothing by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tilewright.errors import ProgramError
+from tilewright.lowering.isa import Engine, Instruction, Opcode, Space
+from tilewright.lowering.program import Program
+from tilewright.lowering.structure import check_structure
+from tilewright.simulator.access_log import LocalLog, Record, SharedLog
+from tilewright.simulator.clocks import Clock, ClockTracker
+from tilewright.simulator.footprint import Dims, is_injective, overlap
+from tilewright.simulator.memory import access_extent, check_bounds
+from tilewright.simulator.scheduling import Phase, Scheduler, program_phases
+from tilewright.simulator.touches import LocalTouch, Touch, moving_axes, sample_coordinates, touches
+from tilewright.simulator.written import Written
+
+_COLLECT_EVERY = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HazardReport:
+    """What the checks covered."""
+
+    instructions: int
+    accesses: int
+    compared: int
+    """Pairs of accesses to common bytes whose order was checked."""
+    sampled_tiles: int
+    """Tiles for which initialisation was followed (each group), enough for all when 1."""
+
+
+
+
+def _check_bounds(instruction: Instruction, phase: Phase, sram_bytes: int, dram_bytes: int) -> None:
+    for number, access in enumerate((instruction.dst, *instruction.sources)):
+        if access is None:
+            continue
+        domain, sizes = instruction.domain, phase.mesh.sizes
+        if instruction.opcode == Opcode.GTH and number == 1:
+            domain = (instruction.count, *domain[1:])
+        if instruction.opcode == Opcode.ST and number == 0:
+            sizes = tuple(1 if instruction.axes >> a & 1 else n for a, n in enumerate(sizes))
+        limit = sram_bytes if access.space == Space.L1 else dram_bytes
+        check_bounds(access, access_extent(access, sizes, domain), limit)
+
+
+def _own_dims(instruction: Instruction, phase: Phase) -> Dims:
+    """Return the dimensions along which an instruction must not write a byte twice."""
+    assert instruction.dst is not None
+    dst, sizes = instruction.dst, phase.mesh.sizes
+    dims = tuple((s, n) for s, n in zip(dst.strides, instruction.domain, strict=True) if s)
+    if instruction.opcode == Opcode.MCS:
+        return (*((dst.coefficients[a], n) for a, n in enumerate(sizes) if instruction.axes >> a & 1), *dims)
+    if dst.space == Space.DRAM:
+        return (*((dst.coefficients[a], n) for a, n in enumerate(sizes) if not instruction.axes >> a & 1), *dims)
+    return dims
+
+
+def _check_destination(instruction: Instruction, phase: Phase) -> None:
+    if instruction.dst is None:
+        return
+    if not is_injective(instruction.dst.dtype.itemsize_bytes, _own_dims(instruction, phase)):
+        raise ProgramError(
+            "race: it writes some bytes more than once (from several tiles or several indices); "
+            "give each its own place or name the axes of which only coordinate 0 writes"
+        )
+
+
+def _same_bytes(a: LocalTouch, b: LocalTouch) -> bool:
+    """Whether two accesses pair the same bytes with each index."""
+    return (a.base, a.itemsize, a.dims, a.coefficients) == (b.base, b.itemsize, b.dims, b.coefficients)
+
+
+def local_overlap(a: LocalTouch, b: LocalTouch, sizes: tuple[int, ...]) -> bool:
+    """Whether two scratchpad accesses share a byte, on any of a representative sample of tiles."""
+    axes = moving_axes(a, sizes) | moving_axes(b, sizes)
+    return any(overlap(a.piece(at, sizes), b.piece(at, sizes)) for at in sample_coordinates(sizes, axes))
+
+
+def _check_in_place(instruction: Instruction, found: list[Touch], phase: Phase) -> None:
+    """Refuse an instruction that writes what it reads elsewhere: the order of its parts is not defined."""
+    local = [t for t in found if isinstance(t, LocalTouch)]
+    for write in (t for t in local if t.write):
+        for read in (t for t in local if not t.write):
+            if _may_be_in_place(instruction, read, write):
+                continue
+            if local_overlap(read, write, phase.mesh.sizes):
+                raise ProgramError("race: its destination overlaps a source")
+
+
+def _may_be_in_place(instruction: Instruction, read: LocalTouch, write: LocalTouch) -> bool:
+    if instruction.accumulate and _same_bytes(read, write):
+        return True
+    if instruction.opcode == Opcode.VEC:
+        return _same_bytes(read, write)
+    if instruction.opcode == Opcode.MCS and instruction.dst is not None:
+        # the tile's own place in the destination may be where the data is already
+        return instruction.dst == instruction.sources[0]
+    return False
+
+
+class _Analysis:
+    """Checks one phase of one group."""
+
+    def __init__(self, program: Program, group: int, phase: Phase, written: Written) -> None:
+        self._program = program
+        self._group = group
+        self._phase = phase
+        self._written = written
+        self._tracker = ClockTracker(phase)
+        self._local = LocalLog(phase.mesh.sizes, local_overlap)
+        self._shared = SharedLog(phase.mesh.sizes)
+        self.accesses = 0
+
+    @property
+    def compared(self) -> int:
+        """Pairs of accesses whose order was looked at."""
+        return self._local.compared + self._shared.compared
+
+    def run(self) -> None:
+        """Execute the phase symbolically."""
+        left = {engine: len(stream) for engine, stream in self._phase.streams.items()}
+        scheduler = Scheduler(self._phase)
+        for done, (engine, index) in enumerate(scheduler.steps()):
+            instruction = self._phase.streams[engine][index]
+            clock = self._tracker.begin(engine, index, instruction)
+            try:
+                self._check(engine, index, instruction, clock)
+            except ProgramError as error:
+                raise ProgramError(f"{self._phase.describe(engine, index)}: {error}") from error
+            self._tracker.end(engine, index, instruction)
+            left[engine] -= 1
+            if done % _COLLECT_EVERY == _COLLECT_EVERY - 1:
+                running = [self._tracker.running[e] for e in Engine if left[e]]
+                self._local.collect(running)
+                self._shared.collect(running)
+
+    def _check(self, engine: Engine, index: int, instruction: Instruction, clock: Clock) -> None:
+        program = self._program
+        _check_bounds(instruction, self._phase, program.sram_bytes, program.dram_bytes)
+        _check_destination(instruction, self._phase)
+        found = list(touches(instruction, self._phase.mesh, program.host_regions))
+        _check_in_place(instruction, found, self._phase)
+        for touch in found:
+            self.accesses += 1
+            if self._written.account(self._group, touch):
+                low, high = touch.hull(self._phase.mesh.sizes)
+                raise ProgramError(f"uninitialised: it reads bytes of [{low:#x}, {high:#x}) that nothing has written")
+            earlier = (
+                self._local.compare(touch, clock) if isinstance(touch, LocalTouch) else self._shared.compare(touch, clock)
+            )
+            if earlier is not None:
+                raise ProgramError(self._race(earlier, touch))
+        for touch in found:
+            record = Record(engine, index + 1, touch)
+            if isinstance(touch, LocalTouch):
+                self._local.keep(record, touch)
+            else:
+                self._shared.keep(record, touch)
+
+    def _race(self, earlier: Record, touch: Touch) -> str:
+        sizes = self._phase.mesh.sizes
+        low, high = touch.hull(sizes)
+        other_low, other_high = earlier.touch.hull(sizes)
+        space = "L1" if isinstance(touch, LocalTouch) else "DRAM"
+        verbs = {False: "reads", True: "writes"}
+        other = self._phase.describe(earlier.engine, earlier.number - 1)
+        actor = "" if isinstance(earlier.touch, LocalTouch) and earlier.touch.actor.is_own else " (of any tile)"
+        return (
+            f"race: it {verbs[touch.write]} {space} [{low:#x}, {high:#x}), which {other}{actor} "
+            f"{verbs[earlier.touch.write]} as [{other_low:#x}, {other_high:#x}) without an order between them"
+        )
+
+
+def check_hazards(
+    program: Program,
+    *,
+    structure_checked: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> HazardReport:
+    """Check a program without executing it.
+
+    Args:
+        program: The program.
+        structure_checked: Whether `check_structure` was done already.
+        progress: Called with (instructions done, instructions in all) after each phase.
+
+    Returns:
+        How much was checked.
+
+    Raises:
+        ProgramError: A race, a read of memory that nothing has written, an address out of bounds, a deadlock, or
+            semaphores that overflow or do not return to zero.
+    """
+    if not structure_checked:
+        check_structure(program)
+    phases = list(program_phases(program))
+    written = Written(program, phases)
+    total, done, accesses, compared = sum(p.instructions for _, _, p in phases), 0, 0, 0
+    for group, _, phase in phases:
+        analysis = _Analysis(program, group, phase, written)
+        analysis.run()
+        accesses, compared = accesses + analysis.accesses, compared + analysis.compared
+        done += phase.instructions
+        if progress is not None:
+            progress(done, total)
+    samples = max((len(s) for s in written.samples), default=0)
+    return HazardReport(instructions=total, accesses=accesses, compared=compared, sampled_tiles=samples)

@@ -1,0 +1,127 @@
+"""Timing simulator: how many cycles a compiled program takes, and why.
+
+Event-driven and fluid: each engine of each tile executes its stream in order; an instruction's payload
+moves at a rate that max-min fair sharing of SRAM ports, network links and DRAM ports grants. What an
+instruction takes follows from the target's units alone (see `tilewright.simulator.timing_kinds`);
+the cost model that chose the plan is not consulted.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tilewright.errors import ProgramError
+from tilewright.hwmodel.network import Network, network_of
+from tilewright.lowering.isa import Engine, Opcode
+from tilewright.lowering.program import Program
+from tilewright.simulator.timing_core import DEADLOCK, TOO_LONG, simulate_events
+from tilewright.simulator.timing_measure import energy, measure
+from tilewright.simulator.timing_report import PhaseTiming, TimingReport
+from tilewright.simulator.timing_state import DONE, ENGINES, WAIT, State, new_state
+from tilewright.simulator.timing_tables import Phase, prepare
+from tilewright.simulator.timing_trace import write_trace
+
+__all__ = ["TimingReport", "simulate", "write_trace"]
+
+MAX_EVENTS = 500_000_000
+FULL_TILES = 64
+"""Machines up to this size are simulated tile by tile unless asked otherwise."""
+TRACED_TILES = 4
+NAMED_ENGINES = 6
+"""Engines that the message of a deadlock lists."""
+
+
+def simulate(
+    program: Program, *, symmetry: bool | None = None, trace: bool = False, max_events: int = MAX_EVENTS
+) -> TimingReport:
+    """Simulate the load and the run phase of a program.
+
+    Args:
+        program: What to simulate; semaphores are 0 at the start of each phase.
+        symmetry: Whether to simulate tiles that provably behave alike as one (the times are the same); None
+            does so above 64 tiles.
+        trace: Whether to keep the spans of a few tiles for `write_trace`.
+        max_events: Give up after this many events in one phase.
+
+    Raises:
+        ProgramError: The program deadlocks, is too long, or does not fit the target.
+    """
+    network = network_of(program.target)
+    merged = program.target.tiles > FULL_TILES if symmetry is None else symmetry
+    load = _simulate_phase(program, network, "load", merged, trace, max_events)[0]
+    run, phase = _simulate_phase(program, network, "run", merged, trace, max_events)
+    return TimingReport(
+        program=program.name,
+        target=program.target.name,
+        clock_ghz=program.target.clock_ghz,
+        tiles=sum(len(group.tiles) for group in program.groups),
+        load=load,
+        run=run,
+        energy_pj=energy(program.target, phase, program.target.seconds(run.cycles)),
+        notes=_notes(program),
+    )
+
+
+def _simulate_phase(
+    program: Program, network: Network, name: str, symmetry: bool, trace: bool, max_events: int
+) -> tuple[PhaseTiming, Phase]:
+    phase = prepare(program, network, name, symmetry)
+    free = _run(program, phase, name, False, max_events)
+    if trace:
+        lengths = (phase.tables.stream_end - phase.tables.stream_start).reshape(-1, ENGINES).sum(axis=1)
+        chosen = np.flatnonzero(lengths)[:TRACED_TILES]
+        phase.tables.traced[chosen] = True
+    state = _run(program, phase, name, True, max_events)
+    return measure(phase, name, state, float(free.clock[0]), program.tags), phase
+
+
+def _run(program: Program, phase: Phase, name: str, contended: bool, max_events: int) -> State:
+    tables = phase.tables
+    semaphores = [semaphore for kind in phase.kinds for semaphore, _ in kind.waits]
+    semaphores += [semaphore for kind in phase.kinds for semaphore, _, _ in kind.posts]
+    tags = max((kind.tag for kind in phase.kinds), default=0) + 1
+    traced = np.repeat(tables.traced, ENGINES)
+    room = int((tables.stream_end - tables.stream_start)[traced].sum())
+    state = new_state(tables, max(semaphores, default=0) + 1, tags, room)
+    end = simulate_events(tables, state, contended, max_events)
+    if end == TOO_LONG:
+        raise ProgramError(
+            f"program '{program.name}', {name} phase: still running after {max_events} events; raise max_events"
+        )
+    if end == DEADLOCK:
+        raise ProgramError(f"program '{program.name}', {name} phase: deadlock: {_blocked(phase, state)}")
+    return state
+
+
+def _blocked(phase: Phase, state: State) -> str:
+    """Name the engines that wait, and for what."""
+    texts = []
+    slots = np.flatnonzero(state.status != DONE).tolist()
+    for slot in slots[:NAMED_ENGINES]:
+        tile, engine = phase.representative[slot // ENGINES], Engine(slot % ENGINES)
+        position = int(state.position[slot])
+        kind = phase.kinds[int(phase.tables.stream[position])]
+        where = f"tile {tile} {engine.name} at instruction {position - phase.tables.stream_start[slot]} ({kind.opcode.name})"
+        if state.status[slot] != WAIT:
+            texts.append(f"{where} waits for the other tiles of its group")
+            continue
+        missing = [
+            f"semaphore {semaphore} (has {state.semaphore[slot // ENGINES, semaphore]}, needs {count})"
+            for semaphore, count in kind.waits
+            if state.semaphore[slot // ENGINES, semaphore] < count
+        ]
+        texts.append(f"{where} waits for {' and '.join(missing)}")
+    if len(slots) > NAMED_ENGINES:
+        texts.append(f"{len(slots) - NAMED_ENGINES} more engines wait")
+    return "; ".join(texts)
+
+
+def _notes(program: Program) -> tuple[str, ...]:
+    notes = []
+    streams = [stream for group in program.groups for stream in (*group.load.values(), *group.run.values())]
+    opcodes = {instruction.opcode for stream in streams for instruction in stream}
+    if Opcode.HOST in opcodes:
+        notes.append("host regions take the time of their transfers only; what the host computes is not modelled")
+    if Opcode.GTH in opcodes:
+        notes.append("gathers are spread evenly over the DRAM ports, whatever the indices")
+    return tuple(notes)

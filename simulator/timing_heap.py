@@ -1,0 +1,111 @@
+"""Two binary heaps over arrays: one event for each slot (re-timed in place), and messages in flight."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from tilewright.simulator.timing_jit import compiled
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@compiled
+def _before(times: Floats, first: int, second: int) -> bool:
+    """Whether slot `first` comes before slot `second`; ties go to the lower slot."""
+    return bool(times[first] < times[second] or (times[first] == times[second] and first < second))
+
+
+@compiled
+def _rise(heap: Ints, place: Ints, times: Floats, index: int) -> None:
+    slot = heap[index]
+    while index > 0:
+        parent = (index - 1) // 2
+        if not _before(times, slot, heap[parent]):
+            break
+        heap[index] = heap[parent]
+        place[heap[index]] = index
+        index = parent
+    heap[index] = slot
+    place[slot] = index
+
+
+@compiled
+def _sink(heap: Ints, place: Ints, times: Floats, size: int, index: int) -> None:
+    slot = heap[index]
+    while True:
+        child = 2 * index + 1
+        if child >= size:
+            break
+        if child + 1 < size and _before(times, heap[child + 1], heap[child]):
+            child += 1
+        if not _before(times, heap[child], slot):
+            break
+        heap[index] = heap[child]
+        place[heap[index]] = index
+        index = child
+    heap[index] = slot
+    place[slot] = index
+
+
+@compiled
+def schedule(heap: Ints, place: Ints, times: Floats, size: Ints, slot: int, time: float) -> None:
+    """Give the slot's event a time; the event is new if the slot had none (`place` -1)."""
+    times[slot] = time
+    if place[slot] < 0:
+        heap[size[0]] = slot
+        place[slot] = size[0]
+        size[0] += 1
+        _rise(heap, place, times, place[slot])
+    else:
+        _rise(heap, place, times, place[slot])
+        _sink(heap, place, times, size[0], place[slot])
+
+
+@compiled
+def pop(heap: Ints, place: Ints, times: Floats, size: Ints) -> int:
+    """Remove the earliest event and return its slot."""
+    slot = heap[0]
+    size[0] -= 1
+    place[slot] = -1
+    if size[0] > 0:
+        heap[0] = heap[size[0]]
+        place[heap[0]] = 0
+        _sink(heap, place, times, size[0], 0)
+    return int(slot)
+
+
+@compiled
+def push_message(heap: Floats, size: int, time: float, number: float, route: float, kind: float) -> None:
+    """Add a message; rows of the heap are (arrival time, number, route, kind)."""
+    index = size
+    while index > 0:
+        parent = (index - 1) // 2
+        if heap[parent, 0] < time or (heap[parent, 0] == time and heap[parent, 1] < number):
+            break
+        heap[index] = heap[parent]
+        index = parent
+    heap[index, 0], heap[index, 1], heap[index, 2], heap[index, 3] = time, number, route, kind
+
+
+@compiled
+def pop_message(heap: Floats, size: int) -> None:
+    """Remove row 0 of a heap of `size` messages."""
+    last = size - 1
+    time, number = heap[last, 0], heap[last, 1]
+    index = 0
+    while True:
+        child = 2 * index + 1
+        if child >= last:
+            break
+        right = child + 1
+        if right < last and (
+            heap[right, 0] < heap[child, 0] or (heap[right, 0] == heap[child, 0] and heap[right, 1] < heap[child, 1])
+        ):
+            child = right
+        if time < heap[child, 0] or (time == heap[child, 0] and number < heap[child, 1]):
+            break
+        heap[index] = heap[child]
+        index = child
+    heap[index] = heap[last]

@@ -1,0 +1,300 @@
+"""How long an instruction takes and what it moves: from the target's units and the domain alone.
+
+The conventions, for one instruction of one tile:
+
+* Every instruction takes the control unit's issue cycles first; then latency, then its *payload* moves
+  at a rate that its engine limits and that shared resources may lower.
+* MM: the array makes b * ceil(K / rows) * ceil(N / columns) passes. A pass streams M rows; the load of
+  its weights hides behind the pass before it if the array holds two sets, and the first
+  load never hides, not even behind the instruction before. The payload is its SRAM traffic: A once per pass over N,
+  B once, C written on each pass over K and read back on all but the first (on all if it accumulates).
+* VEC and RED: ceil(elements / lanes) vectors (half the lanes if any operand has 8-byte elements),
+  each the function's cycles. An operand that the innermost dimensions of the domain lack is read once for
+  all of them; other repeats are read again.
+* LD, ST, GTH: startup, then the latency of memory and network, then the bytes. In DRAM each run of
+  contiguous bytes shorter than a burst costs a burst. A source that is broadcast leaves DRAM once.
+* SND, MCS: startup, then the bytes; remote posts land after the last byte plus the latency of the route.
+* HOST: starts when all tiles of the group have come to it; its tensors cross the host link once. What the host
+  computes takes no time here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil, prod
+
+from tilewright.dtypes import DType
+from tilewright.errors import ProgramError
+from tilewright.hwmodel.mesh import LogicalMesh
+from tilewright.hwmodel.target import Target
+from tilewright.lowering.isa import Access, Engine, Instruction, Opcode, Space, dimension_roles
+from tilewright.lowering.program import HostRegion
+
+RouteKey = tuple[str, int, int]
+"""Way of a payload: ("read" | "write" | "send" | "cast" | "post", axes, shift); a read with axes is shared."""
+
+ALL_AXES = -1
+"""Gang of a host region: all tiles of the group."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """All that the timing of an instruction depends on; equal instructions share one."""
+
+    opcode: Opcode
+    engine: Engine
+    tag: int
+    waits: tuple[tuple[int, int], ...]
+    posts: tuple[tuple[int, int, bool], ...]
+    issue_cycles: float
+    lead_cycles: float = 0.0
+    lead_route: bool = False
+    """Whether the latency of the route comes before the payload."""
+    work_bytes: float = 0.0
+    rate_bytes_per_cycle: float = 1.0
+    own_factor: float = 0.0
+    """Bytes of the tile's own SRAM port for each payload byte."""
+    factors: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Bytes of other SRAM ports, of links and of DRAM for each payload byte."""
+    route: RouteKey | None = None
+    gang: int = 0
+    """Mask of axes whose tiles act as one; 0 for none."""
+    skip: int = 0
+    """Mask of axes; tiles with a coordinate other than 0 on one of them do nothing."""
+    macs: int = 0
+    mac_dtype: DType | None = None
+    vector_operations: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """The part of a kind that operands and domain decide."""
+
+    lead_cycles: float = 0.0
+    work_bytes: float = 0.0
+    rate_bytes_per_cycle: float = 1.0
+    own_factor: float = 0.0
+    factors: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    macs: int = 0
+    mac_dtype: DType | None = None
+    vector_operations: int = 0
+
+
+def kind_of(target: Target, mesh: LogicalMesh, regions: tuple[HostRegion, ...], instruction: Instruction) -> Kind:
+    """Return the kind of an instruction.
+
+    Raises:
+        ProgramError: The target has no figures for it, or it posts remotely where the machine cannot.
+    """
+    opcode, axes = instruction.opcode, instruction.axes
+    cost = _cost(target, regions, instruction)
+    tiles = prod(size for axis, size in enumerate(mesh.sizes) if axes >> axis & 1)
+    route: RouteKey | None = None
+    gang = skip = 0
+    posts = tuple((p.semaphore, p.count, p.remote) for p in instruction.posts if p.count > 0)
+    match opcode:
+        case Opcode.LD:
+            gang = axes if target.dram.read_multicast and tiles > 1 else 0
+            route = ("read", gang, 0)
+        case Opcode.GTH if instruction.sources[0].space is Space.DRAM:
+            route = ("read", 0, 0)
+        case Opcode.ST:
+            route, skip = ("write", 0, 0), axes if tiles > 1 else 0
+        case Opcode.SND:
+            route = ("send", axes, instruction.shift)
+        case Opcode.MCS:
+            route = ("cast", axes, 0) if tiles > 1 else None
+        case Opcode.PS:
+            route = ("post", axes, 0) if tiles > 1 and any(remote for _, _, remote in posts) else None
+        case Opcode.HOST:
+            gang = ALL_AXES if mesh.tiles > 1 else 0
+        case _:
+            pass
+    if opcode not in (Opcode.PS, Opcode.SND, Opcode.MCS) and any(remote for _, _, remote in posts):
+        raise ProgramError(f"{opcode.name} of plan step {instruction.tag}: has a remote post, expected only on PS, SND or MCS")
+    return Kind(
+        opcode=opcode,
+        engine=instruction.engine,
+        tag=instruction.tag,
+        waits=_merged_waits(instruction),
+        posts=posts,
+        issue_cycles=target.tile.control.issue_cycles,
+        lead_cycles=cost.lead_cycles,
+        lead_route=route is not None and route[0] in ("read", "write"),
+        work_bytes=cost.work_bytes,
+        rate_bytes_per_cycle=cost.rate_bytes_per_cycle,
+        own_factor=cost.own_factor if gang == 0 else 0.0,
+        factors=cost.factors,
+        route=route,
+        gang=gang,
+        skip=skip,
+        macs=cost.macs,
+        mac_dtype=cost.mac_dtype,
+        vector_operations=cost.vector_operations,
+    )
+
+
+def _merged_waits(instruction: Instruction) -> tuple[tuple[int, int], ...]:
+    counts: dict[int, int] = {}
+    for wait in instruction.waits:
+        if wait.count > 0:
+            counts[wait.semaphore] = counts.get(wait.semaphore, 0) + wait.count
+    return tuple(counts.items())
+
+
+def _cost(target: Target, regions: tuple[HostRegion, ...], instruction: Instruction) -> _Cost:
+    match instruction.opcode:
+        case Opcode.MM:
+            return _matrix(target, instruction)
+        case Opcode.VEC | Opcode.RED:
+            return _vector(target, instruction)
+        case Opcode.LD | Opcode.ST | Opcode.GTH:
+            return _memory(target, instruction)
+        case Opcode.SND | Opcode.MCS:
+            return _send(target, instruction)
+        case Opcode.HOST:
+            return _host(target, regions, instruction)
+        case _:
+            return _Cost()
+
+
+def _figure[V](table: Mapping[DType, V], dtype: DType, what: str) -> V:
+    if dtype not in table:
+        known = ", ".join(table) or "none"
+        raise ProgramError(f"the target's matrix unit has no {what} for {dtype}, expected one of {known}")
+    return table[dtype]
+
+
+def _matrix(target: Target, instruction: Instruction) -> _Cost:
+    unit = target.tile.matrix
+    dst, (a, b) = instruction.dst, instruction.sources
+    assert dst is not None
+    sizes = dict.fromkeys("bmnk", 1)
+    for role, size in zip(dimension_roles(instruction), instruction.domain, strict=True):
+        sizes[role] *= size
+    batch, m, n, k = sizes["b"], sizes["m"], sizes["n"], sizes["k"]
+    k_passes, n_passes = ceil(k / unit.rows), ceil(n / _figure(unit.columns, b.dtype, "columns"))
+    passes = batch * k_passes * n_passes
+    stream = m * _figure(unit.cycles_per_row, b.dtype, "cycles per row")
+    load = _figure(unit.weight_load_cycles, b.dtype, "weight load cycles")
+    if unit.overlap_weight_load and unit.weight_slots >= 2:
+        cycles = load + (passes - 1) * max(stream, load) + stream
+    else:
+        cycles = passes * (load + stream)
+    accumulators = batch * m * n * (2 * k_passes - 1 + instruction.accumulate)
+    work = (
+        batch * m * k * n_passes * a.dtype.itemsize_bytes
+        + batch * k * n * b.dtype.itemsize_bytes
+        + accumulators * dst.dtype.itemsize_bytes
+    )
+    return _Cost(unit.fill_cycles, work, work / cycles, 1.0, macs=batch * m * n * k, mac_dtype=b.dtype)
+
+
+def _reads(access: Access, domain: tuple[int, ...]) -> int:
+    """Return how many elements an operand delivers when the innermost dims that it lacks are free."""
+    last = max((d + 1 for d, stride in enumerate(access.strides) if stride != 0), default=0)
+    return prod(domain[:last])
+
+
+def _footprint(access: Access, domain: tuple[int, ...]) -> int:
+    """Return the number of elements over the dims that an operand has."""
+    return prod(size for size, stride in zip(domain, access.strides, strict=True) if stride != 0)
+
+
+def _vector(target: Target, instruction: Instruction) -> _Cost:
+    unit, domain, dst = target.tile.vector, instruction.domain, instruction.dst
+    assert dst is not None
+    elements = prod(domain)
+    wide = any(access.dtype.itemsize_bytes > 4 for access in (dst, *instruction.sources))
+    vectors = ceil(elements * (2 if wide else 1) / unit.lanes)
+    cycles = vectors * unit.function_cycles.get(instruction.fn, 1.0)
+    work = _footprint(dst, domain) * dst.dtype.itemsize_bytes * (2 if instruction.accumulate else 1)
+    work += sum(_reads(source, domain) * source.dtype.itemsize_bytes for source in instruction.sources)
+    return _Cost(unit.startup_cycles, work, work / cycles, 1.0, vector_operations=elements)
+
+
+def dram_bytes(access: Access, domain: tuple[int, ...], burst_bytes: int) -> int:
+    """Return the bytes that DRAM moves for an access; short contiguous runs cost a burst.
+
+    >>> row = Access(Space.DRAM, DType.F32, 0, (), (1024, 4))
+    >>> dram_bytes(row, (3, 8), burst_bytes=64), dram_bytes(row, (3, 256), burst_bytes=64)
+    (192, 3072)
+    """
+    item = access.dtype.itemsize_bytes
+    run, runs = item, 1
+    for stride, size in sorted((abs(s), n) for s, n in zip(access.strides, domain, strict=True) if s != 0):
+        if stride == run and runs == 1:
+            run *= size
+        else:
+            runs *= size
+    return runs * max(run, burst_bytes)
+
+
+def _memory(target: Target, instruction: Instruction) -> _Cost:
+    dma, domain, dst = target.tile.dma, instruction.domain, instruction.dst
+    assert dst is not None
+    source = instruction.sources[0]
+    is_store = instruction.opcode is Opcode.ST
+    far = dst if is_store else source
+    payload = prod(domain) * dst.dtype.itemsize_bytes
+    rate = dma.out_bytes_per_cycle if is_store else dma.in_bytes_per_cycle
+    own = 1.0
+    moved = _footprint(far, domain) * far.dtype.itemsize_bytes
+    if instruction.opcode is Opcode.GTH:
+        index = instruction.sources[1]
+        own += _footprint(index, domain) * index.dtype.itemsize_bytes / payload
+        if source.space is Space.L1:
+            return _Cost(dma.startup_cycles, payload, rate, own + 1.0)
+        rows = prod(size for d, size in enumerate(domain) if index.strides[d] != 0)
+        table = Access(far.space, far.dtype, far.base, (), tuple(0 if index.strides[d] else s for d, s in enumerate(far.strides)))
+        padded, moved = rows * dram_bytes(table, domain, dma.burst_bytes), payload
+    else:
+        padded = dram_bytes(far, domain, dma.burst_bytes)
+    lead = dma.startup_cycles + target.dram.latency_cycles
+    return _Cost(lead, payload, rate, own, (1.0, moved / payload, padded / payload))
+
+
+def _send(target: Target, instruction: Instruction) -> _Cost:
+    dma, domain, source, dst = target.tile.dma, instruction.domain, instruction.sources[0], instruction.dst
+    assert dst is not None
+    payload = prod(domain) * dst.dtype.itemsize_bytes
+    own = _reads(source, domain) * source.dtype.itemsize_bytes / payload
+    if instruction.opcode is Opcode.MCS:
+        own += 1.0  # the sender is among the receivers
+    return _Cost(dma.startup_cycles, payload, dma.out_bytes_per_cycle, own)
+
+
+def _host(target: Target, regions: tuple[HostRegion, ...], instruction: Instruction) -> _Cost:
+    if not 0 <= instruction.count < len(regions):
+        raise ProgramError(f"host region {instruction.count} is not one of the program's {len(regions)}")
+    region = regions[instruction.count]
+    size = sum(prod(t.shape) * t.dtype.itemsize_bytes for t in (*region.inputs, *region.outputs))
+    return _Cost(target.host.latency_cycles + size / target.host.bytes_per_cycle)
+
+
+class KindTable:
+    """Numbers kinds in order of first use; addresses do not matter, so a program has few."""
+
+    def __init__(self, target: Target, mesh: LogicalMesh, regions: tuple[HostRegion, ...]) -> None:
+        self._target, self._mesh, self._regions = target, mesh, regions
+        self._by_key: dict[object, int] = {}
+        self._by_kind: dict[Kind, int] = {}
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """Return the kinds by number."""
+        return tuple(self._by_kind)
+
+    def number(self, instruction: Instruction) -> int:
+        """Return the number of the instruction's kind."""
+        i = instruction
+        operands = (*i.sources, i.dst) if i.dst is not None else i.sources
+        layouts = tuple([(o.space, o.dtype, o.strides) for o in operands])
+        key = (i.opcode, i.engine, i.domain, layouts, i.fn, i.accumulate, i.axes, i.shift, i.count, i.waits, i.posts, i.tag)
+        found = self._by_key.get(key)
+        if found is None:
+            kind = kind_of(self._target, self._mesh, self._regions, i)
+            found = self._by_kind.setdefault(kind, len(self._by_kind))
+            self._by_key[key] = found
+        return found

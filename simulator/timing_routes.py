@@ -1,0 +1,168 @@
+"""Where payloads go: the resources, latency and receivers of every way that a program uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+
+from tilewright.hwmodel.mesh import LogicalMesh
+from tilewright.hwmodel.network import Network
+from tilewright.simulator.timing_kinds import RouteKey
+from tilewright.simulator.timing_state import DRAM, LINK, SORTS, SRAM, Floats, Ints
+
+
+class Resources(NamedTuple):
+    """All shared resources: the SRAM port of tile i is resource i, then the links of the network."""
+
+    capacity: Floats  # bytes/cycle
+    sort: Ints
+    report: Ints  # index into `names`
+    names: tuple[str, ...]
+    members: Ints  # how many real resources each one stands for
+
+
+class Routes(NamedTuple):
+    """Routes as a sparse matrix; sizes: p routes, t tiles."""
+
+    route_of: Ints  # [ways, t] -1 for none
+    way: Ints  # [p]
+    latency: Floats  # [p]
+    limit: Floats  # [p, sorts] least capacity / share of its own resources, infinite for none
+    entry_route: Ints
+    entry_resource: Ints
+    entry_share: Floats
+    peer_route: Ints
+    peer_tile: Ints
+    peer_count: Ints
+
+
+def all_resources(network: Network) -> Resources:
+    """Return the SRAM ports and links of a machine, with the class names that reports use."""
+    target = network.target
+    names = ["SRAM ports"]
+    capacity = [target.tile.sram.bytes_per_cycle] * target.tiles
+    sort, report = [SRAM] * target.tiles, [0] * target.tiles
+    numbers: dict[str, int] = {}
+    for index, link in enumerate(network.links):
+        is_port = index in network.dram_ports
+        name = "DRAM ports" if is_port else f"links of level {link.name.split('[')[0]}"
+        if name not in numbers:
+            numbers[name] = len(names)
+            names.append(name)
+        capacity.append(link.bytes_per_cycle)
+        sort.append(DRAM if is_port else LINK)
+        report.append(numbers[name])
+    members = np.ones(len(capacity), dtype=np.int64)
+    return Resources(np.array(capacity), np.array(sort), np.array(report), tuple(names), members)
+
+
+def sub_mesh(mesh: LogicalMesh, index: int, axes: int) -> tuple[int, ...]:
+    """Return the linear coordinates of the sub-mesh spanned by some axes that holds `index`, ascending.
+
+    >>> sub_mesh(LogicalMesh(("x", "y"), (2, 3)), 4, 0b10)
+    (3, 4, 5)
+    """
+    members, stride = [index], 1
+    for axis in reversed(range(mesh.rank)):
+        size = mesh.sizes[axis]
+        if axes >> axis & 1:
+            coord = index // stride % size
+            members = [m + (c - coord) * stride for m in members for c in range(size)]
+        stride *= size
+    return tuple(sorted(members))
+
+
+def shifted(mesh: LogicalMesh, index: int, axes: int, shift: int) -> int:
+    """Return the linear coordinate `shift` further, modulo the size, along the one axis of a mask."""
+    axis = axes.bit_length() - 1
+    stride = prod(mesh.sizes[axis + 1 :])
+    coord = index // stride % mesh.sizes[axis]
+    return index + ((coord + shift) % mesh.sizes[axis] - coord) * stride
+
+
+class RouteBuilder:
+    """Collects the routes of all tiles for each way that the kinds of a program name."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._tiles = network.target.tiles
+        self._rows: list[Ints] = []
+        self._way: list[int] = []
+        self._latency: list[float] = []
+        self._entries: list[tuple[int, Ints, Floats]] = []
+        self._peers: list[tuple[int, Ints]] = []
+
+    def add_way(self, key: RouteKey, mesh: LogicalMesh, tiles: tuple[int, ...]) -> int:
+        """Find the routes of a way for all tiles of a group; return the way's number."""
+        row = np.full(self._tiles, -1, dtype=np.int64)
+        self._rows.append(row)
+        for index, tile in enumerate(tiles):
+            if row[tile] >= 0:
+                continue  # shares the route of its sub-mesh's first tile
+            self._add_route(key, mesh, tiles, index, row)
+        return len(self._rows) - 1
+
+    def _add_route(self, key: RouteKey, mesh: LogicalMesh, tiles: tuple[int, ...], index: int, row: Ints) -> None:
+        name, axes, shift = key
+        tile, number = tiles[index], len(self._way)
+        users: tuple[int, ...] = (tile,)
+        receivers: tuple[int, ...] = ()
+        match name:
+            case "read" if axes:
+                users = receivers = tuple(tiles[i] for i in sub_mesh(mesh, index, axes))
+                route = self._network.dram_read_multicast(users)
+            case "read":
+                route = self._network.dram_read(tile)
+            case "write":
+                route = self._network.dram_write(tile)
+            case "send":
+                receivers = (tiles[shifted(mesh, index, axes, shift)],)
+                route = self._network.route(tile, receivers[0])
+            case _:
+                receivers = tuple(tiles[i] for i in sub_mesh(mesh, index, axes) if i != index)
+                route = self._network.multicast(tile, receivers)
+        self._way.append(len(self._rows) - 1)
+        self._latency.append(route.latency_cycles)
+        row[list(users)] = number
+        if name != "read":
+            self._peers.append((number, np.array(receivers, dtype=np.int64)))
+        if name != "post":  # the word that a bare post sends is not worth a share of bandwidth
+            links = np.array(route.links, dtype=np.int64) + self._tiles
+            resources = np.concatenate([np.array(receivers, dtype=np.int64), links])
+            shares = np.concatenate([np.ones(len(receivers)), np.array(route.weights, dtype=np.float64)])
+            self._entries.append((number, resources, shares))
+
+    def finish(self, resources: Resources) -> Routes:
+        """Return all routes."""
+        rows = np.array(self._rows, dtype=np.int64).reshape(len(self._rows), self._tiles)
+        peers = _concatenate([tiles for _, tiles in self._peers], np.int64)
+        limit = np.full((len(self._way), SORTS), np.inf)
+        for number, used, shares in self._entries:
+            np.minimum.at(limit[number], resources.sort[used], resources.capacity[used] / shares)
+        return Routes(
+            route_of=rows,
+            way=np.array(self._way, dtype=np.int64),
+            latency=np.array(self._latency, dtype=np.float64),
+            limit=limit,
+            entry_route=_spread([(n, r.size) for n, r, _ in self._entries]),
+            entry_resource=_concatenate([r for _, r, _ in self._entries], np.int64),
+            entry_share=_concatenate([s for _, _, s in self._entries], np.float64),
+            peer_route=_spread([(n, t.size) for n, t in self._peers]),
+            peer_tile=peers,
+            peer_count=np.ones(peers.size, dtype=np.int64),
+        )
+
+
+def _concatenate[T: np.generic](
+    arrays: Iterable[np.ndarray[tuple[int, ...], np.dtype[T]]], dtype: type[T]
+) -> np.ndarray[tuple[int, ...], np.dtype[T]]:
+    return np.concatenate([np.empty(0, dtype=dtype), *arrays])
+
+
+def _spread(runs: list[tuple[int, int]]) -> Ints:
+    """Repeat each number as often as its run says."""
+    numbers = np.array([number for number, _ in runs], dtype=np.int64)
+    return np.repeat(numbers, np.array([size for _, size in runs], dtype=np.int64))

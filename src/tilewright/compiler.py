@@ -1,0 +1,143 @@
+"""The stages of a compilation in order, each a function of the result of the one before."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from tilewright.errors import InfeasibleError
+from tilewright.extract.extraction import ExtractOptions, extract
+from tilewright.extract.plan import Objective, Plan
+from tilewright.graph import Graph
+from tilewright.hwmodel.mesh import LogicalMesh
+from tilewright.hwmodel.network import logical_mesh
+from tilewright.hwmodel.target import Target
+from tilewright.lowering.lower import build_program
+from tilewright.lowering.program import Program
+from tilewright.outputs import separate_outputs
+from tilewright.rules.alternatives import Alternatives
+from tilewright.rules.engine import SaturationOptions, saturate
+from tilewright.rules.roll import Rolled, roll
+
+
+class Stage(StrEnum):
+    """The stages that a compilation can stop after."""
+
+    FRONTEND = "frontend"
+    ROLL = "roll"
+    SATURATE = "saturate"
+    EXTRACT = "extract"
+    LOWER = "lower"
+
+
+Progress = Callable[[str], None]
+"""Called with a line of text when something begins."""
+
+_REALISATION_ATTEMPTS = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileOptions:
+    """What a user chooses: objective, rules to leave out, the stage to stop after."""
+
+    objective: Objective = Objective.LATENCY
+    without_rules: tuple[str, ...] = ()
+    stop_after: Stage = Stage.LOWER
+    extract: ExtractOptions = ExtractOptions()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compilation:
+    """Everything that a compilation made; what lies behind the last stage is None.
+
+    `seconds` gives the processor time of each stage, `rejected` why lowering sent plans back.
+    """
+
+    graph: Graph
+    target: Target
+    mesh: LogicalMesh
+    rolled: Rolled | None = None
+    alternatives: tuple[Alternatives, ...] = ()
+    plan: Plan | None = None
+    program: Program | None = None
+    seconds: Mapping[str, float]
+    rejected: tuple[str, ...] = ()
+
+
+def compile_graph(
+    graph: Graph, target: Target, options: CompileOptions | None = None, progress: Progress | None = None
+) -> Compilation:
+    """Compile an imported graph for a target.
+
+    Raises:
+        InfeasibleError: No plan fits the target, or none that fits can be lowered.
+    """
+    options = options or CompileOptions()
+    seconds: dict[str, float] = {}
+    tell = progress or (lambda text: None)
+
+    def timed[T](stage: Stage, work: Callable[[], T]) -> T:
+        start = time.process_time()
+        result = work()
+        seconds[stage] = seconds.get(stage, 0.0) + time.process_time() - start
+        return result
+
+    graph = separate_outputs(graph)
+    mesh = logical_mesh(target)
+    done = Compilation(graph=graph, target=target, mesh=mesh, seconds=seconds)
+    if options.stop_after is Stage.FRONTEND:
+        return done
+    tell(f"rolling {len(graph.ops)} ops")
+    rolled = timed(Stage.ROLL, lambda: roll(graph))
+    done = replace(done, rolled=rolled)
+    if options.stop_after is Stage.ROLL:
+        return done
+    saturation = SaturationOptions(without_rules=options.without_rules)
+    found: list[Alternatives] = []
+    for block in rolled.blocks:
+        tell(f"saturating {block.name} ({len(block.graph.ops)} ops)")
+        found.append(timed(Stage.SATURATE, lambda block=block: saturate(block, mesh, saturation)))  # type: ignore[misc]
+    alternatives = tuple(found)
+    done = replace(done, alternatives=alternatives)
+    if options.stop_after is Stage.SATURATE:
+        return done
+    return _realise(done, rolled, alternatives, options, tell, timed)
+
+
+def _realise(
+    done: Compilation,
+    rolled: Rolled,
+    alternatives: tuple[Alternatives, ...],
+    options: CompileOptions,
+    tell: Progress,
+    timed: Callable[[Stage, Callable[[], object]], object],
+) -> Compilation:
+    """Extract and lower; a plan that cannot be allocated goes back with less scratchpad to plan with."""
+    target, rejected = done.target, list(done.rejected)
+    limit = options.extract.sram_limit_bytes or target.tile.sram.size_bytes
+    for _ in range(_REALISATION_ATTEMPTS):
+        choice = replace(options.extract, objective=options.objective, sram_limit_bytes=limit)
+        tell("extracting a plan")
+        plan = timed(
+            Stage.EXTRACT,
+            lambda choice=choice: extract(done.graph, rolled, alternatives, target, done.mesh, choice),  # type: ignore[misc]
+        )
+        assert isinstance(plan, Plan)
+        done = replace(done, plan=plan, rejected=tuple(rejected))
+        if options.stop_after is Stage.EXTRACT:
+            return done
+        tell(f"lowering {len(plan.ops)} ops")
+        try:
+            program = timed(Stage.LOWER, lambda plan=plan: build_program(plan, target))  # type: ignore[misc]
+        except InfeasibleError as error:
+            rejected.append(str(error))
+            limit -= max(target.tile.sram.size_bytes // 16, target.tile.sram.alignment_bytes)
+            continue
+        assert isinstance(program, Program)
+        return replace(done, program=program)
+    raise InfeasibleError(
+        f"model '{done.graph.name}' on '{target.name}': {len(rejected)} plans could not be allocated, the last "
+        f"one because {rejected[-1]}"
+    )
