@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -11,24 +10,17 @@ import networkx as nx
 from tilewright.errors import InfeasibleError
 from tilewright.extract.choice import Solution
 from tilewright.extract.profile import sram_profile
-from tilewright.extract.kernel import Kernel, tileable_dims
 from tilewright.extract.model_tables import ModelTables, Variable, build_tables, producer_index
-from tilewright.extract.options import (
-    Option,
-    Pricing,
-    implementations_by_node,
-    kernel_of,
-    tiling_key,
-)
-from tilewright.extract.plan import Delivery, Memory, Objective, Placement, Plan, PlannedOp, Proof, Tiling
+from tilewright.extract.options import Option, Pricing
+from tilewright.extract.plan import Delivery, Memory, Objective, Placement, Plan, PlannedOp, Proof
 from tilewright.extract.reshard import dram_placement, move_units
+from tilewright.extract.tiling_candidates import tiling_candidates
 from tilewright.extract.solve import SolveOptions, solve
 from tilewright.graph import Graph, Op, TensorType
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
 from tilewright.rules.alternatives import Alternatives
 from tilewright.rules.roll import Instance, Rolled
-from tilewright.rules.tiling import TilingRequest, tiling_alternatives
 
 _ATTEMPTS = 12
 
@@ -78,7 +70,7 @@ def extract(
         mesh=mesh,
         objective=options.objective,
         limit_bytes=capacity,
-        tilings=_tilings(alternatives, mesh, target),
+        tilings=tiling_candidates(alternatives, mesh, target),
     )
     tables = build_tables(graph, rolled, alternatives, pricing)
     bound: tuple[float, Proof] | None = None
@@ -104,50 +96,14 @@ def extract(
 
 def _bound(tables: ModelTables, solution: Solution, options: SolveOptions) -> tuple[float, Proof]:
     """Return the lower bound in units of the objective, with its proof."""
-    if tables.relaxed is None:
-        value, method = solution.bound, solution.method
-    else:
-        relaxed = solve(tables.relaxed, options)
-        value, method = relaxed.bound, relaxed.method + " without links between repeated blocks"
-    prices = float(solution.multipliers.sum())
-    details = {"capacity_price": prices / tables.scale, "scaled_bound": value, "scale": tables.scale}
-    return value / tables.scale, Proof(method=method, details=MappingProxyType(details))
-
-
-def _tilings(
-    alternatives: tuple[Alternatives, ...], mesh: LogicalMesh, target: Target
-) -> Mapping[tuple[object, ...], tuple[Tiling, ...]]:
-    """Saturate the tilings of every kernel shape that occurs."""
-    matrix = target.tile.matrix
-    quanta = tuple(sorted({matrix.rows, *matrix.columns.values()}))
-    requests: dict[tuple[object, ...], TilingRequest] = {}
-    for found in alternatives:
-        by_node = implementations_by_node(found)
-        for node in found.nodes:
-            if node.nest is None or node.kind in ("reshape", "host"):
-                continue
-            if found.classes[node.result].is_constant:
-                continue
-            for implementation in by_node.get(node.number, ()):
-                kernel = kernel_of(
-                    found, node, implementation, (Memory.DRAM,) * len(node.args), Memory.DRAM, mesh
-                )
-                key = tiling_key(kernel)
-                if key not in requests:
-                    requests[key] = _request(kernel, len(requests), quanta)
-    results = tiling_alternatives(tuple(requests.values()))
-    return MappingProxyType(
-        {key: tuple(results[request.key]) for key, request in requests.items()}
-    )
-
-
-def _request(kernel: Kernel, number: int, quanta: tuple[int, ...]) -> TilingRequest:
-    return TilingRequest(
-        key=number,
-        dims=kernel.nest.dims,
-        tileable=tileable_dims(kernel),
-        quanta=quanta,
-    )
+    few = replace(options, price_steps=4)
+    relaxed = solve(tables.relaxed, few, solution.multipliers)
+    details = {
+        "capacity_price": float(relaxed.multipliers.sum()) / tables.scale,
+        "scaled_bound": relaxed.bound,
+        "scale": tables.scale,
+    }
+    return relaxed.bound / tables.scale, Proof(method=relaxed.method, details=MappingProxyType(details))
 
 
 def _plan(

@@ -76,7 +76,9 @@ _FAMILIES: Mapping[str, Family] = MappingProxyType(
 
 _PREDICATES = frozenset("isnan isinf eq ne lt le gt ge".split())
 _HALVES = frozenset({DType.F16, DType.BF16})
-_MATRIX_TYPES = frozenset({DType.F32, DType.F16, DType.BF16, DType.I8, DType.U8, DType.I16, DType.U16, DType.I32})
+_MATRIX_TYPES = frozenset(
+    {DType.F32, DType.F16, DType.BF16, DType.I8, DType.U8, DType.I16, DType.U16, DType.I32}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +176,9 @@ def tileable_dims(kernel: Kernel) -> tuple[int, ...]:
 
 def trip_counts(kernel: Kernel, tiling: Tiling) -> tuple[int, ...]:
     """Return the number of boxes along each loop dimension."""
-    return tuple(-(-d.extent // size) for d, size in zip(kernel.nest.dims, tiling.sizes, strict=True))
+    return tuple(
+        -(-d.extent // size) for d, size in zip(kernel.nest.dims, tiling.sizes, strict=True)
+    )
 
 
 def used_dims(operand: tuple[DimMap, ...]) -> frozenset[int]:
@@ -206,7 +210,9 @@ def _visits(tiling: Tiling, trips: tuple[int, ...], used: frozenset[int]) -> int
 def result_boxes(kernel: Kernel, tiling: Tiling) -> int:
     """Return the number of result boxes; each is stored once."""
     trips = trip_counts(kernel, tiling)
-    return prod(n for n, d in zip(trips, kernel.nest.dims, strict=True) if d.role is not Role.REDUCTION)
+    return prod(
+        n for n, d in zip(trips, kernel.nest.dims, strict=True) if d.role is not Role.REDUCTION
+    )
 
 
 def reduction_boxes(kernel: Kernel, tiling: Tiling) -> int:
@@ -233,7 +239,9 @@ def is_broadcast(kernel: Kernel, operand: int) -> bool:
     if kernel.kind in ("concat", "pad"):
         return False
     used = used_dims(kernel.nest.operands[operand])
-    return any(kernel.nest.dims[d].extent > 1 and d not in used for d in used_dims(kernel.nest.result))
+    return any(
+        kernel.nest.dims[d].extent > 1 and d not in used for d in used_dims(kernel.nest.result)
+    )
 
 
 def is_staged(kernel: Kernel, operand: int) -> bool:
@@ -245,7 +253,9 @@ def is_staged(kernel: Kernel, operand: int) -> bool:
         case Family.GATHER:
             return streamed and operand == 1
         case Family.COPY:
-            return streamed and (kernel.result_memory is Memory.DRAM or is_broadcast(kernel, operand))
+            return streamed and (
+                kernel.result_memory is Memory.DRAM or is_broadcast(kernel, operand)
+            )
         case _:
             return streamed or is_padded(kernel, operand)
 
@@ -262,14 +272,18 @@ def staging_shape(kernel: Kernel, tiling: Tiling, operand: int) -> tuple[int, ..
     ranges = nest.box(operand_map, (0,) * len(nest.dims), tiling.sizes)
     if is_padded(kernel, operand):
         return tuple(high - low for low, high in ranges)
-    return tuple(min(high - low, d.size) for (low, high), d in zip(ranges, operand_map, strict=True))
+    return tuple(
+        min(high - low, d.size) for (low, high), d in zip(ranges, operand_map, strict=True)
+    )
 
 
 def result_shape(kernel: Kernel, tiling: Tiling) -> tuple[int, ...]:
     """Return the shape of the largest result box."""
     nest = kernel.nest
     ranges = nest.box(nest.result, (0,) * len(nest.dims), tiling.sizes)
-    return tuple(min(high - low, d.size) for (low, high), d in zip(ranges, nest.result, strict=True))
+    return tuple(
+        min(high - low, d.size) for (low, high), d in zip(ranges, nest.result, strict=True)
+    )
 
 
 def step_type(fn: str, args: tuple[str, ...], last_operand: DType) -> DType:
@@ -305,7 +319,9 @@ def value_types(kernel: Kernel) -> tuple[DType, ...]:
     for fn, args in parse_pipeline(pipeline) if pipeline else ():
         last = step_type(fn, args, last)
         types.append(last)
-    assert types[-1] is kernel.result_type.dtype, f"{kernel.kind} gives {types[-1]}, not {kernel.result_type}"
+    assert types[-1] is kernel.result_type.dtype, (
+        f"{kernel.kind} gives {types[-1]}, not {kernel.result_type}"
+    )
     return tuple(types)
 
 
@@ -362,16 +378,24 @@ def _temporaries(kernel: Kernel, tiling: Tiling, elements: int) -> list[tuple[st
         case Family.MAP | Family.CONTRACT:
             found = []
             if kernel.family is Family.CONTRACT and not kernel.on_matrix_unit:
-                found.append(("product", prod(tiling.sizes) * accumulator_type(kernel).itemsize_bytes))
+                found.append(
+                    ("product", prod(tiling.sizes) * accumulator_type(kernel).itemsize_bytes)
+                )
             types = dict.fromkeys(t for t in value_types(kernel) if t is not final)
             return found + [(f"value_{t}", elements * t.itemsize_bytes) for t in types]
         case Family.REDUCE if reduces_wide(kernel, tiling):
             box = prod(staging_shape(kernel, tiling, 0))
-            return [("wide", box * DType.F32.itemsize_bytes), ("total", elements * DType.F32.itemsize_bytes)]
+            return [
+                ("wide", box * DType.F32.itemsize_bytes),
+                ("total", elements * DType.F32.itemsize_bytes),
+            ]
         case Family.ROWS:
             return _row_temporaries(kernel, elements)
         case Family.GATHER if gathers_single(kernel, tiling):
-            index, row = kernel.operand_types[1].dtype, elements // tiling.sizes[gather_loop(kernel)]
+            index, row = (
+                kernel.operand_types[1].dtype,
+                elements // tiling.sizes[gather_loop(kernel)],
+            )
             return [("pair", 2 * index.itemsize_bytes), ("twice", 2 * row * final.itemsize_bytes)]
         case Family.COPY if kernel.kind == "pad" and kernel.result_memory is Memory.DRAM:
             return [("fill", final.itemsize_bytes)]
@@ -393,4 +417,7 @@ def _row_temporaries(kernel: Kernel, elements: int) -> list[tuple[str, int]]:
 
 def footprint_bytes(kernel: Kernel, tiling: Tiling, alignment_bytes: int) -> int:
     """Return the scratchpad bytes of the kernel's buffers, each aligned."""
-    return sum(-(-b.size_bytes // alignment_bytes) * alignment_bytes * b.copies for b in buffers(kernel, tiling))
+    return sum(
+        -(-b.size_bytes // alignment_bytes) * alignment_bytes * b.copies
+        for b in buffers(kernel, tiling)
+    )

@@ -26,21 +26,19 @@ def price(kernel: Kernel, tiling: Tiling, target: Target) -> KernelCost:
     """
     burst = target.tile.dma.burst_bytes
     work = kernel_work(kernel, tiling, burst, multicast=target.dram.read_multicast)
-    total = KernelCost()
-    for product in work.matrix:
-        total += _matrix_price(product, kernel, target)
-    for item in work.vector:
-        total += _vector_price(item, target)
+    costs = [_matrix_price(product, kernel, target) for product in work.matrix]
+    costs += [_vector_price(item, target) for item in work.vector]
     first_load = last_store = 0.0
     for traffic in work.traffic:
         cost, each_cycles = _traffic_price(traffic, target)
-        total += cost
+        costs.append(cost)
         if traffic.store:
             last_store = max(last_store, each_cycles)
         else:
             first_load += each_cycles
     for count, size_bytes in work.local_copies:
-        total += _local_copy_price(count, size_bytes, target)
+        costs.append(_local_copy_price(count, size_bytes, target))
+    total = _sum(costs)
     results = max(1, result_boxes(kernel, tiling))
     boxes = max(1, results * reduction_boxes(kernel, tiling))
     longer = max(total.matrix_cycles, total.vector_cycles)
@@ -52,17 +50,37 @@ def price(kernel: Kernel, tiling: Tiling, target: Target) -> KernelCost:
         first_load + compute / results + total.dma_out_cycles,
         total.sram_cycles,
     )
-    bare = replace(total, startup_cycles=0.0)
-    return replace(bare, startup_cycles=latency - bare.latency_cycles)
+    return replace(total, startup_cycles=latency - total.latency_cycles)
 
 
-def _times(cost: KernelCost, count: int) -> KernelCost:
-    """Return the cost of `count` instructions one after the other, start-up left out."""
+def _sum(costs: list[KernelCost]) -> KernelCost:
+    """Return the sum of costs without start-up (faster than adding them one by one)."""
     return KernelCost(
-        matrix_cycles=cost.matrix_cycles * count,
-        vector_cycles=cost.vector_cycles * count,
-        dma_in_cycles=cost.dma_in_cycles * count,
-        dma_out_cycles=cost.dma_out_cycles * count,
+        matrix_cycles=sum(c.matrix_cycles for c in costs),
+        vector_cycles=sum(c.vector_cycles for c in costs),
+        dma_in_cycles=sum(c.dma_in_cycles for c in costs),
+        dma_out_cycles=sum(c.dma_out_cycles for c in costs),
+        sram_cycles=sum(c.sram_cycles for c in costs),
+        macs=sum(c.macs for c in costs),
+        vector_ops=sum(c.vector_ops for c in costs),
+        sram_bytes=sum(c.sram_bytes for c in costs),
+        dram_bytes=sum(c.dram_bytes for c in costs),
+        noc_bytes=sum(c.noc_bytes for c in costs),
+        energy_pj=sum(c.energy_pj for c in costs),
+    )
+
+
+def _times(cost: KernelCost, count: int, issue_cycles: float) -> KernelCost:
+    """Return the cost of `count` instructions one after the other, each issued; start-up left out."""
+
+    def engine(cycles: float) -> float:
+        return (cycles + issue_cycles) * count if cycles else 0.0
+
+    return KernelCost(
+        matrix_cycles=engine(cost.matrix_cycles),
+        vector_cycles=engine(cost.vector_cycles),
+        dma_in_cycles=engine(cost.dma_in_cycles),
+        dma_out_cycles=engine(cost.dma_out_cycles),
         sram_cycles=cost.sram_cycles * count,
         macs=cost.macs * count,
         vector_ops=cost.vector_ops * count,
@@ -76,8 +94,7 @@ def _times(cost: KernelCost, count: int) -> KernelCost:
 def _matrix_price(work: MatrixWork, kernel: Kernel, target: Target) -> KernelCost:
     out = kernel.result_type.dtype
     one = matmul_cost(target, work.dtype, batch=work.b, m=work.m, k=work.k, n=work.n, out_dtype=out)
-    issue = target.tile.control.issue_cycles
-    return _times(replace(one, matrix_cycles=one.matrix_cycles + issue), work.count)
+    return _times(one, work.count, target.tile.control.issue_cycles)
 
 
 def _vector_price(work: VectorWork, target: Target) -> KernelCost:
@@ -90,8 +107,7 @@ def _vector_price(work: VectorWork, target: Target) -> KernelCost:
         read_bytes=moved * (work.operands - 1),
         written_bytes=moved,
     )
-    issue = target.tile.control.issue_cycles
-    return _times(replace(one, vector_cycles=one.vector_cycles + issue), work.count)
+    return _times(one, work.count, target.tile.control.issue_cycles)
 
 
 def _traffic_price(work: Traffic, target: Target) -> tuple[KernelCost, float]:
@@ -100,24 +116,26 @@ def _traffic_price(work: Traffic, target: Target) -> tuple[KernelCost, float]:
         return KernelCost(), 0.0
     each = ceil(work.size_bytes / work.count)
     issue = target.tile.control.issue_cycles
-    shared = ceil(each * work.groups / target.tiles) if work.store else each * work.groups
     if work.store:
-        one = dram_write_cost(target, shared, work.run_bytes)
+        one = dram_write_cost(target, ceil(each * work.groups / target.tiles), work.run_bytes)
         engine = target.tile.dma.startup_cycles + each / target.tile.dma.out_bytes_per_cycle
-        first = max(one.dma_out_cycles, engine) + issue
-        cost = _times(replace(one, dma_out_cycles=first), work.count)
+        # the mean over all tiles is less than what the storing ones move
+        one = replace(one, dma_out_cycles=max(one.dma_out_cycles, engine))
     else:
-        one = dram_read_cost(target, shared, each, work.run_bytes)
-        first = one.dma_in_cycles + issue
-        cost = _times(replace(one, dma_in_cycles=first), work.count)
+        one = dram_read_cost(target, each * work.groups, each, work.run_bytes)
+    cost = _times(one, work.count, issue)
     # the exact share of this tile, not the rounded one of each access
-    return replace(cost, dram_bytes=ceil(work.dram_bytes * work.groups / target.tiles)), first
+    share = ceil(work.dram_bytes * work.groups / target.tiles)
+    first = max(one.dma_in_cycles, one.dma_out_cycles) + issue
+    return replace(cost, dram_bytes=share), first
 
 
 def _local_copy_price(count: int, size_bytes: int, target: Target) -> KernelCost:
     """Return the cost of copies within the scratchpad by DMA-in."""
     dma, control = target.tile.dma, target.tile.control
-    cycles = count * (dma.startup_cycles + control.issue_cycles) + size_bytes / dma.in_bytes_per_cycle
+    cycles = (
+        count * (dma.startup_cycles + control.issue_cycles) + size_bytes / dma.in_bytes_per_cycle
+    )
     moved = 2 * size_bytes
     return KernelCost(
         dma_in_cycles=cycles,

@@ -5,10 +5,11 @@ The counts are those of the instructions that code generation emits; tests compa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from math import prod
+from types import MappingProxyType
 
 from tilewright.dtypes import DType
 from tilewright.extract.kernel import (
@@ -83,7 +84,11 @@ class KernelWork:
 
 def matrix_roles(nest: LoopNest) -> tuple[str, ...]:
     """Return the role of each loop of a contraction: "b", "m", "n", "k", or "" when in one operand only."""
-    left, right, own = used_dims(nest.operands[0]), used_dims(nest.operands[1]), used_dims(nest.result)
+    left, right, own = (
+        used_dims(nest.operands[0]),
+        used_dims(nest.operands[1]),
+        used_dims(nest.result),
+    )
     roles = {
         (True, True, True): "b",
         (True, False, True): "m",
@@ -107,7 +112,10 @@ def _result_classes(kernel: Kernel, tiling: Tiling) -> Iterator[tuple[int, int]]
     """Yield (number of result boxes, elements) for each distinct size of result box."""
     dims = kernel.nest.dims
     own = used_dims(kernel.nest.result)
-    sizes = tuple(s if d.role is not Role.REDUCTION else d.extent for s, d in zip(tiling.sizes, dims, strict=True))
+    sizes = tuple(
+        s if d.role is not Role.REDUCTION else d.extent
+        for s, d in zip(tiling.sizes, dims, strict=True)
+    )
     for count, box in _size_classes(kernel.nest, Tiling(sizes, tiling.order)):
         yield count, prod(s for d, s in enumerate(box) if d in own)
 
@@ -131,7 +139,9 @@ def kernel_work(kernel: Kernel, tiling: Tiling, burst_bytes: int, *, multicast: 
         case Family.CONTRACT:
             _contract_work(kernel, tiling, matrix, vector)
         case Family.MAP:
-            vector += _pipeline_work(kernel, tiling, str(kernel.attrs["fn"]), len(kernel.operand_types))
+            vector += _pipeline_work(
+                kernel, tiling, str(kernel.attrs["fn"]), len(kernel.operand_types)
+            )
         case Family.REDUCE:
             vector += _reduce_work(kernel, tiling)
         case Family.ROWS:
@@ -150,14 +160,18 @@ def _contract_work(
     dtype, roles = kernel.operand_types[0].dtype, matrix_roles(kernel.nest)
     for count, box in _size_classes(kernel.nest, tiling):
         if kernel.on_matrix_unit:
-            b, m, n, k = (prod(s for s, role in zip(box, roles, strict=True) if role == r) for r in "bmnk")
+            b, m, n, k = (
+                prod(s for s, role in zip(box, roles, strict=True) if role == r) for r in "bmnk"
+            )
             matrix.append(MatrixWork(count, b, m, n, k, dtype))
         else:
             vector.append(VectorWork(count, "mul", prod(box), dtype, 3))
             vector.append(VectorWork(count, "sum", prod(box), dtype, 1))
     accumulator, value, *_ = value_types(kernel)
     if accumulator is not value:
-        vector += [VectorWork(n, "cast", e, accumulator, 2) for n, e in _result_classes(kernel, tiling)]
+        vector += [
+            VectorWork(n, "cast", e, accumulator, 2) for n, e in _result_classes(kernel, tiling)
+        ]
     if kernel.attrs.get("epilogue"):
         operands = len(kernel.operand_types) - 1
         vector += _pipeline_work(kernel, tiling, str(kernel.attrs["epilogue"]), operands)
@@ -169,7 +183,13 @@ def _pipeline_work(kernel: Kernel, tiling: Tiling, fn: str, operands: int) -> li
     types = value_types(kernel)[-len(steps) :]
     before = (kernel.operand_types[-1].dtype, *types[:-1])
     return [
-        VectorWork(count, name, elements, max(before[i], types[i], key=_width), (operands if i == 0 else 1) + 1)
+        VectorWork(
+            count,
+            name,
+            elements,
+            max(before[i], types[i], key=_width),
+            (operands if i == 0 else 1) + 1,
+        )
         for count, elements in _result_classes(kernel, tiling)
         for i, (name, _) in enumerate(steps)
     ]
@@ -189,25 +209,26 @@ def _reduce_work(kernel: Kernel, tiling: Tiling) -> list[VectorWork]:
             found.append(VectorWork(count, "cast", elements, DType.F32, 2))
         found.append(VectorWork(count, fn, prod(box), DType.F32 if wide else dtype, 1))
     if wide:
-        found += [VectorWork(n, "cast", e, DType.F32, 2) for n, e in _result_classes(kernel, tiling)]
+        found += [
+            VectorWork(n, "cast", e, DType.F32, 2) for n, e in _result_classes(kernel, tiling)
+        ]
     return found
 
 
-def _box(nest: LoopNest, operand: OperandMap, sizes: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+def _box(
+    nest: LoopNest, operand: OperandMap, sizes: tuple[int, ...]
+) -> tuple[tuple[int, int], ...]:
     return nest.box(operand, (0,) * len(nest.dims), sizes)
 
 
-ROW_STEPS: dict[str, tuple[tuple[str, bool], ...]] = {
-    "softmax": (("max", True), ("sub", True), ("exp", True), ("sum", True), ("div", True)),
-    "layernorm": (
-        ("sum", True), ("mul_const", False), ("sub", True), ("square", True), ("sum", True), ("mul_const", False),
-        ("add_const", False), ("rsqrt", False), ("mul", True),
-    ),
-    "rmsnorm": (
-        ("square", True), ("sum", True), ("mul_const", False), ("add_const", False), ("rsqrt", False), ("mul", True),
-    ),
-}  # fmt: skip
-"""Vector instructions of the row kernels: function, and whether on whole rows (or one value a row)."""
+ROW_STEPS: Mapping[str, str] = MappingProxyType(
+    {
+        "softmax": "max sub exp sum div",
+        "layernorm": "sum mul_const* sub square sum mul_const* add_const* rsqrt* mul",
+        "rmsnorm": "square sum mul_const* add_const* rsqrt* mul",
+    }
+)
+"""Vector instructions of the row kernels; those with a star take one value a row."""
 
 
 def _row_work(kernel: Kernel, tiling: Tiling) -> list[VectorWork]:
@@ -216,8 +237,9 @@ def _row_work(kernel: Kernel, tiling: Tiling) -> list[VectorWork]:
     found = []
     for count, elements in _result_classes(kernel, tiling):
         found += [VectorWork(count, "cast", elements, dtype, 2)] * casts
-        for fn, on_rows in ROW_STEPS[kernel.kind]:
-            found.append(VectorWork(count, fn, elements if on_rows else elements // length, dtype, 3))
+        for step in ROW_STEPS[kernel.kind].split():
+            size = elements // length if step.endswith("*") else elements
+            found.append(VectorWork(count, step.removesuffix("*"), size, dtype, 3))
     return found
 
 
@@ -233,8 +255,10 @@ def _copy_work(kernel: Kernel, tiling: Tiling) -> list[VectorWork]:
             part = elements
             if kernel.kind in ("concat", "pad"):
                 axes = [i for i, d in enumerate(nest.operands[operand]) if d.whole]
-                part = elements // prod(nest.result[i].size for i in axes) * prod(
-                    ranges[i][1] - ranges[i][0] for i in axes
+                part = (
+                    elements
+                    // prod(nest.result[i].size for i in axes)
+                    * prod(ranges[i][1] - ranges[i][0] for i in axes)
                 )
             covered += part
             in_place = memory is Memory.SRAM or is_staged(kernel, operand)
@@ -252,36 +276,75 @@ def _staging_work(kernel: Kernel, tiling: Tiling, operand: int) -> list[VectorWo
     if not is_padded(kernel, operand):
         return []
     dtype = kernel.operand_types[operand].dtype
-    loads, boxes, valid, fills = padded_boxes(kernel, tiling, operand)
+    totals = box_totals(kernel, tiling, operand)
     found = []
-    if fills and boxes > valid:
-        found.append(VectorWork(fills, "fill", -(-(boxes - valid) // fills), dtype, 1))
-    if kernel.operand_memory[operand] is Memory.SRAM and valid:
-        found.append(VectorWork(loads, "identity", -(-valid // loads), dtype, 2))
+    if totals.slabs:
+        each = -(-(totals.elements - totals.valid_elements) // totals.slabs)
+        found.append(VectorWork(totals.slabs, "fill", each, dtype, 1))
+    if kernel.operand_memory[operand] is Memory.SRAM and totals.loads:
+        each = -(-totals.valid_elements // totals.loads)
+        found.append(VectorWork(totals.loads, "identity", each, dtype, 2))
     return found
 
 
-def padded_boxes(kernel: Kernel, tiling: Tiling, operand: int) -> tuple[int, int, int, int]:
-    """Sum the boxes of an operand over all its loads.
+@dataclass(frozen=True, slots=True)
+class BoxTotals:
+    """Sums over all box loads of a streamed or padded operand."""
 
-    Returns:
-        Loads, elements with padding, elements without padding, slabs of padding.
-    """
-    operand_map = kernel.nest.operands[operand]
-    rows = [_dim_boxes(kernel.nest, tiling, dim) for dim in operand_map]
-    distinct = prod(len(row) for row in rows)
-    loads = box_loads(kernel, tiling, operand)
-    reloads = max(1, loads // distinct)
-    boxes = prod(sum(high - low for low, high in row) for row in rows)
-    valid = prod(
-        sum(max(0, min(high, dim.size) - max(low, 0)) for low, high in row)
-        for row, dim in zip(rows, operand_map, strict=True)
+    loads: int
+    """Loads with anything but padding."""
+    elements: int
+    """Elements with padding."""
+    valid_elements: int
+    slabs: int
+    """Boxes of padding to fill."""
+
+
+def box_totals(kernel: Kernel, tiling: Tiling, operand: int) -> BoxTotals:
+    """Sum the boxes of an operand over all its loads."""
+    nest = kernel.nest
+    dims = [_dim_totals(nest, tiling, dim) for dim in nest.operands[operand]]
+    distinct = prod(d.boxes for d in dims)
+    reloads = max(1, box_loads(kernel, tiling, operand) // distinct)
+    elements, valid = prod(d.indices for d in dims), prod(d.valid for d in dims)
+    loads = prod(d.filled for d in dims)
+    # a box without elements is one slab of padding
+    slabs = distinct - loads + sum(d.edges * loads // max(d.filled, 1) for d in dims)
+    return BoxTotals(loads * reloads, elements * reloads, valid * reloads, slabs * reloads)
+
+
+@dataclass(frozen=True, slots=True)
+class _DimTotals:
+    """Sums over the boxes of one tensor dimension."""
+
+    boxes: int
+    indices: int
+    """With padding."""
+    valid: int
+    filled: int
+    """Boxes with anything but padding."""
+    edges: int
+    """Ends of those boxes that lie in the padding."""
+
+
+def _dim_totals(nest: LoopNest, tiling: Tiling, dim: DimMap) -> _DimTotals:
+    if len(dim.terms) == 1 and dim.terms[0].stride == 1 and dim.offset == 0 and not dim.whole:
+        loop = dim.terms[0].dim
+        extent = nest.dims[loop].extent
+        if extent == dim.size:  # the common case, quickly
+            boxes = -(-extent // tiling.sizes[loop])
+            return _DimTotals(boxes, extent, extent, boxes, 0)
+    ranges = _dim_boxes(nest, tiling, dim)
+    valid = [max(0, min(high, dim.size) - max(low, 0)) for low, high in ranges]
+    return _DimTotals(
+        boxes=len(ranges),
+        indices=sum(high - low for low, high in ranges),
+        valid=sum(valid),
+        filled=sum(n > 0 for n in valid),
+        edges=sum(
+            (low < 0) + (high > dim.size) for (low, high), n in zip(ranges, valid, strict=True) if n
+        ),
     )
-    slabs = sum(
-        distinct // len(row) * sum((low < 0) + (high > dim.size) for low, high in row)
-        for row, dim in zip(rows, operand_map, strict=True)
-    )
-    return loads, boxes * reloads, valid * reloads, slabs * reloads
 
 
 def _dim_boxes(nest: LoopNest, tiling: Tiling, dim: DimMap) -> list[tuple[int, int]]:
@@ -314,30 +377,69 @@ def _traffic(
             if not streamed:
                 copies.append((boxes, kernel.result_type.size_bytes))
                 continue
-            run = _run_bytes(kernel, kernel.result_type, kernel.nest.result, tiling, sharding, operand)
+            run = _run_bytes(
+                kernel, kernel.result_type, kernel.nest.result, tiling, sharding, operand
+            )
             size = kernel.result_type.size_bytes
-            found.append(Traffic(boxes, size, _padded(size, run, burst_bytes), run, kernel.mesh.tiles, store=False))
+            found.append(
+                Traffic(
+                    boxes,
+                    size,
+                    _padded(size, run, burst_bytes),
+                    run,
+                    kernel.mesh.tiles,
+                    store=False,
+                )
+            )
         elif streamed:
-            loads, _, valid, _ = padded_boxes(kernel, tiling, operand)
-            run = _run_bytes(kernel, type_, kernel.nest.operands[operand], tiling, sharding, operand)
-            size = valid * type_.dtype.itemsize_bytes
-            found.append(Traffic(loads, size, _padded(size, run, burst_bytes), run, groups, store=False))
+            totals = box_totals(kernel, tiling, operand)
+            run = _run_bytes(
+                kernel, type_, kernel.nest.operands[operand], tiling, sharding, operand
+            )
+            elements = totals.valid_elements
+            if not is_staged(kernel, operand):
+                elements = _walked_elements(kernel.nest, kernel.nest.operands[operand])
+            size = elements * type_.dtype.itemsize_bytes
+            found.append(
+                Traffic(
+                    totals.loads, size, _padded(size, run, burst_bytes), run, groups, store=False
+                )
+            )
     if kernel.result_memory is Memory.DRAM:
         sharding, type_ = kernel.result_sharding, kernel.result_type
-        count = result_boxes(kernel, tiling) * (len(kernel.operand_types) if kernel.family is Family.COPY else 1)
+        count = result_boxes(kernel, tiling) * (
+            len(kernel.operand_types) if kernel.family is Family.COPY else 1
+        )
         if kernel.kind == "pad":
             count += 2 * result_boxes(kernel, tiling)
         run = _run_bytes(kernel, type_, kernel.nest.result, tiling, sharding, -1)
         dram = _padded(type_.size_bytes, run, burst_bytes)
-        found.append(Traffic(count, type_.size_bytes, dram, run, _groups(kernel, sharding, shared=True), store=True))
+        found.append(
+            Traffic(
+                count,
+                type_.size_bytes,
+                dram,
+                run,
+                _groups(kernel, sharding, shared=True),
+                store=True,
+            )
+        )
     return found, copies
+
+
+def _walked_elements(nest: LoopNest, operand: OperandMap) -> int:
+    """Return the elements that a copy without staging reads: gaps between steps are left out."""
+    whole = prod(d.size for d in operand if d.whole)
+    return whole * prod(nest.dims[d].extent for d in used_dims(operand))
 
 
 def _groups(kernel: Kernel, sharding: Sharding, *, shared: bool) -> int:
     """Return how many tiles move bytes of their own: replicas count once when `shared`."""
     if not shared:
         return kernel.mesh.tiles
-    return prod(n for n, state in zip(kernel.mesh.sizes, sharding, strict=True) if state != REPLICATED)
+    return prod(
+        n for n, state in zip(kernel.mesh.sizes, sharding, strict=True) if state != REPLICATED
+    )
 
 
 def _padded(size_bytes: int, run_bytes: int, burst_bytes: int) -> int:
@@ -347,8 +449,19 @@ def _padded(size_bytes: int, run_bytes: int, burst_bytes: int) -> int:
     return -(-size_bytes // run_bytes) * (-(-run_bytes // burst_bytes) * burst_bytes)
 
 
+def _has_gaps(kernel: Kernel, dim: DimMap, number: int) -> bool:
+    """Whether an operand read without staging skips indices of a dimension."""
+    steps = [abs(t.stride) for t in dim.terms if kernel.nest.dims[t.dim].extent > 1]
+    return kernel.family is Family.COPY and not is_staged(kernel, number) and steps not in ([], [1])
+
+
 def _run_bytes(
-    kernel: Kernel, type_: TensorType, operand: OperandMap, tiling: Tiling, sharding: Sharding, number: int
+    kernel: Kernel,
+    type_: TensorType,
+    operand: OperandMap,
+    tiling: Tiling,
+    sharding: Sharding,
+    number: int,
 ) -> int:
     """Return the bytes of the contiguous runs of a full box in the dense global tensor."""
     run = type_.dtype.itemsize_bytes
@@ -358,7 +471,7 @@ def _run_bytes(
         dim = operand[i]
         low, high = _box(kernel.nest, (dim,), tiling.sizes)[0]
         length = min(high - low, dim.size)
-        if i == axis:
+        if i == axis or (number >= 0 and _has_gaps(kernel, dim, number)):
             return run
         run *= length
         if length < dim.size * split_factor(kernel.mesh, sharding, i):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Edge
+from tilewright.extract.choice import ChoiceProblem, Costs, Edge, Indices
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,10 +23,22 @@ class _Half:
 
     edge: int
     other: int
-    ports: Costs
-    other_ports: Costs
+    ports: Indices
+    other_ports: Indices
     matrix: Costs
-    """From the other end's port to this end's port."""
+    """From the other end's port to this end's port, [other ports, ports]."""
+    order: Indices
+    """This end's options sorted by port."""
+    starts: Indices
+    """First position in `order` of each port that has an option."""
+    used: Costs
+    """`matrix` with the columns of those ports only."""
+
+
+def _half(edge: int, other: int, ports: Indices, other_ports: Indices, matrix: Costs) -> _Half:
+    order = np.argsort(ports, kind="stable")
+    present, starts = np.unique(ports[order], return_index=True)
+    return _Half(edge, other, ports, other_ports, matrix, order, starts, matrix[:, present])
 
 
 class MessagePassing:
@@ -41,10 +53,10 @@ class MessagePassing:
         self._messages: list[Costs] = []
         for number, edge in enumerate(problem.edges):
             self._halves[edge.left].append(
-                _Half(number, edge.right, edge.left_ports, edge.right_ports, edge.matrix.T)
+                _half(number, edge.right, edge.left_ports, edge.right_ports, edge.matrix.T)
             )
             self._halves[edge.right].append(
-                _Half(number, edge.left, edge.right_ports, edge.left_ports, edge.matrix)
+                _half(number, edge.left, edge.right_ports, edge.left_ports, edge.matrix)
             )
             self._messages.append(np.zeros(len(problem.costs[edge.right])))
             self._messages.append(np.zeros(len(problem.costs[edge.left])))
@@ -73,17 +85,21 @@ class MessagePassing:
                     bound += self._send(variable, half, belief)
         return bound
 
-    def decode(self, costs: tuple[Costs, ...]) -> tuple[int, ...]:
-        """Fix the variables in order: earlier neighbours by their choice, later ones by their messages."""
-        choice: list[int] = []
-        for variable, own in enumerate(costs):
-            total = own.copy()
+    def decode(self, costs: tuple[Costs, ...], *, backwards: bool) -> tuple[int, ...]:
+        """Fix the variables one by one: fixed neighbours by their choice, others by their messages.
+
+        Backwards, consumers come before producers, which then cannot fail to compute what is used.
+        """
+        count = len(costs)
+        choice = [-1] * count
+        for variable in reversed(range(count)) if backwards else range(count):
+            total = costs[variable].copy()
             for half in self._halves[variable]:
-                if half.other < variable:
+                if choice[half.other] >= 0:
                     total += half.matrix[half.other_ports[choice[half.other]], half.ports]
                 else:
                     total += self._messages[self._incoming(variable, half)]
-            choice.append(int(total.argmin()))
+            choice[variable] = int(total.argmin())
         return tuple(choice)
 
     def improve(self, costs: tuple[Costs, ...], choice: tuple[int, ...], rounds: int = 20) -> tuple[int, ...]:
@@ -117,9 +133,8 @@ class MessagePassing:
         """Update the message to the other end; return its minimum, which moves into the bound."""
         incoming = self._incoming(variable, half)
         slack = self._weights[variable] * belief - self._messages[incoming]
-        ports = np.full(half.matrix.shape[1], FORBIDDEN)
-        np.minimum.at(ports, half.ports, slack)
-        message = (half.matrix + ports[None, :]).min(axis=1)[half.other_ports]
+        by_port = np.minimum.reduceat(slack[half.order], half.starts)
+        message = (half.used + by_port).min(axis=1)[half.other_ports]
         least = float(message.min())
         self._messages[incoming ^ 1] = message - least
         return least

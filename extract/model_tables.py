@@ -59,9 +59,10 @@ class ModelTables:
     tables: Mapping[Variable, ReshardTable]
     input_tables: Mapping[TensorType, ReshardTable]
     problem: ChoiceProblem
-    relaxed: ChoiceProblem | None
-    """The problem without the links between instances of repeated blocks, whose optimum bounds
-    plans in which instances differ; None when nothing repeats."""
+    relaxed: ChoiceProblem
+    """The problem that bounds: without the links between instances of repeated blocks (so that it also bounds
+    plans in which instances differ), and without the scratchpad of delivered copies (which `problem`
+    counts even where producer and consumer agree)."""
     scale: float
     multiplicity: tuple[int, ...]
     number: Mapping[Variable, int]
@@ -97,24 +98,25 @@ def computed_classes(alternatives: Alternatives) -> tuple[int, ...]:
 
 
 def needed_classes(alternatives: Alternatives) -> frozenset[int]:
-    """Return the classes that every choice computes: outputs, host results, and what all their nodes read."""
-    nodes: dict[int, list[tuple[int, ...]]] = {}
-    host: list[int] = []
+    """Return the classes that every choice computes: the dominators of the outputs and of host regions.
+
+    A class needs itself and what each of its nodes needs in common; bit c of a set stands for class c.
+    """
+    needs: dict[int, int] = {}
+    roots = set(alternatives.outputs)
     for node in alternatives.nodes:
+        through = 0
+        for argument in node.args:
+            through |= needs.get(argument, 1 << argument)
         for result in node.results or (node.result,):
-            nodes.setdefault(result, []).append(node.args)
+            own = 1 << result
+            needs[result] = (needs[result] & through) | own if result in needs else through | own
             if node.kind == "host":
-                host.append(result)
-    needed: set[int] = set()
-    stack = [*alternatives.outputs, *host]
-    while stack:
-        number = stack.pop()
-        if number in needed:
-            continue
-        needed.add(number)
-        if number in nodes:
-            stack += set.intersection(*(set(args) for args in nodes[number]))
-    return frozenset(needed)
+                roots.add(result)
+    every = 0
+    for root in roots:
+        every |= needs.get(root, 1 << root)
+    return frozenset(c.number for c in alternatives.classes if every >> c.number & 1)
 
 
 def producer_index(
@@ -240,22 +242,24 @@ class _ProblemBuilder:
             np.array([option.units for option in options]) * self.multiplicity[variable[0]]
             for variable, options in zip(self.variables, self.options, strict=True)
         ]
-        scale = _TARGET_SCALE / max(1.0, sum(float(c.min()) for c in costs))
+        cheapest = (
+            min(o.units for o in options if o.node is not None) * self.multiplicity[variable[0]]
+            for variable, options in zip(self.variables, self.options, strict=True)
+        )
+        scale = _TARGET_SCALE / max(1.0, sum(cheapest))
         for own, variable, options in zip(costs, self.variables, self.options, strict=True):
-            own += self._boundary_costs(variable, options)
             np.multiply(own, scale, out=own)
+            own += self._boundary_costs(variable, options, scale)
             np.minimum(own, FORBIDDEN, out=own)
         edges: list[tuple[Edge, bool]] = []
         for link in self.links:
             self._add_link(link, scale, costs, edges)
         rows = len(self.variables)
-        usages = tuple(self._usages())
+        usages = tuple(self._usages(cautious=True))
         limit = float(self.pricing.limit_bytes)
         problem = ChoiceProblem(tuple(costs), tuple(e for e, _ in edges), usages, rows, limit)
-        relaxed = None
-        if any(repeated for _, repeated in edges):
-            kept = tuple(e for e, repeated in edges if not repeated)
-            relaxed = ChoiceProblem(tuple(costs), kept, usages, rows, limit)
+        kept = tuple(e for e, repeated in edges if not repeated)
+        relaxed = ChoiceProblem(tuple(costs), kept, tuple(self._usages(cautious=False)), rows, limit)
         return ModelTables(
             variables=self.variables,
             options=self.options,
@@ -282,7 +286,7 @@ class _ProblemBuilder:
             self.memo[key] = build_table(tensor, partials, pricing.mesh, pricing.target, pricing.objective)
         return self.memo[key]
 
-    def _boundary_costs(self, variable: Variable, options: tuple[Option, ...]) -> Costs:
+    def _boundary_costs(self, variable: Variable, options: tuple[Option, ...], scale: float) -> Costs:
         """Return what it costs to bring model outputs to DRAM."""
         count = self.output_uses.get(variable, 0)
         if not count:
@@ -290,7 +294,10 @@ class _ProblemBuilder:
         table = self.tables[variable]
         dram = table.index[dram_placement(self.pricing.mesh)]
         return np.array(
-            [FORBIDDEN if o.result is None else count * table.cost[table.index[o.result], dram] for o in options]
+            [
+                FORBIDDEN if o.result is None else scale * count * table.cost[table.index[o.result], dram]
+                for o in options
+            ]
         )
 
     def _add_link(
@@ -355,10 +362,14 @@ class _ProblemBuilder:
                 )
         return np.minimum(matrix, FORBIDDEN)
 
-    def _usages(self) -> Iterable[Usage]:
+    def _usages(self, *, cautious: bool) -> Iterable[Usage]:
+        """Yield what options use; with `cautious`, also copies that may have to be delivered to them."""
         rows = len(self.variables)
         for number, (variable, options) in enumerate(zip(self.variables, self.options, strict=True)):
-            yield Usage(number, number, number + 1, np.array([float(o.working_bytes) for o in options]))
+            working = np.array([float(o.working_bytes) for o in options])
+            if cautious:
+                working += np.array([float(self._delivered_bytes(variable, o)) for o in options])
+            yield Usage(number, number, number + 1, working)
             resident = np.array([float(o.resident_bytes) for o in options]) * self.multiplicity[variable[0]]
             if resident.any():
                 yield Usage(number, 0, rows, resident)
@@ -367,17 +378,31 @@ class _ProblemBuilder:
                 for low, high in self._live_rows(variable):
                     yield Usage(number, low, high, alive)
 
+    def _delivered_bytes(self, variable: Variable, option: Option) -> int:
+        """Return the bytes of all operands that an option wants in SRAM."""
+        if option.node is None or option.node.kind == "reshape":
+            return 0
+        classes = self.alternatives[variable[0]].classes
+        total = 0
+        for argument, placement in zip(option.node.args, option.operands, strict=True):
+            if placement is not None:
+                total += self._shard_bytes(classes[argument].type, placement)
+        return total
+
+    def _shard_bytes(self, tensor: TensorType, placement: Placement) -> int:
+        if placement.memory is Memory.DRAM:
+            return 0
+        local = local_shape(self.pricing.mesh, placement.sharding, tensor.shape)
+        size_bytes = TensorType(local, tensor.dtype).size_bytes
+        if is_partial(placement.sharding):
+            size_bytes *= 2  # reducing it takes as many bytes of slots
+        return aligned_bytes(size_bytes, self.pricing.target.tile.sram.alignment_bytes)
+
     def _result_bytes(self, variable: Variable, options: tuple[Option, ...]) -> Costs:
-        tensor, mesh = self._type(variable), self.pricing.mesh
-        alignment = self.pricing.target.tile.sram.alignment_bytes
-        amounts = []
-        for option in options:
-            amount = 0
-            if option.result is not None and option.result.memory is Memory.SRAM:
-                local = local_shape(mesh, option.result.sharding, tensor.shape)
-                amount = aligned_bytes(TensorType(local, tensor.dtype).size_bytes, alignment)
-            amounts.append(float(amount))
-        return np.array(amounts)
+        tensor = self._type(variable)
+        return np.array(
+            [0.0 if o.result is None else float(self._shard_bytes(tensor, o.result)) for o in options]
+        )
 
     def _live_rows(self, variable: Variable) -> list[tuple[int, int]]:
         """Return the row ranges in which a value is alive: to its last use in its own block, and in others'."""

@@ -18,11 +18,11 @@ from tilewright.extract.kernel import (
     footprint_bytes,
     is_result_staged,
     is_staged,
-    tileable_dims,
     whole_tiling,
 )
 from tilewright.extract.kernel_price import price
 from tilewright.extract.plan import Memory, Objective, Placement, Tiling
+from tilewright.extract.tiling_choice import Candidates, tiling_key, whole_candidate, worth_pricing
 from tilewright.graph import TensorType
 from tilewright.hwmodel.cost import KernelCost
 from tilewright.hwmodel.mesh import LogicalMesh, Sharding, is_partial, local_shape, replicated
@@ -65,7 +65,7 @@ class Pricing:
     mesh: LogicalMesh
     objective: Objective
     limit_bytes: int
-    tilings: Mapping[tuple[object, ...], tuple[Tiling, ...]]
+    tilings: Mapping[tuple[object, ...], Candidates]
     priced: dict[tuple[object, ...], tuple[tuple[Tiling, KernelCost, int], ...]] = field(default_factory=dict)
     """Memo of the tilings worth keeping for each kernel."""
 
@@ -280,11 +280,6 @@ def aligned_bytes(size_bytes: int, alignment_bytes: int) -> int:
     return -(-size_bytes // alignment_bytes) * alignment_bytes
 
 
-def tiling_key(kernel: Kernel) -> tuple[object, ...]:
-    """Return what the tiling candidates of a kernel depend on."""
-    return (tuple((d.extent, d.role) for d in kernel.nest.dims), tileable_dims(kernel))
-
-
 def needs_tiling(kernel: Kernel) -> bool:
     """Whether a kernel has buffers of its own, so that tile sizes matter."""
     if kernel.family is Family.ALIAS:
@@ -307,33 +302,27 @@ def _worthwhile_tilings(
 def _search_tilings(
     kernel: Kernel, pricing: Pricing
 ) -> tuple[tuple[Tiling, KernelCost, int], ...]:
-    alignment = pricing.target.tile.sram.alignment_bytes
-    candidates: tuple[Tiling, ...] = (whole_tiling(kernel),)
+    candidates = whole_candidate(kernel)
     if needs_tiling(kernel):
-        candidates += pricing.tilings.get(tiling_key(kernel), ())
-    sized = sorted(
-        (
-            (footprint_bytes(kernel, tiling, alignment), number)
-            for number, tiling in enumerate(dict.fromkeys(candidates))
-        ),
-    )
-    unique = tuple(dict.fromkeys(candidates))
+        candidates = pricing.tilings.get(tiling_key(kernel), candidates)
     kept: list[tuple[Tiling, KernelCost, int]] = []
-    for share in (1.0, 0.25):
-        fitting = [(size, number) for size, number in sized if size <= pricing.limit_bytes * share]
-        best = None
-        for size, number in fitting[-_PRICED_TILINGS:]:
-            cost = price(kernel, unique[number], pricing.target)
+    for share in _BUDGET_SHARES:
+        budget = int(pricing.limit_bytes * share)
+        best: tuple[float, Tiling, KernelCost, int] | None = None
+        for tiling, size in worth_pricing(kernel, candidates, pricing.target, budget):
+            if kept and size >= kept[0][2]:
+                continue
+            cost = price(kernel, tiling, pricing.target)
             value = units(cost, pricing.objective, pricing.target)
             if best is None or value < best[0]:
-                best = (value, unique[number], cost, size)
-        if best is not None and (not kept or best[3] < kept[0][2]):
+                best = (value, tiling, cost, size)
+        if best is not None:
             kept.append(best[1:])
     return tuple(kept)
 
 
-_PRICED_TILINGS = 24
-"""Tilings priced for each memory budget: those that use most of it, since larger boxes move less."""
+_BUDGET_SHARES = (0.9, 0.25)
+"""Shares of the scratchpad within which the cheapest tiling is looked for."""
 
 
 def _keep(group: list[Option], option: Option) -> None:

@@ -20,7 +20,10 @@ from tilewright.extract.message_passing import MessagePassing
 class SolveOptions:
     """How long to try: sweeps for each price vector, price updates, relative gap at which to stop."""
 
-    sweeps: int = 40
+    sweeps: int = 60
+    """For the first prices."""
+    warm_sweeps: int = 8
+    """For later prices, whose messages start from the last ones."""
     price_steps: int = 40
     gap: float = 1e-6
     seconds: float = 60.0
@@ -36,8 +39,12 @@ class _Best:
     prices: Costs | None = None
 
 
-def solve(problem: ChoiceProblem, options: SolveOptions | None = None) -> Solution:
+def solve(
+    problem: ChoiceProblem, options: SolveOptions | None = None, prices: Costs | None = None
+) -> Solution:
     """Return the best choice found within the limits, with its proven bound.
+
+    `prices` are the row prices to start from, for example those of a similar problem.
 
     A problem in which nothing feasible is found gives the least overflowing choice with
     `feasible` false.
@@ -47,12 +54,12 @@ def solve(problem: ChoiceProblem, options: SolveOptions | None = None) -> Soluti
         return Solution((), 0.0, 0.0, "empty", np.zeros(problem.rows), True)
     deadline = time.monotonic() + options.seconds
     passing = MessagePassing(problem)
-    prices = np.zeros(problem.rows)
+    prices = np.zeros(problem.rows) if prices is None else prices
     best = _Best(prices=prices)
     least_overflow: tuple[float, tuple[int, ...]] | None = None
     for step in range(options.price_steps):
         costs = priced(problem, prices)
-        choice, bound = _relaxed(problem, passing, costs, prices, options)
+        choice, bound = _relaxed(problem, passing, costs, prices, options, warm=step > 0)
         if bound > best.bound:
             best.bound, best.prices = bound, prices.copy()
         use = problem.use(choice)
@@ -123,20 +130,25 @@ def _relaxed(
     costs: tuple[Costs, ...],
     prices: Costs,
     options: SolveOptions,
+    *,
+    warm: bool,
 ) -> tuple[tuple[int, ...], float]:
     """Return the best choice for priced costs and the bound on the real problem."""
     offset = float(prices.sum()) * problem.limit
     bound, choice, cost = 0.0, None, float("inf")
     last = -float("inf")
-    for sweep in range(options.sweeps):
+    sweeps = options.warm_sweeps if warm else options.sweeps
+    for sweep in range(sweeps):
         dual = passing.sweep(costs)
         bound = max(bound, dual - offset)
-        if sweep % 4 == 3 or sweep == 0:
-            candidate = passing.improve(costs, passing.decode(costs))
-            value = _cost_with(problem, costs, candidate)
-            if value < cost:
-                choice, cost = candidate, value
-        if cost - dual <= options.gap * max(1.0, abs(cost)) or abs(dual - last) <= 1e-9 * max(1.0, abs(dual)):
+        if sweep % 16 == 7 or sweep == sweeps - 1:
+            for backwards in (True, False):
+                candidate = passing.improve(costs, passing.decode(costs, backwards=backwards))
+                value = _cost_with(problem, costs, candidate)
+                if value < cost:
+                    choice, cost = candidate, value
+        is_settled = abs(dual - last) <= 1e-9 * max(1.0, abs(dual))
+        if choice is not None and (is_settled or cost - dual <= options.gap * max(1.0, abs(cost))):
             break
         last = dual
     assert choice is not None

@@ -116,7 +116,8 @@ class Builder:
         if prod(shape) * dtype.itemsize_bytes > MAX_TENSOR_BYTES:
             raise ShapeError(
                 f"{self.label}: a tensor of shape {shape} needs "
-                f"{prod(shape) * dtype.itemsize_bytes:_} bytes, the limit is {MAX_TENSOR_BYTES:_}; check the model's dimensions"
+                f"{prod(shape) * dtype.itemsize_bytes:_} bytes, the limit is {MAX_TENSOR_BYTES:_}; "
+                "check the model's dimensions"
             )
 
     # -- the one place where operators are made

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
-import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from tilewright.dtypes import DType
@@ -36,6 +35,10 @@ _DATA_DEPENDENT = frozenset({"NonMaxSuppression", "NonZero", "Unique", "Compress
 """The output shape follows the data whatever trial runs say."""
 _MISINFERRED = frozenset({"STFT"})
 """ONNX's inference ignores the default of `onesided`."""
+
+
+MAX_TRIAL_BYTES = 1 << 26
+"""Regions with larger inputs are not tried, [bytes]."""
 
 
 class RetryWithHost(Exception):  # noqa: N818 - a signal, not an error
@@ -177,6 +180,8 @@ def _chain(draft: HostNode, hosts: Mapping[str, HostNode]) -> tuple[HostNode, ..
 
 def _trial_types(region: Region) -> dict[str, HostType]:
     """Run a region on different data; return the types of outputs on which the runs agree."""
+    if sum(v.inner.size_bytes for v in region.inputs) > MAX_TRIAL_BYTES:
+        return {}
     rng = np.random.default_rng(0)
     feeds = [
         {
@@ -187,8 +192,8 @@ def _trial_types(region: Region) -> dict[str, HostType]:
     ]
     try:
         runs = [r for r in run_model(_parse(region), feeds) if r]
-    except RuntimeError:
-        return {}
+    except RuntimeError as error:
+        raise _unsupported(region, error) from None
     if len(runs) < 2 and region.inputs:
         return {}
     found = {}
@@ -335,18 +340,17 @@ def _between(ops: Sequence[Op], first: str, last: str, origin: Mapping[str, str]
 
 def check_runs(region: Region) -> None:
     """Raise UnsupportedOpError unless onnxruntime accepts a region."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
     try:
-        onnxruntime.InferenceSession(
-            region.model.model_bytes, options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # onnxruntime has no common base class
-        raise UnsupportedOpError(
-            f"{', '.join(region.model.op_types)}: neither the target nor the host can run it "
-            f"({region.model.reason[:200]}); onnxruntime says: {str(error)[:300]}"
-        ) from None
+        run_model(_parse(region), [])
+    except RuntimeError as error:
+        raise _unsupported(region, error) from None
+
+
+def _unsupported(region: Region, error: RuntimeError) -> UnsupportedOpError:
+    return UnsupportedOpError(
+        f"{', '.join(region.model.op_types)}: neither the target nor the host can run it "
+        f"({region.model.reason[:200]}); onnxruntime says: {str(error)[:300]}"
+    )
 
 
 def _ordered(

@@ -189,7 +189,7 @@ class ModelImport:
     def import_node(self, node: NodeProto, scope: Scope, label: str, key: str) -> tuple[Value, ...]:
         """Import one node by the first way that works."""
         domain = "" if node.domain == "ai.onnx" else node.domain
-        opset = scope.opsets.get(domain, 1 if domain else 0)
+        opset = scope.opsets.get(domain, 0)
         if not opset:
             raise ModelError(f"'{label}': domain '{domain}' is not in the model's opset imports")
         schema = find_schema(node, opset)

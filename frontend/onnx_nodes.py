@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -129,9 +131,11 @@ def run_model(model: ModelProto, feeds: Sequence[Mapping[str, Array]]) -> list[l
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        # onnxruntime prints when it retries a model that it cannot read
+        with contextlib.redirect_stdout(io.StringIO()):
+            session = onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
     except Exception as error:  # onnxruntime has no common base class
         raise RuntimeError(str(error)) from None
     results: list[list[Array | None]] = []

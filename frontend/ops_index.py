@@ -5,13 +5,13 @@ from __future__ import annotations
 from math import prod
 
 import numpy as np
-from onnx import AttributeProto
 
 from tilewright.dtypes import DType
 from tilewright.errors import ModelError, ShapeError
 from tilewright.frontend.builder import Builder
+from tilewright.frontend.ops_math import dtype_of_proto
 from tilewright.frontend.registry import NodeContext, importer
-from tilewright.frontend.values import FallbackError, Value
+from tilewright.frontend.values import Value
 
 
 def wrapped(b: Builder, indices: Value, size: int) -> Value:
@@ -144,10 +144,8 @@ def import_one_hot(c: NodeContext) -> Value:
 @importer("EyeLike")
 def import_eye_like(c: NodeContext) -> Value:
     """Make a known identity matrix."""
-    if c.attribute("dtype", AttributeProto.INT) is not None:
-        raise FallbackError("the element type is given by an attribute")
+    number = c.integer("dtype", 0)
+    dtype = dtype_of_proto(number, c.b.label) if number else c.x.element
     if c.x.rank != 2:
         raise ShapeError(f"{c.b.label}: rank {c.x.rank}, expected 2")
-    return c.b.constant(
-        np.eye(c.x.dims[0], c.x.dims[1], k=c.integer("k", 0)).astype(c.x.element.numpy)
-    )
+    return c.b.constant(np.eye(c.x.dims[0], c.x.dims[1], k=c.integer("k", 0)).astype(dtype.numpy))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil
 
 import numpy as np
@@ -30,15 +31,17 @@ def _pool_window(c: NodeContext, spatial: tuple[int, ...]) -> tuple[Window, Wind
         if (count - 1) * window.strides[i] >= size + window.begins[i]:
             count -= 1
         ends.append(window.ends[i] + (count - 1) * window.strides[i] + span - padded)
-    if any(e < 0 for e in ends):
-        # the last window is dropped, rounding down would keep it: crop by ending earlier
-        raise FallbackError("ceil_mode with pads that no window reads")
     return window, Window(
         window.kernel, window.strides, window.dilations, window.begins, tuple(ends)
     )
 
 
 def _pool(b: Builder, fn: str, x: Value, window: Window) -> Value:
+    """Pool x; a negative end means that no window reads the last elements."""
+    for i, end in enumerate(window.ends):
+        if end < 0:
+            x = b.slice_axis(x, 2 + i, 0, x.dims[2 + i] + end)
+    window = replace(window, ends=tuple(max(e, 0) for e in window.ends))
     result = b.pool(
         fn,
         as_2d(b, x),
@@ -68,15 +71,21 @@ def _counts(
     for i, size in enumerate(spatial):
         low = 0 if include else declared.begins[i]
         high = declared.begins[i] + size + (declared.ends[i] if include else 0)
-        span = grown.dilations[i] * (grown.kernel[i] - 1)
-        outputs = (size + grown.begins[i] + grown.ends[i] - span - 1) // grown.strides[i] + 1
-        positions = np.arange(outputs)[:, None] * grown.strides[i]
-        positions = positions + np.arange(grown.kernel[i]) * grown.dilations[i]
-        per_axis.append(((positions >= low) & (positions < high)).sum(axis=1))
+        dilation, taps = grown.dilations[i], grown.kernel[i]
+        outputs = (
+            size + grown.begins[i] + grown.ends[i] - dilation * (taps - 1) - 1
+        ) // grown.strides[i] + 1
+        c.b.charge(max(outputs, 0) * 8)
+        # tap t of a window at s reads position s + t * dilation; count those in low..high - 1
+        starts = np.arange(outputs) * grown.strides[i]
+        first = np.maximum(-((starts - low) // dilation), 0)
+        last = np.minimum((high - 1 - starts) // dilation, taps - 1)
+        per_axis.append(np.maximum(last - first + 1, 0))
     counts = per_axis[0]
     for other in per_axis[1:]:
+        c.b.charge(counts.size * other.size * 8)
         counts = counts[:, None] * other
-    return np.maximum(counts, 1)
+    return np.asarray(np.maximum(counts, 1))
 
 
 @importer("AveragePool")

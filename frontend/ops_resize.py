@@ -14,6 +14,9 @@ from tilewright.frontend.builder import Builder
 from tilewright.frontend.registry import NodeContext, importer
 from tilewright.frontend.values import FallbackError, Value
 
+MAX_MATRIX = 1 << 22
+"""Larger interpolation matrices are not built, [elements]."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
@@ -81,6 +84,10 @@ def _matrix(
     """Return interpolation weights [size_out, size_in]; taps outside take the border's value."""
     stretch = max(1.0 / sampling.scale, 1.0) if antialias else 1.0
     reach = (2.0 if cubic else 1.0) * stretch
+    if sampling.size_in * sampling.size_out > MAX_MATRIX or sampling.size_out * reach > MAX_MATRIX:
+        raise FallbackError(
+            f"an interpolation matrix from {sampling.size_in} to {sampling.size_out}"
+        )
     matrix = np.zeros((sampling.size_out, sampling.size_in))
     for row, x in enumerate(sampling.positions()):
         if not antialias and not cubic:
@@ -185,6 +192,7 @@ def _resized(
     for axis, scale, size in zip(axes, scales, sizes, strict=True):
         if size == x.dims[axis] and scale == 1.0:
             continue
+        c.b.charge(8 * size)
         sampling = Sampling(
             size_in=x.dims[axis], size_out=size, scale=scale, coordinates=coordinates
         )

@@ -125,9 +125,21 @@ def import_split(c: NodeContext) -> tuple[Value, ...]:
     )
 
 
+def _taken(begin: int, stop: int, step: int, size: int) -> tuple[int, int]:
+    """Return start and count of a slice of one axis.
+
+    Unlike numpy, ONNX moves a negative-step start that lies before the axis to its first element.
+    """
+    low, high = (0, size) if step > 0 else (-1, size - 1)
+    first = min(max(begin + size if begin < 0 else begin, 0), high)
+    last = min(max(stop + size if stop < 0 else stop, low), high)
+    count = max(-((first - last) // step), 0) if size else 0
+    return (first if count else 0), count
+
+
 @importer("Slice")
 def import_slice(c: NodeContext) -> Value:
-    """Slice with numpy semantics; parameters are attributes before opset 10."""
+    """Slice axes; parameters are attributes before opset 10."""
     rank = c.x.rank
     if c.opset < 10:
         begins, stops = c.ints("starts") or (), c.ints("ends") or ()
@@ -145,12 +157,8 @@ def import_slice(c: NodeContext) -> Value:
         i = c.axis(axis, rank)
         if step == 0:
             raise ShapeError(f"{c.b.label}: a step is 0")
-        taken = range(*slice(begin, stop, step).indices(c.x.dims[i]))
-        starts[i], sizes[i], steps[i] = (
-            (taken.start if len(taken) else 0),
-            len(taken),
-            (step if len(taken) > 1 else 1),
-        )
+        starts[i], sizes[i] = _taken(begin, stop, step, c.x.dims[i])
+        steps[i] = step if sizes[i] > 1 else 1
     return c.b.slice(c.x, starts, sizes, steps)
 
 

@@ -21,6 +21,10 @@ _OPERATORS: Mapping[type[ast.operator], Callable[[int, int], int]] = {
 }
 
 
+_UNNAMED = frozenset({"", "?", "*", "None", "-1", "unk", "unknown"})
+"""What exporters write for a dimension without a name."""
+
+
 def bind_inputs(b: Builder, graph: GraphProto, dims: Mapping[str, int]) -> tuple[Port, ...]:
     """Return the model's input ports with all dimensions bound.
 
@@ -88,7 +92,7 @@ def _bound_shape(
             shape.append(d.dim_value)
             continue
         # unnamed dimensions (also 0 and -1, which old exporters write) are called after their place
-        symbol = d.dim_param or f"{name}.{i}"
+        symbol = d.dim_param if d.dim_param not in _UNNAMED else f"{name}.{i}"
         size = _evaluate(symbol, dims, used)
         if size is None:
             unbound.setdefault(symbol, f"input '{name}': dimension {i} ('{symbol}') is unbound")

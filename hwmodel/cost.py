@@ -6,7 +6,7 @@ because the engines of a tile run beside each other, plus the start-up that noth
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
@@ -61,9 +61,20 @@ class KernelCost:
 
     def __add__(self, other: KernelCost) -> KernelCost:
         """Return the cost of both, with their engines free to overlap."""
-        names = self.__dataclass_fields__
-        sums = (a + b for a, b in zip(astuple(self), astuple(other), strict=True))
-        return KernelCost(**dict(zip(names, sums, strict=True)))
+        return KernelCost(
+            matrix_cycles=self.matrix_cycles + other.matrix_cycles,
+            vector_cycles=self.vector_cycles + other.vector_cycles,
+            dma_in_cycles=self.dma_in_cycles + other.dma_in_cycles,
+            dma_out_cycles=self.dma_out_cycles + other.dma_out_cycles,
+            sram_cycles=self.sram_cycles + other.sram_cycles,
+            startup_cycles=self.startup_cycles + other.startup_cycles,
+            macs=self.macs + other.macs,
+            vector_ops=self.vector_ops + other.vector_ops,
+            sram_bytes=self.sram_bytes + other.sram_bytes,
+            dram_bytes=self.dram_bytes + other.dram_bytes,
+            noc_bytes=self.noc_bytes + other.noc_bytes,
+            energy_pj=self.energy_pj + other.energy_pj,
+        )
 
 
 def matrix_cycles(tile: Tile, dtype: DType, batch: int, m: int, k: int, n: int) -> float:

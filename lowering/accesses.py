@@ -51,9 +51,9 @@ def _steps(
     return low, tuple(sorted(terms, reverse=True))
 
 
-def _whole_touch(number: int, size_bytes: int, rank: int) -> Touch:
-    """Return the write of a whole buffer."""
-    return Touch(number, 0, size_bytes, True, (), size_bytes, (0,) * rank, 0)
+def _whole_touch(number: int, size_bytes: int, rank: int, *, is_write: bool = True) -> Touch:
+    """Return the access to a whole buffer."""
+    return Touch(number, 0, size_bytes, is_write, (), size_bytes, (0,) * rank, 0)
 
 
 def _touch(
@@ -67,7 +67,7 @@ def _touch(
 ) -> Touch:
     buffer = buffers[operand.buffer]
     if micro.opcode is Opcode.HOST:
-        return _whole_touch(operand.buffer, buffer.size_bytes, len(sizes))
+        return _whole_touch(operand.buffer, buffer.size_bytes, len(sizes), is_write=is_write)
     counts = micro.domain
     if is_table and counts:
         counts = (micro.count, *counts[1:])
@@ -92,8 +92,9 @@ def touches(micro: Micro, buffers: tuple[Buffer, ...], sizes: tuple[int, ...]) -
     """Return the accesses that a micro makes on its own tile, reads before writes.
 
     `ready` and `arrive` write their destination; SND does not (it writes other tiles, between their
-    ready and arrive). A HOST micro names the DRAM buffers of its region in `sources` and `dst`, in
-    any order; each counts as written from end to end. If it names none, all DRAM buffers do.
+    ready and arrive). A HOST micro touches the DRAM buffers that it names from end to end: it reads
+    `sources` and writes `dst`; without `dst`, all that it names count as written, and if it names
+    none, all DRAM buffers do.
 
     Args:
         micro: The instruction.
@@ -103,8 +104,8 @@ def touches(micro: Micro, buffers: tuple[Buffer, ...], sizes: tuple[int, ...]) -
     Raises:
         ProgramError: An access leaves its buffer.
     """
-    is_host = micro.opcode is Opcode.HOST
-    if is_host and not buffers_of(micro):
+    is_host = micro.opcode is Opcode.HOST and micro.dst is None
+    if is_host and not micro.sources:
         whole = ((b.number, b.size_bytes) for b in buffers if b.space is Space.DRAM)
         return tuple(_whole_touch(number, size_bytes, len(sizes)) for number, size_bytes in whole)
     found = []
@@ -126,9 +127,9 @@ def buffers_of(micro: Micro) -> tuple[int, ...]:
 
 def written_by(micro: Micro) -> tuple[int, ...]:
     """Return the numbers of the buffers that a micro names and may write."""
-    if micro.opcode is Opcode.HOST:
-        return buffers_of(micro)
-    return () if micro.dst is None else (micro.dst.buffer,)
+    if micro.dst is not None:
+        return (micro.dst.buffer,)
+    return buffers_of(micro) if micro.opcode is Opcode.HOST else ()
 
 
 def are_disjoint(a: Touch, b: Touch, distance_bytes: int = 0) -> bool:

@@ -19,6 +19,9 @@ from tilewright.errors import InfeasibleError
 _SEARCH_STEPS = 100_000
 """Buffers placed by the local search before it gives up (about 20 microseconds each)."""
 
+_SEARCH_ROUNDS = 60
+"""Packings that the local search makes from each order it starts with."""
+
 _BUFFERS_PER_SLICE = 64
 """Slices of time are as many as make this the mean number of buffers in one."""
 
@@ -90,8 +93,9 @@ def allocate(
     starts = np.array([b.start for b in buffers], dtype=np.int64)
     ends = np.array([b.end for b in buffers], dtype=np.int64)
     sizes = np.array([round_up(b.size_bytes, alignment_bytes) for b in buffers], dtype=np.int64)
-    # an empty range stays empty
     rested = np.minimum(ends + rest, ends.max(initial=0))
+    # buffers that never live take no room
+    sizes[ends <= starts] = 0
     problem = _Problem(sizes, starts, np.where(ends > starts, rested, ends))
     live_bytes, point = _peak_of_live_bytes(problem)
     best: NDArray[np.int64] | None = None
@@ -154,7 +158,7 @@ def _search(
     """Yield packings, each time with the topmost buffers moved to the front of the order."""
     if not len(problem.sizes):
         return
-    rounds = _SEARCH_STEPS // (len(problem.sizes) * len(orders))
+    rounds = min(_SEARCH_ROUNDS, _SEARCH_STEPS // (len(problem.sizes) * len(orders)))
     for start in orders:
         order = start
         seen = set()

@@ -147,7 +147,10 @@ class ProgramBuilder:
             return {e: (*s, Instruction(opcode=Opcode.HALT, engine=e)) for e, s in found if s}
 
         group = Group(
-            mesh=self.mesh, tiles=tuple(range(self.mesh.tiles)), load=streams("load"), run=streams("run")
+            mesh=self.mesh,
+            tiles=tuple(range(self.mesh.tiles)),
+            load=streams("load"),
+            run=streams("run"),
         )
         return Program(
             name=self.name,

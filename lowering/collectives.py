@@ -23,7 +23,9 @@ from tilewright.lowering.isa import Engine, Opcode, Space
 from tilewright.lowering.micro import Micro, Operand
 
 
-def emit_move(builder: Builder, move: Move, source: Storage, type_: TensorType, name: str) -> Storage:
+def emit_move(
+    builder: Builder, move: Move, source: Storage, type_: TensorType, name: str
+) -> Storage:
     """Emit one move and return where the tensor lies afterwards.
 
     Args:
@@ -34,7 +36,9 @@ def emit_move(builder: Builder, move: Move, source: Storage, type_: TensorType, 
         name: Prefix of the names of buffers.
     """
     if type_.elements == 0 or (move.axis >= 0 and builder.mesh.sizes[move.axis] == 1):
-        return replace(source, shape=shape_at(builder, move.after, type_), sharding=move.after.sharding)
+        return replace(
+            source, shape=shape_at(builder, move.after, type_), sharding=move.after.sharding
+        )
     return _EXPANSIONS[move.kind](builder, move, source, type_, name)
 
 
@@ -63,7 +67,12 @@ def _load(builder: Builder, move: Move, source: Storage, type_: TensorType, name
     """Every tile loads its shard."""
     made = new_storage(builder, move.after, type_, name)
     seen = dram_storage(
-        source.buffer, type_.dtype, type_.shape, builder.mesh, move.after.sharding, source.offset_bytes
+        source.buffer,
+        type_.dtype,
+        type_.shape,
+        builder.mesh,
+        move.after.sharding,
+        source.offset_bytes,
     )
     start, rank = (0,) * type_.rank, builder.mesh.rank
     builder.load(made.shape, made.box(start, rank), seen.box(start, rank), move.after.sharding)
@@ -89,7 +98,9 @@ def _slice(builder: Builder, move: Move, source: Storage, type_: TensorType, nam
     return made
 
 
-def _all_gather(builder: Builder, move: Move, source: Storage, type_: TensorType, name: str) -> Storage:
+def _all_gather(
+    builder: Builder, move: Move, source: Storage, type_: TensorType, name: str
+) -> Storage:
     """Every tile multicasts its shard to its place in all copies."""
     _check_least_significant(move, move.before, move.dim)
     made = new_storage(builder, move.after, type_, name)
@@ -98,7 +109,9 @@ def _all_gather(builder: Builder, move: Move, source: Storage, type_: TensorType
     return made
 
 
-def _all_to_all(builder: Builder, move: Move, source: Storage, type_: TensorType, name: str) -> Storage:
+def _all_to_all(
+    builder: Builder, move: Move, source: Storage, type_: TensorType, name: str
+) -> Storage:
     """Every tile sends to each peer the piece along `to_dim` that the peer keeps."""
     _check_least_significant(move, move.before, move.dim)
     _check_least_significant(move, move.after, move.to_dim)
@@ -112,7 +125,9 @@ def _all_to_all(builder: Builder, move: Move, source: Storage, type_: TensorType
     return made
 
 
-def _reduce_scatter(builder: Builder, move: Move, source: Storage, type_: TensorType, name: str) -> Storage:
+def _reduce_scatter(
+    builder: Builder, move: Move, source: Storage, type_: TensorType, name: str
+) -> Storage:
     """Every tile gathers its piece of all partial values in slots and sums them."""
     _check_least_significant(move, move.after, move.dim)
     made = new_storage(builder, move.after, type_, name)
@@ -123,7 +138,9 @@ def _reduce_scatter(builder: Builder, move: Move, source: Storage, type_: Tensor
     return made
 
 
-def _all_reduce(builder: Builder, move: Move, source: Storage, type_: TensorType, name: str) -> Storage:
+def _all_reduce(
+    builder: Builder, move: Move, source: Storage, type_: TensorType, name: str
+) -> Storage:
     """Reduce pieces of the flattened value and gather them; whole values if they do not divide."""
     size, rank = builder.mesh.sizes[move.axis], builder.mesh.rank
     made = new_storage(builder, move.after, type_, name)
@@ -132,7 +149,12 @@ def _all_reduce(builder: Builder, move: Move, source: Storage, type_: TensorType
     if elements % size:
         slots = _slots(builder, move.axis, (elements,), type_.dtype, name)
         _multicast(
-            builder, move.axis, slots, (elements,), _slot(builder, slots, move.axis), _start(builder, flat_source)
+            builder,
+            move.axis,
+            slots,
+            (elements,),
+            _slot(builder, slots, move.axis),
+            _start(builder, flat_source),
         )
         _combine(builder, move, slots, _start(builder, flat_made), (elements,))
         return made
@@ -166,7 +188,9 @@ _EXPANSIONS: Mapping[MoveKind, Expansion] = MappingProxyType(
 def _check_least_significant(move: Move, placement: Placement, dim: int) -> None:
     """Check that no later axis cuts the dimension further: its pieces would not be contiguous."""
     later = placement.sharding[move.axis + 1 :]
-    assert dim not in later, f"{move.kind} on axis {move.axis}: a later axis splits dimension {dim} too"
+    assert dim not in later, (
+        f"{move.kind} on axis {move.axis}: a later axis splits dimension {dim} too"
+    )
 
 
 def _start(builder: Builder, storage: Storage) -> View:
@@ -203,7 +227,9 @@ def _slot(builder: Builder, slots: Storage, axis: int) -> View:
     return replace(view, strides=view.strides[1:])
 
 
-def _combine(builder: Builder, move: Move, slots: Storage, dst: View, shape: tuple[int, ...]) -> None:
+def _combine(
+    builder: Builder, move: Move, slots: Storage, dst: View, shape: tuple[int, ...]
+) -> None:
     """Reduce the slots in the order of the coordinates."""
     fn = "max" if move.before.sharding[move.axis] == PARTIAL_MAX else "sum"
     source = _start(builder, slots)

@@ -100,6 +100,7 @@ class _Builder:
         self._scratchpad, self._private_dram = ByteOrder(), ByteOrder()
         self._shared_dram = DramOrder(buffers, addresses, mesh.sizes)
         self._last_store = NONE
+        self._ready: dict[int, int] = {}
         self._micros: list[Micro] = []
         self._edges: list[tuple[int, ...]] = []
 
@@ -135,6 +136,11 @@ class _Builder:
                 order.read(low, high, position, micro.engine, found)
         if micro.opcode is Opcode.ST:
             self._last_store = position
+        elif micro.role == "ready":
+            self._ready[micro.axes] = position
+        elif micro.role == "first_send":
+            # so that a first send implies that all tiles are ready, this one too; see `synchronise`
+            found.add(self._ready.get(micro.axes, NONE))
         self._append(micro, found)
 
     def _append(self, micro: Micro, found: set[int]) -> None:

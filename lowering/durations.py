@@ -59,7 +59,10 @@ def _cycles(micro: Micro, target: Target, buffers: tuple[Buffer, ...]) -> float:
             rate = min(tile.dma.out_bytes_per_cycle, _dram_share(target, micro.axes))
             return tile.dma.startup_cycles + target.dram.latency_cycles + size / rate
         case Opcode.SND | Opcode.MCS:
-            return tile.dma.startup_cycles + elements * _item_bytes(micro.dst) / tile.dma.out_bytes_per_cycle
+            return (
+                tile.dma.startup_cycles
+                + elements * _item_bytes(micro.dst) / tile.dma.out_bytes_per_cycle
+            )
         case Opcode.HOST:
             named = {o.buffer for o in (*micro.sources, micro.dst) if o is not None}
             moved = sum(buffers[number].size_bytes for number in named)
@@ -88,7 +91,9 @@ def _roles(micro: Micro) -> tuple[str, ...]:
     assert micro.dst is not None
     left, right = micro.sources
     found = []
-    for in_dst, in_left, in_right in zip(micro.dst.strides, left.strides, right.strides, strict=True):
+    for in_dst, in_left, in_right in zip(
+        micro.dst.strides, left.strides, right.strides, strict=True
+    ):
         if not in_dst:
             found.append("k")
         elif not in_left:

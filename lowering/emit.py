@@ -94,12 +94,21 @@ class Storage:
 def local_storage(buffer: Buffer, dtype: DType, shape: tuple[int, ...]) -> Storage:
     """Return the dense tensor that fills a scratchpad buffer."""
     return Storage(
-        buffer=buffer.number, space=Space.L1, dtype=dtype, shape=shape, coefficients=((),) * len(shape)
+        buffer=buffer.number,
+        space=Space.L1,
+        dtype=dtype,
+        shape=shape,
+        coefficients=((),) * len(shape),
     )
 
 
 def dram_storage(
-    buffer: int, dtype: DType, shape: tuple[int, ...], mesh: LogicalMesh, sharding: Sharding, offset_bytes: int = 0
+    buffer: int,
+    dtype: DType,
+    shape: tuple[int, ...],
+    mesh: LogicalMesh,
+    sharding: Sharding,
+    offset_bytes: int = 0,
 ) -> Storage:
     """Return a global tensor in DRAM as a consumer (or producer) with a sharding addresses it."""
     return Storage(
@@ -182,7 +191,12 @@ class Builder:
         axes = self.replica_axes(sharding) if self.read_multicast else 0
         order = _by_distance(source)
         self._strided(
-            Opcode.LD, Engine.DI, _pick(domain, order), _reorder(dst, order), (_reorder(source, order),), axes=axes
+            Opcode.LD,
+            Engine.DI,
+            _pick(domain, order),
+            _reorder(dst, order),
+            (_reorder(source, order),),
+            axes=axes,
         )
 
     def store(self, domain: tuple[int, ...], dst: View, source: View, sharding: Sharding) -> None:
@@ -190,10 +204,17 @@ class Builder:
         axes = self.replica_axes(sharding)
         order = _by_distance(dst)
         self._strided(
-            Opcode.ST, Engine.DO, _pick(domain, order), _reorder(dst, order), (_reorder(source, order),), axes=axes
+            Opcode.ST,
+            Engine.DO,
+            _pick(domain, order),
+            _reorder(dst, order),
+            (_reorder(source, order),),
+            axes=axes,
         )
 
-    def gather(self, domain: tuple[int, ...], dst: View, table: View, indices: View, rows: int) -> None:
+    def gather(
+        self, domain: tuple[int, ...], dst: View, table: View, indices: View, rows: int
+    ) -> None:
         """Emit a GTH; domain dimension 0 runs over the (two or more) indices."""
         head, tail = (slice(0, 1), slice(1, None))
         views = (dst, table, indices)
@@ -214,7 +235,15 @@ class Builder:
         )
 
     def send(
-        self, opcode: Opcode, domain: tuple[int, ...], dst: View, source: View, *, axes: int, shift: int, role: str
+        self,
+        opcode: Opcode,
+        domain: tuple[int, ...],
+        dst: View,
+        source: View,
+        *,
+        axes: int,
+        shift: int,
+        role: str,
     ) -> None:
         """Emit an SND or MCS."""
         self._strided(opcode, Engine.DO, domain, dst, (source,), axes=axes, shift=shift, role=role)
@@ -243,7 +272,8 @@ class Builder:
                 f"an instruction has {MAX_RANK}; split the operator in the model"
             )
         operands = [
-            replace(view, strides=s).flat() for view, s in zip((dst, *sources), strides, strict=True)
+            replace(view, strides=s).flat()
+            for view, s in zip((dst, *sources), strides, strict=True)
         ]
         self.emit(
             Micro(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +30,14 @@ def _moved(access: Access, iteration: tuple[int, ...]) -> Access:
         return access
     # levels that the access does not mention stand still
     offset = sum(i * step for i, step in zip(iteration, access.steps, strict=False))
-    return Access(access.space, access.dtype, access.base + offset, access.coefficients, access.strides)
+    return Access(
+        access.space, access.dtype, access.base + offset, access.coefficients, access.strides
+    )
 
 
-def _with_accesses(old: Instruction, dst: Access | None, sources: tuple[Access, ...]) -> Instruction:
+def _with_accesses(
+    old: Instruction, dst: Access | None, sources: tuple[Access, ...]
+) -> Instruction:
     # several times faster than dataclasses.replace, which matters for 100,000 instructions
     return Instruction(
         opcode=old.opcode,
@@ -71,8 +77,9 @@ def matching_ends(stream: Sequence[Instruction]) -> dict[int, int]:
         if instruction.opcode == Opcode.LOOP:
             opened.append(position)
             if len(opened) > MAX_LOOP_DEPTH:
+                found = f"found loops nested {len(opened)} deep"
                 raise ProgramError(
-                    f"instruction {position}: loops are nested {len(opened)} deep, the limit is {MAX_LOOP_DEPTH}"
+                    f"instruction {position}: {found}, expected at most {MAX_LOOP_DEPTH}"
                 )
         elif instruction.opcode == Opcode.END:
             if not opened:
@@ -93,6 +100,8 @@ def unroll(stream: Sequence[Instruction], max_instructions: int = MAX_UNROLLED) 
     if not ends:
         return tuple(stream)
     out: list[Instruction] = []
+    is_work = (i.opcode not in (Opcode.LOOP, Opcode.END) for i in stream)
+    work = [0, *accumulate(is_work)]
 
     def emit(start: int, stop: int, iteration: tuple[int, ...]) -> None:
         position = start
@@ -101,11 +110,12 @@ def unroll(stream: Sequence[Instruction], max_instructions: int = MAX_UNROLLED) 
             if instruction.opcode == Opcode.LOOP:
                 end = ends[position]
                 if instruction.count > max_instructions:
+                    found = f"found {instruction.count} iterations"
                     raise ProgramError(
-                        f"instruction {position}: {instruction.count} iterations, the limit is {max_instructions}"
+                        f"instruction {position}: {found}, expected at most {max_instructions}"
                     )
-                # an empty body could repeat for ever without reaching the limit
-                for i in range(instruction.count if end > position + 1 else 0):
+                # a body without work could repeat for ever without reaching the limit
+                for i in range(instruction.count if work[end] > work[position] else 0):
                     emit(position + 1, end, (*iteration, i))
                 position = end
             else:
@@ -119,7 +129,9 @@ def unroll(stream: Sequence[Instruction], max_instructions: int = MAX_UNROLLED) 
 
 
 def _accesses(instruction: Instruction) -> tuple[Access, ...]:
-    return instruction.sources if instruction.dst is None else (instruction.dst, *instruction.sources)
+    return (
+        instruction.sources if instruction.dst is None else (instruction.dst, *instruction.sources)
+    )
 
 
 def _layout(access: Access) -> tuple[object, ...]:
@@ -134,10 +146,22 @@ def _tables(stream: Sequence[Instruction]) -> tuple[IntArray, IntArray]:
     for row, i in enumerate(stream):
         accesses = _accesses(i)
         if len(accesses) > _OPERANDS:
-            raise ProgramError(f"instruction {row}: {len(i.sources)} sources, the limit is {_OPERANDS - 1}")
+            raise ProgramError(
+                f"instruction {row}: {len(i.sources)} sources, the limit is {_OPERANDS - 1}"
+            )
         # the sign of a zero and the bits of a NaN are part of an immediate
         immediates = tuple(float(x).hex() for x in i.immediates)
-        head = (i.opcode, i.engine, i.domain, i.fn, immediates, i.accumulate, i.axes, i.shift, i.count)
+        head = (
+            i.opcode,
+            i.engine,
+            i.domain,
+            i.fn,
+            immediates,
+            i.accumulate,
+            i.axes,
+            i.shift,
+            i.count,
+        )
         layouts = tuple(_layout(a) for a in accesses)
         key = (*head, i.waits, i.posts, i.tag, i.dst is None, layouts)
         keys[row] = numbers.setdefault(key, len(numbers))
@@ -173,31 +197,53 @@ def _repeats(keys: IntArray, bases: IntArray, body: int) -> IntArray:
     return out
 
 
-def _best_bodies(stream: Sequence[Instruction], keys: IntArray, bases: IntArray) -> tuple[IntArray, IntArray]:
-    """Return, for each position, the body length with the largest saving and its iterations."""
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """How to choose among the repeated bodies that start at one position."""
+
+    smallest: bool
+    """The smallest body rather than the one with the best ratio of compression."""
+    min_count: int
+    """Fewest iterations; two iterations always have a constant step, which means little."""
+
+
+def _best_bodies(
+    stream: Sequence[Instruction], keys: IntArray, bases: IntArray, choice: _Choice
+) -> tuple[IntArray, IntArray]:
+    """Return, for each position, the length of the body to repeat from there and its iterations."""
     n = len(stream)
-    nesting = np.zeros(n + 1, np.int64)
-    for row, instruction in enumerate(stream):
-        nesting[row + 1] = nesting[row] + (instruction.opcode == Opcode.LOOP) - (instruction.opcode == Opcode.END)
-    best_saving = np.zeros(n, np.int64)
+    opens = np.fromiter((i.opcode == Opcode.LOOP for i in stream), np.int64, n)
+    closes = np.fromiter((i.opcode == Opcode.END for i in stream), np.int64, n)
+    nesting = np.concatenate(([0], np.cumsum(opens - closes)))
+    best_ratio = np.zeros(n)
     best_body = np.ones(n, np.int64)
     best_count = np.ones(n, np.int64)
     for body in range(1, min(MAX_BODY, n // 2) + 1):
         count = _repeats(keys, bases, body)
         # a body starts and ends outside all loops, so that LOOP and END stay balanced
-        count[: n - body + 1][(nesting[: n - body + 1] != 0) | (nesting[body:] != 0)] = 1
-        saving = body * (count - 1) - 2
-        better = saving > best_saving
-        best_saving[better], best_body[better], best_count[better] = saving[better], body, count[better]
+        outside = (nesting[: n - body + 1] == 0) & (nesting[body:] == 0)
+        count[: n - body + 1][~outside] = 1
+        ratio = (body * (count - 1) - 2) / (body * count)
+        better = (ratio > best_ratio) & (count >= choice.min_count)
+        if choice.smallest:
+            better &= best_count == 1
+        best_ratio[better], best_body[better], best_count[better] = (
+            ratio[better],
+            body,
+            count[better],
+        )
     return best_body, best_count
 
 
-def _stepped(instruction: Instruction, later: Instruction) -> Instruction:
-    """Return the instruction with an outer loop step: the distance to its next iteration."""
+def _stepped(instruction: Instruction, later: Instruction, *, inner: bool) -> Instruction:
+    """Return the instruction with one more loop step: the distance to its next iteration."""
 
     def step(access: Access, next_access: Access) -> Access:
-        steps = (next_access.base - access.base, *access.steps)
-        return Access(access.space, access.dtype, access.base, access.coefficients, access.strides, steps)
+        distance = (next_access.base - access.base,)
+        steps = (*access.steps, *distance) if inner else (*distance, *access.steps)
+        return Access(
+            access.space, access.dtype, access.base, access.coefficients, access.strides, steps
+        )
 
     if not _accesses(instruction):
         return instruction
@@ -207,10 +253,10 @@ def _stepped(instruction: Instruction, later: Instruction) -> Instruction:
     return _with_accesses(instruction, moved, sources)
 
 
-def _roll_level(stream: Stream) -> Stream:
-    """Fold repeats into one more, outer, level of loops."""
+def _fold(stream: Stream, choice: _Choice, *, inner: bool = False) -> Stream:
+    """Fold repeats into loops, around those that are there or (`inner`) within the body of one."""
     keys, bases = _tables(stream)
-    body_at, count_at = _best_bodies(stream, keys, bases)
+    body_at, count_at = _best_bodies(stream, keys, bases, choice)
     bodies, counts = body_at.tolist(), count_at.tolist()
     out: list[Instruction] = []
     position = 0
@@ -223,9 +269,21 @@ def _roll_level(stream: Stream) -> Stream:
             continue
         out.append(Instruction(opcode=Opcode.LOOP, engine=first.engine, count=count))
         for offset in range(position, position + body):
-            out.append(_stepped(stream[offset], stream[offset + body]))
+            out.append(_stepped(stream[offset], stream[offset + body], inner=inner))
         out.append(Instruction(opcode=Opcode.END, engine=first.engine))
         position += body * count
+    return tuple(out)
+
+
+def _fold_bodies(stream: Stream) -> Stream:
+    """Fold repeats within the bodies of loops that hold no loops yet."""
+    out: list[Instruction] = []
+    position = 0
+    for start, end in sorted(matching_ends(stream).items()):
+        out += stream[position : start + 1]
+        out += _fold(stream[start + 1 : end], _Choice(smallest=False, min_count=2), inner=True)
+        position = end
+    out += stream[position:]
     return tuple(out)
 
 
@@ -236,9 +294,11 @@ def roll(stream: Sequence[Instruction]) -> Stream:
 
     `unroll` gives back the same stream. A stream that has loops already is returned unchanged.
     """
-    rolled = tuple(stream)
-    if any(i.opcode in (Opcode.LOOP, Opcode.END) for i in rolled):
-        return rolled
-    for _ in range(MAX_LOOP_DEPTH):
-        rolled = _roll_level(rolled)
-    return rolled
+    plain = tuple(stream)
+    if any(i.opcode in (Opcode.LOOP, Opcode.END) for i in plain):
+        return plain
+    # from the inside out, and from the outside in; neither is better for all nests
+    inside = _fold(plain, _Choice(smallest=True, min_count=3))
+    first = _fold(inside, _Choice(smallest=False, min_count=2))
+    outside = _fold_bodies(_fold(plain, _Choice(smallest=False, min_count=3)))
+    return min(first, outside, key=len)

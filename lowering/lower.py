@@ -12,7 +12,15 @@ import numpy as np
 
 from tilewright.errors import UnsupportedOpError
 from tilewright.extract.kernel import Family
-from tilewright.extract.plan import Delivery, Memory, Placement, Plan, PlannedOp
+from tilewright.extract.plan import (
+    Delivery,
+    Memory,
+    Move,
+    MoveKind,
+    Placement,
+    Plan,
+    PlannedOp,
+)
 from tilewright.extract.planned import planned_kernel
 from tilewright.graph import Array, Op
 from tilewright.hwmodel.mesh import replicated
@@ -137,15 +145,23 @@ class _Lowering:
         storage = self._locate(delivery.tensor)
         type_ = self.plan.types[delivery.tensor]
         for number, move in enumerate(delivery.moves):
-            storage = emit_move(self.builder, move, storage, type_, f"{name}.{delivery.tensor}.{number}")
+            storage = emit_move(
+                self.builder, move, storage, type_, f"{name}.{delivery.tensor}.{number}"
+            )
         return storage
 
     def _resident(self, delivery: Delivery) -> Storage:
-        """Return a constant's pinned shard, loaded in the load phase."""
+        """Return a constant's pinned shard, loaded in the load phase.
+
+        Its delivery says where it stays; the way from DRAM is one load.
+        """
         key = (delivery.tensor, delivery.after)
         if key not in self.residents:
+            everywhere = Placement(Memory.DRAM, replicated(self.plan.mesh))
+            move = Move(kind=MoveKind.LOAD, before=everywhere, after=delivery.after, cycles=0.0)
+            source, type_ = self._locate(delivery.tensor), self.plan.types[delivery.tensor]
             running, self.builder.micros = self.builder.micros, self.load_micros
-            storage = self._deliver(delivery, "resident")
+            storage = emit_move(self.builder, move, source, type_, f"resident.{delivery.tensor}")
             self.builder.micros = running
             self.builder.pin(storage.buffer)
             self.residents[key] = storage
@@ -208,7 +224,9 @@ class _Lowering:
         op, plan, builder = planned.op, self.plan, self.builder
         operands = self._operands(planned)
         if any(storage.space is not Space.DRAM for storage in operands):
-            raise UnsupportedOpError(f"host region '{op.name}' reads a tensor outside DRAM; deliver it to DRAM")
+            raise UnsupportedOpError(
+                f"host region '{op.name}' reads a tensor outside DRAM; deliver it to DRAM"
+            )
         offsets, size = [], 0
         for name in op.outputs:
             offsets.append(size)
@@ -266,7 +284,10 @@ def build_program(plan: Plan, target: Target) -> Program:
     def tensor(name: str, storage: Storage, shape: tuple[int, ...] | None = None) -> DramTensor:
         address = back.addresses[storage.buffer] + storage.offset_bytes
         return DramTensor(
-            name=name, dtype=storage.dtype, shape=storage.shape if shape is None else shape, address=address
+            name=name,
+            dtype=storage.dtype,
+            shape=storage.shape if shape is None else shape,
+            address=address,
         )
 
     group = Group(
@@ -281,10 +302,12 @@ def build_program(plan: Plan, target: Target) -> Program:
         target=target,
         groups=(group,),
         inputs=tuple(
-            tensor(port.name, s, port.shape) for port, s in zip(graph.inputs, lowered.inputs, strict=True)
+            tensor(port.name, s, port.shape)
+            for port, s in zip(graph.inputs, lowered.inputs, strict=True)
         ),
         outputs=tuple(
-            tensor(port.name, s, port.shape) for port, s in zip(graph.outputs, lowered.outputs, strict=True)
+            tensor(port.name, s, port.shape)
+            for port, s in zip(graph.outputs, lowered.outputs, strict=True)
         ),
         constants=tuple(
             (tensor(name, storage), np.ascontiguousarray(lowered.values[name]))

@@ -30,7 +30,10 @@ def axis_traffic_bytes(plan: Plan) -> tuple[float, ...]:
                 continue
             shard = local_shape(plan.mesh, move.before.sharding, type_.shape)
             size = plan.mesh.sizes[move.axis]
-            shares = {MoveKind.ALL_GATHER: float(size - 1), MoveKind.ALL_REDUCE: 2 * (size - 1) / size}
+            shares = {
+                MoveKind.ALL_GATHER: float(size - 1),
+                MoveKind.ALL_REDUCE: 2 * (size - 1) / size,
+            }
             share = shares.get(move.kind, (size - 1) / size)
             totals[move.axis] += prod(shard) * type_.dtype.itemsize_bytes * share
     return tuple(totals)
@@ -51,7 +54,9 @@ def axis_hops(target: Target, mesh: LogicalMesh, axis: int) -> float:
     return sum(lengths) / len(lengths)
 
 
-def place_mesh(target: Target, mesh: LogicalMesh, traffic_bytes: tuple[float, ...]) -> tuple[int, ...]:
+def place_mesh(
+    target: Target, mesh: LogicalMesh, traffic_bytes: tuple[float, ...]
+) -> tuple[int, ...]:
     """Return the physical tile of each logical linear coordinate.
 
     Args:

@@ -29,6 +29,7 @@ MAX_ELEMENTS = 2**40
 """Iterations of one instruction on one tile; beyond it is surely a broken file."""
 
 MAX_SEMAPHORES = 256
+_MAX_TENSOR_RANK = 32
 
 ENGINES: dict[Opcode, tuple[Engine, ...]] = {
     Opcode.LD: (Engine.DI,),
@@ -48,7 +49,8 @@ ARITY: dict[str, int] = {
     "where": 3,
     **dict.fromkeys(
         (
-            "add sub mul div pow mod fmod min max eq ne lt le gt ge and or xor prelu bitand bitor bitxor shl shr"
+            "add sub mul div pow mod fmod min max eq ne lt le gt ge and or xor prelu "
+            "bitand bitor bitxor shl shr"
         ).split(),
         2,
     ),
@@ -77,9 +79,17 @@ def _form(ok: bool, found: object, expected: str) -> None:
 
 
 def _check_access(access: Access, name: str, rank: int, machine: _Machine) -> None:
-    _form(len(access.strides) == rank, f"{len(access.strides)} strides of {name}", f"{rank}, one per dimension")
+    _form(
+        len(access.strides) == rank,
+        f"{len(access.strides)} strides of {name}",
+        f"{rank}, one per dimension",
+    )
     axes = machine.mesh.rank
-    _form(len(access.coefficients) == axes, f"{len(access.coefficients)} coefficients of {name}", f"{axes}")
+    _form(
+        len(access.coefficients) == axes,
+        f"{len(access.coefficients)} coefficients of {name}",
+        f"{axes}",
+    )
 
 
 def _check_spaces(i: Instruction) -> None:
@@ -99,11 +109,19 @@ def _check_matrix(i: Instruction) -> None:
     _form(len(i.sources) == 2, f"{len(i.sources)} sources", "2")
     rows = zip(i.dst.strides, i.sources[0].strides, i.sources[1].strides, strict=True)
     for dim, strides in enumerate(rows):
-        _form(sum(s != 0 for s in strides) >= 2, f"dimension {dim} in fewer than two operands", "two or three")
+        _form(
+            sum(s != 0 for s in strides) >= 2,
+            f"dimension {dim} in fewer than two operands",
+            "two or three",
+        )
     floats = i.sources[0].dtype.is_float
     _form(i.sources[1].dtype.is_float == floats, "a float and an integer source", "two of a kind")
     _form(i.dst.dtype.is_float == floats, f"dst {i.dst.dtype}", "the kind of the sources")
-    _form(floats or i.dst.dtype in (DType.I32, DType.I64), f"dst {i.dst.dtype}", "i32 or i64 for integers")
+    _form(
+        floats or i.dst.dtype in (DType.I32, DType.I64),
+        f"dst {i.dst.dtype}",
+        "i32 or i64 for integers",
+    )
 
 
 def _check_vector(i: Instruction) -> None:
@@ -112,23 +130,40 @@ def _check_vector(i: Instruction) -> None:
         _form(i.fn in REDUCTIONS, f"fn '{i.fn}'", " or ".join(REDUCTIONS))
         _form(len(i.sources) == 1, f"{len(i.sources)} sources", "1")
         return
-    _form(i.fn in VECTOR_FUNCTIONS and i.fn not in ("sum", "prod"), f"fn '{i.fn}'", "a vector function")
+    _form(
+        i.fn in VECTOR_FUNCTIONS and i.fn not in ("sum", "prod"),
+        f"fn '{i.fn}'",
+        "a vector function",
+    )
     arity = ARITY.get(i.fn, 1)
     _form(len(i.sources) == arity, f"{len(i.sources)} sources of {i.fn}", str(arity))
-    _form(0 not in i.dst.strides, f"dst strides {list(i.dst.strides)}", "none of 0; use RED to reduce")
+    _form(
+        0 not in i.dst.strides, f"dst strides {list(i.dst.strides)}", "none of 0; use RED to reduce"
+    )
 
 
 def _check_copy(i: Instruction) -> None:
     assert i.dst is not None
     sources = 2 if i.opcode == Opcode.GTH else 1
     _form(len(i.sources) == sources, f"{len(i.sources)} sources", str(sources))
-    _form(i.dst.dtype == i.sources[0].dtype, f"{i.sources[0].dtype} copied to {i.dst.dtype}", "one element type")
+    _form(
+        i.dst.dtype == i.sources[0].dtype,
+        f"{i.sources[0].dtype} copied to {i.dst.dtype}",
+        "one element type",
+    )
     _form(0 not in i.dst.strides, f"dst strides {list(i.dst.strides)}", "none of 0")
+    if i.opcode == Opcode.LD and i.axes:
+        moved = any(c for a, c in enumerate(i.sources[0].coefficients) if i.axes >> a & 1)
+        _form(not moved, "a multicast read of different addresses", "coefficients of 0 on its axes")
     if i.opcode == Opcode.GTH:
         index = i.sources[1]
         _form(len(i.domain) >= 1, "a domain of rank 0", "dimension 0 over the indices")
         _form(index.dtype in (DType.I32, DType.I64), f"indices of {index.dtype}", "i32 or i64")
-        _form(index.strides[0] != 0 and not any(index.strides[1:]), f"index strides {list(index.strides)}", "[s, 0, …]")
+        _form(
+            index.strides[0] != 0 and not any(index.strides[1:]),
+            f"index strides {list(index.strides)}",
+            "[s, 0, …]",
+        )
         _form(1 <= i.count < 2**32, f"count {i.count}", "the number of table rows")
         _form(i.sources[0].strides[0] != 0, "table stride 0", "the distance of two rows")
 
@@ -137,23 +172,31 @@ def _check_sends(i: Instruction, machine: _Machine) -> None:
     if i.opcode == Opcode.SND:
         _form(i.axes.bit_count() == 1, f"axes {i.axes:#b}", "exactly one axis")
     if any(p.remote for p in i.posts):
-        _form(i.opcode in (Opcode.PS, Opcode.SND, Opcode.MCS), f"a remote post of {i.opcode.name}", "PS, SND or MCS")
+        _form(
+            i.opcode in (Opcode.PS, Opcode.SND, Opcode.MCS),
+            f"a remote post of {i.opcode.name}",
+            "PS, SND or MCS",
+        )
     limit = (1 << machine.mesh.rank) - 1
     _form(0 <= i.axes <= limit, f"axes {i.axes:#b}", f"a subset of {limit:#b}")
-
-
-def check_instruction(i: Instruction, mesh: LogicalMesh, semaphores: int, host_regions: int, tags: int) -> None:
-    """Raise ProgramError unless one instruction is well formed."""
-    _check(i, _Machine(mesh, semaphores, host_regions, tags))
 
 
 def _check(i: Instruction, machine: _Machine) -> None:
     allowed = ENGINES.get(i.opcode, tuple(Engine))
     _form(i.engine in allowed, f"engine {i.engine.name}", " or ".join(e.name for e in allowed))
-    _form(len(i.waits) <= 2 and len(i.posts) <= 2, f"{len(i.waits)} waits and {len(i.posts)} posts", "at most 2 each")
-    for entry in (*i.waits, *i.posts):
-        _form(0 <= entry.semaphore < machine.semaphores, f"semaphore {entry.semaphore}", f"below {machine.semaphores}")
-        _form(0 <= entry.count <= 65535, f"semaphore count {entry.count}", "0..65535")
+    _form(
+        len(i.waits) <= 2 and len(i.posts) <= 2,
+        f"{len(i.waits)} waits and {len(i.posts)} posts",
+        "at most 2 each",
+    )
+    entries = [(e.semaphore, e.count) for e in i.waits] + [(e.semaphore, e.count) for e in i.posts]
+    for semaphore, count in entries:
+        _form(
+            0 <= semaphore < machine.semaphores,
+            f"semaphore {semaphore}",
+            f"below {machine.semaphores}",
+        )
+        _form(0 <= count <= 65535, f"semaphore count {count}", "0..65535")
     _form(0 <= i.tag <= machine.tags, f"tag {i.tag}", f"at most {machine.tags}")
     _check_sends(i, machine)
     if i.opcode in (Opcode.LOOP, Opcode.END, Opcode.HALT):
@@ -163,7 +206,11 @@ def _check(i: Instruction, machine: _Machine) -> None:
     if i.opcode not in _OPERATORS:
         _form(i.dst is None and not i.sources and not i.domain, "operands", "none")
         if i.opcode == Opcode.HOST:
-            _form(0 <= i.count < machine.host_regions, f"host region {i.count}", f"below {machine.host_regions}")
+            _form(
+                0 <= i.count < machine.host_regions,
+                f"host region {i.count}",
+                f"below {machine.host_regions}",
+            )
         return
     _check_operands(i, machine)
 
@@ -189,11 +236,25 @@ def _check_operands(i: Instruction, machine: _Machine) -> None:
 def _check_group(number: int, group: Group, program: Program) -> None:
     where = f"group {number}"
     mesh = group.mesh
-    _form(mesh.rank <= MAX_AXES and len(mesh.names) == mesh.rank, f"{where}: mesh {mesh}", f"at most {MAX_AXES} axes")
-    _form(all(n >= 1 for n in mesh.sizes), f"{where}: axis sizes {list(mesh.sizes)}", "positive sizes")
-    _form(len(group.tiles) == mesh.tiles, f"{where}: {len(group.tiles)} tiles", f"{mesh.tiles}, as the mesh says")
+    _form(
+        mesh.rank <= MAX_AXES and len(mesh.names) == mesh.rank,
+        f"{where}: mesh {mesh}",
+        f"at most {MAX_AXES} axes",
+    )
+    _form(
+        all(n >= 1 for n in mesh.sizes), f"{where}: axis sizes {list(mesh.sizes)}", "positive sizes"
+    )
+    _form(
+        len(group.tiles) == mesh.tiles,
+        f"{where}: {len(group.tiles)} tiles",
+        f"{mesh.tiles}, as the mesh says",
+    )
     in_range = all(0 <= t < program.target.tiles for t in group.tiles)
-    _form(in_range and len(set(group.tiles)) == mesh.tiles, f"{where}: tile ids", "distinct tiles of the target")
+    _form(
+        in_range and len(set(group.tiles)) == mesh.tiles,
+        f"{where}: tile ids",
+        "distinct tiles of the target",
+    )
     semaphores = min(program.target.tile.control.semaphores, MAX_SEMAPHORES)
     machine = _Machine(mesh, semaphores, len(program.host_regions), len(program.tags))
     for phase, streams in (("load", group.load), ("run", group.run)):
@@ -205,16 +266,33 @@ def _check_group(number: int, group: Group, program: Program) -> None:
                 raise ProgramError(f"{here}: {error}") from error
             for position, instruction in enumerate(stream):
                 try:
-                    _form(instruction.engine == engine, f"engine {instruction.engine.name}", engine.name)
+                    _form(
+                        instruction.engine == engine,
+                        f"engine {instruction.engine.name}",
+                        engine.name,
+                    )
                     last = position == len(stream) - 1
                     _form(last or instruction.opcode != Opcode.HALT, "HALT", "HALT only at the end")
                     _check(instruction, machine)
                 except ProgramError as error:
-                    raise ProgramError(f"{here}, instruction {position} {instruction.opcode.name}: {error}") from error
+                    raise ProgramError(
+                        f"{here}, instruction {position} {instruction.opcode.name}: {error}"
+                    ) from error
 
 
 def _check_tensor(tensor: DramTensor, dram_bytes: int) -> None:
     size_bytes = prod(tensor.shape) * tensor.dtype.itemsize_bytes
+    _form(
+        len(tensor.shape) <= _MAX_TENSOR_RANK,
+        f"rank {len(tensor.shape)}",
+        f"at most {_MAX_TENSOR_RANK}",
+    )
+    extent = prod(max(1, d) for d in tensor.shape)
+    _form(
+        extent <= MAX_ELEMENTS,
+        f"tensor '{tensor.name}' {list(tensor.shape)}",
+        f"at most {MAX_ELEMENTS} elements",
+    )
     inside = tensor.address >= 0 and tensor.address + size_bytes <= dram_bytes
     _form(
         inside and all(d >= 0 for d in tensor.shape),
@@ -226,8 +304,16 @@ def _check_tensor(tensor: DramTensor, dram_bytes: int) -> None:
 def check_structure(program: Program) -> None:
     """Raise ProgramError unless the program is well formed."""
     sram_bytes, dram = program.target.tile.sram.size_bytes, program.target.dram
-    _form(0 <= program.sram_bytes <= sram_bytes, f"{program.sram_bytes} scratchpad bytes", f"at most {sram_bytes}")
-    _form(0 <= program.dram_bytes <= dram.size_bytes, f"{program.dram_bytes} dram bytes", f"at most {dram.size_bytes}")
+    _form(
+        0 <= program.sram_bytes <= sram_bytes,
+        f"{program.sram_bytes} scratchpad bytes",
+        f"at most {sram_bytes}",
+    )
+    _form(
+        0 <= program.dram_bytes <= dram.size_bytes,
+        f"{program.dram_bytes} dram bytes",
+        f"at most {dram.size_bytes}",
+    )
     tensors = [*program.inputs, *program.outputs, *(t for t, _ in program.constants)]
     for region in program.host_regions:
         tensors += (*region.inputs, *region.outputs)

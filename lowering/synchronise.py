@@ -4,9 +4,11 @@ Tokens order the engines of one tile. Each ordered pair of engines has one semap
 queues, so the k-th token that one posts is the k-th that the other takes, and every token
 posted is waited for. Waits that follow from earlier ones are left out (vector clocks).
 
-Collectives need two semaphores for each set of axes (ready, arrived), barriers one. A tile's count of
-ready posts cannot mix up two collectives: a peer posts ready(k + 1) after its arrive(k), so
-after some tile's first send k, which all tiles' ready(k) precede.
+Collectives need two semaphores for each set of axes (ready, arrived), barriers one. One ready
+semaphore is enough although some tiles may be a collective ahead of others: a first send follows the
+ready posts of n - 1 peers and, by a token, its own tile's. If a peer's ready(k + 1) is among those counted
+for collective k, then that peer has arrive(k), so some tile made its first send k; the earliest
+such send saw ready(k) of all tiles.
 """
 
 from __future__ import annotations

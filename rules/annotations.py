@@ -8,12 +8,13 @@ index sums (`C g + c`) their terms are left out, so that the other term is the m
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from math import prod
 
 from tilewright.errors import ShapeError, UnsupportedOpError
 from tilewright.graph import Op, TensorType
+from tilewright.rules.index_maps import along, broadcast, identity, mixed_radix, window
 from tilewright.rules.loopnest import DimMap, LoopDim, LoopNest, OperandMap, Role, Term
+from tilewright.rules.refinement import reshape_nest
 
 Annotation = Callable[[Op, tuple[TensorType, ...], TensorType], LoopNest]
 
@@ -64,46 +65,6 @@ def _dims(result: TensorType) -> tuple[LoopDim, ...]:
     return tuple(LoopDim(f"d{i}", size, Role.PARALLEL) for i, size in enumerate(result.shape))
 
 
-def _along(size: int, dim: int) -> DimMap:
-    """Return the map of a tensor dimension that one loop walks along."""
-    return DimMap(size, (Term(dim, 1),))
-
-
-def _identity(shape: tuple[int, ...]) -> OperandMap:
-    """Return the map in which loop i walks along dimension i."""
-    return tuple(_along(size, i) for i, size in enumerate(shape))
-
-
-def _broadcast(shape: tuple[int, ...], loops: tuple[LoopDim, ...], what: str) -> OperandMap:
-    """Return the map in which loop i walks along dimension i unless that is broadcast."""
-    if len(shape) != len(loops):
-        raise ShapeError(f"{what}: an operand has rank {len(shape)}, expected {len(loops)}")
-    maps = []
-    for i, size in enumerate(shape):
-        if size != loops[i].extent and size != 1:
-            raise ShapeError(
-                f"{what}: dimension {i} is {size}, expected 1 or {loops[i].extent} to broadcast"
-            )
-        maps.append(_along(size, i) if size == loops[i].extent else DimMap(size))
-    return tuple(maps)
-
-
-def _mixed_radix(size: int, loops: tuple[LoopDim, ...], digits: tuple[int, ...]) -> DimMap:
-    """Return the index whose digits, most significant first, are the given loops."""
-    terms, stride = [], 1
-    for dim in reversed(digits):
-        if loops[dim].extent != 1:
-            terms.append(Term(dim, stride))
-        stride *= loops[dim].extent
-    assert stride == size, f"digits {digits} make {stride} indices, expected {size}"
-    return DimMap(size, tuple(reversed(terms)))
-
-
-def _window(size: int, outer: int, stride: int, inner: int, dilation: int, before: int) -> DimMap:
-    """Return the index of a sliding window: stride * outer + dilation * inner - before."""
-    return DimMap(size, (Term(outer, stride), Term(inner, dilation)), offset=-before)
-
-
 def _with_third(
     op: Op,
     inputs: tuple[TensorType, ...],
@@ -149,10 +110,10 @@ def _matmul(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopN
         LoopDim("k", a[-1], Role.REDUCTION),
     )
     where = f"matmul '{op.name}'"
-    own = _identity(result.shape)
+    own = identity(result.shape)
     operands = (
-        (*_broadcast(a[:-2], loops[:batch], where), _along(a[-2], m), _along(a[-1], k)),
-        (*_broadcast(b[:-2], loops[:batch], where), _along(b[-2], k), _along(b[-1], n)),
+        (*broadcast(a[:-2], loops[:batch], where), along(a[-2], m), along(a[-1], k)),
+        (*broadcast(b[:-2], loops[:batch], where), along(b[-2], k), along(b[-1], n)),
     )
     return LoopNest(loops, _with_third(op, inputs, result, operands, own), own)
 
@@ -178,15 +139,15 @@ def _conv(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNes
         LoopDim(name, extent, Role.PARALLEL if i < 5 else Role.REDUCTION)
         for i, (name, extent) in enumerate(zip("ngohwcrs", extents, strict=True))
     )
-    own = (_along(x[0], 0), _mixed_radix(w[0], loops, (1, 2)), _along(oh, 3), _along(ow, 4))
+    own = (along(x[0], 0), mixed_radix(w[0], loops, (1, 2)), along(oh, 3), along(ow, 4))
     operands = (
         (
-            _along(x[0], 0),
-            _mixed_radix(x[1], loops, (1, 5)),
-            _window(x[2], 3, stride[0], 6, dilation[0], pads[0]),
-            _window(x[3], 4, stride[1], 7, dilation[1], pads[1]),
+            along(x[0], 0),
+            mixed_radix(x[1], loops, (1, 5)),
+            window(x[2], 3, stride[0], 6, dilation[0], pads[0]),
+            window(x[3], 4, stride[1], 7, dilation[1], pads[1]),
         ),
-        (_mixed_radix(w[0], loops, (1, 2)), _along(w[1], 5), _along(w[2], 6), _along(w[3], 7)),
+        (mixed_radix(w[0], loops, (1, 2)), along(w[1], 5), along(w[2], 6), along(w[3], 7)),
     )
     return LoopNest(loops, _with_third(op, inputs, result, operands, own), own)
 
@@ -202,20 +163,20 @@ def _pool(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNes
         for i, (name, extent) in enumerate(zip("nchwrs", (*result.shape, *kernel), strict=True))
     )
     operand = (
-        _along(x[0], 0),
-        _along(x[1], 1),
-        _window(x[2], 2, stride[0], 4, dilation[0], pads[0]),
-        _window(x[3], 3, stride[1], 5, dilation[1], pads[1]),
+        along(x[0], 0),
+        along(x[1], 1),
+        window(x[2], 2, stride[0], 4, dilation[0], pads[0]),
+        window(x[3], 3, stride[1], 5, dilation[1], pads[1]),
     )
-    return LoopNest(loops, (operand,), _identity(result.shape), combine=op.text("fn"))
+    return LoopNest(loops, (operand,), identity(result.shape), combine=op.text("fn"))
 
 
 @annotation("map")
 def _map(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
     """[d0 d1 ...]   each operand: d0, d1, ... (size-1 dimensions broadcast)   -> d0, d1, ... ."""
     loops = _dims(result)
-    operands = tuple(_broadcast(t.shape, loops, f"map '{op.name}'") for t in inputs)
-    return LoopNest(loops, operands, _identity(result.shape))
+    operands = tuple(broadcast(t.shape, loops, f"map '{op.name}'") for t in inputs)
+    return LoopNest(loops, operands, identity(result.shape))
 
 
 @annotation("reduce")
@@ -226,15 +187,15 @@ def _reduce(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopN
         LoopDim(f"d{i}", size, Role.REDUCTION if i in axes else Role.PARALLEL)
         for i, size in enumerate(shape)
     )
-    own = tuple(DimMap(1) if i in axes else _along(size, i) for i, size in enumerate(shape))
-    return LoopNest(loops, (_identity(shape),), own, combine=op.text("fn"))
+    own = tuple(DimMap(1) if i in axes else along(size, i) for i, size in enumerate(shape))
+    return LoopNest(loops, (identity(shape),), own, combine=op.text("fn"))
 
 
 def _row_wise(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
     """[d0 ... dn], dn whole   x: d0, ..., dn   -> d0, ..., dn."""
     *outer, last = _dims(result)
     loops = (*outer, LoopDim(last.name, last.extent, Role.WHOLE))
-    return LoopNest(loops, (_identity(result.shape),), _identity(result.shape))
+    return LoopNest(loops, (identity(result.shape),), identity(result.shape))
 
 
 @annotation("softmax")
@@ -255,79 +216,18 @@ def _rmsnorm(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> Loop
     return _row_wise(op, inputs, result)
 
 
-def _reshape_groups(
-    before: tuple[int, ...], after: tuple[int, ...]
-) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
-    """Pair up the smallest runs of dimensions with equal products; size-1 dimensions are left out.
-
-    Returns:
-        Pairs of dimension numbers of `before` and of `after`.
-    """
-    left = [i for i, size in enumerate(before) if size != 1]
-    right = [i for i, size in enumerate(after) if size != 1]
-    groups = []
-    while left:
-        a, b = [left.pop(0)], [right.pop(0)]
-        size_a, size_b = before[a[0]], after[b[0]]
-        while size_a != size_b:
-            if size_a < size_b:
-                a.append(left.pop(0))
-                size_a *= before[a[-1]]
-            else:
-                b.append(right.pop(0))
-                size_b *= after[b[-1]]
-        groups.append((tuple(a), tuple(b)))
-    assert not right, f"reshape {before} -> {after} changes the number of elements"
-    return tuple(groups)
-
-
-def _cuts(sizes: tuple[int, ...]) -> list[int]:
-    """Return the products of the trailing sizes: strides at which a row-major index is cut."""
-    return [prod(sizes[i:]) for i in range(len(sizes) + 1)]
-
-
-def _whole_map(shape: tuple[int, ...]) -> list[DimMap]:
-    """Return maps in which every iteration touches every dimension."""
-    return [DimMap(size) if size == 1 else DimMap(size, whole=True) for size in shape]
-
-
 @annotation("reshape")
 def _reshape(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
     """Walk along the common refinement of both shapes, most significant digit first.
 
     [128, 384] -> [128, 12, 32]   [a h d]   x: a, 32 h + d   -> a, h, d
-
-    Runs of dimensions without a common refinement ([4, 6] -> [6, 4]) are processed whole.
     """
     before, after = inputs[0].shape, result.shape
-    maps_before, maps_after = _whole_map(before), _whole_map(after)
     if prod(before) != prod(after):
         raise ShapeError(
             f"reshape '{op.name}': {list(before)} and {list(after)} differ in elements"
         )
-    if prod(before) == 0:
-        return LoopNest((LoopDim("all", 0, Role.WHOLE),), (tuple(maps_before),), tuple(maps_after))
-    loops: list[LoopDim] = []
-    for left, right in _reshape_groups(before, after):
-        sizes_left, sizes_right = tuple(before[i] for i in left), tuple(after[i] for i in right)
-        cuts = sorted({*_cuts(sizes_left), *_cuts(sizes_right)}, reverse=True)
-        if any(high % low for high, low in pairwise(cuts)):
-            loops.append(LoopDim(f"d{len(loops)}", cuts[0], Role.WHOLE))
-            continue
-        first = len(loops)
-        loops += [
-            LoopDim(f"d{first + i}", high // low, Role.PARALLEL)
-            for i, (high, low) in enumerate(pairwise(cuts))
-        ]
-        for numbers, sizes, maps in (
-            (left, sizes_left, maps_before),
-            (right, sizes_right, maps_after),
-        ):
-            ends = _cuts(sizes)
-            for number, size, high, low in zip(numbers, sizes, ends, ends[1:], strict=False):
-                digits = range(first + cuts.index(high), first + cuts.index(low))
-                maps[number] = _mixed_radix(size, tuple(loops), tuple(digits))
-    return LoopNest(tuple(loops), (tuple(maps_before),), tuple(maps_after))
+    return reshape_nest(before, after)
 
 
 @annotation("transpose")
@@ -335,8 +235,8 @@ def _transpose(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> Lo
     """[d0 d1]   x: d1, d0   -> d0, d1   for the permutation (1, 0)."""
     perm = op.ints("perm")
     shape = inputs[0].shape
-    operand = tuple(_along(size, perm.index(i)) for i, size in enumerate(shape))
-    return LoopNest(_dims(result), (operand,), _identity(result.shape))
+    operand = tuple(along(size, perm.index(i)) for i, size in enumerate(shape))
+    return LoopNest(_dims(result), (operand,), identity(result.shape))
 
 
 @annotation("slice")
@@ -347,7 +247,7 @@ def _slice(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNe
         DimMap(size, (Term(i, steps[i]),), offset=starts[i])
         for i, size in enumerate(inputs[0].shape)
     )
-    return LoopNest(_dims(result), (operand,), _identity(result.shape))
+    return LoopNest(_dims(result), (operand,), identity(result.shape))
 
 
 @annotation("concat")
@@ -357,12 +257,12 @@ def _concat(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopN
     loops = _whole_at(result, (axis,))
     operands = tuple(
         tuple(
-            DimMap(size, whole=True) if i == axis else _along(size, i)
+            DimMap(size, whole=True) if i == axis else along(size, i)
             for i, size in enumerate(t.shape)
         )
         for t in inputs
     )
-    return LoopNest(loops, operands, _identity(result.shape))
+    return LoopNest(loops, operands, identity(result.shape))
 
 
 def _whole_at(result: TensorType, axes: tuple[int, ...]) -> tuple[LoopDim, ...]:
@@ -379,17 +279,17 @@ def _pad(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest
     shape = inputs[0].shape
     padded = tuple(i for i, size in enumerate(shape) if size != result.shape[i])
     operand = tuple(
-        DimMap(size, whole=True) if i in padded else _along(size, i) for i, size in enumerate(shape)
+        DimMap(size, whole=True) if i in padded else along(size, i) for i, size in enumerate(shape)
     )
-    return LoopNest(_whole_at(result, padded), (operand,), _identity(result.shape))
+    return LoopNest(_whole_at(result, padded), (operand,), identity(result.shape))
 
 
 @annotation("expand")
 def _expand(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
     """[d0 d1]   x: d0, 0   -> d0, d1   when dimension 1 is broadcast."""
     loops = _dims(result)
-    operand = _broadcast(inputs[0].shape, loops, f"expand '{op.name}'")
-    return LoopNest(loops, (operand,), _identity(result.shape))
+    operand = broadcast(inputs[0].shape, loops, f"expand '{op.name}'")
+    return LoopNest(loops, (operand,), identity(result.shape))
 
 
 @annotation("gather")
@@ -398,6 +298,6 @@ def _gather(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopN
     axis = op.integer("axis")
     table, indices = inputs[0].shape, inputs[1].shape
     operand = tuple(
-        DimMap(size, whole=True) if i == axis else _along(size, i) for i, size in enumerate(table)
+        DimMap(size, whole=True) if i == axis else along(size, i) for i, size in enumerate(table)
     )
-    return LoopNest(_dims(result), (operand, (_along(indices[0], axis),)), _identity(result.shape))
+    return LoopNest(_dims(result), (operand, (along(indices[0], axis),)), identity(result.shape))

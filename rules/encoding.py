@@ -16,7 +16,20 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from egglog import String, Unit, delete, eq, function, i64, i64Like, relation, rule, set_, union, var
+from egglog import (
+    String,
+    Unit,
+    delete,
+    eq,
+    function,
+    i64,
+    i64Like,
+    relation,
+    rule,
+    set_,
+    union,
+    var,
+)
 from egglog import ruleset as make_ruleset
 
 from tilewright.rules.constructors import CONSTRUCTORS, Constructor
@@ -122,10 +135,17 @@ def _constness(constructor: Constructor) -> Any:
 
 def _load_rules() -> list[Any]:
     n, head, tail, t = (var(name, i64) for name in ("n", "head", "tail", "t"))
-    leaf, constant, typed, cons = row_leaf(n), row_constant(n), row_type(n, t), row_cons(n, head, tail)
+    leaf, constant, typed, cons = (
+        row_leaf(n),
+        row_constant(n),
+        row_type(n, t),
+        row_cons(n, head, tail),
+    )
     items = Items.cons(Tensor.node(head), Items.node(tail))
     return [
-        rule(leaf, name="load.leaf").then(union(Tensor.node(n)).with_(Tensor.leaf(n)), delete(leaf)),
+        rule(leaf, name="load.leaf").then(
+            union(Tensor.node(n)).with_(Tensor.leaf(n)), delete(leaf)
+        ),
         rule(constant, name="load.constant").then(is_constant(Tensor.node(n)), delete(constant)),
         rule(typed, name="load.type").then(has_type(Tensor.node(n), t), delete(typed)),
         rule(cons, name="load.cons").then(union(Items.node(n)).with_(items), delete(cons)),

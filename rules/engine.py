@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import groupby
 from time import perf_counter
 from typing import Any
@@ -24,7 +25,7 @@ from tilewright.rules.readout import ReadOut, read_implementations
 from tilewright.rules.registry import Rule, instantiate
 from tilewright.rules.session import RunStats, Session
 from tilewright.rules.signatures import Typing
-from tilewright.rules.snapshot import Snapshot, take_snapshot
+from tilewright.rules.snapshot import take_snapshot
 
 
 @dataclass(slots=True)
@@ -136,6 +137,7 @@ class _Saturation:
         )
 
 
+@lru_cache(maxsize=32)  # a model has several blocks and is compiled with one choice of rules
 def _rulesets(rules: tuple[Rule, ...]) -> tuple[tuple[str, Any], ...]:
     """Return the engine's rulesets in order; rules count from 1 as origins."""
     numbered = list(enumerate(rules, start=1))
@@ -172,7 +174,12 @@ def saturate(
     if chosen:
         work.rewrite(options.rounds, options.nodes_per_class)
     result = ReadOut(
-        block_graph, work.numbers, work.snapshot, work.typing, work.rule_names, options.nodes_per_class
+        block_graph,
+        work.numbers,
+        work.snapshot,
+        work.typing,
+        work.rule_names,
+        options.nodes_per_class,
     )
     tables = StrategyTables(mesh, work.typing, work.snapshot)
     work.session.insert(tables.rows())

@@ -185,7 +185,7 @@ def _single_element(known: Vocabulary) -> Iterable[Row]:
 
 @function(egg_fn="column_scale")
 def column_scale(scale: i64Like, weight: i64Like) -> Unit:
-    """Hold when scale [*1, 1, n or 1] broadcasts over weight [*batch, k, n], one number for each column."""
+    """Hold when scale [*1, 1, n or 1] broadcasts over weight [*batch, k, n], one for each column."""
 
 
 @fact_table(column_scale)
@@ -204,7 +204,7 @@ def _fits(small: tuple[int, ...], large: tuple[int, ...]) -> bool:
 
 @function(egg_fn="channel_scale")
 def channel_scale(scale: i64Like, weight: i64Like, shape: StringLike) -> Unit:
-    """Hold when scale [1, o, 1, 1] reshaped to `shape` [o, 1, 1, 1] broadcasts over weight [o, c, r, s]."""
+    """Hold when scale [1, o, 1, 1], as `shape` [o, 1, 1, 1], broadcasts over weight [o, c, r, s]."""
 
 
 @fact_table(channel_scale)
@@ -229,7 +229,7 @@ def _row_scalar(known: Vocabulary) -> Iterable[Row]:
 
 @function(egg_fn="last_axis")
 def last_axis(number: i64Like, axes: StringLike) -> Unit:
-    """Hold when text of the axes attribute that reduces the last dimension."""
+    """Hold when `axes` is the text of the attribute that reduces the last dimension."""
 
 
 @fact_table(last_axis)
@@ -251,6 +251,18 @@ def _mean_of_squares(known: Vocabulary) -> Iterable[Row]:
         for epsilon in known.column("epsilon"):
             scale = f"mul_const({1.0 / t.shape[-1]!r})"
             yield number, epsilon, f"{scale}|add_const({float(epsilon)!r})|sqrt"
+
+
+@function(egg_fn="mean_from_sum")
+def mean_from_sum(number: i64Like, fn: StringLike) -> Unit:
+    """Hold when pipeline `fn` turns a sum over the last axis into a mean."""
+
+
+@fact_table(mean_from_sum)
+def _mean_from_sum(known: Vocabulary) -> Iterable[Row]:
+    for number, t in enumerate(known.types):
+        if t.dtype.is_float and t.shape[-1]:
+            yield number, f"mul_const({1.0 / t.shape[-1]!r})"
 
 
 _WIDER: dict[DType, frozenset[DType]] = {
@@ -298,7 +310,7 @@ def _is_cast(known: Vocabulary) -> Iterable[Row]:
 
 @function(egg_fn="keeps_values")
 def keeps_values(number: i64Like, fn: StringLike) -> Unit:
-    """Hold when the pipeline does nothing to tensors of the type: identity, or a cast to their own type."""
+    """Hold when the pipeline does nothing to the type: identity, or a cast to its own elements."""
 
 
 @fact_table(keeps_values)

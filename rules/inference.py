@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 from tilewright.dtypes import DType
 from tilewright.errors import ShapeError
@@ -47,10 +48,15 @@ def _windows(size: int, kernel: int, stride: int, dilation: int, pads: int) -> i
 def _window_shape(op: Op, shape: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[int, ...]:
     """Return the two spatial sizes of a conv or pool."""
     stride, dilation, pads = op.ints("strides"), op.ints("dilations"), op.ints("pads")
-    return tuple(
+    sizes = tuple(
         _windows(shape[2 + i], kernel[i], stride[i], dilation[i], pads[i] + pads[i + 2])
         for i in (0, 1)
     )
+    if min(sizes) < 1:
+        raise ShapeError(
+            f"{op.kind} '{op.name}': kernel {list(kernel)} does not fit into {list(shape)}"
+        )
+    return sizes
 
 
 def _product_shape(op: Op, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
@@ -58,7 +64,7 @@ def _product_shape(op: Op, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]
     a, b = shapes[0], shapes[1]
     where = f"{op.kind} '{op.name}'"
     if op.kind == "conv":
-        if a[1] != b[1] * op.integer("groups"):
+        if a[1] != b[1] * op.integer("groups") or b[0] % op.integer("groups"):
             raise ShapeError(f"{where}: input {list(a)} does not fit weights {list(b)}")
         return (a[0], b[0], *_window_shape(op, a, b[2:]))
     if len(a) != len(b) or len(a) < 2 or a[-1] != b[-2]:
@@ -85,6 +91,10 @@ def _shape(op: Op, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
         case "reduce":
             return tuple(1 if i in op.ints("axes") else size for i, size in enumerate(x))
         case "reshape":
+            if prod(x) != prod(op.ints("shape")):
+                raise ShapeError(
+                    f"{where}: {list(x)} and {list(op.ints('shape'))} differ in elements"
+                )
             return op.ints("shape")
         case "expand":
             if broadcast_shapes((x, op.ints("shape")), where) != op.ints("shape"):

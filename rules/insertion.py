@@ -31,7 +31,7 @@ class Inserted:
 
 
 def tensor_numbers(graph: Graph) -> dict[str, int]:
-    """Number the tensors: inputs, constants by name, then results in order."""
+    """Return a number for each tensor: inputs, constants by name, then results in order."""
     names = [port.tensor for port in graph.inputs]
     names += sorted(graph.constants)
     names += [name for op in graph.ops for name in op.outputs]
@@ -46,7 +46,9 @@ def rows_of(graph: Graph, typing: Typing) -> Inserted:
         typing: Gets the graph's types.
     """
     numbers = tensor_numbers(graph)
-    leaves = tuple(dict.fromkeys([*(port.tensor for port in graph.inputs), *sorted(graph.constants)]))
+    leaves = tuple(
+        dict.fromkeys([*(port.tensor for port in graph.inputs), *sorted(graph.constants)])
+    )
     by_constructor: dict[str, Rows] = {}
     cons: Rows = []
     lists: dict[tuple[int, int], int] = {}
@@ -63,10 +65,15 @@ def rows_of(graph: Graph, typing: Typing) -> Inserted:
             operands = [number]
         for output, name in enumerate(op.outputs):
             texts = encode(constructor, op.attrs, output)
-            row = (numbers[name], *operands, *texts, str(graph.types[name].dtype))
+            row: tuple[int | str, ...] = (
+                numbers[name],
+                *operands,
+                *texts,
+                str(graph.types[name].dtype),
+            )
             by_constructor.setdefault(constructor.name, []).append(row)
     types: Rows = [(n, typing.type_number(graph.types[name])) for name, n in numbers.items()]
-    tables = [
+    tables: list[tuple[Any, Rows]] = [
         (row_leaf, [(numbers[name],) for name in leaves]),
         (row_constant, [(numbers[name],) for name in sorted(graph.constants)]),
         (row_type, types),

@@ -48,9 +48,7 @@ class SaturationOptions:
         known = {rule.name for rule in self.rules} | {rule.ruleset for rule in self.rules}
         for name in without_rules:
             if name not in known:
-                raise RuleError(
-                    f"rule '{name}' is unknown; known are {', '.join(sorted(known))}"
-                )
+                raise RuleError(f"rule '{name}' is unknown; known are {', '.join(sorted(known))}")
         return tuple(
             rule
             for rule in self.rules

@@ -71,7 +71,7 @@ class ReadOut:
         kept = self._used(_without_cycles(candidates, self._leaves))
         self._class_numbers = self._number_classes(kept)
         self.classes = self._classes()
-        self.nodes, self.node_numbers = self._nodes(kept)
+        self.nodes, self._implemented = self._nodes(kept)
         self.outputs = tuple(self.class_number(self._named[p.tensor]) for p in graph.outputs)
 
     def class_number(self, e_class: int) -> int:
@@ -146,7 +146,7 @@ class ReadOut:
         return [c for c in candidates if any(result in seen for result in c.results)]
 
     def _number_classes(self, kept: list[Candidate]) -> dict[int, int]:
-        """Number e-classes: named tensors in their order, then operands of nodes in node order."""
+        """Return our numbers of e-classes: named tensors, then operands of nodes, in their order."""
         found = dict.fromkeys(self._named.values())
         while True:
             before = len(found)
@@ -176,23 +176,29 @@ class ReadOut:
             for e_class, number in self._class_numbers.items()
         )
 
-    def _nodes(self, kept: list[Candidate]) -> tuple[tuple[LogicalNode, ...], dict[NodeKey, int]]:
+    def node_numbers(self, tables: StrategyTables) -> dict[tuple[int, tuple[int, ...]], int]:
+        """Return the node of each signature and operand columns that has implementations."""
+        return {
+            (tables.signature_of(enode), enode.columns): number
+            for number, enode in enumerate(self._implemented)
+            if not self.is_constant(enode.result)
+        }
+
+    def _nodes(self, kept: list[Candidate]) -> tuple[tuple[LogicalNode, ...], tuple[ENode, ...]]:
         """Return nodes so that all nodes of a class come after all nodes of its operands."""
         rank = _ranks(kept, self._class_numbers)
         ordered = sorted(
             enumerate(kept), key=lambda pair: (max(rank[r] for r in pair[1].results), pair[0])
         )
-        nodes, numbers = [], {}
-        for number, (_, candidate) in enumerate(ordered):
-            nodes.append(self._node(number, candidate))
-            for enode in candidate.enodes:
-                numbers[node_key(enode)] = number
-        return tuple(nodes), numbers
+        nodes = [self._node(number, candidate) for number, (_, candidate) in enumerate(ordered)]
+        return tuple(nodes), tuple(candidate.first for _, candidate in ordered)
 
     def _node(self, number: int, candidate: Candidate) -> LogicalNode:
         first = candidate.first
         attrs = decode(first.constructor, first.texts)
-        op = Op(name=candidate.op_name, kind=first.constructor.kind, inputs=(), outputs=(), attrs=attrs)
+        op = Op(
+            name=candidate.op_name, kind=first.constructor.kind, inputs=(), outputs=(), attrs=attrs
+        )
         types = tuple(self._type(arg) for arg in first.args)
         results = tuple(self._class_numbers[result] for result in candidate.results)
         return LogicalNode(
@@ -230,7 +236,9 @@ def _without_cycles(candidates: list[Candidate], leaves: set[int]) -> list[Candi
         for number, members in enumerate(nx.strongly_connected_components(_arcs(candidates)))
         for e_class in members
     }
-    inner: nx.DiGraph[int] = nx.DiGraph()  # arcs so far that stay in one strongly connected component
+    inner: nx.DiGraph[int] = (
+        nx.DiGraph()
+    )  # arcs so far that stay in one strongly connected component
     kept = []
     for candidate in candidates:
         arcs = [
@@ -257,7 +265,9 @@ def _without_cycles(candidates: list[Candidate], leaves: set[int]) -> list[Candi
 
 def _ranks(kept: list[Candidate], numbers: Mapping[int, int]) -> dict[int, int]:
     """Return the place of each class in the first topological order, operands before results."""
-    order = nx.lexicographical_topological_sort(_arcs(kept).reverse(copy=False), key=numbers.__getitem__)
+    order = nx.lexicographical_topological_sort(
+        _arcs(kept).reverse(copy=False), key=numbers.__getitem__
+    )
     return {e_class: place for place, e_class in enumerate(order)}
 
 
@@ -274,16 +284,19 @@ def read_implementations(
 ) -> tuple[tuple[Implementation, ...], PhysicalSize]:
     """Return the implementations of the nodes that were kept, by node and strategy."""
     found = session.read(("delivered", "impl1", "impl2", "impl3", "impl_items"))
-    tensor_of = {cast(int, row[2]): cast(int, row[0]) for row in found.get("delivered", [])}
-    keys = logical.keys_by_result(tables)
+    tensor_of = {row[2]: cast(int, row[0]) for row in found.get("delivered", [])}
+    numbers = logical.node_numbers(tables)
     ways: list[tuple[int, int, int]] = []
     count = 0
     for name in ("impl1", "impl2", "impl3", "impl_items"):
         for row in found.get(name, []):
             count += 1
-            signature, strategy, result = (cast(int, value) for value in row[-3:])
-            operands = row[:1] if name == "impl_items" else [tensor_of[cast(int, d)] for d in row[:-3]]
-            node = keys.get((signature, tensor_of[result], tuple(operands)))
+            signature, strategy = cast(int, row[-3]), cast(int, row[-2])
+            if name == "impl_items":
+                operands: tuple[int, ...] = (cast(int, row[0]),)
+            else:
+                operands = tuple(tensor_of[delivered] for delivered in row[:-3])
+            node = numbers.get((signature, operands))
             if node is not None:
                 ways.append((node, signature, strategy))
     implementations = []

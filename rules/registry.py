@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, get_type_hints
 
@@ -59,6 +59,8 @@ class Rule:
     numerics: Numerics
     source: str
     function: Callable[..., Rewrite]
+    sorts: Mapping[str, Any] = field(hash=False, compare=False)
+    """Sort of each parameter."""
 
     @property
     def equation(self) -> str:
@@ -120,8 +122,19 @@ def define(name: str, function: Callable[..., Rewrite], *, numerics: Numerics, s
                 f"rule '{name}': parameter '{parameter}' has no sort; "
                 "annotate it as Tensor, String or i64"
             )
-    family = name.partition(".")[0]
-    return Rule(name=name, ruleset=family, numerics=numerics, source=source, function=function)
+    return Rule(
+        name=name,
+        ruleset=name.partition(".")[0],
+        numerics=numerics,
+        source=source,
+        function=function,
+        sorts={parameter: hints[parameter] for parameter in inspect.signature(function).parameters},
+    )
+
+
+def pattern_of(made: Rule) -> Rewrite:
+    """Return a rule's rewrite over variables named as its parameters."""
+    return made.function(**{name: var(name, sort) for name, sort in made.sorts.items()})
 
 
 def instantiate(made: Rule, number: int) -> RewriteOrRule:
@@ -130,11 +143,8 @@ def instantiate(made: Rule, number: int) -> RewriteOrRule:
     Raises:
         RuleError: A condition is a Python bool instead of a fact.
     """
-    hints = get_type_hints(made.function)
-    names = list(inspect.signature(made.function).parameters)
-    variables = {name: var(name, hints[name]) for name in names}
-    root = variables.get(ROOT, var(ROOT, Tensor))
-    rewrite = made.function(**variables)
+    rewrite = pattern_of(made)
+    root = var(ROOT, Tensor)
     for fact in rewrite.when:
         if isinstance(fact, bool):
             raise RuleError(f"rule '{made.name}': a condition is a bool; write eq(x).to(y)")
@@ -168,7 +178,8 @@ def _made(term: Any) -> Iterable[tuple[Constructor, tuple[Any, ...]]]:
 def origin_of(constructor: Constructor, args: tuple[Any, ...]) -> Any:
     """Return the `origin` entry of an e-node of up to three operands."""
     count = constructor.arity
-    a, b, c = [*args[:count], *[Tensor.nothing() for _ in range(3 - count)]]
+    nothing: tuple[Any, ...] = (Tensor.nothing(),) * (3 - count)
+    a, b, c = args[:count] + nothing
     texts: list[Any] = []
     for text in args[count:]:
         texts += [text, "\t"]

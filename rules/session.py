@@ -18,6 +18,10 @@ from tilewright.errors import RuleError
 Row = Sequence[int | str]
 
 
+class UnboundError(RuleError):
+    """A rule uses a variable that its left side and conditions do not bind."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunStats:
     """What one run of a ruleset did."""
@@ -37,13 +41,14 @@ class Session:
 
     def insert(self, tables: Iterable[tuple[Any, Iterable[Row]]]) -> None:
         """Insert rows into relations whose columns are i64 and String."""
+        filled = [(relation, text) for relation, rows in tables if (text := _table_text(rows))]
+        if not filled:
+            return
         with tempfile.TemporaryDirectory(prefix="tilewright-") as folder:
-            for number, (relation, rows) in enumerate(tables):
-                lines = ["\t".join(map(str, row)) for row in rows]
-                if lines:
-                    path = Path(folder) / f"{number}.tsv"
-                    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-                    self._egraph.input(relation, str(path))
+            path = Path(folder) / "table.tsv"
+            for relation, text in filled:
+                path.write_text(text, encoding="utf-8")
+                self._egraph.input(relation, str(path))
 
     def run(self, schedule: Any, what: str) -> RunStats:
         """Run a ruleset or schedule.
@@ -56,7 +61,8 @@ class Session:
         except BaseException as error:  # engine panics are no Exceptions
             if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
                 raise
-            raise RuleError(f"ruleset {what}: the engine says: {error}") from error
+            kind = UnboundError if "nbound" in str(error) else RuleError
+            raise kind(f"ruleset {what}: the engine says: {error}") from error
         seconds = {
             _name(rule): spent.total_seconds()
             for rule, spent in report.search_and_apply_time_per_rule.items()
@@ -83,7 +89,9 @@ class Session:
                 tables[name] = [self._row(low, sorts, (*row.inputs, row.output)) for row in rows]
         return tables
 
-    def _row(self, low: Any, sorts: tuple[str, ...], values: tuple[Any, ...]) -> tuple[int | str, ...]:
+    def _row(
+        self, low: Any, sorts: tuple[str, ...], values: tuple[Any, ...]
+    ) -> tuple[int | str, ...]:
         row: list[int | str] = []
         for sort, value in zip(sorts, values, strict=True):
             number = int(str(value)[6:-1])  # "Value(17)"
@@ -98,6 +106,10 @@ class Session:
             else:
                 row.append(number)
         return tuple(row)
+
+
+def _table_text(rows: Iterable[Row]) -> str:
+    return "".join("\t".join(map(str, row)) + "\n" for row in rows)
 
 
 def _name(rule: Any) -> str:

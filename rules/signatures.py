@@ -90,7 +90,7 @@ class Typing:
         self.signatures.append(signature)
         self._signatures[node.constructor.name, node.texts, node.dtype, operands] = number
         columns = (self._list_number(operands),) if node.constructor.operands is None else operands
-        row = (*node.signature_texts, *columns, number, result)
+        row: tuple[int | str, ...] = (*node.signature_texts, *columns, number, result)
         self._rows.setdefault(node.constructor.name, []).append(row)
         return signature
 

@@ -28,6 +28,8 @@ class ENode:
     dtype: str
     result: int
     origin: int
+    columns: tuple[int, ...]
+    """Operand columns of the engine's row: `args`, or the id of the list that holds them."""
 
     @property
     def signature_texts(self) -> tuple[str, ...]:
@@ -94,7 +96,8 @@ def take_snapshot(session: Session) -> Snapshot:
                 args = cast(tuple[int, ...], operands)
                 padding = nothing * (3 - arity)
                 origin = origins[(name, *operands, *padding, "\t".join((*texts, dtype)))]
-            enodes.append(ENode(constructor, args, texts, dtype, result, origin))
+            columns = cast(tuple[int, ...], operands)
+            enodes.append(ENode(constructor, args, texts, dtype, result, origin, columns))
     types: dict[int, list[int]] = {}
     for row in tables.get("has_type", []):
         types.setdefault(cast(int, row[0]), []).append(cast(int, row[1]))

@@ -231,6 +231,14 @@ def all_constant(items: Items) -> Unit:
     """Every tensor of the list is known at compile time."""
 
 
-@function(egg_fn="origin", merge=lambda old, new: old.min(new))
+_MORE_THAN_RULES = 1_000_000
+
+
+def _first_maker(old: i64, new: i64) -> i64:
+    """Return `old`, but 0 if either is: an e-node of the inserted graph stays one."""
+    return old.min(new * _MORE_THAN_RULES)
+
+
+@function(egg_fn="origin", merge=_first_maker)
 def origin(constructor: StringLike, a: Tensor, b: Tensor, c: Tensor, text: StringLike) -> i64:
-    """Return which rule made an e-node; 0 means the inserted graph."""
+    """Return which rule made an e-node first; 0 means the inserted graph."""

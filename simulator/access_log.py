@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tilewright.lowering.isa import Engine
+from tilewright.simulator.actors import conflicting
 from tilewright.simulator.clocks import Clock, Counts, full
-from tilewright.simulator.footprint import conflicting
-from tilewright.simulator.touches import LocalTouch, Relation, SharedTouch, Touch
+from tilewright.simulator.touches import LocalTouch, Relation, SharedTouch, Touch, local_conflict
 
 Places = NDArray[np.intp]
 
@@ -51,7 +51,9 @@ class _Log:
 
     def overlapping(self, hull: tuple[int, int]) -> Places:
         """Return the records whose hulls meet an interval."""
-        return np.flatnonzero((self.column(self.LOW) < hull[1]) & (self.column(self.HIGH) > hull[0]))
+        return np.flatnonzero(
+            (self.column(self.LOW) < hull[1]) & (self.column(self.HIGH) > hull[0])
+        )
 
     def remove(self, places: Sequence[int]) -> None:
         """Remove records."""
@@ -71,7 +73,9 @@ class _Log:
             self.records.pop()
 
 
-def _minimum_known(clock: Clock, sizes: tuple[int, ...], earlier: Relation, later: Relation) -> NDArray[np.int64]:
+def _minimum_known(
+    clock: Clock, sizes: tuple[int, ...], earlier: Relation, later: Relation
+) -> NDArray[np.int64]:
     """Return how much the later actors know to be complete on every tile that may be the earlier actor.
 
     The actors are given relative to the tile whose memory they access, so the earlier one is
@@ -97,14 +101,10 @@ def _signature(touch: Touch) -> object:
 class LocalLog:
     """Accesses to the scratchpad of one tile, by it and by others; the same on all tiles."""
 
-    def __init__(
-        self, sizes: tuple[int, ...], overlaps: Callable[[LocalTouch, LocalTouch, tuple[int, ...]], bool]
-    ) -> None:
+    def __init__(self, sizes: tuple[int, ...]) -> None:
         self._sizes = sizes
-        self._overlaps = overlaps
         self._log = _Log()
         self._relations: dict[Relation, int] = {}
-        self._extents: dict[object, tuple[int, int]] = {}
         self.compared = 0
 
     def compare(self, touch: LocalTouch, clock: Clock) -> Record | None:
@@ -118,10 +118,9 @@ class LocalLog:
             relevant = np.ones(len(near), np.bool_)
         self.compared += int(relevant.sum())
         for place in near[relevant & ~ordered].tolist():
-            other = log.records[place].touch
-            assert isinstance(other, LocalTouch)
-            if self._overlaps(other, touch, self._sizes):
-                return log.records[place]
+            earlier = log.records[int(place)]
+            if self._conflict(earlier, touch, clock):
+                return earlier
         log.remove(self._superseded(near[ordered], touch, hull))
         return None
 
@@ -129,6 +128,12 @@ class LocalLog:
         """Keep an access for comparison with later ones."""
         number = self._relations.setdefault(touch.actor, len(self._relations))
         self._log.append(record, touch.hull(self._sizes), number)
+
+    def _conflict(self, earlier: Record, touch: LocalTouch, clock: Clock) -> bool:
+        other = earlier.touch
+        assert isinstance(other, LocalTouch)
+        unordered = full(clock, self._sizes)[..., earlier.engine] < earlier.number
+        return local_conflict(other, touch, self._sizes, unordered)
 
     def _ordered(self, near: Places, actor: Relation, clock: Clock) -> NDArray[np.bool_]:
         log = self._log
@@ -144,20 +149,27 @@ class LocalLog:
 
     def _superseded(self, places: Places, touch: LocalTouch, hull: tuple[int, int]) -> list[int]:
         """Return earlier accesses that can race with nothing that does not race with this one too."""
-        gapless = not any(touch.coefficients) and touch.piece((0,) * len(self._sizes), self._sizes).dims == ()
+        gapless = (
+            not any(touch.coefficients)
+            and touch.piece((0,) * len(self._sizes), self._sizes).dims == ()
+        )
         out = []
         for place in places.tolist():
             other = self._log.records[place].touch
             if other.write and not touch.write:
                 continue
             low, high = self._log.column(_Log.LOW)[place], self._log.column(_Log.HIGH)[place]
-            if (gapless and hull[0] <= low and high <= hull[1]) or _signature(other) == _signature(touch):
+            if (gapless and hull[0] <= low and high <= hull[1]) or _signature(other) == _signature(
+                touch
+            ):
                 out.append(place)
         return out
 
     def collect(self, running: Sequence[Clock]) -> None:
         """Forget accesses that every engine of every tile knows to be complete."""
-        _collect(self._log, running, self._sizes, everywhere=any(not r.is_own for r in self._relations))
+        _collect(
+            self._log, running, self._sizes, everywhere=any(not r.is_own for r in self._relations)
+        )
 
 
 class SharedLog:
@@ -182,8 +194,9 @@ class SharedLog:
             engines, numbers = log.column(log.ENGINE)[near], log.column(log.NUMBER)[near]
             ordered = known[engines] >= numbers
             for place in near[~ordered].tolist():
-                if self._conflict(log.records[place], touch, table):
-                    return log.records[place]
+                earlier = log.records[int(place)]
+                if self._conflict(earlier, touch, table):
+                    return earlier
             own = np.asarray(clock.own)[engines] >= numbers
             log.remove(self._superseded(near, ordered, own, touch, hull))
         return None
@@ -197,7 +210,9 @@ class SharedLog:
         unordered = table[..., earlier.engine] < earlier.number
         key = (earlier.touch.actors, touch.actors, unordered.tobytes())
         if key not in self._verdicts:
-            self._verdicts[key] = conflicting(earlier.touch.actors, touch.actors, self._sizes, unordered)
+            self._verdicts[key] = conflicting(
+                earlier.touch.actors, touch.actors, self._sizes, unordered
+            )
         return self._verdicts[key]
 
     def _superseded(
@@ -212,7 +227,9 @@ class SharedLog:
         actors = touch.actors
         gapless = not any(actors.shares) and not actors.piece.dims
         out = []
-        for place, everywhere, here in zip(places.tolist(), ordered.tolist(), own.tolist(), strict=True):
+        for place, everywhere, here in zip(
+            places.tolist(), ordered.tolist(), own.tolist(), strict=True
+        ):
             other = self._log.records[place].touch
             if other.write and not touch.write:
                 continue
@@ -228,7 +245,9 @@ class SharedLog:
         _collect(self._log, running, self._sizes, everywhere=True)
 
 
-def _collect(log: _Log, running: Sequence[Clock], sizes: tuple[int, ...], *, everywhere: bool) -> None:
+def _collect(
+    log: _Log, running: Sequence[Clock], sizes: tuple[int, ...], *, everywhere: bool
+) -> None:
     if not running or not log.records:
         return
     known = np.min([clock.own for clock in running], axis=0)

@@ -177,11 +177,16 @@ class ClockTracker:
             several, seen = False, clock
             if post.remote:
                 seen = self._remote(clock, instruction)
-                several = instruction.opcode != Opcode.SND and submesh_tiles(self._phase.mesh, instruction.axes) > 2
+                several = (
+                    instruction.opcode != Opcode.SND
+                    and submesh_tiles(self._phase.mesh, instruction.axes) > 2
+                )
             semaphore = self._semaphores[post.semaphore]
             label = self._phase.describe(engine, index)
             if semaphore.ambiguous and semaphore.waiter is not None:
-                self._check_late(semaphore, post.semaphore, clock, instruction, remote=post.remote, label=label)
+                self._check_late(
+                    semaphore, post.semaphore, clock, instruction, remote=post.remote, label=label
+                )
             semaphore.queue.append(_Batch(amount, several, False, seen, label))
 
     def _remote(self, clock: Clock, instruction: Instruction) -> Clock:
@@ -198,7 +203,11 @@ class ClockTracker:
                 f"race: {semaphore.wait_label} and {label} both wait for semaphore {number}; "
                 "which of them gets a post is a matter of timing"
             )
-        semaphore.waiter, semaphore.wait_number, semaphore.wait_label = int(engine), index + 1, label
+        semaphore.waiter, semaphore.wait_number, semaphore.wait_label = (
+            int(engine),
+            index + 1,
+            label,
+        )
         batches = 0
         while count:
             batch = semaphore.queue[0]
@@ -223,22 +232,31 @@ class ClockTracker:
         return clock
 
     def _check_late(
-        self, semaphore: _Semaphore, number: int, clock: Clock, instruction: Instruction, *, remote: bool, label: str
+        self,
+        semaphore: _Semaphore,
+        number: int,
+        clock: Clock,
+        instruction: Instruction,
+        *,
+        remote: bool,
+        label: str,
     ) -> None:
         """Raise unless a post can only happen after the last wait that did not need it."""
         assert semaphore.waiter is not None
         known: Iterable[int] = (clock.own[semaphore.waiter],)
         if remote:
             table = full(clock, self._sizes)[..., semaphore.waiter]
-            index: list[object] = [slice(None) if instruction.axes >> a & 1 else 0 for a in range(len(self._sizes))]
+            index: list[slice | int] = [
+                slice(None) if instruction.axes >> a & 1 else 0 for a in range(len(self._sizes))
+            ]
             if instruction.opcode == Opcode.SND:
                 axis = instruction.axes.bit_length() - 1
                 index[axis] = instruction.shift % self._sizes[axis]
-                known = (int(table[tuple(index)]),)  # type: ignore[index]
+                known = (int(table[tuple(index)]),)
             else:
-                known = table[tuple(index)].reshape(-1)[1:].tolist()  # type: ignore[index]
+                known = table[tuple(index)].reshape(-1)[1:].tolist()
         if min(known) < semaphore.wait_number:
             raise ProgramError(
-                f"race: {label} may post semaphore {number} before {semaphore.wait_label} has waited for earlier "
-                "posts of others; use one semaphore for each poster"
+                f"race: {label} may post semaphore {number} before {semaphore.wait_label} has waited "
+                "for earlier posts of others; use one semaphore for each poster"
             )

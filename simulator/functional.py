@@ -76,7 +76,11 @@ class _Machine:
             case Opcode.HOST:
                 self._host(self._regions[instruction.count])
             case Opcode.LD:
-                self._store(memory, instruction, self._load(memory, mesh, instruction.sources[0], instruction.domain))
+                self._store(
+                    memory,
+                    instruction,
+                    self._load(memory, mesh, instruction.sources[0], instruction.domain),
+                )
             case Opcode.GTH:
                 self._store(memory, instruction, self._gather(memory, mesh, instruction))
             case Opcode.ST:
@@ -88,7 +92,9 @@ class _Machine:
             case _:
                 self._store(memory, instruction, _compute(memory, mesh.rank, instruction))
 
-    def _load(self, memory: TileMemory, mesh: LogicalMesh, access: Access, domain: tuple[int, ...]) -> AnyArray:
+    def _load(
+        self, memory: TileMemory, mesh: LogicalMesh, access: Access, domain: tuple[int, ...]
+    ) -> AnyArray:
         if access.space == Space.L1:
             return memory.read(access, domain)
         return self._dram.view(access, domain, mesh.sizes)
@@ -103,7 +109,9 @@ class _Machine:
         indices = indices.reshape(indices.shape[: mesh.rank + 1])
         rows = instruction.count
         if indices.size and (indices.min() < 0 or indices.max() >= rows):
-            raise ProgramError(f"index {int(indices.min())}..{int(indices.max())} is outside 0..{rows - 1}")
+            raise ProgramError(
+                f"index {int(indices.min())}..{int(indices.max())} is outside 0..{rows - 1}"
+            )
         table = self._load(memory, mesh, table_access, (rows, *instruction.domain[1:]))
         places = []
         for axis in range(mesh.rank):
@@ -123,13 +131,17 @@ class _Machine:
         target = self._dram.view(instruction.dst, instruction.domain, sizes)
         for axis, name in enumerate(mesh.names):
             if value.shape[axis] > target.shape[axis]:
-                raise ProgramError(f"tiles along axis '{name}' store different data to the same bytes")
+                raise ProgramError(
+                    f"tiles along axis '{name}' store different data to the same bytes"
+                )
         target[...] = value
 
     def _host(self, region: HostRegion) -> None:
         inputs = [self._dram.tensor(t.address, t.shape, t.dtype.numpy) for t in region.inputs]
         types = tuple(TensorType(t.shape, t.dtype) for t in region.outputs)
-        for tensor, result in zip(region.outputs, evaluate_host(region.model, inputs, types), strict=True):
+        for tensor, result in zip(
+            region.outputs, evaluate_host(region.model, inputs, types), strict=True
+        ):
             self._dram.tensor(tensor.address, tensor.shape, tensor.dtype.numpy)[...] = result
 
 
@@ -141,7 +153,9 @@ def _compute(memory: TileMemory, lead: int, instruction: Instruction) -> AnyArra
     # the sources are read last: reading may move data between the stores of the memory
     if instruction.opcode == Opcode.RED:
         old = memory.read(instruction.dst, domain) if instruction.accumulate else None
-        return reduce(instruction, memory.read(instruction.sources[0], domain, full=True), old, lead)
+        return reduce(
+            instruction, memory.read(instruction.sources[0], domain, full=True), old, lead
+        )
     old = memory.read(instruction.dst, domain) if instruction.accumulate else None
     a, b = (memory.read(s, domain) for s in instruction.sources)
     return matrix_product(instruction, a, b, old, lead)
@@ -205,12 +219,18 @@ def _initial_dram(program: Program) -> Dram:
 def _write_inputs(dram: Dram, tensors: tuple[DramTensor, ...], inputs: Mapping[str, Array]) -> None:
     for tensor in tensors:
         if tensor.name not in inputs:
-            raise ProgramError(f"input '{tensor.name}' is missing; the program needs {[t.name for t in tensors]}")
+            raise ProgramError(
+                f"input '{tensor.name}' is missing; the program needs {[t.name for t in tensors]}"
+            )
         array = np.asarray(inputs[tensor.name])
         if array.dtype != tensor.dtype.numpy or array.size != np.prod(tensor.shape, dtype=np.int64):
             found = f"{array.dtype}{list(array.shape)}"
-            raise ProgramError(f"input '{tensor.name}' is {found}, expected {tensor.dtype}{list(tensor.shape)}")
-        dram.tensor(tensor.address, tensor.shape, tensor.dtype.numpy)[...] = array.reshape(tensor.shape)
+            raise ProgramError(
+                f"input '{tensor.name}' is {found}, expected {tensor.dtype}{list(tensor.shape)}"
+            )
+        dram.tensor(tensor.address, tensor.shape, tensor.dtype.numpy)[...] = array.reshape(
+            tensor.shape
+        )
 
 
 def run_program(
@@ -252,7 +272,9 @@ def run_program(
         dram, tiles = cache.dram.copy(), tuple(t.copy() for t in cache.tiles)
     else:
         dram = _initial_dram(program)
-        tiles = tuple(TileMemory(g.mesh.sizes, program.sram_bytes, track=track) for g in program.groups)
+        tiles = tuple(
+            TileMemory(g.mesh.sizes, program.sram_bytes, track=track) for g in program.groups
+        )
     machine = _Machine(program, dram, tiles)
     total = sum(phase.instructions for _, _, phase in phases)
     counts: Counter[str] = Counter()
@@ -261,20 +283,33 @@ def run_program(
         if kind == "run" and not started:
             started = True
             if load_cache is not None and not warm:
-                cache.program, cache.dram, cache.tiles = program, dram.copy(), tuple(t.copy() for t in tiles)
+                cache.program, cache.dram, cache.tiles = (
+                    program,
+                    dram.copy(),
+                    tuple(t.copy() for t in tiles),
+                )
             _write_inputs(dram, program.inputs, inputs)
         _run_phase(machine, group, phase, counts, total, progress)
     if load_cache is not None and check:
         cache.checked = hazards
-    outputs = {t.name: dram.tensor(t.address, t.shape, t.dtype.numpy).copy() for t in program.outputs}
+    outputs = {
+        t.name: dram.tensor(t.address, t.shape, t.dtype.numpy).copy() for t in program.outputs
+    }
     report = FunctionalReport(
-        instructions=total, by_opcode=dict(sorted(counts.items())), hazards=hazards if check else None
+        instructions=total,
+        by_opcode=dict(sorted(counts.items())),
+        hazards=hazards if check else None,
     )
     return FunctionalResult(outputs=outputs, report=report)
 
 
 def _run_phase(
-    machine: _Machine, group: int, phase: Phase, counts: Counter[str], total: int, progress: Progress | None
+    machine: _Machine,
+    group: int,
+    phase: Phase,
+    counts: Counter[str],
+    total: int,
+    progress: Progress | None,
 ) -> None:
     done = counts.total()
     for engine, index in Scheduler(phase).steps():
@@ -284,7 +319,9 @@ def _run_phase(
         except ProgramError as error:
             raise ProgramError(f"{phase.describe(engine, index)}: {error}") from error
         except MemoryError as error:
-            raise ProgramError(f"{phase.describe(engine, index)}: its operands do not fit into memory") from error
+            raise ProgramError(
+                f"{phase.describe(engine, index)}: its operands do not fit into memory"
+            ) from error
         counts[instruction.opcode.name] += 1
         done += 1
         if progress is not None and (done % 256 == 0 or done == total):

@@ -16,10 +16,10 @@ from tilewright.lowering.program import Program
 from tilewright.lowering.structure import check_structure
 from tilewright.simulator.access_log import LocalLog, Record, SharedLog
 from tilewright.simulator.clocks import Clock, ClockTracker
-from tilewright.simulator.footprint import Dims, is_injective, overlap
+from tilewright.simulator.footprint import Dims, is_injective
 from tilewright.simulator.memory import access_extent, check_bounds
 from tilewright.simulator.scheduling import Phase, Scheduler, program_phases
-from tilewright.simulator.touches import LocalTouch, Touch, moving_axes, sample_coordinates, touches
+from tilewright.simulator.touches import LocalTouch, Touch, local_overlap, touches
 from tilewright.simulator.written import Written
 
 _COLLECT_EVERY = 512
@@ -35,8 +35,6 @@ class HazardReport:
     """Pairs of accesses to common bytes whose order was checked."""
     sampled_tiles: int
     """Tiles for which initialisation was followed (each group), enough for all when 1."""
-
-
 
 
 def _check_bounds(instruction: Instruction, phase: Phase, sram_bytes: int, dram_bytes: int) -> None:
@@ -58,9 +56,19 @@ def _own_dims(instruction: Instruction, phase: Phase) -> Dims:
     dst, sizes = instruction.dst, phase.mesh.sizes
     dims = tuple((s, n) for s, n in zip(dst.strides, instruction.domain, strict=True) if s)
     if instruction.opcode == Opcode.MCS:
-        return (*((dst.coefficients[a], n) for a, n in enumerate(sizes) if instruction.axes >> a & 1), *dims)
+        return (
+            *((dst.coefficients[a], n) for a, n in enumerate(sizes) if instruction.axes >> a & 1),
+            *dims,
+        )
     if dst.space == Space.DRAM:
-        return (*((dst.coefficients[a], n) for a, n in enumerate(sizes) if not instruction.axes >> a & 1), *dims)
+        return (
+            *(
+                (dst.coefficients[a], n)
+                for a, n in enumerate(sizes)
+                if not instruction.axes >> a & 1
+            ),
+            *dims,
+        )
     return dims
 
 
@@ -76,13 +84,12 @@ def _check_destination(instruction: Instruction, phase: Phase) -> None:
 
 def _same_bytes(a: LocalTouch, b: LocalTouch) -> bool:
     """Whether two accesses pair the same bytes with each index."""
-    return (a.base, a.itemsize, a.dims, a.coefficients) == (b.base, b.itemsize, b.dims, b.coefficients)
-
-
-def local_overlap(a: LocalTouch, b: LocalTouch, sizes: tuple[int, ...]) -> bool:
-    """Whether two scratchpad accesses share a byte, on any of a representative sample of tiles."""
-    axes = moving_axes(a, sizes) | moving_axes(b, sizes)
-    return any(overlap(a.piece(at, sizes), b.piece(at, sizes)) for at in sample_coordinates(sizes, axes))
+    return (a.base, a.itemsize, a.dims, a.coefficients) == (
+        b.base,
+        b.itemsize,
+        b.dims,
+        b.coefficients,
+    )
 
 
 def _check_in_place(instruction: Instruction, found: list[Touch], phase: Phase) -> None:
@@ -116,7 +123,7 @@ class _Analysis:
         self._phase = phase
         self._written = written
         self._tracker = ClockTracker(phase)
-        self._local = LocalLog(phase.mesh.sizes, local_overlap)
+        self._local = LocalLog(phase.mesh.sizes)
         self._shared = SharedLog(phase.mesh.sizes)
         self.accesses = 0
 
@@ -153,9 +160,13 @@ class _Analysis:
             self.accesses += 1
             if self._written.account(self._group, touch):
                 low, high = touch.hull(self._phase.mesh.sizes)
-                raise ProgramError(f"uninitialised: it reads bytes of [{low:#x}, {high:#x}) that nothing has written")
+                raise ProgramError(
+                    f"uninitialised: it reads bytes of [{low:#x}, {high:#x}) that nothing has written"
+                )
             earlier = (
-                self._local.compare(touch, clock) if isinstance(touch, LocalTouch) else self._shared.compare(touch, clock)
+                self._local.compare(touch, clock)
+                if isinstance(touch, LocalTouch)
+                else self._shared.compare(touch, clock)
             )
             if earlier is not None:
                 raise ProgramError(self._race(earlier, touch))
@@ -173,7 +184,11 @@ class _Analysis:
         space = "L1" if isinstance(touch, LocalTouch) else "DRAM"
         verbs = {False: "reads", True: "writes"}
         other = self._phase.describe(earlier.engine, earlier.number - 1)
-        actor = "" if isinstance(earlier.touch, LocalTouch) and earlier.touch.actor.is_own else " (of any tile)"
+        actor = (
+            ""
+            if isinstance(earlier.touch, LocalTouch) and earlier.touch.actor.is_own
+            else " (of any tile)"
+        )
         return (
             f"race: it {verbs[touch.write]} {space} [{low:#x}, {high:#x}), which {other}{actor} "
             f"{verbs[earlier.touch.write]} as [{other_low:#x}, {other_high:#x}) without an order between them"
@@ -197,8 +212,8 @@ def check_hazards(
         How much was checked.
 
     Raises:
-        ProgramError: A race, a read of memory that nothing has written, an address out of bounds, a deadlock, or
-            semaphores that overflow or do not return to zero.
+        ProgramError: A race, a read of memory that nothing has written, an address out of bounds,
+            a deadlock, or semaphores that overflow or do not return to zero.
     """
     if not structure_checked:
         check_structure(program)
@@ -213,4 +228,6 @@ def check_hazards(
         if progress is not None:
             progress(done, total)
     samples = max((len(s) for s in written.samples), default=0)
-    return HazardReport(instructions=total, accesses=accesses, compared=compared, sampled_tiles=samples)
+    return HazardReport(
+        instructions=total, accesses=accesses, compared=compared, sampled_tiles=samples
+    )

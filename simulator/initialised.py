@@ -22,7 +22,9 @@ class InitialisedMap:
         self._bits = np.zeros((tiles, -(-size_bytes // unit_bytes)), np.bool_)
         self._whole = IntervalMap(max(size_bytes, 1), 0)
 
-    def _view(self, tile: int, piece: StridedSet) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    def _view(
+        self, tile: int, piece: StridedSet
+    ) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
         unit = self._unit
         shape = (*(n for _, n in piece.dims), piece.itemsize // unit)
         strides = (*(s // unit for s, _ in piece.dims), 1)

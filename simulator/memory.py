@@ -173,7 +173,9 @@ class TileMemory:
             try:
                 self._stores[axes] = np.zeros(tiles * self._row, np.uint8)
             except MemoryError as error:
-                raise ProgramError(f"{tiles} scratchpads of {self._row} bytes do not fit into memory") from error
+                raise ProgramError(
+                    f"{tiles} scratchpads of {self._row} bytes do not fit into memory"
+                ) from error
         return self._stores[axes]
 
     def rows(self, axes: int) -> Bytes:
@@ -248,7 +250,13 @@ class TileMemory:
         return sum(1 << axis for axis in range(len(self.sizes)) if value.shape[axis] > 1)
 
     def write_part(
-        self, access: Access, domain: tuple[int, ...], value: AnyArray, axis: int, start: int, offset_bytes: int
+        self,
+        access: Access,
+        domain: tuple[int, ...],
+        value: AnyArray,
+        axis: int,
+        start: int,
+        offset_bytes: int,
     ) -> None:
         """Write to the tiles `start`, start + 1, … of one axis only.
 
@@ -269,7 +277,12 @@ class TileMemory:
         np.ndarray(shape, access.dtype.numpy, self._store(axes), offset, strides)[...] = value
 
     def read_part(
-        self, access: Access, domain: tuple[int, ...], axis: int, tiles: tuple[int, int], offset_bytes: int
+        self,
+        access: Access,
+        domain: tuple[int, ...],
+        axis: int,
+        tiles: tuple[int, int],
+        offset_bytes: int,
     ) -> AnyArray:
         """Return a copy of what the tiles [tiles[0], tiles[1]) of one axis hold; see `write_part`."""
         low, high = check_bounds(access, access_extent(access, self.sizes, domain), self.size_bytes)

@@ -37,7 +37,9 @@ class Phase:
 
     def describe(self, engine: Engine, index: int) -> str:
         """Name an instruction for a message."""
-        return f"{self.name} {engine.name} {index} {describe(self.streams[engine][index], self.tags)}"
+        return (
+            f"{self.name} {engine.name} {index} {describe(self.streams[engine][index], self.tags)}"
+        )
 
 
 def describe(instruction: Instruction, tags: Sequence[str]) -> str:
@@ -69,7 +71,11 @@ def program_phases(program: Program) -> Iterator[tuple[int, str, Phase]]:
     for kind in ("load", "run"):
         for number, group in enumerate(program.groups):
             streams = group.load if kind == "load" else group.run
-            yield number, kind, make_phase(f"group {number} {kind}", group.mesh, streams, program.tags)
+            yield (
+                number,
+                kind,
+                make_phase(f"group {number} {kind}", group.mesh, streams, program.tags),
+            )
 
 
 def submesh_tiles(mesh: LogicalMesh, axes: int) -> int:
@@ -136,7 +142,9 @@ class Scheduler:
 
     def _post(self, engine: Engine, instruction: Instruction) -> None:
         for post in instruction.posts:
-            value = self._counters.get(post.semaphore, 0) + arrivals(instruction, post, self.phase.mesh)
+            value = self._counters.get(post.semaphore, 0) + arrivals(
+                instruction, post, self.phase.mesh
+            )
             if value > MAX_COUNT:
                 raise ProgramError(
                     f"{self.phase.describe(engine, self._next[engine])}: semaphore {post.semaphore} "

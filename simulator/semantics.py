@@ -72,7 +72,11 @@ def elementwise(instruction: Instruction, operands: Sequence[AnyArray], lead: in
     dtype = instruction.dst.dtype.numpy
     fn = instruction.fn
     if fn == "fill":
-        value = 0.0 if np.isnan(instruction.immediates[0]) and dtype.kind in "iub" else instruction.immediates[0]
+        value = (
+            0.0
+            if np.isnan(instruction.immediates[0]) and dtype.kind in "iub"
+            else instruction.immediates[0]
+        )
         return _fill(value, dtype).reshape((1,) * (lead + len(instruction.domain)))
     if fn == "cast":
         return convert(operands[0], dtype)
@@ -89,7 +93,12 @@ def elementwise(instruction: Instruction, operands: Sequence[AnyArray], lead: in
     return convert(result, dtype)
 
 
-_REDUCERS: dict[str, Callable[..., AnyArray]] = {"sum": np.sum, "prod": np.prod, "max": np.max, "min": np.min}
+_REDUCERS: dict[str, Callable[..., AnyArray]] = {
+    "sum": np.sum,
+    "prod": np.prod,
+    "max": np.max,
+    "min": np.min,
+}
 _COMBINERS: dict[str, Callable[..., AnyArray]] = {
     "sum": np.add,
     "prod": np.multiply,
@@ -147,11 +156,15 @@ def _integer_product(a: AnyArray, b: AnyArray, dtype: np.dtype[Any]) -> AnyArray
     if bound <= _EXACT_F32:
         return convert(np.matmul(a.astype(np.float32), b.astype(np.float32)), dtype)
     if bound <= _EXACT_F64:
-        return convert(np.matmul(a.astype(np.float64), b.astype(np.float64)).astype(np.int64), dtype)
+        return convert(
+            np.matmul(a.astype(np.float64), b.astype(np.float64)).astype(np.int64), dtype
+        )
     return convert(np.matmul(a.astype(np.int64), b.astype(np.int64)), dtype)
 
 
-def matrix_product(instruction: Instruction, a: AnyArray, b: AnyArray, old: AnyArray | None, lead: int) -> AnyArray:
+def matrix_product(
+    instruction: Instruction, a: AnyArray, b: AnyArray, old: AnyArray | None, lead: int
+) -> AnyArray:
     """Return the value of an MM instruction, [*mesh, *domain] with size 1 for the contracted dims.
 
     Args:

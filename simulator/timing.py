@@ -32,7 +32,11 @@ NAMED_ENGINES = 6
 
 
 def simulate(
-    program: Program, *, symmetry: bool | None = None, trace: bool = False, max_events: int = MAX_EVENTS
+    program: Program,
+    *,
+    symmetry: bool | None = None,
+    trace: bool = False,
+    max_events: int = MAX_EVENTS,
 ) -> TimingReport:
     """Simulate the load and the run phase of a program.
 
@@ -68,9 +72,9 @@ def _simulate_phase(
     phase = prepare(program, network, name, symmetry)
     free = _run(program, phase, name, False, max_events)
     if trace:
-        lengths = (phase.tables.stream_end - phase.tables.stream_start).reshape(-1, ENGINES).sum(axis=1)
+        lengths = (phase.slots["end"] - phase.slots["position"]).reshape(-1, ENGINES).sum(axis=1)
         chosen = np.flatnonzero(lengths)[:TRACED_TILES]
-        phase.tables.traced[chosen] = True
+        phase.tables.tiles["traced"][chosen] = 1
     state = _run(program, phase, name, True, max_events)
     return measure(phase, name, state, float(free.clock[0]), program.tags), phase
 
@@ -80,29 +84,36 @@ def _run(program: Program, phase: Phase, name: str, contended: bool, max_events:
     semaphores = [semaphore for kind in phase.kinds for semaphore, _ in kind.waits]
     semaphores += [semaphore for kind in phase.kinds for semaphore, _, _ in kind.posts]
     tags = max((kind.tag for kind in phase.kinds), default=0) + 1
-    traced = np.repeat(tables.traced, ENGINES)
-    room = int((tables.stream_end - tables.stream_start)[traced].sum())
-    state = new_state(tables, max(semaphores, default=0) + 1, tags, room)
+    traced = np.repeat(tables.tiles["traced"] != 0, ENGINES)
+    room = int((phase.slots["end"] - phase.slots["position"])[traced].sum())
+    reports = len(phase.resources.names)
+    state = new_state(
+        tables, phase.slots, phase.shared, reports, max(semaphores, default=0) + 1, tags, room
+    )
     end = simulate_events(tables, state, contended, max_events)
     if end == TOO_LONG:
         raise ProgramError(
-            f"program '{program.name}', {name} phase: still running after {max_events} events; raise max_events"
+            f"program '{program.name}', {name} phase: still running after {max_events} events; "
+            "raise max_events"
         )
     if end == DEADLOCK:
-        raise ProgramError(f"program '{program.name}', {name} phase: deadlock: {_blocked(phase, state)}")
+        raise ProgramError(
+            f"program '{program.name}', {name} phase: deadlock: {_blocked(phase, state)}"
+        )
     return state
 
 
 def _blocked(phase: Phase, state: State) -> str:
     """Name the engines that wait, and for what."""
     texts = []
-    slots = np.flatnonzero(state.status != DONE).tolist()
+    slots = np.flatnonzero(state.slots["status"] != DONE).tolist()
     for slot in slots[:NAMED_ENGINES]:
         tile, engine = phase.representative[slot // ENGINES], Engine(slot % ENGINES)
-        position = int(state.position[slot])
+        position = int(state.slots["position"][slot])
         kind = phase.kinds[int(phase.tables.stream[position])]
-        where = f"tile {tile} {engine.name} at instruction {position - phase.tables.stream_start[slot]} ({kind.opcode.name})"
-        if state.status[slot] != WAIT:
+        number = position - phase.slots["position"][slot]
+        where = f"tile {tile} {engine.name} at instruction {number} ({kind.opcode.name})"
+        if state.slots["status"][slot] != WAIT:
             texts.append(f"{where} waits for the other tiles of its group")
             continue
         missing = [
@@ -118,10 +129,14 @@ def _blocked(phase: Phase, state: State) -> str:
 
 def _notes(program: Program) -> tuple[str, ...]:
     notes = []
-    streams = [stream for group in program.groups for stream in (*group.load.values(), *group.run.values())]
+    streams = [
+        stream for group in program.groups for stream in (*group.load.values(), *group.run.values())
+    ]
     opcodes = {instruction.opcode for stream in streams for instruction in stream}
     if Opcode.HOST in opcodes:
-        notes.append("host regions take the time of their transfers only; what the host computes is not modelled")
+        notes.append(
+            "host regions take the time of their transfers only; what the host computes is not modelled"
+        )
     if Opcode.GTH in opcodes:
         notes.append("gathers are spread evenly over the DRAM ports, whatever the indices")
     return tuple(notes)

@@ -6,17 +6,20 @@ import numpy as np
 
 from tilewright.simulator.timing_flows import finish_flow, share_anew, start_flow
 from tilewright.simulator.timing_heap import pop, pop_message, push_message, schedule
-from tilewright.simulator.timing_jit import compiled
+from tilewright.simulator.timing_jit import compiled, compiled_part
 from tilewright.simulator.timing_state import (
     DONE,
     ENGINES,
+    EVENTS,
     FLOW,
     GATHER,
     GROUP,
+    HEAP,
     ISSUE,
     LEAD,
     MEMBER,
     REMOTE,
+    SPANS,
     WAIT,
     State,
     Tables,
@@ -26,155 +29,160 @@ FINISHED, DEADLOCK, TOO_LONG = 0, 1, 2
 """How a simulation ends."""
 
 
-@compiled
+@compiled_part
 def _lead_cycles(tables: Tables, kind: int, tile: int) -> float:
     """Return the latency between issue (or the group's meeting) and the payload."""
-    cycles = tables.lead[kind]
-    if tables.lead_route[kind]:
-        cycles += tables.route_latency[tables.route_of[tables.route_class[kind], tile]]
-    return float(cycles)
+    what = tables.kinds[kind]
+    if what.lead_route:
+        return float(what.lead + tables.routes[tables.route_of[what.way, tile]].latency)
+    return float(what.lead)
 
 
-@compiled
+@compiled_part
 def _is_skipped(tables: Tables, kind: int, tile: int) -> bool:
     """Whether this tile only goes through the motions of an instruction for others."""
-    return bool(tables.skip_class[kind] >= 0 and tables.skip[tables.skip_class[kind], tile])
+    row = tables.kinds[kind].skip
+    return bool(row >= 0 and tables.skip[row, tile])
 
 
-@compiled
+@compiled_part
 def _try_issue(tables: Tables, state: State, slot: int, poster: int) -> None:
     """Issue the slot's next instruction if its waits hold; `poster` caused this try (-1: own progress)."""
-    now = state.clock[0]
-    if state.position[slot] == tables.stream_end[slot]:
-        state.status[slot] = DONE
+    now, me = state.clock[0], state.slots[slot]
+    if me.position == me.end:
+        me.status = DONE
         return
-    kind = tables.stream[state.position[slot]]
-    tile = slot // ENGINES
-    for w in range(2):
-        if state.semaphore[tile, tables.wait_semaphore[kind, w]] < tables.wait_count[kind, w]:
-            if state.status[slot] != WAIT:
-                state.status[slot] = WAIT
-                state.began[slot] = now
+    kind, tile = tables.stream[me.position], slot // ENGINES
+    for w in range(0, 4, 2):
+        if state.semaphore[tile, tables.waits[kind, w]] < tables.waits[kind, w + 1]:
+            if me.status != WAIT:
+                me.status = WAIT
+                me.began = now
             return
-    for w in range(2):
-        state.semaphore[tile, tables.wait_semaphore[kind, w]] -= tables.wait_count[kind, w]
-    if state.status[slot] == WAIT:
-        state.stall[slot, poster] += now - state.began[slot]
-    state.status[slot] = ISSUE
-    state.began[slot] = state.resumed[slot] = now
-    cycles = tables.issue[kind]
-    if tables.gang_class[kind] < 0 and not _is_skipped(tables, kind, tile):
+    for w in range(0, 4, 2):
+        state.semaphore[tile, tables.waits[kind, w]] -= tables.waits[kind, w + 1]
+    if me.status == WAIT:
+        state.stall[slot, poster] += now - me.began
+    me.status = ISSUE
+    me.began = me.resumed = now
+    cycles = tables.kinds[kind].issue
+    if tables.kinds[kind].gang < 0 and not _is_skipped(tables, kind, tile):
         cycles += _lead_cycles(tables, kind, tile)
-    schedule(state.heap, state.place, state.times, state.heap_size, slot, now + cycles)
+    schedule(state.heap, state.place, state.times, state.sizes, HEAP, slot, now + cycles)
 
 
-@compiled
+@compiled_part
 def _wake(tables: Tables, state: State, tile: int, poster: int) -> None:
     """Let the tile's waiting engines look at their semaphores."""
     for slot in range(tile * ENGINES, (tile + 1) * ENGINES):
-        if state.status[slot] == WAIT:
+        if state.slots[slot].status == WAIT:
             _try_issue(tables, state, slot, poster)
 
 
-@compiled
+@compiled_part
 def _occupied(tables: Tables, state: State, slot: int, kind: int, lost: float) -> None:
     """Count the busy time since the slot resumed, `lost` cycles of which are contention."""
-    cycles = state.clock[0] - state.resumed[slot]
-    tile, engine = slot // ENGINES, slot % ENGINES
-    state.busy[slot] += cycles
-    state.ideal[slot] += cycles - lost
-    state.tag_busy[tables.tag[kind], engine] += cycles * tables.members[tile]
+    me = state.slots[slot]
+    cycles = state.clock[0] - me.resumed
+    me.busy += cycles
+    me.ideal += cycles - lost
+    members = tables.tiles[slot // ENGINES].members
+    state.tag_busy[tables.kinds[kind].tag, slot % ENGINES] += cycles * members
 
 
-@compiled
+@compiled_part
 def _gather(tables: Tables, state: State, slot: int, kind: int) -> None:
     """Come to the group's meeting; the last to come starts the activity in the leader's name."""
-    now, engine = state.clock[0], slot % ENGINES
-    gang = tables.gang_of[tables.gang_class[kind], slot // ENGINES]
+    now, engine, me = state.clock[0], slot % ENGINES, state.slots[slot]
+    gang = tables.gang_of[tables.kinds[kind].gang, slot // ENGINES]
     first, last = tables.gang_start[gang], tables.gang_start[gang + 1]
     _occupied(tables, state, slot, kind, 0.0)
-    state.status[slot] = GATHER
-    state.resumed[slot] = now
+    me.status, me.resumed = GATHER, now
     state.gang_arrived[gang] += 1
     if state.gang_arrived[gang] < last - first:
         return
     state.gang_arrived[gang] = 0
     for index in range(first, last):
         member = tables.gang_member[index] * ENGINES + engine
-        state.status[member] = MEMBER
-        state.stall[member, GROUP] += now - state.resumed[member]
-        state.resumed[member] = now
-    leader = tables.gang_member[first]
-    state.status[leader * ENGINES + engine] = LEAD
-    cycles = _lead_cycles(tables, kind, leader)
-    schedule(state.heap, state.place, state.times, state.heap_size, leader * ENGINES + engine, now + cycles)
+        other = state.slots[member]
+        other.status = MEMBER
+        state.stall[member, GROUP] += now - other.resumed
+        other.resumed = now
+    leader = tables.gang_member[first] * ENGINES + engine
+    state.slots[leader].status = LEAD
+    time = now + _lead_cycles(tables, kind, tables.gang_member[first])
+    schedule(state.heap, state.place, state.times, state.sizes, HEAP, leader, time)
 
 
-@compiled
+@compiled_part
 def _complete(tables: Tables, state: State, slot: int, kind: int, leader: int, lost: float) -> None:
-    """End a slot's instruction: measure, post locally, go on. `lost` cycles of the leader's payload are contention."""
-    now = state.clock[0]
-    tile, engine, tag = slot // ENGINES, slot % ENGINES, tables.tag[kind]
+    """End a slot's instruction: measure, post locally, go on.
+
+    `lost` cycles of the leader's payload are contention.
+    """
+    now, me, what = state.clock[0], state.slots[slot], tables.kinds[kind]
+    tile, tag = slot // ENGINES, state.tags[what.tag]
     _occupied(tables, state, slot, kind, lost)
     if lost > 0.0:
-        state.lost[slot] += state.flow_lost[leader]
-    state.tag_first[tag] = min(state.tag_first[tag], state.began[slot])
-    state.tag_last[tag] = max(state.tag_last[tag], now)
-    if tables.traced[tile] and state.trace_size[0] < state.trace_slot.size:
-        row = state.trace_size[0]
-        state.trace_slot[row], state.trace_kind[row] = slot, kind
-        state.trace_begin[row], state.trace_end[row] = state.began[slot], now
-        state.trace_size[0] += 1
-    state.position[slot] += 1
-    posted = False
-    for p in range(2):
-        if tables.post_count[kind, p] > 0 and not tables.post_remote[kind, p]:
-            state.semaphore[tile, tables.post_semaphore[kind, p]] += tables.post_count[kind, p]
-            posted = True
-    if posted:
-        _wake(tables, state, tile, engine)
+        for report in range(state.lost.shape[1]):
+            state.lost[slot, report] += state.flow_lost[leader, report]
+    tag.first = min(tag.first, me.began)
+    tag.last = max(tag.last, now)
+    if tables.tiles[tile].traced and state.sizes[SPANS] < state.spans.size:
+        span = state.spans[state.sizes[SPANS]]
+        span.slot, span.kind, span.begin, span.end = slot, kind, me.began, now
+        state.sizes[SPANS] += 1
+    me.position += 1
+    if what.posts_here:
+        for p in range(0, 6, 3):
+            if tables.posts[kind, p + 2] == 0:
+                state.semaphore[tile, tables.posts[kind, p]] += tables.posts[kind, p + 1]
+        _wake(tables, state, tile, slot % ENGINES)
     _try_issue(tables, state, slot, -1)
 
 
-@compiled
+@compiled_part
 def _deliver(tables: Tables, state: State, route: int, kind: int) -> None:
     """Let a remote post land at its tiles."""
-    for peer in range(tables.peer_start[route], tables.peer_start[route + 1]):
-        tile = tables.peer_tile[peer]
-        for p in range(2):
-            if tables.post_remote[kind, p]:
-                count = tables.post_count[kind, p] * tables.peer_count[peer]
-                state.semaphore[tile, tables.post_semaphore[kind, p]] += count
-        _wake(tables, state, tile, REMOTE)
+    for number in range(tables.routes[route].peer_start, tables.routes[route].peer_end):
+        peer = tables.peers[number]
+        for p in range(0, 6, 3):
+            if tables.posts[kind, p + 2]:
+                state.semaphore[peer.tile, tables.posts[kind, p]] += (
+                    tables.posts[kind, p + 1] * peer.count
+                )
+        _wake(tables, state, peer.tile, REMOTE)
 
 
-@compiled
+@compiled_part
 def _progress(tables: Tables, state: State, slot: int, contended: bool) -> bool:
     """Handle the slot's event; return whether its instruction ended."""
-    kind = tables.stream[state.position[slot]]
-    tile, status = slot // ENGINES, state.status[slot]
+    me = state.slots[slot]
+    kind = tables.stream[me.position]
+    what, status = tables.kinds[kind], me.status
     if status == ISSUE:
-        if _is_skipped(tables, kind, tile):
+        if _is_skipped(tables, kind, slot // ENGINES):
             _complete(tables, state, slot, kind, slot, 0.0)
             return True
-        if tables.gang_class[kind] >= 0:
+        if what.gang >= 0:
             _gather(tables, state, slot, kind)
             return False
-    if status != FLOW and tables.work[kind] > 0.0:
-        route = -1 if tables.route_class[kind] < 0 else tables.route_of[tables.route_class[kind], tile]
-        state.status[slot] = FLOW
-        start_flow(tables, state, kind, slot, route, contended)
+    if status != FLOW and what.work > 0.0:
+        me.status = FLOW
+        start_flow(tables, state, kind, slot, contended)
         return False
     lost = 0.0
     if status == FLOW:
-        finish_flow(tables, state, slot)
-        lost = max(state.clock[0] - state.flowing[slot] - tables.work[kind] / state.limit[slot], 0.0)
-    if tables.gang_class[kind] < 0:
+        finish_flow(state, slot)
+        lost = max(state.clock[0] - me.flowing - what.work / me.limit, 0.0)
+    if what.gang < 0:
         _complete(tables, state, slot, kind, slot, lost)
         return True
-    gang = tables.gang_of[tables.gang_class[kind], tile]
+    gang = tables.gang_of[what.gang, slot // ENGINES]
     for index in range(tables.gang_start[gang], tables.gang_start[gang + 1]):
-        _complete(tables, state, tables.gang_member[index] * ENGINES + slot % ENGINES, kind, slot, lost)
+        _complete(
+            tables, state, tables.gang_member[index] * ENGINES + slot % ENGINES, kind, slot, lost
+        )
     return True
 
 
@@ -190,11 +198,11 @@ def simulate_events(tables: Tables, state: State, contended: bool, max_events: i
     """
     messages = np.empty((64, 4))
     flying = sent = 0
-    for slot in range(state.status.size):
+    for slot in range(state.slots.size):
         _try_issue(tables, state, slot, -1)
-    while state.heap_size[0] > 0 or flying > 0:
+    while state.sizes[HEAP] > 0 or flying > 0:
         now = np.inf
-        if state.heap_size[0] > 0:
+        if state.sizes[HEAP] > 0:
             now = state.times[state.heap[0]]
         if flying > 0:
             now = min(now, messages[0, 0])
@@ -202,33 +210,33 @@ def simulate_events(tables: Tables, state: State, contended: bool, max_events: i
         # Events that only rounding separates are one batch: rates are shared anew once for all of them.
         until = now + 1e-9 + 1e-14 * now
         while True:
-            if state.events[0] >= max_events:
-                return TOO_LONG
             if flying > 0 and messages[0, 0] <= until:
                 route, kind = int(messages[0, 2]), int(messages[0, 3])
                 pop_message(messages, flying)
                 flying -= 1
                 _deliver(tables, state, route, kind)
-            elif state.heap_size[0] > 0 and state.times[state.heap[0]] <= until:
-                slot = pop(state.heap, state.place, state.times, state.heap_size)
-                kind = tables.stream[state.position[slot]]
-                if _progress(tables, state, slot, contended) and (
-                    tables.post_remote[kind, 0] or tables.post_remote[kind, 1]
-                ):
-                    route = tables.route_of[tables.route_class[kind], slot // ENGINES]
-                    if route >= 0:
-                        if flying == messages.shape[0]:
-                            grown = np.empty((2 * flying, 4))
-                            grown[:flying] = messages
-                            messages = grown
-                        push_message(messages, flying, now + tables.route_latency[route], sent, route, kind)
-                        flying += 1
-                        sent += 1
+            elif state.sizes[HEAP] > 0 and state.times[state.heap[0]] <= until:
+                slot = pop(state.heap, state.place, state.times, state.sizes, HEAP)
+                kind = tables.stream[state.slots[slot].position]
+                what = tables.kinds[kind]
+                if _progress(tables, state, slot, contended) and what.posts_away and what.way >= 0:
+                    route = tables.route_of[what.way, slot // ENGINES]
+                    if flying == messages.shape[0]:
+                        grown = np.empty((2 * flying, 4))
+                        grown[:flying] = messages
+                        messages = grown
+                    push_message(
+                        messages, flying, now + tables.routes[route].latency, sent, route, kind
+                    )
+                    flying += 1
+                    sent += 1
             else:
                 break
-            state.events[0] += 1
-        share_anew(tables, state)
-    for slot in range(state.status.size):
-        if state.status[slot] != DONE:
+            state.sizes[EVENTS] += 1
+            if state.sizes[EVENTS] > max_events:
+                return TOO_LONG
+        share_anew(state)
+    for slot in range(state.slots.size):
+        if state.slots[slot].status != DONE:
             return DEADLOCK
     return FINISHED

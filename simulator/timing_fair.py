@@ -16,7 +16,13 @@ SAME = 1.0 + 1e-12
 
 @compiled
 def fair_rates(
-    limits: Floats, capacities: Floats, starts: Ints, resources: Ints, coefficients: Floats, rates: Floats, causes: Ints
+    limits: Floats,
+    capacities: Floats,
+    starts: Ints,
+    resources: Ints,
+    coefficients: Floats,
+    rates: Floats,
+    causes: Ints,
 ) -> None:
     """Write the max-min fair rates of flows into `rates`.
 
@@ -51,7 +57,10 @@ def fair_rates(
             if growth[r] > dust[r] and not full[r]:
                 level = min(level, max(capacities[r] - used[r], 0.0) / growth[r])
         for r in range(capacities.size):
-            if growth[r] > dust[r] and max(capacities[r] - used[r], 0.0) <= level * SAME * growth[r]:
+            if (
+                growth[r] > dust[r]
+                and max(capacities[r] - used[r], 0.0) <= level * SAME * growth[r]
+            ):
                 full[r] = True
         for flow in range(flows):
             if rates[flow] >= 0.0:

@@ -6,190 +6,181 @@ import numpy as np
 
 from tilewright.simulator.timing_fair import fair_rates
 from tilewright.simulator.timing_heap import schedule
-from tilewright.simulator.timing_jit import compiled
-from tilewright.simulator.timing_state import ENGINES, FLOW, State, Tables
+from tilewright.simulator.timing_jit import compiled_part
+from tilewright.simulator.timing_state import DIRTY, ENGINES, HEAP, SORTS, Ints, State, Tables
 
 OVER = 1.0 + 1e-9
 """A resource is contended when its flows' limits add up to more than this times its capacity."""
 
 
-@compiled
+@compiled_part
 def _mark(state: State, resource: int) -> None:
     """Note that the flows of a resource must share anew."""
-    if not state.is_dirty[resource]:
-        state.is_dirty[resource] = True
-        state.dirty[state.dirty_size[0]] = resource
-        state.dirty_size[0] += 1
+    if state.resources[resource].dirty == 0:
+        state.resources[resource].dirty = 1
+        state.dirty[state.sizes[DIRTY]] = resource
+        state.sizes[DIRTY] += 1
 
 
-@compiled
-def _join(tables: Tables, state: State, slot: int, resource: int, share: float) -> None:
+@compiled_part
+def _join(state: State, slot: int, resource: int, share: float) -> None:
     """Link a slot's payload into a resource's list of users."""
-    if share <= 0.0 or not tables.shared[resource]:
-        return
-    node = tables.node_start[slot] + state.nodes[slot]
-    state.nodes[slot] += 1
-    state.node_resource[node], state.node_share[node], state.node_slot[node] = resource, share, slot
-    first = state.head[resource]
-    state.node_next[node], state.node_previous[node] = first, -1
-    if first >= 0:
-        state.node_previous[first] = node
-    state.head[resource] = node
-    state.load[resource] += share * state.limit[slot]
-    state.flows[resource] += 1
-    if state.load[resource] > tables.capacity[resource] * OVER:
+    me, it = state.slots[slot], state.resources[resource]
+    number = me.first_node + me.nodes
+    me.nodes += 1
+    node = state.nodes[number]
+    node.resource, node.share, node.slot = resource, share, slot
+    node.next, node.previous = it.head, -1
+    if it.head >= 0:
+        state.nodes[it.head].previous = number
+    it.head = number
+    it.load += share * me.limit
+    it.flows += 1
+    if it.load > it.capacity * OVER:
         _mark(state, resource)
 
 
-@compiled
-def flow_limit(tables: Tables, kind: int, slot: int, route: int) -> float:
-    """Return the rate of a payload that has every resource for itself, [bytes/cycle]."""
-    limit = tables.rate[kind]
+@compiled_part
+def start_flow(tables: Tables, state: State, kind: int, slot: int, contended: bool) -> None:
+    """Let the slot's payload move, at its limit until a contended resource says otherwise."""
+    now, me, what = state.clock[0], state.slots[slot], tables.kinds[kind]
     tile = slot // ENGINES
-    if tables.own[kind] > 0.0:
-        limit = min(limit, tables.capacity[tile] / tables.own[kind])
+    route = tables.route_of[what.way, tile] if what.way >= 0 else -1
+    limit = what.rate
+    if what.own > 0.0:
+        limit = min(limit, state.resources[tile].capacity / what.own)
     if route >= 0:
-        for sort in range(tables.route_limit.shape[1]):
+        for sort in range(SORTS):
             if tables.factor[kind, sort] > 0.0:
                 limit = min(limit, tables.route_limit[route, sort] / tables.factor[kind, sort])
-    return float(limit)
-
-
-@compiled
-def start_flow(tables: Tables, state: State, kind: int, slot: int, route: int, contended: bool) -> None:
-    """Let the slot's payload move, at its limit until a contended resource says otherwise."""
-    now = state.clock[0]
-    limit = flow_limit(tables, kind, slot, route)
-    state.limit[slot] = state.speed[slot] = limit
-    state.left[slot], state.flowing[slot], state.touched[slot] = tables.work[kind], now, now
-    state.cause[slot] = -1
-    state.flow_lost[slot] = 0.0
-    state.nodes[slot] = 0
-    if contended:
-        _join(tables, state, slot, slot // ENGINES, tables.own[kind])
-        if route >= 0:
-            for entry in range(tables.route_start[route], tables.route_start[route + 1]):
-                resource = tables.route_resource[entry]
-                share = tables.route_share[entry] * tables.factor[kind, tables.sort[resource]]
-                _join(tables, state, slot, resource, share)
-    schedule(state.heap, state.place, state.times, state.heap_size, slot, now + state.left[slot] / limit)
-
-
-@compiled
-def settle(tables: Tables, state: State, slot: int) -> None:
-    """Account for what a payload moved since it was last touched."""
-    now = state.clock[0]
-    passed = now - state.touched[slot]
-    state.touched[slot] = now
-    if passed <= 0.0:
+    me.limit = me.speed = limit
+    me.left, me.flowing, me.touched = what.work, now, now
+    me.cause, me.nodes, me.weight = -1, 0, 1.0
+    if what.gang >= 0:
+        me.weight = tables.gang_weight[tables.gang_of[what.gang, tile]]
+    schedule(state.heap, state.place, state.times, state.sizes, HEAP, slot, now + what.work / limit)
+    if not contended:
         return
-    bytes_moved = passed * state.speed[slot]
-    state.left[slot] -= bytes_moved
-    state.moved[slot] += bytes_moved
-    if state.cause[slot] >= 0:
-        report = tables.report[state.cause[slot]]
-        state.flow_lost[slot, report] += passed * (1.0 - state.speed[slot] / state.limit[slot])
+    state.flow_lost[slot] = 0.0
+    if what.own > 0.0 and state.resources[tile].shared:
+        _join(state, slot, tile, what.own)
+    if route >= 0:
+        for number in range(tables.routes[route].start, tables.routes[route].end):
+            entry = tables.entries[number]
+            it = state.resources[entry.resource]
+            share = entry.share * tables.factor[kind, it.sort]
+            if it.shared and share > 0.0:
+                _join(state, slot, entry.resource, share)
 
 
-@compiled
-def finish_flow(tables: Tables, state: State, slot: int) -> None:
+@compiled_part
+def _settle(state: State, slot: int) -> None:
+    """Account for what a payload moved since it was last touched."""
+    me = state.slots[slot]
+    passed = state.clock[0] - me.touched
+    me.touched = state.clock[0]
+    me.left -= passed * me.speed
+    me.moved += passed * me.speed * me.weight
+    if me.cause >= 0:
+        report = state.resources[me.cause].report
+        state.flow_lost[slot, report] += passed * (1.0 - me.speed / me.limit)
+
+
+@compiled_part
+def finish_flow(state: State, slot: int) -> None:
     """Take a payload off its resources."""
-    settle(tables, state, slot)
-    base = tables.node_start[slot]
-    for node in range(base, base + state.nodes[slot]):
-        resource = state.node_resource[node]
-        if state.load[resource] > tables.capacity[resource] * OVER:
-            _mark(state, resource)
-        after, before = state.node_next[node], state.node_previous[node]
-        if before >= 0:
-            state.node_next[before] = after
+    _settle(state, slot)
+    me = state.slots[slot]
+    for number in range(me.first_node, me.first_node + me.nodes):
+        node = state.nodes[number]
+        it = state.resources[node.resource]
+        if it.load > it.capacity * OVER:
+            _mark(state, node.resource)
+        if node.previous >= 0:
+            state.nodes[node.previous].next = node.next
         else:
-            state.head[resource] = after
-        if after >= 0:
-            state.node_previous[after] = before
-        state.flows[resource] -= 1
-        state.load[resource] -= state.node_share[node] * state.limit[slot]
-        if state.flows[resource] == 0:
-            state.load[resource] = 0.0  # forget the rounding dust
-    state.nodes[slot] = 0
+            it.head = node.next
+        if node.next >= 0:
+            state.nodes[node.next].previous = node.previous
+        it.flows -= 1
+        it.load -= node.share * me.limit
+        if it.flows == 0:
+            it.load = 0.0  # forget the rounding dust
+    me.nodes = 0
 
 
-@compiled
-def share_anew(tables: Tables, state: State) -> None:
+@compiled_part
+def share_anew(state: State) -> None:
     """Recompute the rates of all payloads that contended resources connect to a changed one.
 
     A resource whose flows could all run at their limits stops nobody, so it connects nothing.
     """
-    if state.dirty_size[0] == 0:
+    if state.sizes[DIRTY] == 0:
         return
-    resources = state.dirty_size[0]
-    slots = np.empty(state.status.size, dtype=np.int64)
+    slots = np.empty(state.slots.size, dtype=np.int64)
     flows = entries = done = 0
+    resources = state.sizes[DIRTY]
     for index in range(resources):
-        state.seen_resource[state.dirty[index]] = index
+        state.resources[state.dirty[index]].seen = index
     while done < resources:  # `dirty` grows into the list of the component's resources
-        node = state.head[state.dirty[done]]
+        number = state.resources[state.dirty[done]].head
         done += 1
-        while node >= 0:
-            slot = state.node_slot[node]
-            node = state.node_next[node]
-            if state.seen_slot[slot]:
+        while number >= 0:
+            slot = state.nodes[number].slot
+            number = state.nodes[number].next
+            me = state.slots[slot]
+            if me.seen:
                 continue
-            state.seen_slot[slot] = True
+            me.seen = 1
             slots[flows] = slot
             flows += 1
-            base = tables.node_start[slot]
-            entries += state.nodes[slot]
-            for other in range(base, base + state.nodes[slot]):
-                resource = state.node_resource[other]
-                if state.seen_resource[resource] < 0 and (
-                    state.load[resource] > tables.capacity[resource] * OVER
-                ):
-                    state.seen_resource[resource] = resources
+            entries += me.nodes
+            for other in range(me.first_node, me.first_node + me.nodes):
+                resource = state.nodes[other].resource
+                it = state.resources[resource]
+                if it.seen < 0 and it.load > it.capacity * OVER:
+                    it.seen = resources
                     state.dirty[resources] = resource
                     resources += 1
     # Order by slot, so that rounding does not depend on the history of the lists.
     slots[:flows].sort()
-    _assign(tables, state, slots[:flows], resources, entries)
+    _assign(state, slots[:flows], resources, entries)
     for flow in range(flows):
-        state.seen_slot[slots[flow]] = False
+        state.slots[slots[flow]].seen = 0
     for index in range(resources):
-        state.seen_resource[state.dirty[index]] = -1
-        state.is_dirty[state.dirty[index]] = False
-    state.dirty_size[0] = 0
+        state.resources[state.dirty[index]].seen = -1
+        state.resources[state.dirty[index]].dirty = 0
+    state.sizes[DIRTY] = 0
 
 
-@compiled
-def _assign(tables: Tables, state: State, slots: np.ndarray, resources: int, room: int) -> None:  # type: ignore[type-arg]
+@compiled_part
+def _assign(state: State, slots: Ints, resources: int, room: int) -> None:
     """Solve one component and re-time its payloads."""
     capacities = np.empty(resources)
     for index in range(resources):
-        capacities[index] = tables.capacity[state.dirty[index]]
+        capacities[index] = state.resources[state.dirty[index]].capacity
     starts = np.zeros(slots.size + 1, dtype=np.int64)
-    users = np.empty(room, dtype=np.int64)
-    shares = np.empty(room)
+    users, shares = np.empty(room, dtype=np.int64), np.empty(room)
     limits = np.empty(slots.size)
     size = 0
     for flow in range(slots.size):
-        slot = slots[flow]
-        limits[flow] = state.limit[slot]
-        base = tables.node_start[slot]
-        for node in range(base, base + state.nodes[slot]):
-            local = state.seen_resource[state.node_resource[node]]
+        me = state.slots[slots[flow]]
+        limits[flow] = me.limit
+        for number in range(me.first_node, me.first_node + me.nodes):
+            local = state.resources[state.nodes[number].resource].seen
             if local >= 0:
-                users[size], shares[size] = local, state.node_share[node]
+                users[size], shares[size] = local, state.nodes[number].share
                 size += 1
         starts[flow + 1] = size
-    rates = np.empty(slots.size)
-    causes = np.empty(slots.size, dtype=np.int64)
+    rates, causes = np.empty(slots.size), np.empty(slots.size, dtype=np.int64)
     fair_rates(limits, capacities, starts, users, shares, rates, causes)
     for flow in range(slots.size):
         slot = slots[flow]
-        assert state.status[slot] == FLOW
+        me = state.slots[slot]
         cause = -1 if causes[flow] < 0 else state.dirty[causes[flow]]
-        if rates[flow] == state.speed[slot] and cause == state.cause[slot]:
+        if rates[flow] == me.speed and cause == me.cause:
             continue
-        settle(tables, state, slot)
-        state.speed[slot], state.cause[slot] = rates[flow], cause
-        time = state.clock[0] + max(state.left[slot], 0.0) / rates[flow]
-        schedule(state.heap, state.place, state.times, state.heap_size, slot, time)
+        _settle(state, slot)
+        me.speed, me.cause = rates[flow], cause
+        time = state.clock[0] + max(me.left, 0.0) / me.speed
+        schedule(state.heap, state.place, state.times, state.sizes, HEAP, slot, time)

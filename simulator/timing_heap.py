@@ -50,34 +50,41 @@ def _sink(heap: Ints, place: Ints, times: Floats, size: int, index: int) -> None
 
 
 @compiled
-def schedule(heap: Ints, place: Ints, times: Floats, size: Ints, slot: int, time: float) -> None:
-    """Give the slot's event a time; the event is new if the slot had none (`place` -1)."""
+def schedule(
+    heap: Ints, place: Ints, times: Floats, sizes: Ints, mine: int, slot: int, time: float
+) -> None:
+    """Give the slot's event a time; it is new if the slot had none (`place` -1).
+
+    The heap's size is sizes[mine].
+    """
     times[slot] = time
     if place[slot] < 0:
-        heap[size[0]] = slot
-        place[slot] = size[0]
-        size[0] += 1
+        heap[sizes[mine]] = slot
+        place[slot] = sizes[mine]
+        sizes[mine] += 1
         _rise(heap, place, times, place[slot])
     else:
         _rise(heap, place, times, place[slot])
-        _sink(heap, place, times, size[0], place[slot])
+        _sink(heap, place, times, sizes[mine], place[slot])
 
 
 @compiled
-def pop(heap: Ints, place: Ints, times: Floats, size: Ints) -> int:
+def pop(heap: Ints, place: Ints, times: Floats, sizes: Ints, mine: int) -> int:
     """Remove the earliest event and return its slot."""
     slot = heap[0]
-    size[0] -= 1
+    sizes[mine] -= 1
     place[slot] = -1
-    if size[0] > 0:
-        heap[0] = heap[size[0]]
+    if sizes[mine] > 0:
+        heap[0] = heap[sizes[mine]]
         place[heap[0]] = 0
-        _sink(heap, place, times, size[0], 0)
+        _sink(heap, place, times, sizes[mine], 0)
     return int(slot)
 
 
 @compiled
-def push_message(heap: Floats, size: int, time: float, number: float, route: float, kind: float) -> None:
+def push_message(
+    heap: Floats, size: int, time: float, number: float, route: float, kind: float
+) -> None:
     """Add a message; rows of the heap are (arrival time, number, route, kind)."""
     index = size
     while index > 0:
@@ -101,7 +108,8 @@ def pop_message(heap: Floats, size: int) -> None:
             break
         right = child + 1
         if right < last and (
-            heap[right, 0] < heap[child, 0] or (heap[right, 0] == heap[child, 0] and heap[right, 1] < heap[child, 1])
+            heap[right, 0] < heap[child, 0]
+            or (heap[right, 0] == heap[child, 0] and heap[right, 1] < heap[child, 1])
         ):
             child = right
         if time < heap[child, 0] or (time == heap[child, 0] and number < heap[child, 1]):

@@ -25,10 +25,24 @@ def _choose_cache_directory() -> None:
     for path in sorted(Path(__file__).parent.glob("timing_*.py")):
         digest.update(path.read_bytes())
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    numba.config.CACHE_DIR = str(root / "tilewright" / f"numba-{digest.hexdigest()[:16]}")
+    config: Any = numba.config
+    config.CACHE_DIR = str(root / "tilewright" / f"numba-{digest.hexdigest()[:16]}")
 
 
 def compiled[F: Callable[..., Any]](function: F) -> F:
-    """Compile a function with numba on its first call."""
+    """Compile a function with numba on its first call; the machine code is kept for the next process."""
     _choose_cache_directory()
-    return cast(F, numba.njit(cache=True, inline="always")(function))
+    return cast(F, numba.njit(cache=True, error_model="numpy")(function))
+
+
+def compiled_part[F: Callable[..., Any]](function: F) -> F:
+    """Compile a function that only compiled ones call, without entry points for Python and into its callers.
+
+    A call would copy the dozens of array headers in its arguments.
+    """
+    options: dict[str, Any] = {
+        "no_cpython_wrapper": True,
+        "no_cfunc_wrapper": True,
+        "forceinline": True,
+    }
+    return cast(F, numba.njit(error_model="numpy", **options)(function))

@@ -4,18 +4,19 @@ The conventions, for one instruction of one tile:
 
 * Every instruction takes the control unit's issue cycles first; then latency, then its *payload* moves
   at a rate that its engine limits and that shared resources may lower.
-* MM: the array makes b * ceil(K / rows) * ceil(N / columns) passes. A pass streams M rows; the load of
-  its weights hides behind the pass before it if the array holds two sets, and the first
-  load never hides, not even behind the instruction before. The payload is its SRAM traffic: A once per pass over N,
-  B once, C written on each pass over K and read back on all but the first (on all if it accumulates).
+* MM: the array makes b * ceil(K / rows) * ceil(N / columns) passes. A pass streams M rows; the load
+  of its weights hides behind the pass before it if the array holds two sets, and the first load never
+  hides, not even behind the instruction before. The payload is its SRAM traffic: A once per pass over
+  N, B once, C written on each pass over K and read back on all but the first (on all if it
+  accumulates).
 * VEC and RED: ceil(elements / lanes) vectors (half the lanes if any operand has 8-byte elements),
   each the function's cycles. An operand that the innermost dimensions of the domain lack is read once for
   all of them; other repeats are read again.
 * LD, ST, GTH: startup, then the latency of memory and network, then the bytes. In DRAM each run of
   contiguous bytes shorter than a burst costs a burst. A source that is broadcast leaves DRAM once.
 * SND, MCS: startup, then the bytes; remote posts land after the last byte plus the latency of the route.
-* HOST: starts when all tiles of the group have come to it; its tensors cross the host link once. What the host
-  computes takes no time here.
+* HOST: starts when all tiles of the group have come to it; its tensors cross the host link once.
+  What the host computes takes no time here.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ from tilewright.lowering.isa import Access, Engine, Instruction, Opcode, Space, 
 from tilewright.lowering.program import HostRegion
 
 RouteKey = tuple[str, int, int]
-"""Way of a payload: ("read" | "write" | "send" | "cast" | "post", axes, shift); a read with axes is shared."""
+"""Way of a payload: ("read" | "write" | "send" | "cast" | "post", axes, shift).
+
+A read with axes is shared by the tiles of that sub-mesh.
+"""
 
 ALL_AXES = -1
 """Gang of a host region: all tiles of the group."""
@@ -81,7 +85,9 @@ class _Cost:
     vector_operations: int = 0
 
 
-def kind_of(target: Target, mesh: LogicalMesh, regions: tuple[HostRegion, ...], instruction: Instruction) -> Kind:
+def kind_of(
+    target: Target, mesh: LogicalMesh, regions: tuple[HostRegion, ...], instruction: Instruction
+) -> Kind:
     """Return the kind of an instruction.
 
     Raises:
@@ -106,13 +112,18 @@ def kind_of(target: Target, mesh: LogicalMesh, regions: tuple[HostRegion, ...], 
         case Opcode.MCS:
             route = ("cast", axes, 0) if tiles > 1 else None
         case Opcode.PS:
-            route = ("post", axes, 0) if tiles > 1 and any(remote for _, _, remote in posts) else None
+            route = (
+                ("post", axes, 0) if tiles > 1 and any(remote for _, _, remote in posts) else None
+            )
         case Opcode.HOST:
             gang = ALL_AXES if mesh.tiles > 1 else 0
         case _:
             pass
     if opcode not in (Opcode.PS, Opcode.SND, Opcode.MCS) and any(remote for _, _, remote in posts):
-        raise ProgramError(f"{opcode.name} of plan step {instruction.tag}: has a remote post, expected only on PS, SND or MCS")
+        raise ProgramError(
+            f"{opcode.name} of plan step {instruction.tag}: has a remote post, "
+            "expected only on PS, SND or MCS"
+        )
     return Kind(
         opcode=opcode,
         engine=instruction.engine,
@@ -162,7 +173,9 @@ def _cost(target: Target, regions: tuple[HostRegion, ...], instruction: Instruct
 def _figure[V](table: Mapping[DType, V], dtype: DType, what: str) -> V:
     if dtype not in table:
         known = ", ".join(table) or "none"
-        raise ProgramError(f"the target's matrix unit has no {what} for {dtype}, expected one of {known}")
+        raise ProgramError(
+            f"the target's matrix unit has no {what} for {dtype}, expected one of {known}"
+        )
     return table[dtype]
 
 
@@ -188,7 +201,9 @@ def _matrix(target: Target, instruction: Instruction) -> _Cost:
         + batch * k * n * b.dtype.itemsize_bytes
         + accumulators * dst.dtype.itemsize_bytes
     )
-    return _Cost(unit.fill_cycles, work, work / cycles, 1.0, macs=batch * m * n * k, mac_dtype=b.dtype)
+    return _Cost(
+        unit.fill_cycles, work, work / cycles, 1.0, macs=batch * m * n * k, mac_dtype=b.dtype
+    )
 
 
 def _reads(access: Access, domain: tuple[int, ...]) -> int:
@@ -210,7 +225,9 @@ def _vector(target: Target, instruction: Instruction) -> _Cost:
     vectors = ceil(elements * (2 if wide else 1) / unit.lanes)
     cycles = vectors * unit.function_cycles.get(instruction.fn, 1.0)
     work = _footprint(dst, domain) * dst.dtype.itemsize_bytes * (2 if instruction.accumulate else 1)
-    work += sum(_reads(source, domain) * source.dtype.itemsize_bytes for source in instruction.sources)
+    work += sum(
+        _reads(source, domain) * source.dtype.itemsize_bytes for source in instruction.sources
+    )
     return _Cost(unit.startup_cycles, work, work / cycles, 1.0, vector_operations=elements)
 
 
@@ -223,7 +240,9 @@ def dram_bytes(access: Access, domain: tuple[int, ...], burst_bytes: int) -> int
     """
     item = access.dtype.itemsize_bytes
     run, runs = item, 1
-    for stride, size in sorted((abs(s), n) for s, n in zip(access.strides, domain, strict=True) if s != 0):
+    for stride, size in sorted(
+        (abs(s), n) for s, n in zip(access.strides, domain, strict=True) if s != 0
+    ):
         if stride == run and runs == 1:
             run *= size
         else:
@@ -247,7 +266,13 @@ def _memory(target: Target, instruction: Instruction) -> _Cost:
         if source.space is Space.L1:
             return _Cost(dma.startup_cycles, payload, rate, own + 1.0)
         rows = prod(size for d, size in enumerate(domain) if index.strides[d] != 0)
-        table = Access(far.space, far.dtype, far.base, (), tuple(0 if index.strides[d] else s for d, s in enumerate(far.strides)))
+        table = Access(
+            far.space,
+            far.dtype,
+            far.base,
+            (),
+            tuple(0 if index.strides[d] else s for d, s in enumerate(far.strides)),
+        )
         padded, moved = rows * dram_bytes(table, domain, dma.burst_bytes), payload
     else:
         padded = dram_bytes(far, domain, dma.burst_bytes)
@@ -256,7 +281,12 @@ def _memory(target: Target, instruction: Instruction) -> _Cost:
 
 
 def _send(target: Target, instruction: Instruction) -> _Cost:
-    dma, domain, source, dst = target.tile.dma, instruction.domain, instruction.sources[0], instruction.dst
+    dma, domain, source, dst = (
+        target.tile.dma,
+        instruction.domain,
+        instruction.sources[0],
+        instruction.dst,
+    )
     assert dst is not None
     payload = prod(domain) * dst.dtype.itemsize_bytes
     own = _reads(source, domain) * source.dtype.itemsize_bytes / payload
@@ -267,7 +297,9 @@ def _send(target: Target, instruction: Instruction) -> _Cost:
 
 def _host(target: Target, regions: tuple[HostRegion, ...], instruction: Instruction) -> _Cost:
     if not 0 <= instruction.count < len(regions):
-        raise ProgramError(f"host region {instruction.count} is not one of the program's {len(regions)}")
+        raise ProgramError(
+            f"host region {instruction.count} is not one of the program's {len(regions)}"
+        )
     region = regions[instruction.count]
     size = sum(prod(t.shape) * t.dtype.itemsize_bytes for t in (*region.inputs, *region.outputs))
     return _Cost(target.host.latency_cycles + size / target.host.bytes_per_cycle)
@@ -291,7 +323,20 @@ class KindTable:
         i = instruction
         operands = (*i.sources, i.dst) if i.dst is not None else i.sources
         layouts = tuple([(o.space, o.dtype, o.strides) for o in operands])
-        key = (i.opcode, i.engine, i.domain, layouts, i.fn, i.accumulate, i.axes, i.shift, i.count, i.waits, i.posts, i.tag)
+        key = (
+            i.opcode,
+            i.engine,
+            i.domain,
+            layouts,
+            i.fn,
+            i.accumulate,
+            i.axes,
+            i.shift,
+            i.count,
+            i.waits,
+            i.posts,
+            i.tag,
+        )
         found = self._by_key.get(key)
         if found is None:
             kind = kind_of(self._target, self._mesh, self._regions, i)

@@ -6,50 +6,73 @@ import numpy as np
 
 from tilewright.errors import ProgramError
 from tilewright.hwmodel.target import Target
-from tilewright.simulator.timing_report import EngineUse, PhaseTiming, ResourceUse, Share, Span, TagUse
-from tilewright.simulator.timing_state import CAUSES, DRAM, ENGINES, LINK, SRAM, Floats, Ints, State
+from tilewright.simulator.timing_report import (
+    EngineUse,
+    PhaseTiming,
+    ResourceUse,
+    Share,
+    Span,
+    TagUse,
+)
+from tilewright.simulator.timing_state import (
+    CAUSES,
+    DRAM,
+    ENGINES,
+    EVENTS,
+    LINK,
+    SPANS,
+    SRAM,
+    Bools,
+    Floats,
+    Ints,
+    State,
+)
 from tilewright.simulator.timing_tables import Phase
 
 ENGINE_NAMES = CAUSES[:ENGINES]
 
 
 def executions(phase: Phase) -> Ints:
-    """Return how often each simulated tile executes each kind, [tiles, kinds]; skipped ones are not executed."""
+    """Return how often each simulated tile executes each kind, [tiles, kinds]; skips do not count."""
     tables = phase.tables
-    tiles, kinds = tables.members.size, len(phase.kinds)
+    tiles, kinds = tables.tiles.size, len(phase.kinds)
     counts = np.zeros((tiles, kinds), dtype=np.int64)
     memo: dict[tuple[int, int], Ints] = {}
-    for slot, bounds in enumerate(zip(tables.stream_start.tolist(), tables.stream_end.tolist(), strict=True)):
+    for slot, bounds in enumerate(
+        zip(phase.slots["position"].tolist(), phase.slots["end"].tolist(), strict=True)
+    ):
         if bounds not in memo:
             memo[bounds] = np.bincount(tables.stream[bounds[0] : bounds[1]], minlength=kinds)
         counts[slot // ENGINES] += memo[bounds]
-    for kind in np.flatnonzero(tables.skip_class >= 0):
-        counts[tables.skip[tables.skip_class[kind]], kind] = 0
+    for kind in np.flatnonzero(tables.kinds["skip"] >= 0):
+        counts[tables.skip[tables.kinds["skip"][kind]], kind] = 0
     return counts
 
 
 def resource_bytes(phase: Phase, counts: Ints) -> Floats:
     """Return the bytes that the program asks of each resource."""
     tables, routes = phase.tables, phase.routes
-    payload = counts * tables.work  # [tiles, kinds]
-    asked = np.zeros(tables.capacity.size)
-    asked[: tables.members.size] += payload @ tables.own
+    payload = counts * tables.kinds["work"]  # [tiles, kinds]
+    asked = np.zeros(phase.resources.capacity.size)
+    asked[: tables.tiles.size] += payload @ tables.kinds["own"]
     # A shared read is one payload: that of any of its users.
     user = np.zeros(routes.way.size, dtype=np.int64)
     for row in routes.route_of:
         user[row[row >= 0]] = np.flatnonzero(row >= 0)
     on_route = np.zeros((routes.way.size, tables.factor.shape[1]))
     for way in range(routes.route_of.shape[0]):
-        kinds = np.flatnonzero(tables.route_class == way)
+        kinds = np.flatnonzero(tables.kinds["way"] == way)
         mine = np.flatnonzero(routes.way == way)
         on_route[mine] = payload[np.ix_(user[mine], kinds)] @ tables.factor[kinds]
-    sort = tables.sort[routes.entry_resource]
+    sort = phase.resources.sort[routes.entry_resource]
     entries = routes.entry_share * on_route[routes.entry_route, sort]
     asked += np.bincount(routes.entry_resource, entries, asked.size)
     return asked
 
 
-def measure(phase: Phase, name: str, state: State, critical_cycles: float, tags: tuple[str, ...]) -> PhaseTiming:
+def measure(
+    phase: Phase, name: str, state: State, critical_cycles: float, tags: tuple[str, ...]
+) -> PhaseTiming:
     """Return the report of one simulated phase.
 
     Args:
@@ -62,14 +85,16 @@ def measure(phase: Phase, name: str, state: State, critical_cycles: float, tags:
     counts = executions(phase)
     asked = resource_bytes(phase, counts)
     cycles = float(state.clock[0])
-    members = phase.tables.members
+    members = phase.tables.tiles["members"]
     active = np.flatnonzero(_active_tiles(phase))
     engines = tuple(_engine_use(phase, state, engine, active, cycles) for engine in range(ENGINES))
     resources = _resource_uses(phase, asked, cycles)
     bounds = [(0.0, "nothing to do")]
     bounds += [(use.bound_cycles, use.name) for use in resources]
-    ideal = state.ideal.reshape(-1, ENGINES).max(axis=0, initial=0.0)
-    bounds += [(float(ideal[engine]), f"{ENGINE_NAMES[engine]} engine") for engine in range(ENGINES)]
+    ideal = state.slots["ideal"].reshape(-1, ENGINES).max(axis=0, initial=0.0)
+    bounds += [
+        (float(ideal[engine]), f"{ENGINE_NAMES[engine]} engine") for engine in range(ENGINES)
+    ]
     if phase.is_ordered:
         bounds.append((critical_cycles, "dependencies"))
     bound, bound_by = max(bounds, key=lambda item: item[0])
@@ -84,30 +109,30 @@ def measure(phase: Phase, name: str, state: State, critical_cycles: float, tags:
         bound_by=bound_by,
         critical_path_cycles=critical_cycles if phase.is_ordered else None,
         payload_bytes=_payload_bytes(phase, state),
-        instructions=int(((phase.tables.stream_end - phase.tables.stream_start) * slots).sum()),
-        events=int(state.events[0]),
+        instructions=int(((phase.slots["end"] - phase.slots["position"]) * slots).sum()),
+        events=int(state.sizes[EVENTS]),
         simulated_tiles=int(members.size),
         spans=_spans(phase, state, tags),
     )
 
 
-def _active_tiles(phase: Phase) -> Ints:
-    lengths = phase.tables.stream_end - phase.tables.stream_start
-    active: Ints = lengths.reshape(-1, ENGINES).sum(axis=1) > 0
+def _active_tiles(phase: Phase) -> Bools:
+    lengths = phase.slots["end"] - phase.slots["position"]
+    active: Bools = lengths.reshape(-1, ENGINES).sum(axis=1) > 0
     return active
 
 
 def _payload_bytes(phase: Phase, state: State) -> float:
-    moved = state.moved.reshape(-1, ENGINES).sum(axis=1)
-    return float((moved * phase.tables.members).sum())
+    moved = state.slots["moved"].reshape(-1, ENGINES).sum(axis=1)
+    return float((moved * phase.tables.tiles["members"]).sum())
 
 
 def _engine_use(phase: Phase, state: State, engine: int, active: Ints, cycles: float) -> EngineUse:
-    weight = phase.tables.members[active]
+    weight = phase.tables.tiles["members"][active]
     tiles = max(int(weight.sum()), 1)
     span = cycles or 1.0
     slots = active * ENGINES + engine
-    busy = state.busy[slots]
+    busy = state.slots["busy"][slots]
     mean = float((busy * weight).sum() / tiles)
     most = float(busy.max(initial=0.0))
     stall = (state.stall[slots] * weight[:, None]).sum(axis=0) / tiles
@@ -124,7 +149,9 @@ def _engine_use(phase: Phase, state: State, engine: int, active: Ints, cycles: f
 
 
 def _named(names: tuple[str, ...], values: Floats) -> tuple[Share, ...]:
-    return tuple((name, float(value)) for name, value in zip(names, values, strict=True) if value > 0.0)
+    return tuple(
+        (name, float(value)) for name, value in zip(names, values, strict=True) if value > 0.0
+    )
 
 
 def _resource_uses(phase: Phase, asked: Floats, cycles: float) -> tuple[ResourceUse, ...]:
@@ -158,25 +185,25 @@ def _tag_uses(state: State, tags: tuple[str, ...], tiles: int) -> tuple[TagUse, 
         TagUse(
             tag=int(tag),
             name=_tag_name(tags, int(tag)),
-            start_cycle=float(state.tag_first[tag]),
-            end_cycle=float(state.tag_last[tag]),
+            start_cycle=float(state.tags["first"][tag]),
+            end_cycle=float(state.tags["last"][tag]),
             busy_cycles=_named(ENGINE_NAMES, state.tag_busy[tag] / tiles),
         )
-        for tag in np.flatnonzero(np.isfinite(state.tag_first))
+        for tag in np.flatnonzero(np.isfinite(state.tags["first"]))
     )
 
 
 def _spans(phase: Phase, state: State, tags: tuple[str, ...]) -> tuple[Span, ...]:
     spans = []
-    for row in range(int(state.trace_size[0])):
-        slot, kind = int(state.trace_slot[row]), phase.kinds[int(state.trace_kind[row])]
+    for slot, number, begin, end in state.spans[: state.sizes[SPANS]].tolist():
+        kind = phase.kinds[number]
         spans.append(
             Span(
                 tile=phase.representative[slot // ENGINES],
                 engine=ENGINE_NAMES[slot % ENGINES],
                 name=" ".join(filter(None, (kind.opcode.name, _tag_name(tags, kind.tag)))),
-                start_cycle=float(state.trace_begin[row]),
-                end_cycle=float(state.trace_end[row]),
+                start_cycle=begin,
+                end_cycle=end,
             )
         )
     return tuple(spans)
@@ -186,7 +213,7 @@ def energy(target: Target, phase: Phase, seconds: float) -> tuple[Share, ...]:
     """Return the energy of a phase by consumer, [pJ]."""
     table = target.energy
     counts = executions(phase)
-    total = (counts * phase.tables.members[:, None]).sum(axis=0).tolist()
+    total = (counts * phase.tables.tiles["members"][:, None]).sum(axis=0).tolist()
     macs = vectors = 0.0
     for kind, count in zip(phase.kinds, total, strict=True):
         vectors += count * kind.vector_operations * table.vector_op_pj
@@ -194,11 +221,14 @@ def energy(target: Target, phase: Phase, seconds: float) -> tuple[Share, ...]:
             if kind.mac_dtype not in table.mac_pj:
                 known = ", ".join(table.mac_pj) or "none"
                 raise ProgramError(
-                    f"target '{target.name}': energy.mac_pj has no figure for {kind.mac_dtype}, expected one of {known}"
+                    f"target '{target.name}': energy.mac_pj has no figure for {kind.mac_dtype}, "
+                    f"expected one of {known}"
                 )
             macs += count * kind.macs * table.mac_pj[kind.mac_dtype]
     asked = resource_bytes(phase, counts) * phase.resources.members
-    by_sort = {sort: float(asked[phase.resources.sort == sort].sum()) for sort in (SRAM, LINK, DRAM)}
+    by_sort = {
+        sort: float(asked[phase.resources.sort == sort].sum()) for sort in (SRAM, LINK, DRAM)
+    }
     return (
         ("matrix", macs),
         ("vector", vectors),

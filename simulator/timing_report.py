@@ -18,7 +18,7 @@ class EngineUse:
     utilisation_mean: float
     utilisation_max: float
     waits: tuple[Share, ...]
-    """Cycles idle before an instruction, by what it waited for: an engine of the tile, a remote post, its group."""
+    """Cycles idle, by what the engine waited for: one of the tile's engines, a remote post, its group."""
     contention: tuple[Share, ...]
     """Cycles of the busy time that were lost because a class of resources was full."""
 
@@ -72,7 +72,10 @@ class PhaseTiming:
     """Lower bound of this very program: the busiest resource or engine, or the longest dependency chain."""
     bound_by: str
     critical_path_cycles: float | None
-    """Time if no resource were ever shared; None if engines compete for a semaphore, where that is no bound."""
+    """Time if no resource were ever shared.
+
+    None if engines compete for a semaphore: speed can then change who wins, so it is no bound.
+    """
     payload_bytes: float
     """Bytes moved, added up while they moved; a multicast read counts once."""
     instructions: int
@@ -129,21 +132,32 @@ class TimingReport:
         run = self.run
         rows = [
             ("simulated cycles", f"{run.cycles:,.0f} ({self.seconds * 1e6:,.1f} us)"),
-            ("load phase", f"{self.load.cycles:,.0f} cycles ({self.load_seconds * 1e6:,.1f} us), once"),
-            ("bound of this program", f"{run.bound_cycles:,.0f} cycles ({run.bound_by}), gap {run.gap:.1%}"),
+            (
+                "load phase",
+                f"{self.load.cycles:,.0f} cycles ({self.load_seconds * 1e6:,.1f} us), once",
+            ),
+            (
+                "bound of this program",
+                f"{run.bound_cycles:,.0f} cycles ({run.bound_by}), gap {run.gap:.1%}",
+            ),
             ("simulated tiles", f"{run.simulated_tiles:,} for {self.tiles:,}"),
         ]
         for engine in run.engines:
             if engine.busy_cycles_max > 0.0:
                 text = f"{engine.utilisation_mean:.1%} busy (max {engine.utilisation_max:.1%})"
-                lost = [*engine.waits, *(("full " + name, cycles) for name, cycles in engine.contention)]
+                lost = [
+                    *engine.waits,
+                    *(("full " + name, cycles) for name, cycles in engine.contention),
+                ]
                 worst = max(lost, key=lambda item: item[1], default=("", 0.0))
                 if worst[1] > 0.005 * run.cycles:
                     text += f", mostly held up by {worst[0]} ({worst[1] / run.cycles:.1%})"
                 rows.append((f"engine {engine.name}", text))
         for resource in run.resources:
-            text = f"{resource.utilisation_mean:.1%} (max {resource.utilisation_max:.1%}), {resource.total_bytes:,.0f} bytes"
-            rows.append((resource.name, text))
-        parts = ", ".join(f"{name} {energy / 1e6:,.2f}" for name, energy in self.energy_pj if energy > 0.0)
+            text = f"{resource.utilisation_mean:.1%} (max {resource.utilisation_max:.1%})"
+            rows.append((resource.name, f"{text}, {resource.total_bytes:,.0f} bytes"))
+        parts = ", ".join(
+            f"{name} {energy / 1e6:,.2f}" for name, energy in self.energy_pj if energy > 0.0
+        )
         rows.append(("energy", f"{self.total_energy_pj / 1e6:,.2f} uJ ({parts})"))
         return tuple(rows)

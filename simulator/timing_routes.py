@@ -105,7 +105,9 @@ class RouteBuilder:
             self._add_route(key, mesh, tiles, index, row)
         return len(self._rows) - 1
 
-    def _add_route(self, key: RouteKey, mesh: LogicalMesh, tiles: tuple[int, ...], index: int, row: Ints) -> None:
+    def _add_route(
+        self, key: RouteKey, mesh: LogicalMesh, tiles: tuple[int, ...], index: int, row: Ints
+    ) -> None:
         name, axes, shift = key
         tile, number = tiles[index], len(self._way)
         users: tuple[int, ...] = (tile,)
@@ -132,7 +134,9 @@ class RouteBuilder:
         if name != "post":  # the word that a bare post sends is not worth a share of bandwidth
             links = np.array(route.links, dtype=np.int64) + self._tiles
             resources = np.concatenate([np.array(receivers, dtype=np.int64), links])
-            shares = np.concatenate([np.ones(len(receivers)), np.array(route.weights, dtype=np.float64)])
+            shares = np.concatenate(
+                [np.ones(len(receivers)), np.array(route.weights, dtype=np.float64)]
+            )
             self._entries.append((number, resources, shares))
 
     def finish(self, resources: Resources) -> Routes:

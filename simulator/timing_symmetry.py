@@ -32,13 +32,17 @@ class Partition(NamedTuple):
 def discrete_partition(routes: Routes, resources: Resources) -> Partition:
     """Return the partition that keeps everything apart."""
     return Partition(
-        np.arange(routes.route_of.shape[1]), np.arange(routes.way.size), np.arange(resources.capacity.size)
+        np.arange(routes.route_of.shape[1]),
+        np.arange(routes.way.size),
+        np.arange(resources.capacity.size),
     )
 
 
 def _relabel(*columns: Ints) -> Ints:
-    """Number distinct rows in order of their first occurrence."""
-    _, first, inverse = np.unique(np.stack(columns, axis=1), axis=0, return_index=True, return_inverse=True)
+    """Return a number for each row; equal rows share one, in order of first occurrence."""
+    _, first, inverse = np.unique(
+        np.stack(columns, axis=1), axis=0, return_index=True, return_inverse=True
+    )
     order = np.empty(first.size, dtype=np.int64)
     order[np.argsort(first)] = np.arange(first.size)
     labels: Ints = order[inverse.reshape(-1)]
@@ -46,7 +50,7 @@ def _relabel(*columns: Ints) -> Ints:
 
 
 def _clusters(values: Floats) -> Ints:
-    """Number values so that those equal up to rounding share a number."""
+    """Return a number for each value; values equal up to rounding share one."""
     order = np.argsort(values, kind="stable")
     ranked = values[order]
     gaps = np.diff(ranked) > 1e-10 * (1.0 + np.abs(ranked[1:]))
@@ -68,17 +72,27 @@ def equitable_partition(routes: Routes, resources: Resources, seeds: Ints) -> Pa
     route = routes.way
     if route.size:
         narrowness = (1.0 / routes.limit).T  # 0 for no limit
-        route = _relabel(route, _clusters(routes.latency), *(_clusters(values) for values in narrowness))
+        route = _relabel(
+            route, _clusters(routes.latency), *(_clusters(values) for values in narrowness)
+        )
     resource = _relabel(resources.report, _clusters(resources.capacity), resources.sort)
     generator = np.random.default_rng(20)
     quiet = 0
     while quiet < QUIET_ROUNDS:
         before = _count(tile) + _count(route) + _count(resource)
-        of_tile, of_route, of_resource = (generator.random(labels.size + 1) + 0.5 for labels in (tile, route, resource))
+        of_tile, of_route, of_resource = (
+            generator.random(labels.size + 1) + 0.5 for labels in (tile, route, resource)
+        )
         weight = np.append(of_route[route], 0.0)  # the last is that of "no route", -1
-        use = _sums(routes.entry_resource, routes.entry_share * weight[routes.entry_route], resource.size)
+        use = _sums(
+            routes.entry_resource, routes.entry_share * weight[routes.entry_route], resource.size
+        )
         use[:tiles] += of_tile[tile]
-        reach = _sums(routes.entry_route, routes.entry_share * of_resource[resource[routes.entry_resource]], route.size)
+        reach = _sums(
+            routes.entry_route,
+            routes.entry_share * of_resource[resource[routes.entry_resource]],
+            route.size,
+        )
         reach += _sums(routes.peer_route, of_tile[tile[routes.peer_tile]], route.size)
         for row in routes.route_of:
             used = row >= 0
@@ -103,11 +117,13 @@ def _count(labels: Ints) -> int:
     return int(labels.max()) + 1 if labels.size else 0
 
 
-def quotient(routes: Routes, resources: Resources, partition: Partition) -> tuple[Routes, Resources]:
+def quotient(
+    routes: Routes, resources: Resources, partition: Partition
+) -> tuple[Routes, Resources]:
     """Return the routes and resources of one tile of each class.
 
-    A resource of the quotient has the capacity of one real resource; a route's share is what all routes of its
-    class together put on each resource of the other class.
+    A resource of the quotient has the capacity of one real resource; a route's share is what all
+    routes of its class together put on each resource of the other class.
     """
     tile, route, resource = partition
     first_tile = np.unique(tile, return_index=True)[1]
@@ -119,7 +135,9 @@ def quotient(routes: Routes, resources: Resources, partition: Partition) -> tupl
     peer_route, peer_tile, count = _sum_pairs(
         route[routes.peer_route], tile[routes.peer_tile], routes.peer_count.astype(np.float64)
     )
-    folded = routes.route_of[:, first_tile]
+    folded = np.ascontiguousarray(
+        routes.route_of[:, first_tile]
+    )  # columns taken come out column-major
     small = Routes(
         route_of=np.where(folded >= 0, np.append(route, -1)[folded], -1),
         way=routes.way[first_route],

@@ -36,7 +36,13 @@ def write_trace(report: TimingReport, path: Path | str) -> None:
                 }
             )
     for tile in sorted({tile for tile, _ in threads}):
-        events.append({"name": "process_name", "ph": "M", "pid": tile, "args": {"name": f"tile {tile}"}})
+        events.append(
+            {"name": "process_name", "ph": "M", "pid": tile, "args": {"name": f"tile {tile}"}}
+        )
     for (tile, engine), thread in threads.items():
-        events.append({"name": "thread_name", "ph": "M", "pid": tile, "tid": thread, "args": {"name": engine}})
-    Path(path).write_text(json.dumps({"displayTimeUnit": "ns", "traceEvents": events}), encoding="utf-8")
+        events.append(
+            {"name": "thread_name", "ph": "M", "pid": tile, "tid": thread, "args": {"name": engine}}
+        )
+    Path(path).write_text(
+        json.dumps({"displayTimeUnit": "ns", "traceEvents": events}), encoding="utf-8"
+    )

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.lowering.isa import Access, Instruction, Opcode, Space
 from tilewright.lowering.program import HostRegion
-from tilewright.simulator.footprint import ActorSet, Dims, StridedSet, normalised, union
+from tilewright.simulator.actors import EVERY, ActorSet, conflicting, union
+from tilewright.simulator.footprint import Dims, StridedSet, normalised, overlap, reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,21 @@ class LocalTouch:
             base += c * ((at + move) % n)
         return normalised(base, self.itemsize, self.dims)
 
+    def actors(self, coordinates: tuple[int, ...], sizes: tuple[int, ...]) -> ActorSet:
+        """Return which tiles touch which bytes of the scratchpad of the tile at some coordinates."""
+        senders = self.actor.axes.bit_count()
+        whole = self.piece(coordinates, sizes).base
+        rows = zip(coordinates, self.actor.offset, sizes, strict=True)
+        only = [(at + offset) % n for at, offset, n in rows]
+        shares = [0] * len(sizes)
+        inside = (axis for axis in range(len(sizes)) if self.actor.axes >> axis & 1)
+        for axis, (share, _) in zip(inside, self.dims[:senders], strict=True):
+            only[axis], shares[axis] = EVERY, share
+        # normalising moved the base to the lowest byte; the piece starts at coordinate 0
+        lowest, _ = reach(self.dims)
+        piece = normalised(whole - lowest, self.itemsize, self.dims[senders:])
+        return ActorSet(piece, tuple(shares), tuple(only))
+
     def hull(self, sizes: tuple[int, ...]) -> tuple[int, int]:
         """Return the smallest interval that holds the bytes on all tiles."""
         dims = (*zip(self.coefficients, sizes, strict=True), *self.dims)
@@ -63,7 +82,7 @@ class LocalTouch:
 
 @dataclass(frozen=True, slots=True)
 class SharedTouch:
-    """An access of all tiles (but for `actors.leaders`) to DRAM."""
+    """An access to DRAM by all tiles, or by those at coordinate 0 of some axes."""
 
     write: bool
     actors: ActorSet
@@ -86,12 +105,16 @@ def _local(access: Access, dims: Dims, mesh: LogicalMesh, *, write: bool) -> Loc
     return LocalTouch(write, Relation(own), access.base, size, dims, access.coefficients, own)
 
 
-def _touch(access: Access, domain: tuple[int, ...], mesh: LogicalMesh, *, write: bool, leaders: int = 0) -> Touch:
+def _touch(
+    access: Access, domain: tuple[int, ...], mesh: LogicalMesh, *, write: bool, leaders: int = 0
+) -> Touch:
     dims = _dims(access, domain)
     if access.space == Space.L1:
         return _local(access, dims, mesh, write=write)
     piece = normalised(access.base, access.dtype.itemsize_bytes, dims)
-    return SharedTouch(write, ActorSet(piece, access.coefficients, leaders))
+    alone = [bool(leaders >> axis & 1) for axis in range(mesh.rank)]
+    shares = tuple(0 if one else c for one, c in zip(alone, access.coefficients, strict=True))
+    return SharedTouch(write, ActorSet(piece, shares, tuple(0 if one else EVERY for one in alone)))
 
 
 def _send_touches(instruction: Instruction, mesh: LogicalMesh) -> Iterator[Touch]:
@@ -105,7 +128,9 @@ def _send_touches(instruction: Instruction, mesh: LogicalMesh) -> Iterator[Touch
     read_dims, write_dims = _dims(source, instruction.domain), _dims(dst, instruction.domain)
     size = dst.dtype.itemsize_bytes
     yield LocalTouch(False, own, source.base, size, read_dims, source.coefficients, to_receiver)
-    yield LocalTouch(True, Relation(to_sender), dst.base, size, write_dims, dst.coefficients, to_sender)
+    yield LocalTouch(
+        True, Relation(to_sender), dst.base, size, write_dims, dst.coefficients, to_sender
+    )
 
 
 def _multicast_touches(instruction: Instruction, mesh: LogicalMesh) -> Iterator[Touch]:
@@ -113,13 +138,20 @@ def _multicast_touches(instruction: Instruction, mesh: LogicalMesh) -> Iterator[
     assert dst is not None
     yield _local(source, _dims(source, instruction.domain), mesh, write=False)
     senders = [a for a in range(mesh.rank) if instruction.axes >> a & 1]
-    dims = (*((dst.coefficients[a], mesh.sizes[a]) for a in senders), *_dims(dst, instruction.domain))
+    dims = (
+        *((dst.coefficients[a], mesh.sizes[a]) for a in senders),
+        *_dims(dst, instruction.domain),
+    )
     rest = tuple(0 if a in senders else c for a, c in enumerate(dst.coefficients))
     own = (0,) * mesh.rank
-    yield LocalTouch(True, Relation(own, instruction.axes), dst.base, dst.dtype.itemsize_bytes, dims, rest, own)
+    yield LocalTouch(
+        True, Relation(own, instruction.axes), dst.base, dst.dtype.itemsize_bytes, dims, rest, own
+    )
 
 
-def touches(instruction: Instruction, mesh: LogicalMesh, regions: tuple[HostRegion, ...]) -> Iterator[Touch]:
+def touches(
+    instruction: Instruction, mesh: LogicalMesh, regions: tuple[HostRegion, ...]
+) -> Iterator[Touch]:
     """Yield the accesses of an instruction, reads first.
 
     A host region counts as an access by every tile: the program does not say which one starts it.
@@ -131,7 +163,9 @@ def touches(instruction: Instruction, mesh: LogicalMesh, regions: tuple[HostRegi
                 size_bytes = prod(tensor.shape) * tensor.dtype.itemsize_bytes
                 if size_bytes:
                     piece = StridedSet(tensor.address, size_bytes, ())
-                    yield SharedTouch(write, ActorSet(piece, (0,) * mesh.rank))
+                    yield SharedTouch(
+                        write, ActorSet(piece, (0,) * mesh.rank, (EVERY,) * mesh.rank)
+                    )
     elif instruction.opcode == Opcode.SND:
         yield from _send_touches(instruction, mesh)
     elif instruction.opcode == Opcode.MCS:
@@ -150,10 +184,40 @@ def touches(instruction: Instruction, mesh: LogicalMesh, regions: tuple[HostRegi
 
 def sample_coordinates(sizes: tuple[int, ...], axes: int) -> list[tuple[int, ...]]:
     """Return the tiles with coordinates 0, 1 or the last on some axes and 0 on the others."""
-    choices = [sorted({0, min(1, n - 1), n - 1}) if axes >> a & 1 else [0] for a, n in enumerate(sizes)]
+    choices = [
+        sorted({0, min(1, n - 1), n - 1}) if axes >> a & 1 else [0] for a, n in enumerate(sizes)
+    ]
     return list(product(*choices))
 
 
 def moving_axes(touch: LocalTouch, sizes: tuple[int, ...]) -> int:
     """Return the axes (mask) along which an access has other addresses on other tiles."""
-    return sum(1 << a for a, (c, n) in enumerate(zip(touch.coefficients, sizes, strict=True)) if c and n > 1)
+    return sum(
+        1 << a
+        for a, (c, n) in enumerate(zip(touch.coefficients, sizes, strict=True))
+        if c and n > 1
+    )
+
+
+def local_overlap(a: LocalTouch, b: LocalTouch, sizes: tuple[int, ...]) -> bool:
+    """Whether two scratchpad accesses share a byte, on any of a representative sample of tiles."""
+    axes = moving_axes(a, sizes) | moving_axes(b, sizes)
+    return any(
+        overlap(a.piece(at, sizes), b.piece(at, sizes)) for at in sample_coordinates(sizes, axes)
+    )
+
+
+def local_conflict(
+    x: LocalTouch, y: LocalTouch, sizes: tuple[int, ...], unordered: NDArray[np.bool_]
+) -> bool:
+    """Whether actors p of x and q of y with unordered[p - q] share a byte of some tile's scratchpad."""
+    if not local_overlap(x, y, sizes):
+        return False
+    if not x.actor.axes and not y.actor.axes:
+        return True
+    # which sender meets the other access' tile differs from tile to tile, even if no address does
+    axes = moving_axes(x, sizes) | moving_axes(y, sizes) | x.actor.axes | y.actor.axes
+    return any(
+        conflicting(x.actors(at, sizes), y.actors(at, sizes), sizes, unordered)
+        for at in sample_coordinates(sizes, axes)
+    )

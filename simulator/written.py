@@ -7,14 +7,17 @@ from math import prod
 
 from tilewright.lowering.isa import Access, Instruction, Opcode, Space
 from tilewright.lowering.program import DramTensor, Program
-from tilewright.simulator.footprint import StridedSet, normalised, union
+from tilewright.simulator.actors import union
+from tilewright.simulator.footprint import StridedSet, normalised
 from tilewright.simulator.initialised import InitialisedMap, common_unit
 from tilewright.simulator.scheduling import Phase
 from tilewright.simulator.touches import LocalTouch, SharedTouch, Touch, sample_coordinates
 
 
 def _accesses(instruction: Instruction) -> tuple[Access, ...]:
-    return instruction.sources if instruction.dst is None else (instruction.dst, *instruction.sources)
+    return (
+        instruction.sources if instruction.dst is None else (instruction.dst, *instruction.sources)
+    )
 
 
 def _written_axes(instruction: Instruction, sizes: tuple[int, ...]) -> int:
@@ -22,7 +25,9 @@ def _written_axes(instruction: Instruction, sizes: tuple[int, ...]) -> int:
     dst = instruction.dst
     if dst is None or dst.space == Space.DRAM:
         return 0
-    axes = sum(1 << a for a, (c, n) in enumerate(zip(dst.coefficients, sizes, strict=True)) if c and n > 1)
+    axes = sum(
+        1 << a for a, (c, n) in enumerate(zip(dst.coefficients, sizes, strict=True)) if c and n > 1
+    )
     # after a multicast, the places of all its senders are written on every tile
     return axes & ~instruction.axes if instruction.opcode == Opcode.MCS else axes
 
@@ -52,7 +57,9 @@ class Written:
                     self._varying[group] |= _written_axes(instruction, self._sizes[group])
                     for access in _accesses(instruction):
                         units[access.space].update(_numbers(access))
-        self.samples = [sample_coordinates(s, v) for s, v in zip(self._sizes, self._varying, strict=True)]
+        self.samples = [
+            sample_coordinates(s, v) for s, v in zip(self._sizes, self._varying, strict=True)
+        ]
         ready = [*program.inputs, *(t for t, _ in program.constants)]
         tensors = [*ready, *(t for r in program.host_regions for t in (*r.inputs, *r.outputs))]
         for tensor in tensors:

@@ -20,6 +20,7 @@ from tilewright.extract.kernel import (
     result_shape,
     staging_shape,
     trip_counts,
+    used_dims,
 )
 from tilewright.extract.plan import Memory, Tiling
 from tilewright.graph import parse_pipeline
@@ -60,12 +61,13 @@ class KernelContext:
         self.rank = builder.mesh.rank
         self._pools: dict[str, tuple[Buffer, ...]] = {
             b.name: tuple(
-                builder.buffer(f"{name}.{b.name}.{copy}", Space.L1, b.size_bytes) for copy in range(b.copies)
+                builder.buffer(f"{name}.{b.name}.{copy}", Space.L1, b.size_bytes)
+                for copy in range(b.copies)
             )
             for b in buffers(kernel, tiling)
         }
         self._turns = dict.fromkeys(self._pools, -1)
-        self._loaded: dict[int, Box] = {}
+        self._loaded: dict[int, tuple[int, ...]] = {}
 
     # ------------------------------------------------------------------ boxes
 
@@ -75,8 +77,12 @@ class KernelContext:
         trips = trip_counts(self.kernel, tiling)
         order = tuple(d for d in tiling.order if trips[d] > 1)
         reductions = [d for d in order if nest.dims[d].role is Role.REDUCTION]
-        assert order[len(order) - len(reductions) :] == tuple(reductions), "reductions are innermost"
-        assert all(n == 1 or d in order for d, n in enumerate(trips)), "the order names every tiled loop"
+        assert order[len(order) - len(reductions) :] == tuple(reductions), (
+            "reductions are innermost"
+        )
+        assert all(n == 1 or d in order for d, n in enumerate(trips)), (
+            "the order names every tiled loop"
+        )
         for position in product(*(range(trips[d]) for d in order)):
             index = dict(zip(order, position, strict=True))
             starts = tuple(index.get(d, 0) * tiling.sizes[d] for d in range(len(trips)))
@@ -93,7 +99,9 @@ class KernelContext:
 
     # ------------------------------------------------------------------ views
 
-    def loop_view(self, storage: Storage, tensor: OperandMap, box: LoopBox, origin: tuple[int, ...]) -> View:
+    def loop_view(
+        self, storage: Storage, tensor: OperandMap, box: LoopBox, origin: tuple[int, ...]
+    ) -> View:
         """Return the access of a tensor over the loops of a box.
 
         Args:
@@ -159,7 +167,9 @@ class KernelContext:
     def pool(self, name: str, dtype: DType, shape: tuple[int, ...]) -> Storage:
         """Return the current copy of a kernel buffer as a dense tensor."""
         copies = self._pools[name]
-        assert prod(shape) * dtype.itemsize_bytes <= copies[0].size_bytes, f"buffer {name} is too small"
+        assert prod(shape) * dtype.itemsize_bytes <= copies[0].size_bytes, (
+            f"buffer {name} is too small"
+        )
         return local_storage(copies[max(self._turns[name], 0) % len(copies)], dtype, shape)
 
     def _origin(self, tensor: OperandMap, box: LoopBox) -> tuple[int, ...]:
@@ -171,9 +181,11 @@ class KernelContext:
         """Bring an operand's box into its staging buffer unless it is there; return its range."""
         tensor = self.kernel.nest.operands[number]
         ranges = self.kernel.nest.box(tensor, box.starts, box.sizes)
-        if self._loaded.get(number) == ranges:
+        # by loops, not ranges: windows may coincide by chance, which no one predicted
+        position = tuple(box.starts[d] for d in sorted(used_dims(tensor)))
+        if self._loaded.get(number) == position:
             return ranges
-        self._loaded[number] = ranges
+        self._loaded[number] = position
         name = f"operand{number}"
         self._turns[name] += 1
         storage = self.operands[number]
@@ -181,13 +193,16 @@ class KernelContext:
         valid = ranges
         if is_padded(self.kernel, number):
             valid = tuple(
-                (max(low, 0), min(high, d.size)) for (low, high), d in zip(ranges, tensor, strict=True)
+                (max(low, 0), min(high, d.size))
+                for (low, high), d in zip(ranges, tensor, strict=True)
             )
             self._pad(staged, ranges, valid)
         lengths = tuple(high - low for low, high in valid)
         if any(n <= 0 for n in lengths):
             return ranges
-        inner = staged.box(tuple(v[0] - r[0] for v, r in zip(valid, ranges, strict=True)), self.rank)
+        inner = staged.box(
+            tuple(v[0] - r[0] for v, r in zip(valid, ranges, strict=True)), self.rank
+        )
         source = storage.box(tuple(low for low, _ in valid), self.rank)
         if self.kernel.operand_memory[number] is Memory.DRAM:
             self.builder.load(lengths, inner, source, self.kernel.operand_shardings[number])
@@ -232,9 +247,12 @@ class KernelContext:
             1 if d.role is Role.REDUCTION else size for d, size in zip(dims, box.sizes, strict=True)
         )
         starts = tuple(
-            0 if d.role is Role.REDUCTION else start for d, start in zip(dims, box.starts, strict=True)
+            0 if d.role is Role.REDUCTION else start
+            for d, start in zip(dims, box.starts, strict=True)
         )
-        return sizes, LoopBox(starts=starts, sizes=sizes, is_first=box.is_first, is_last=box.is_last)
+        return sizes, LoopBox(
+            starts=starts, sizes=sizes, is_first=box.is_first, is_last=box.is_last
+        )
 
 
 def padding_slabs(ranges: Box, valid: Box) -> Iterator[Box]:

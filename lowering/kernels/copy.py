@@ -57,7 +57,9 @@ def covered(context: KernelContext, number: int, box: LoopBox) -> tuple[OperandM
     """Return an operand's map with whole dimensions tied to loops, and the loops that it covers."""
     kernel = context.kernel
     tensor, starts, sizes = [], list(box.starts), list(box.sizes)
-    for dim, (own, target) in enumerate(zip(kernel.nest.operands[number], kernel.nest.result, strict=False)):
+    for dim, (own, target) in enumerate(
+        zip(kernel.nest.operands[number], kernel.nest.result, strict=False)
+    ):
         if not own.whole:
             tensor.append(own)
             continue

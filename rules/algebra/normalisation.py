@@ -10,11 +10,22 @@ from tilewright.rules.facts import (
     is_float,
     is_full_float,
     last_axis,
+    mean_from_sum,
     mean_of_squares,
     row_scalar,
 )
 from tilewright.rules.registry import Numerics, Rewrite
-from tilewright.rules.terms import Tensor, has_type, map1, map2, matmul, reduce, rmsnorm, softmax
+from tilewright.rules.terms import (
+    Tensor,
+    has_type,
+    layernorm,
+    map1,
+    map2,
+    matmul,
+    reduce,
+    rmsnorm,
+    softmax,
+)
 
 
 @algebra.rule(numerics=Numerics.EXACT, source="definition of softmax")
@@ -41,6 +52,19 @@ def rmsnorm_in_parts(
             *(has_type(x, t), last_axis(t, last), mean_of_squares(t, epsilon, fn)),
             is_full_float(d),
         ),
+    )
+
+
+@algebra.rule(numerics=Numerics.REASSOCIATES, source="definition of LayerNorm")
+def layernorm_in_parts(
+    x: Tensor, epsilon: String, d: String, t: i64, last: String, fn: String
+) -> Rewrite:
+    """layernorm(x) = rmsnorm(x - mean(x))."""
+    mean = map1(reduce(x, "sum", last, d), fn, d)
+    return Rewrite(
+        layernorm(x, epsilon, d),
+        to=rmsnorm(map2(x, mean, "sub", d), epsilon, d),
+        when=(has_type(x, t), last_axis(t, last), mean_from_sum(t, fn), is_full_float(d)),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from egglog import String, eq, i64, join
+from egglog import String, i64, join
 
 from tilewright.rules.facts import commutes, same_shape
 from tilewright.rules.fusion.ruleset import fusion
@@ -30,7 +30,6 @@ def map_after_conv_epilogue(
 @fusion.rule(numerics=Numerics.EXACT, source="TASO (SOSP 2019)")
 def third_operand_of_conv(
     root: Tensor,
-    product: Tensor,
     x: Tensor,
     w: Tensor,
     rest: String,
@@ -43,11 +42,12 @@ def third_operand_of_conv(
 ) -> Rewrite:
     """f(conv(x, w), t) = conv with third operand t, which must not enlarge the product."""
     return Rewrite(
-        map2(product, third, f, d),
+        map2(conv(x, w, rest, p), third, f, d),
         to=conv_binary(x, w, third, rest, f, p, d),
         when=(
-            eq(product).to(conv(x, w, rest, p)),
-            *(has_type(product, i), has_type(root, j), same_shape(i, j)),
+            has_type(conv(x, w, rest, p), i),
+            has_type(root, j),
+            same_shape(i, j),
         ),
     )
 
@@ -55,7 +55,6 @@ def third_operand_of_conv(
 @fusion.rule(numerics=Numerics.EXACT, source="TASO (SOSP 2019)")
 def third_operand_before_conv(
     root: Tensor,
-    product: Tensor,
     x: Tensor,
     w: Tensor,
     rest: String,
@@ -68,11 +67,13 @@ def third_operand_before_conv(
 ) -> Rewrite:
     """f(t, conv(x, w)) = conv with third operand t when f commutes."""
     return Rewrite(
-        map2(third, product, f, d),
+        map2(third, conv(x, w, rest, p), f, d),
         to=conv_binary(x, w, third, rest, f, p, d),
         when=(
-            *(eq(product).to(conv(x, w, rest, p)), commutes(f)),
-            *(has_type(product, i), has_type(root, j), same_shape(i, j)),
+            commutes(f),
+            has_type(conv(x, w, rest, p), i),
+            has_type(root, j),
+            same_shape(i, j),
         ),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from egglog import String, eq, i64, join
+from egglog import String, i64, join
 
 from tilewright.rules.facts import commutes, same_shape
 from tilewright.rules.fusion.ruleset import fusion
@@ -30,7 +30,6 @@ def map_after_matmul_epilogue(
 @fusion.rule(numerics=Numerics.EXACT, source="TASO (SOSP 2019)")
 def third_operand_of_matmul(
     root: Tensor,
-    product: Tensor,
     a: Tensor,
     b: Tensor,
     third: Tensor,
@@ -42,11 +41,12 @@ def third_operand_of_matmul(
 ) -> Rewrite:
     """f(A B, t) = matmul with third operand t, which must not enlarge the product."""
     return Rewrite(
-        map2(product, third, f, d),
+        map2(matmul(a, b, p), third, f, d),
         to=matmul_binary(a, b, third, f, p, d),
         when=(
-            eq(product).to(matmul(a, b, p)),
-            *(has_type(product, i), has_type(root, j), same_shape(i, j)),
+            has_type(matmul(a, b, p), i),
+            has_type(root, j),
+            same_shape(i, j),
         ),
     )
 
@@ -54,7 +54,6 @@ def third_operand_of_matmul(
 @fusion.rule(numerics=Numerics.EXACT, source="TASO (SOSP 2019)")
 def third_operand_before_matmul(
     root: Tensor,
-    product: Tensor,
     a: Tensor,
     b: Tensor,
     third: Tensor,
@@ -66,11 +65,13 @@ def third_operand_before_matmul(
 ) -> Rewrite:
     """f(t, A B) = matmul with third operand t when f commutes."""
     return Rewrite(
-        map2(third, product, f, d),
+        map2(third, matmul(a, b, p), f, d),
         to=matmul_binary(a, b, third, f, p, d),
         when=(
-            *(eq(product).to(matmul(a, b, p)), commutes(f)),
-            *(has_type(product, i), has_type(root, j), same_shape(i, j)),
+            commutes(f),
+            has_type(matmul(a, b, p), i),
+            has_type(root, j),
+            same_shape(i, j),
         ),
     )
 

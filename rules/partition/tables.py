@@ -10,7 +10,7 @@ from tilewright.rules.annotations import annotate
 from tilewright.rules.constructors import decode
 from tilewright.rules.partition.derived import strategy_table
 from tilewright.rules.signatures import Signature, Typing
-from tilewright.rules.snapshot import Snapshot
+from tilewright.rules.snapshot import ENode, Snapshot
 from tilewright.rules.splitting import NOT_SPLIT, Strategy, strategies
 
 Rows = list[tuple[int | str, ...]]
@@ -24,11 +24,9 @@ class StrategyTables:
         self.strategies: dict[int, tuple[Strategy, ...]] = {}
         self._typing = typing
         self._numbers: dict[Sharding, int] = {}
-        types = {e_class: numbers[0] for e_class, numbers in snapshot.types.items()}
+        self._types = {e_class: numbers[0] for e_class, numbers in snapshot.types.items()}
         for node in snapshot.enodes:
-            operands = tuple(types[arg] for arg in node.args)
-            signature = typing.signature_number(node, operands)
-            assert signature is not None, "every e-node was typed"
+            signature = self.signature_of(node)
             # what is constant is computed by the compiler and delivered in any layout
             if node.result not in snapshot.constants and signature not in self.strategies:
                 self.strategies[signature] = self._strategies(mesh, typing.signatures[signature])
@@ -46,6 +44,13 @@ class StrategyTables:
         if constructor.operands is None:
             assert all(len({*s.operands}) == 1 for s in found), "list operands share one layout"
         return found
+
+    def signature_of(self, node: ENode) -> int:
+        """Return the signature of an e-node."""
+        operands = tuple(self._types[arg] for arg in node.args)
+        signature = self._typing.signature_number(node, operands)
+        assert signature is not None, "every e-node was typed"
+        return signature
 
     def layout_number(self, layout: Sharding) -> int:
         """Return the number of a layout."""

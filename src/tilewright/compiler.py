@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 
 from tilewright.errors import InfeasibleError
 from tilewright.extract.extraction import ExtractOptions, extract
@@ -18,7 +19,7 @@ from tilewright.lowering.lower import build_program
 from tilewright.lowering.program import Program
 from tilewright.outputs import separate_outputs
 from tilewright.rules.alternatives import Alternatives
-from tilewright.rules.engine import SaturationOptions, saturate
+from tilewright.rules.engine import saturate
 from tilewright.rules.roll import Rolled, roll
 
 
@@ -66,6 +67,19 @@ class Compilation:
     rejected: tuple[str, ...] = ()
 
 
+class _Timed:
+    """Calls functions and adds up their processor time by stage."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self._seconds = seconds
+
+    def __call__[T](self, stage: Stage, work: Callable[[], T]) -> T:
+        start = time.process_time()
+        result = work()
+        self._seconds[stage] = self._seconds.get(stage, 0.0) + time.process_time() - start
+        return result
+
+
 def compile_graph(
     graph: Graph, target: Target, options: CompileOptions | None = None, progress: Progress | None = None
 ) -> Compilation:
@@ -78,12 +92,7 @@ def compile_graph(
     seconds: dict[str, float] = {}
     tell = progress or (lambda text: None)
 
-    def timed[T](stage: Stage, work: Callable[[], T]) -> T:
-        start = time.process_time()
-        result = work()
-        seconds[stage] = seconds.get(stage, 0.0) + time.process_time() - start
-        return result
-
+    timed = _Timed(seconds)
     graph = separate_outputs(graph)
     mesh = logical_mesh(target)
     done = Compilation(graph=graph, target=target, mesh=mesh, seconds=seconds)
@@ -94,11 +103,12 @@ def compile_graph(
     done = replace(done, rolled=rolled)
     if options.stop_after is Stage.ROLL:
         return done
-    saturation = SaturationOptions(without_rules=options.without_rules)
     found: list[Alternatives] = []
     for block in rolled.blocks:
         tell(f"saturating {block.name} ({len(block.graph.ops)} ops)")
-        found.append(timed(Stage.SATURATE, lambda block=block: saturate(block, mesh, saturation)))  # type: ignore[misc]
+        found.append(
+            timed(Stage.SATURATE, partial(saturate, block.graph, mesh, without_rules=options.without_rules))
+        )
     alternatives = tuple(found)
     done = replace(done, alternatives=alternatives)
     if options.stop_after is Stage.SATURATE:
@@ -112,7 +122,7 @@ def _realise(
     alternatives: tuple[Alternatives, ...],
     options: CompileOptions,
     tell: Progress,
-    timed: Callable[[Stage, Callable[[], object]], object],
+    timed: _Timed,
 ) -> Compilation:
     """Extract and lower; a plan that cannot be allocated goes back with less scratchpad to plan with."""
     target, rejected = done.target, list(done.rejected)
@@ -121,21 +131,18 @@ def _realise(
         choice = replace(options.extract, objective=options.objective, sram_limit_bytes=limit)
         tell("extracting a plan")
         plan = timed(
-            Stage.EXTRACT,
-            lambda choice=choice: extract(done.graph, rolled, alternatives, target, done.mesh, choice),  # type: ignore[misc]
+            Stage.EXTRACT, partial(extract, done.graph, rolled, alternatives, target, done.mesh, choice)
         )
-        assert isinstance(plan, Plan)
         done = replace(done, plan=plan, rejected=tuple(rejected))
         if options.stop_after is Stage.EXTRACT:
             return done
         tell(f"lowering {len(plan.ops)} ops")
         try:
-            program = timed(Stage.LOWER, lambda plan=plan: build_program(plan, target))  # type: ignore[misc]
+            program = timed(Stage.LOWER, partial(build_program, plan, target))
         except InfeasibleError as error:
             rejected.append(str(error))
             limit -= max(target.tile.sram.size_bytes // 16, target.tile.sram.alignment_bytes)
             continue
-        assert isinstance(program, Program)
         return replace(done, program=program)
     raise InfeasibleError(
         f"model '{done.graph.name}' on '{target.name}': {len(rejected)} plans could not be allocated, the last "

@@ -289,7 +289,8 @@ def _normalise(op: Op, x: AnyArray) -> AnyArray:
         wide = wide - wide.mean(axis=-1, keepdims=True)
     variance = (wide * wide).mean(axis=-1, keepdims=True)
     with np.errstate(all="ignore"):
-        return (wide / np.sqrt(variance + wide.dtype.type(op.number("epsilon")))).astype(x.dtype)
+        deviation = np.sqrt(variance + wide.dtype.type(op.number("epsilon")))
+        return np.asarray(wide / deviation).astype(x.dtype)
 
 
 def _slice(op: Op, x: AnyArray) -> AnyArray:

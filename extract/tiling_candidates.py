@@ -1,0 +1,87 @@
+"""The tilings that extraction chooses from: saturated once for all kernel shapes of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from types import MappingProxyType
+
+import numpy as np
+
+from tilewright.extract.kernel import Family, Kernel, loop_order, tileable_dims, used_dims
+from tilewright.extract.options import implementations_by_node, kernel_of
+from tilewright.extract.plan import Memory
+from tilewright.extract.tiling_choice import Candidates, tiling_key
+from tilewright.hwmodel.mesh import LogicalMesh
+from tilewright.hwmodel.target import Target
+from tilewright.rules.alternatives import Alternatives
+from tilewright.rules.loopnest import Role
+from tilewright.rules.tiling.engine import TilingAlternatives, TilingRequest, tiling_alternatives
+
+_MOST_COMBINATIONS = 400
+"""Combinations of tile sizes for one kernel; beyond, every other size of the longest list is left out."""
+
+
+def tiling_candidates(
+    alternatives: tuple[Alternatives, ...], mesh: LogicalMesh, target: Target
+) -> Mapping[tuple[object, ...], Candidates]:
+    """Return the candidates of every kernel shape that occurs, by `tiling_key`."""
+    kernels: dict[tuple[object, ...], Kernel] = {}
+    for found in alternatives:
+        by_node = implementations_by_node(found)
+        for node in found.nodes:
+            if node.nest is None or node.kind in ("reshape", "host"):
+                continue
+            if found.classes[node.result].is_constant:
+                continue
+            memories = (Memory.DRAM,) * len(node.args)
+            for implementation in by_node.get(node.number, ()):
+                kernel = kernel_of(found, node, implementation, memories, Memory.DRAM, mesh)
+                kernels.setdefault(tiling_key(kernel), kernel)
+    requests = [_request(kernel, number, target) for number, kernel in enumerate(kernels.values())]
+    results = tiling_alternatives(requests)
+    return MappingProxyType(
+        {key: _combine(kernel, found) for (key, kernel), found in zip(kernels.items(), results, strict=True)}
+    )
+
+
+def _request(kernel: Kernel, number: int, target: Target) -> TilingRequest:
+    dims = kernel.nest.dims
+    tileable = set(tileable_dims(kernel))
+    return TilingRequest(
+        key=str(number),
+        extents=tuple(dim.extent for dim in dims),
+        is_tileable=tuple(i in tileable for i in range(len(dims))),
+        is_parallel=tuple(dim.role is Role.PARALLEL for dim in dims),
+        quanta=_quanta(kernel, target),
+    )
+
+
+def _quanta(kernel: Kernel, target: Target) -> tuple[int, ...]:
+    """Return preferred multiples of tile sizes: whole array rows for sums, whole columns for outputs."""
+    dims = kernel.nest.dims
+    if kernel.family is not Family.CONTRACT:
+        return (1,) * len(dims)
+    matrix = target.tile.matrix
+    columns = matrix.columns.get(kernel.operand_types[1].dtype, 1)
+    outputs = used_dims(kernel.nest.operands[1]) - used_dims(kernel.nest.operands[0])
+    quanta = []
+    for number, dim in enumerate(dims):
+        wanted = matrix.rows if dim.role is Role.REDUCTION else columns if number in outputs else 1
+        quanta.append(wanted if dim.extent > wanted else 1)
+    return tuple(quanta)
+
+
+def _combine(kernel: Kernel, found: TilingAlternatives) -> Candidates:
+    """Return all combinations of tile sizes with all choices of the outermost loop."""
+    lists = [list(sizes) for sizes in found.sizes]
+    while np.prod([len(sizes) for sizes in lists], dtype=float) > _MOST_COMBINATIONS:
+        longest = max(lists, key=len)
+        longest[:] = [longest[0], *longest[2:-1:2], longest[-1]] if len(longest) > 2 else longest[:1]
+    sizes = np.array(list(product(*lists)), dtype=np.float64)
+    natural = loop_order(kernel)
+    orders = [natural]
+    for outer in found.outermost:
+        orders.append((outer, *(dim for dim in natural if dim != outer)))
+    unique = np.array(list(dict.fromkeys(orders)), dtype=np.int64)
+    return Candidates(np.repeat(sizes, len(unique), axis=0), np.tile(unique, (len(sizes), 1)))

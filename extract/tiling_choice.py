@@ -1,0 +1,164 @@
+"""Pick the tilings of a kernel that are worth pricing.
+
+There may be hundreds of candidates and pricing one exactly takes a fraction of a millisecond, so all are ranked
+first, at once, by what matters most: bytes from and to DRAM, and the number of boxes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilewright.extract.kernel import Kernel, footprint_bytes, is_staged, tileable_dims, whole_tiling
+from tilewright.extract.plan import Memory, Tiling
+from tilewright.hwmodel.mesh import REPLICATED, Sharding
+from tilewright.hwmodel.target import Target
+from tilewright.rules.loopnest import LoopNest, OperandMap, Role
+
+_BOX_CYCLES = 60.0
+"""Assumed overhead of a box (issue, start-up, fill) in the ranking; pricing knows better."""
+
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shapes:
+    """For every candidate: boxes in all, elements and loads of each operand's box, result boxes."""
+
+    boxes: Values
+    operands: tuple[tuple[Values, Values], ...]
+    result: Values
+    results: Values
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """Tilings as arrays: tile sizes and loop orders, both [candidates, loops]."""
+
+    sizes: NDArray[np.float64]
+    orders: NDArray[np.int64]
+    shapes: dict[tuple[object, ...], Shapes] = field(default_factory=dict)
+    """Memo by index maps: kernels that differ only in where tensors lie share them."""
+
+    def __len__(self) -> int:
+        """Return the number of candidates."""
+        return len(self.sizes)
+
+    def tiling(self, number: int) -> Tiling:
+        """Return one candidate."""
+        return Tiling(tuple(int(s) for s in self.sizes[number]), tuple(int(d) for d in self.orders[number]))
+
+
+    def shape_of(self, kernel: Kernel) -> Shapes:
+        """Return the box sizes and counts of a kernel for every candidate."""
+        nest = kernel.nest
+        key = (nest.operands, nest.result)
+        if key not in self.shapes:
+            self.shapes[key] = _shapes(nest, self)
+        return self.shapes[key]
+
+
+def whole_candidate(kernel: Kernel) -> Candidates:
+    """Return the only tiling of a kernel that need not be cut."""
+    whole = whole_tiling(kernel)
+    return Candidates(np.array([whole.sizes], dtype=np.float64), np.array([whole.order], dtype=np.int64))
+
+
+def tiling_key(kernel: Kernel) -> tuple[object, ...]:
+    """Return what the tiling candidates of a kernel depend on."""
+    return (kernel.kind, tuple((d.extent, d.role) for d in kernel.nest.dims), tileable_dims(kernel))
+
+
+def worth_pricing(
+    kernel: Kernel, candidates: Candidates, target: Target, budget_bytes: int, limit: int = 2
+) -> list[tuple[Tiling, int]]:
+    """Return up to `limit` tilings that fit the budget, likely cheapest first, with their footprint."""
+    scores, sizes = _scores(kernel, candidates, target)
+    alignment = target.tile.sram.alignment_bytes
+    chosen: list[tuple[Tiling, int]] = []
+    (fitting,) = np.nonzero(sizes <= budget_bytes)
+    for number in fitting[np.argsort(scores[fitting], kind="stable")]:
+        tiling = candidates.tiling(int(number))
+        footprint = footprint_bytes(kernel, tiling, alignment)
+        if footprint <= budget_bytes:
+            chosen.append((tiling, footprint))
+            if len(chosen) == limit:
+                break
+    return chosen
+
+
+def _scores(
+    kernel: Kernel, candidates: Candidates, target: Target
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return an estimate of cycles and a lower bound of the footprint for every candidate."""
+    shape = candidates.shape_of(kernel)
+    cycles = shape.boxes * _BOX_CYCLES
+    footprint = np.zeros(len(candidates))
+    for number, (elements, loads) in enumerate(shape.operands):
+        streamed = kernel.operand_memory[number] is Memory.DRAM
+        staged = is_staged(kernel, number)
+        box = elements * kernel.operand_types[number].dtype.itemsize_bytes
+        if staged:
+            footprint = footprint + box * np.where(loads > 1, 2, 1)
+        if streamed:
+            rate = _dram_cycles_per_byte(kernel, kernel.operand_shardings[number], target)
+            cycles = cycles + box * loads * rate
+    if kernel.result_memory is Memory.DRAM:
+        box = shape.result * kernel.result_type.dtype.itemsize_bytes
+        footprint = footprint + box * np.where(shape.results > 1, 2, 1)
+        rate = _dram_cycles_per_byte(kernel, kernel.result_sharding, target)
+        cycles = cycles + box * shape.results * rate
+    return cycles, footprint
+
+
+def _shapes(nest: LoopNest, candidates: Candidates) -> Shapes:
+    extents = np.array([dim.extent for dim in nest.dims], dtype=np.float64)
+    trips = np.ceil(extents / candidates.sizes)
+    parallel = np.array([dim.role is not Role.REDUCTION for dim in nest.dims])
+    return Shapes(
+        boxes=trips.prod(axis=1),
+        operands=tuple(
+            (_box_elements(operand, candidates.sizes), _visits(operand, trips, candidates.orders))
+            for operand in nest.operands
+        ),
+        result=_box_elements(nest.result, candidates.sizes),
+        results=trips[:, parallel].prod(axis=1),
+    )
+
+
+def _box_elements(operand: OperandMap, sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the elements of the largest box of an operand, without padding."""
+    total = np.ones(len(sizes))
+    for dim in operand:
+        if dim.whole:
+            total *= dim.size
+            continue
+        span = np.ones(len(sizes))
+        for term in dim.terms:
+            span += abs(term.stride) * (sizes[:, term.dim] - 1)
+        total *= np.minimum(span, dim.size)
+    return total
+
+
+def _visits(
+    operand: OperandMap, trips: NDArray[np.float64], orders: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return how often a box is loaded: trips of all loops down to the innermost that changes it."""
+    used = {term.dim for dim in operand if not dim.whole for term in dim.terms if term.stride}
+    is_used = np.array([dim in used for dim in range(trips.shape[1])])
+    ordered = np.take_along_axis(trips, orders, axis=1)
+    totals = np.cumprod(ordered, axis=1)
+    matters = is_used[orders] & (ordered > 1)
+    return np.asarray(np.where(matters, totals, 1.0).max(axis=1))
+
+
+def _dram_cycles_per_byte(kernel: Kernel, sharding: Sharding, target: Target) -> float:
+    """Return the DRAM port cycles of all tiles for a byte that each tile moves."""
+    copies = 1
+    for size, state in zip(kernel.mesh.sizes, sharding, strict=True):
+        if state != REPLICATED or not target.dram.read_multicast:
+            copies *= size
+    return max(copies / target.dram_bytes_per_cycle, 1 / target.tile.dma.in_bytes_per_cycle)

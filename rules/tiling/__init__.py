@@ -1,0 +1,1 @@
+"""Tiling: how the loops of a kernel may be cut."""

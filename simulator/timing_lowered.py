@@ -1,0 +1,142 @@
+"""A program phase before symmetry: kinds, streams and ways of every group, tile by tile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tilewright.errors import ProgramError
+from tilewright.hwmodel.network import Network
+from tilewright.lowering.isa import Engine, Instruction, Opcode
+from tilewright.lowering.loops import matching_ends
+from tilewright.lowering.program import Group, Program, Streams
+from tilewright.simulator.timing_kinds import ALL_AXES, Kind, KindTable, RouteKey
+from tilewright.simulator.timing_routes import RouteBuilder, sub_mesh
+from tilewright.simulator.timing_state import Bools, Ints
+
+MAX_STREAM = 50_000_000
+"""Instructions of one stream, loops unrolled, that a simulation is willing to hold."""
+
+
+def owners(program: Program) -> Ints:
+    """Return the group of each tile, -1 for none."""
+    owner = np.full(program.target.tiles, -1, dtype=np.int64)
+    for number, group in enumerate(program.groups):
+        if len(group.tiles) != group.mesh.tiles:
+            raise ProgramError(
+                f"group {number}: {len(group.tiles)} tiles, expected {group.mesh.tiles}, the size of its mesh"
+            )
+        for tile in group.tiles:
+            if not 0 <= tile < owner.size:
+                raise ProgramError(
+                    f"group {number}: tile {tile} is not one of the target's {owner.size}"
+                )
+            if owner[tile] >= 0:
+                raise ProgramError(
+                    f"tile {tile} is in groups {owner[tile]} and {number}, expected in one at most"
+                )
+            owner[tile] = number
+    return owner
+
+
+def is_ordered(streams: Streams) -> bool:
+    """Whether each semaphore has one consuming engine, so that no race decides who goes first."""
+    consumers: dict[int, Engine] = {}
+    return all(
+        consumers.setdefault(wait.semaphore, engine) == engine
+        for engine, stream in streams.items()
+        for instruction in stream
+        for wait in instruction.waits
+    )
+
+
+class Lowered:
+    """Kinds, streams and ways of all groups, tile by tile."""
+
+    def __init__(self, program: Program, network: Network, owner: Ints) -> None:
+        self.program = program
+        self.builder = RouteBuilder(network)
+        self.kinds: list[Kind] = []
+        self.way: list[int] = []  # of each kind, -1 for none
+        self.gang: list[int] = []
+        self.skip: list[int] = []
+        self.gangs: list[Ints] = []  # for each gang class, the gang of each tile
+        self.skips: list[Bools] = []
+        self.streams: dict[tuple[int, Engine], Ints] = {}
+        self._owner = owner
+
+    def add_group(self, number: int, group: Group, streams: Streams) -> None:
+        """Lower one group's streams."""
+        table = KindTable(self.program.target, group.mesh, self.program.host_regions)
+        base = len(self.kinds)
+        for engine in Engine:
+            numbers = expand(table, streams.get(engine, ()))
+            self.streams[number, engine] = numbers + base
+        ways: dict[RouteKey, int] = {}
+        gangs: dict[int, int] = {}
+        skips: dict[int, int] = {}
+        for kind in table.kinds:
+            if kind.route is not None and kind.route not in ways:
+                ways[kind.route] = self.builder.add_way(kind.route, group.mesh, group.tiles)
+            if kind.gang and kind.gang not in gangs:
+                gangs[kind.gang] = len(self.gangs)
+                self.gangs.append(self._gang_row(group, kind.gang))
+            if kind.skip and kind.skip not in skips:
+                skips[kind.skip] = len(self.skips)
+                self.skips.append(self._skip_row(group, kind.skip))
+            self.kinds.append(kind)
+            self.way.append(-1 if kind.route is None else ways[kind.route])
+            self.gang.append(gangs.get(kind.gang, -1))
+            self.skip.append(skips.get(kind.skip, -1))
+
+    def _gang_row(self, group: Group, axes: int) -> Ints:
+        row = np.full(self._owner.size, -1, dtype=np.int64)
+        if axes == ALL_AXES:
+            row[list(group.tiles)] = 0
+            return row
+        count = 0
+        for index, tile in enumerate(group.tiles):
+            if row[tile] < 0:
+                row[[group.tiles[i] for i in sub_mesh(group.mesh, index, axes)]] = count
+                count += 1
+        return row
+
+    def _skip_row(self, group: Group, axes: int) -> Bools:
+        row = np.zeros(self._owner.size, dtype=np.bool_)
+        for index, tile in enumerate(group.tiles):
+            row[tile] = sub_mesh(group.mesh, index, axes)[0] != index
+        return row
+
+
+def expand(table: KindTable, stream: Sequence[Instruction]) -> Ints:
+    """Return the kinds of a stream in the order of execution, loops unrolled, up to HALT.
+
+    Raises:
+        ProgramError: Loops are malformed or the stream is too long.
+    """
+    ends = matching_ends(stream)
+
+    def between(start: int, stop: int) -> list[Ints]:
+        parts: list[Ints] = []
+        plain: list[int] = []
+        position = start
+        while position < stop:
+            instruction = stream[position]
+            if instruction.opcode is Opcode.LOOP:
+                body = np.concatenate(
+                    [np.empty(0, dtype=np.int64), *between(position + 1, ends[position])]
+                )
+                if body.size * instruction.count > MAX_STREAM:
+                    raise ProgramError(f"the stream unrolls to more than {MAX_STREAM} instructions")
+                parts += [np.array(plain, dtype=np.int64), np.tile(body, instruction.count)]
+                plain = []
+                position = ends[position]
+            elif instruction.opcode is Opcode.HALT:
+                break
+            else:
+                plain.append(table.number(instruction))
+            position += 1
+        return [*parts, np.array(plain, dtype=np.int64)]
+
+    return np.concatenate(between(0, len(stream)))

@@ -1,0 +1,400 @@
+"""Generated kernels against the numpy meaning of operators, on a naive machine.
+
+Values are small integers wherever the operator allows it, so that sums are exact in any order and
+results compare equal; only transcendental functions have a tolerance.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tilewright.dtypes import DType
+from tilewright.extract.kernel import (
+    Family,
+    Kernel,
+    buffers,
+    footprint_bytes,
+    loop_order,
+    tileable_dims,
+    whole_tiling,
+)
+from tilewright.extract.kernel_work import kernel_work
+from tilewright.extract.plan import Memory, Placement, Tiling
+from tilewright.graph import Op, TensorType
+from tilewright.hwmodel.mesh import LogicalMesh, is_partial, local_shape
+from tilewright.lowering.collectives import new_storage
+from tilewright.lowering.emit import Builder
+from tilewright.lowering.isa import Engine, Opcode, Space
+from tilewright.lowering.kernels import emit_kernel
+from tilewright.reference import evaluate_op
+from tilewright.rules.annotations import annotate
+from tilewright.rules.loopnest import Role
+from tilewright.rules.splitting import Strategy, localise, strategies
+
+AnyArray = np.ndarray[Any, np.dtype[Any]]
+Case = tuple[str, dict[str, Any], list[tuple[int, ...]], list[str], tuple[int, ...], str]
+
+MESHES = [
+    LogicalMesh((), ()),
+    LogicalMesh(("x",), (2,)),
+    LogicalMesh(("x", "y"), (2, 2)),
+    LogicalMesh(("x", "y"), (4, 4)),
+]
+
+CONV = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "groups": 1}
+
+# kind, attributes, operand shapes, operand types, result shape, result type
+CASES: dict[str, Case] = {
+    "matmul": ("matmul", {}, [(8, 12), (12, 16)], ["f32"] * 2, (8, 16), "f32"),
+    "matmul_batch": ("matmul", {}, [(4, 3, 6), (1, 6, 8)], ["f32"] * 2, (4, 3, 8), "f32"),
+    "matmul_batch_left": ("matmul", {}, [(1, 3, 6), (4, 6, 8)], ["f32"] * 2, (4, 3, 8), "f32"),
+    "matmul_vector": ("matmul", {}, [(1, 16), (16, 8)], ["f32"] * 2, (1, 8), "f32"),
+    "matmul_outer": ("matmul", {}, [(8, 1), (1, 4)], ["f32"] * 2, (8, 4), "f32"),
+    "matmul_f16": ("matmul", {}, [(8, 12), (12, 16)], ["f16"] * 2, (8, 16), "f16"),
+    "matmul_bf16": ("matmul", {}, [(8, 12), (12, 16)], ["bf16"] * 2, (8, 16), "bf16"),
+    "matmul_i8": ("matmul", {}, [(8, 12), (12, 16)], ["i8"] * 2, (8, 16), "i32"),
+    "matmul_u8_i8": ("matmul", {}, [(8, 12), (12, 16)], ["u8", "i8"], (8, 16), "i32"),
+    "matmul_i64": ("matmul", {}, [(4, 6), (6, 8)], ["i64"] * 2, (4, 8), "i64"),
+    "matmul_f64": ("matmul", {}, [(4, 6), (6, 8)], ["f64"] * 2, (4, 8), "f64"),
+    "matmul_relu": (
+        "matmul", {"epilogue": "relu"}, [(8, 12), (12, 16)], ["f32"] * 2, (8, 16), "f32",
+    ),
+    "matmul_add": (
+        "matmul", {"epilogue": "add|relu|cast(f16)"}, [(8, 12), (12, 16), (1, 16)],
+        ["f32"] * 3, (8, 16), "f16",
+    ),
+    "matmul_f16_add": (
+        "matmul", {"epilogue": "add|relu"}, [(8, 12), (12, 16), (8, 16)], ["f16"] * 3, (8, 16), "f16",
+    ),
+    "matmul_gt": (
+        "matmul", {"epilogue": "gt"}, [(8, 12), (12, 16), (8, 1)], ["f32"] * 3, (8, 16), "bool",
+    ),
+    "conv": ("conv", CONV, [(2, 4, 9, 8), (8, 4, 3, 3)], ["f32"] * 2, (2, 8, 7, 6), "f32"),
+    "conv_padded": (
+        "conv", CONV | {"pads": (1, 2, 1, 0)}, [(1, 4, 8, 8), (8, 4, 3, 3)],
+        ["f32"] * 2, (1, 8, 8, 8), "f32",
+    ),
+    "conv_strided": (
+        "conv", CONV | {"strides": (2, 2), "pads": (3, 3, 3, 3)}, [(1, 3, 12, 12), (8, 3, 7, 7)],
+        ["f32"] * 2,
+        (1, 8, 6, 6), "f32",
+    ),
+    "conv_dilated": (
+        "conv", CONV | {"dilations": (2, 3), "pads": (2, 3, 2, 3)}, [(1, 4, 8, 10), (4, 4, 3, 3)],
+        ["f32"] * 2,
+        (1, 4, 8, 10), "f32",
+    ),
+    "conv_grouped": (
+        "conv", CONV | {"groups": 4, "pads": (1, 1, 1, 1)}, [(1, 8, 5, 6), (16, 2, 3, 3)], ["f32"] * 2,
+        (1, 16, 5, 6), "f32",
+    ),
+    "conv_depthwise": (
+        "conv", CONV | {"groups": 8, "strides": (2, 1), "pads": (1, 1, 1, 1)}, [(1, 8, 6, 6), (8, 1, 3, 3)],
+        ["f32"] * 2, (1, 8, 3, 6), "f32",
+    ),
+    "conv_1d": (
+        "conv", CONV | {"pads": (0, 1, 0, 1)}, [(1, 4, 1, 12), (8, 4, 1, 3)],
+        ["f32"] * 2, (1, 8, 1, 12), "f32",
+    ),
+    "conv_1x1": ("conv", CONV, [(2, 8, 4, 4), (4, 8, 1, 1)], ["f32"] * 2, (2, 4, 4, 4), "f32"),
+    "conv_bias": (
+        "conv", CONV | {"pads": (1, 1, 1, 1), "epilogue": "add|relu"},
+        [(1, 4, 6, 6), (8, 4, 3, 3), (1, 8, 1, 1)], ["f32"] * 3, (1, 8, 6, 6), "f32",
+    ),
+    "conv_i8": (
+        "conv", CONV | {"pads": (1, 1, 1, 1)}, [(1, 4, 6, 6), (8, 4, 3, 3)], ["i8"] * 2, (1, 8, 6, 6), "i32",
+    ),
+    "conv_f16": (
+        "conv", CONV | {"pads": (1, 1, 1, 1)}, [(1, 4, 6, 6), (8, 4, 3, 3)],
+        ["f16"] * 2, (1, 8, 6, 6), "f16",
+    ),
+    "map_add": ("map", {"fn": "add"}, [(8, 6), (8, 6)], ["f32"] * 2, (8, 6), "f32"),
+    "map_broadcast": (
+        "map", {"fn": "mul|relu|neg"}, [(4, 1, 6), (1, 5, 6)], ["f32"] * 2, (4, 5, 6), "f32",
+    ),
+    "map_compare": ("map", {"fn": "lt|not"}, [(8, 6), (8, 1)], ["f32"] * 2, (8, 6), "bool"),
+    "map_where": (
+        "map", {"fn": "where"}, [(8, 1), (8, 6), (1, 6)], ["bool", "f32", "f32"], (8, 6), "f32",
+    ),
+    "map_casts": (
+        "map", {"fn": "add|cast(i32)|mul_const(3)|cast(f16)"}, [(8, 6), (8, 6)], ["f32"] * 2, (8, 6), "f16",
+    ),
+    "map_there_and_back": (
+        "map", {"fn": "cast(i32)|mul_const(2)|cast(f32)|square"}, [(8, 6)], ["f32"], (8, 6), "f32",
+    ),
+    "map_i64": (
+        "map", {"fn": "mul|add_const(7)|clip_min(0)"}, [(8, 6), (1, 6)], ["i64"] * 2, (8, 6), "i64",
+    ),
+    "map_bool": ("map", {"fn": "and|not"}, [(8, 4), (8, 4)], ["bool"] * 2, (8, 4), "bool"),
+    "map_f16": ("map", {"fn": "mul|sigmoid"}, [(8, 4), (8, 4)], ["f16"] * 2, (8, 4), "f16"),
+    "map_gelu": ("map", {"fn": "gelu"}, [(3, 8)], ["f32"], (3, 8), "f32"),
+    "map_hard_sigmoid": ("map", {"fn": "hard_sigmoid(0.2,0.5)"}, [(3, 8)], ["f32"], (3, 8), "f32"),
+    "map_identity": ("map", {"fn": "identity"}, [(8, 4)], ["f32"], (8, 4), "f32"),
+    "map_one": ("map", {"fn": "add"}, [(1,), (1,)], ["f32"] * 2, (1,), "f32"),
+    "reduce_sum": ("reduce", {"fn": "sum", "axes": (1,)}, [(8, 6, 4)], ["f32"], (8, 1, 4), "f32"),
+    "reduce_all": ("reduce", {"fn": "sum", "axes": (0, 1)}, [(8, 6)], ["f32"], (1, 1), "f32"),
+    "reduce_max": ("reduce", {"fn": "max", "axes": (2,)}, [(4, 5, 8)], ["f32"], (4, 5, 1), "f32"),
+    "reduce_min_i64": ("reduce", {"fn": "min", "axes": (0,)}, [(8, 4)], ["i64"], (1, 4), "i64"),
+    "reduce_prod": ("reduce", {"fn": "prod", "axes": (1,)}, [(4, 4)], ["f32"], (4, 1), "f32"),
+    "reduce_f16": ("reduce", {"fn": "sum", "axes": (1,)}, [(4, 32)], ["f16"], (4, 1), "f16"),
+    "pool_max": (
+        "pool", {"fn": "max", "kernel": (3, 3), "strides": (2, 2), "pads": (1, 1, 1, 1), "dilations": (1, 1)},
+        [(1, 4, 8, 8)], ["f32"], (1, 4, 4, 4), "f32",
+    ),
+    "pool_sum": (
+        "pool", {"fn": "sum", "kernel": (2, 3), "strides": (1, 2), "pads": (0, 1, 0, 1), "dilations": (2, 1)},
+        [(2, 4, 6, 9)], ["f32"], (2, 4, 4, 5), "f32",
+    ),
+    "pool_plain": (
+        "pool", {"fn": "max", "kernel": (2, 2), "strides": (2, 2), "pads": (0, 0, 0, 0), "dilations": (1, 1)},
+        [(1, 4, 8, 8)], ["f32"], (1, 4, 4, 4), "f32",
+    ),
+    "pool_i8": (
+        "pool", {"fn": "max", "kernel": (3, 3), "strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1)},
+        [(1, 4, 5, 5)], ["i8"], (1, 4, 5, 5), "i8",
+    ),
+    "pool_f16": (
+        "pool", {"fn": "sum", "kernel": (3, 3), "strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1)},
+        [(1, 4, 5, 5)], ["f16"], (1, 4, 5, 5), "f16",
+    ),
+    "softmax": ("softmax", {}, [(4, 6, 8)], ["f32"], (4, 6, 8), "f32"),
+    "softmax_f16": ("softmax", {}, [(8, 8)], ["f16"], (8, 8), "f16"),
+    "softmax_one": ("softmax", {}, [(8, 1)], ["f32"], (8, 1), "f32"),
+    "layernorm": ("layernorm", {"epsilon": 1e-5}, [(4, 6, 8)], ["f32"], (4, 6, 8), "f32"),
+    "layernorm_f16": ("layernorm", {"epsilon": 1e-3}, [(8, 8)], ["f16"], (8, 8), "f16"),
+    "rmsnorm": ("rmsnorm", {"epsilon": 1e-5}, [(4, 6, 8)], ["f32"], (4, 6, 8), "f32"),
+    "rmsnorm_bf16": ("rmsnorm", {"epsilon": 1e-3}, [(8, 8)], ["bf16"], (8, 8), "bf16"),
+    "transpose": ("transpose", {"perm": (2, 0, 1)}, [(4, 6, 8)], ["f32"], (8, 4, 6), "f32"),
+    "transpose_bool": ("transpose", {"perm": (1, 0)}, [(4, 8)], ["bool"], (8, 4), "bool"),
+    "slice": (
+        "slice", {"starts": (1, 0), "sizes": (3, 8), "steps": (2, 1)}, [(7, 8)], ["f32"], (3, 8), "f32",
+    ),
+    "slice_back": (
+        "slice", {"starts": (6, 0), "sizes": (7, 8), "steps": (-1, 1)}, [(7, 8)], ["i64"], (7, 8), "i64",
+    ),
+    "concat": (
+        "concat", {"axis": 1}, [(4, 3, 2), (4, 1, 2), (4, 5, 2)], ["f32"] * 3, (4, 9, 2), "f32",
+    ),
+    "concat_first": ("concat", {"axis": 0}, [(3, 8), (5, 8)], ["i64"] * 2, (8, 8), "i64"),
+    "pad": (
+        "pad", {"begins": (0, 1, 2), "ends": (0, 0, 3), "value": 7.0}, [(4, 3, 4)],
+        ["f32"], (4, 4, 9), "f32",
+    ),
+    "pad_i32": (
+        "pad", {"begins": (2, 0), "ends": (1, 0), "value": -3.0}, [(3, 8)], ["i32"], (6, 8), "i32",
+    ),
+    "expand": ("expand", {"shape": (4, 8, 6)}, [(4, 1, 6)], ["f32"], (4, 8, 6), "f32"),
+    "gather": ("gather", {"axis": 0}, [(10, 8), (8,)], ["f32", "i64"], (8, 8), "f32"),
+    "gather_inner": ("gather", {"axis": 1}, [(4, 10, 6), (5,)], ["f32", "i32"], (4, 5, 6), "f32"),
+    "gather_last": ("gather", {"axis": 1}, [(4, 10), (6,)], ["i8", "i32"], (4, 6), "i8"),
+    "gather_single": ("gather", {"axis": 0}, [(10, 8), (1,)], ["f32", "i64"], (1, 8), "f32"),
+}  # fmt: skip
+
+SMOOTH = ("sigmoid", "gelu", "softmax", "norm")
+
+
+def make_inputs(case: Case, rng: np.random.Generator) -> list[AnyArray]:
+    """Return operand arrays: small integers of the operand types, indices in range."""
+    kind, attrs, shapes, dtypes, _, _ = case
+    arrays = []
+    for number, (shape, name) in enumerate(zip(shapes, dtypes, strict=True)):
+        dtype = DType(name).numpy
+        if kind == "gather" and number == 1:
+            array = rng.integers(0, shapes[0][attrs["axis"]], shape)
+        else:
+            array = rng.integers(
+                0 if name in ("u8", "bool") else -4, 2 if name == "bool" else 5, shape
+            )
+        arrays.append(array.astype(dtype))
+    return arrays
+
+
+def make_op(case: Case) -> Op:
+    kind, attrs, shapes, *_ = case
+    inputs = tuple(f"in{i}" for i in range(len(shapes)))
+    return Op(name=kind, kind=kind, inputs=inputs, outputs=("out",), attrs=attrs)
+
+
+def expected(case: Case, op: Op, arrays: list[AnyArray]) -> AnyArray:
+    """Return the reference result; an epilogue is the map that it says, on the product."""
+    kind, attrs, _, dtypes, shape, dtype = case
+    result = TensorType(shape, DType(dtype))
+    if "epilogue" not in attrs:
+        return evaluate_op(op, arrays, {"out": result})[0]
+    plain = Op(name="p", kind=kind, inputs=op.inputs[:2], outputs=("product",), attrs=attrs)
+    middle = TensorType(shape, DType(dtypes[0]))
+    (product,) = evaluate_op(plain, arrays[:2], {"product": middle})
+    after = Op(name="e", kind="map", inputs=(), outputs=("out",), attrs={"fn": attrs["epilogue"]})
+    return evaluate_op(after, [product, *arrays[2:]], {"out": result})[0]
+
+
+def pick_strategy(op: Op, case: Case, mesh: LogicalMesh, random_: random.Random) -> Strategy:
+    _, _, shapes, dtypes, shape, dtype = case
+    types = tuple(TensorType(s, DType(d)) for s, d in zip(shapes, dtypes, strict=True))
+    nest = annotate(op, types, TensorType(shape, DType(dtype)))
+    assert nest is not None
+    legal = [s for s in strategies(op, nest, mesh) if not any(is_partial(o) for o in s.operands)]
+    return random_.choice(legal[1:] or legal) if random_.random() < 0.8 else legal[0]
+
+
+def make_kernel(
+    op: Op, case: Case, mesh: LogicalMesh, strategy: Strategy, memories: list[Memory]
+) -> Kernel:
+    _, attrs, shapes, dtypes, shape, dtype = case
+    types = tuple(TensorType(s, DType(d)) for s, d in zip(shapes, dtypes, strict=True))
+    result = TensorType(shape, DType(dtype))
+    nest = annotate(op, types, result)
+    assert nest is not None
+
+    def local(type_: TensorType, sharding: tuple[int, ...]) -> TensorType:
+        return TensorType(local_shape(mesh, sharding, type_.shape), type_.dtype)
+
+    return Kernel(
+        kind=op.kind,
+        attrs=attrs,
+        nest=localise(nest, mesh, strategy.split_dims),
+        operand_types=tuple(local(t, s) for t, s in zip(types, strategy.operands, strict=True)),
+        result_type=local(result, strategy.result),
+        operand_memory=tuple(memories[:-1]),
+        result_memory=Memory.SRAM if is_partial(strategy.result) else memories[-1],
+        mesh=mesh,
+        operand_shardings=strategy.operands,
+        result_sharding=strategy.result,
+    )
+
+
+def random_tiling(kernel: Kernel, random_: random.Random) -> Tiling:
+    """Return a tiling with random sizes (dividing or not) and a random legal order."""
+    sizes = [d.extent for d in kernel.nest.dims]
+    for dim in tileable_dims(kernel):
+        if random_.random() < 0.6:
+            sizes[dim] = random_.randint(max(1, sizes[dim] // 4), sizes[dim])
+    order = list(loop_order(kernel))
+    split = sum(d.role is not Role.REDUCTION for d in kernel.nest.dims)
+    outer, inner = order[:split], order[split:]
+    random_.shuffle(outer)
+    random_.shuffle(inner)
+    return Tiling(tuple(sizes), (*outer, *inner))
+
+
+def run_kernel(
+    case: Case,
+    kernel: Kernel,
+    tiling: Tiling,
+    arrays: list[AnyArray],
+    machine_class: Callable[..., Any],
+) -> tuple[Builder, AnyArray, int]:
+    """Emit and execute a kernel; return the builder, the global result and the first kernel buffer."""
+    _, _, shapes, dtypes, shape, dtype = case
+    builder = Builder(kernel.mesh, read_multicast=True)
+    operands = []
+    for number, memory in enumerate(kernel.operand_memory):
+        type_ = TensorType(shapes[number], DType(dtypes[number]))
+        placement = Placement(memory, kernel.operand_shardings[number])
+        operands.append(new_storage(builder, placement, type_, f"in{number}"))
+    result_type = TensorType(shape, DType(dtype))
+    result = new_storage(
+        builder, Placement(kernel.result_memory, kernel.result_sharding), result_type, "out"
+    )
+    first = len(builder.buffers)
+    emit_kernel(builder, kernel, tiling, tuple(operands), result, "k")
+    machine = machine_class(builder)
+    for storage, array, sharding in zip(operands, arrays, kernel.operand_shardings, strict=True):
+        machine.write(storage.buffer, array, sharding)
+    machine.run(builder.micros)
+    if result.space is Space.DRAM:
+        return builder, machine.read_tile(result.buffer, (), DType(dtype).numpy, shape), first
+    return builder, collect(machine, result.buffer, kernel, result_type), first
+
+
+def collect(machine: Any, buffer: int, kernel: Kernel, type_: TensorType) -> AnyArray:
+    """Put a sharded result together: check that replicas agree, add partial sums."""
+    sharding, dtype = kernel.result_sharding, type_.dtype.numpy
+    local = local_shape(machine.mesh, sharding, type_.shape)
+    partials: dict[tuple[int, ...], AnyArray] = {}
+    for coords, index in machine.pieces(sharding, type_.shape):
+        key = tuple(c for c, s in zip(coords, sharding, strict=True) if s <= -2)
+        tile = machine.read_tile(buffer, coords, dtype, local)
+        whole = partials.setdefault(key, np.zeros(type_.shape, dtype))
+        replica = any(s == -1 and c for c, s in zip(coords, sharding, strict=True))
+        if replica:
+            assert whole[index].tobytes() == tile.tobytes()
+        whole[index] = tile
+    stacked = np.stack(list(partials.values()))
+    if -3 in sharding:
+        return stacked.max(axis=0)
+    return stacked[0] if len(stacked) == 1 else stacked.sum(axis=0, dtype=dtype)
+
+
+def check_equal(name: str, case: Case, found: AnyArray, wanted: AnyArray) -> None:
+    text = name + case[0] + str(case[1].get("fn", ""))
+    assert found.dtype == wanted.dtype
+    if not any(word in text for word in SMOOTH):
+        np.testing.assert_array_equal(found, wanted)
+        return
+    half = found.dtype.itemsize == 2
+    relative = {"f16": 2e-3, "bf16": 1.6e-2}.get(case[5], 0.0) if half else 3e-6
+    np.testing.assert_allclose(
+        found.astype(np.float64), wanted.astype(np.float64), rtol=relative, atol=relative
+    )
+
+
+def check_counts(builder: Builder, kernel: Kernel, tiling: Tiling, first: int) -> None:
+    """Check buffers, instructions and DRAM bytes of the code against what was predicted."""
+    made = builder.buffers[first:]
+    assert sum(b.size_bytes for b in made) == sum(
+        b.size_bytes * b.copies for b in buffers(kernel, tiling)
+    )
+    assert footprint_bytes(kernel, tiling, 1) == sum(b.size_bytes for b in made)
+    used = {o.buffer for m in builder.micros for o in (*m.sources, m.dst) if o is not None}
+    assert {b.number for b in made} <= used, "every kernel buffer is used"
+    work = kernel_work(kernel, tiling, 1, multicast=True)
+    loads = sum(t.size_bytes for t in work.traffic if not t.store)
+    stores = sum(t.size_bytes for t in work.traffic if t.store)
+    dram = {b.number for b in builder.buffers if b.space is Space.DRAM}
+
+    def moved(opcodes: tuple[Opcode, ...]) -> int:
+        return sum(
+            prod(m.domain) * m.dst.dtype.itemsize_bytes
+            for m in builder.micros
+            if m.opcode in opcodes
+            and m.dst is not None
+            and (m.dst.buffer in dram or m.sources[0].buffer in dram)
+        )
+
+    doubled = kernel.family is Family.GATHER and any("twice" in b.name for b in made)
+    if not doubled:
+        assert moved((Opcode.LD, Opcode.GTH)) == loads
+    assert moved((Opcode.ST,)) == stores
+    assert sum(m.engine is Engine.ME for m in builder.micros) == sum(w.count for w in work.matrix)
+    macs = sum(prod(m.domain) for m in builder.micros if m.opcode is Opcode.MM)
+    assert macs == sum(w.count * w.b * w.m * w.n * w.k for w in work.matrix)
+    if not doubled and kernel.kind != "pad":
+        instructions = sum(m.engine is Engine.VE for m in builder.micros)
+        assert instructions == sum(w.count for w in work.vector)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("mesh", MESHES, ids=lambda m: "x".join(map(str, m.sizes)) or "one")
+def test_kernel_computes_its_operator(
+    name: str, mesh: LogicalMesh, micro_machine: Callable[..., Any], rng: np.random.Generator
+) -> None:
+    case = CASES[name]
+    op = make_op(case)
+    random_ = random.Random(f"{name} {mesh.sizes}")
+    arrays = make_inputs(case, rng)
+    wanted = expected(case, op, arrays)
+    for trial in range(4 if mesh.tiles < 16 else 2):
+        strategy = pick_strategy(op, case, mesh, random_)
+        memories = [random_.choice(list(Memory)) for _ in range(len(arrays) + 1)]
+        kernel = make_kernel(op, case, mesh, strategy, memories)
+        tiling = whole_tiling(kernel) if trial == 0 else random_tiling(kernel, random_)
+        builder, found, first = run_kernel(case, kernel, tiling, arrays, micro_machine)
+        check_equal(name, case, found, wanted)
+        check_counts(builder, kernel, tiling, first)

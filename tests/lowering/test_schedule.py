@@ -1,0 +1,192 @@
+"""Hoisting keeps meaning and memory; the static schedule against a fixed-point oracle."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tilewright.dtypes import DType
+from tilewright.hwmodel.mesh import LogicalMesh
+from tilewright.lowering.accesses import buffers_of, live_ranges
+from tilewright.lowering.dependencies import find_dependencies
+from tilewright.lowering.hoist import LoadHoister
+from tilewright.lowering.isa import Engine, Opcode, Space
+from tilewright.lowering.micro import Buffer, LinearProgram, Micro, Operand
+from tilewright.lowering.schedule import estimate_schedule
+
+MESH = LogicalMesh((), ())
+
+
+def cycles(micro: Micro) -> float:
+    return float(micro.tag % 7 + 1)
+
+
+def operand(buffer: int) -> Operand:
+    return Operand(buffer=buffer, dtype=DType.I8, strides=(1,))
+
+
+def random_program(seed: int, steps: int) -> LinearProgram:
+    """Return loads and compute on buffers of random sizes, in both phases."""
+    draw = random.Random(seed)
+    buffers = [Buffer(number=0, name="w", space=Space.DRAM, size_bytes=64, pinned=True)]
+    for number in range(1, 12):
+        size_bytes = draw.choice([8, 16, 32])
+        buffers.append(
+            Buffer(number=number, name=f"b{number}", space=Space.L1, size_bytes=size_bytes)
+        )
+    micros = []
+    for tag in range(1, steps + 1):
+        dst = draw.randrange(1, 12)
+        if draw.random() < 0.4:
+            opcode, engine, sources = Opcode.LD, Engine.DI, (operand(0),)
+        else:
+            opcode, engine = draw.choice([(Opcode.MM, Engine.ME), (Opcode.VEC, Engine.VE)])
+            sources = (operand(draw.randrange(1, 12)), operand(draw.randrange(1, 12)))
+        micros.append(
+            Micro(
+                opcode=opcode,
+                engine=engine,
+                domain=(8,),
+                dst=operand(dst),
+                sources=sources,
+                tag=tag,
+            )
+        )
+    boundary = draw.randrange(steps + 1)
+    return LinearProgram(
+        buffers=tuple(buffers), load=tuple(micros[:boundary]), run=tuple(micros[boundary:])
+    )
+
+
+def live_peaks(linear: LinearProgram) -> list[int]:
+    """Return the scratchpad bytes alive at each micro, one buffer at a time."""
+    total = len(linear.load) + len(linear.run)
+    live = [0] * total
+    for buffer, (start, end) in zip(linear.buffers, live_ranges(linear), strict=True):
+        for position in range(start, min(end, total)):
+            live[position] += buffer.size_bytes if buffer.space is Space.L1 else 0
+    return live
+
+
+@given(st.integers(0, 10**6), st.integers(1, 40), st.integers(0, 200), st.integers(1, 50))
+def test_hoisting_keeps_order_and_budget(seed: int, steps: int, budget: int, window: int) -> None:
+    linear = random_program(seed, steps)
+    hoister = LoadHoister(linear, cycles, alignment_bytes=8, window=window)
+    hoisted = hoister.hoist(budget)
+    assert max(live_peaks(hoisted)) <= max(budget, *live_peaks(linear))
+    for old, new in ((linear.load, hoisted.load), (linear.run, hoisted.run)):
+        assert sorted(m.tag for m in old) == sorted(m.tag for m in new)
+        place = {m.tag: position for position, m in enumerate(new)}
+        for later, b in enumerate(old):
+            for a in old[:later]:
+                assert a.dst is not None
+                assert b.dst is not None
+                reads_a, reads_b = buffers_of(a)[:-1], buffers_of(b)[:-1]
+                is_conflict = a.dst.buffer in buffers_of(b) or b.dst.buffer in reads_a
+                is_fixed = Engine.DI not in (a.engine, b.engine)
+                if is_conflict or is_fixed or a.dst.buffer in reads_b:
+                    assert place[a.tag] < place[b.tag]
+        overtaken = [
+            sum(1 for a in old[:later] if place[a.tag] > place[b.tag] and a.engine is not b.engine)
+            for later, b in enumerate(old)
+        ]
+        assert max(overtaken, default=0) <= window
+
+
+def test_loads_move_ahead_by_their_duration_but_not_past_the_memory() -> None:
+    buffers = [Buffer(number=0, name="w", space=Space.DRAM, size_bytes=64, pinned=True)]
+    buffers.append(Buffer(number=1, name="sum", space=Space.L1, size_bytes=8, pinned=True))
+    micros = []
+    for step in range(6):
+        buffers.append(Buffer(number=2 + step, name=f"p{step}", space=Space.L1, size_bytes=8))
+        into, total = operand(2 + step), operand(1)
+        micros.append(
+            Micro(opcode=Opcode.LD, engine=Engine.DI, domain=(8,), dst=into, sources=(operand(0),))
+        )
+        micros.append(
+            Micro(
+                opcode=Opcode.VEC, engine=Engine.VE, domain=(8,), dst=total, sources=(into, total)
+            )
+        )
+    linear = LinearProgram(buffers=tuple(buffers), load=(), run=tuple(micros))
+    hoister = LoadHoister(linear, lambda micro: 5.0, alignment_bytes=8)
+
+    def text(budget: int) -> str:
+        return "".join(micro.opcode.name[0] for micro in hoister.hoist(budget).run)
+
+    assert text(16) == "LV" * 6
+    assert text(24) == "LLVLVLVLVLVV"
+    assert text(1000).startswith("LLL")
+
+
+@given(st.integers(0, 10**6), st.integers(1, 40))
+def test_schedule_is_the_earliest_that_keeps_all_orders(seed: int, steps: int) -> None:
+    linear = random_program(seed, steps)
+    addresses = tuple(8 * (b.number % 5) for b in linear.buffers)
+    ordered = find_dependencies(linear.run, linear.buffers, addresses, MESH)
+    schedule = estimate_schedule(ordered, linear.buffers, MESH, cycles)
+    # relax start times until nothing moves, starting from nothing
+    starts = [0.0] * len(ordered.micros)
+    for _ in range(len(starts) + 1):
+        for position, micro in enumerate(ordered.micros):
+            same = [p for p in range(position) if ordered.micros[p].engine is micro.engine]
+            for p in (*same, *ordered.edges[position]):
+                starts[position] = max(starts[position], starts[p] + cycles(ordered.micros[p]))
+    assert schedule.starts == tuple(starts)
+    ends = [s + cycles(m) for s, m in zip(starts, ordered.micros, strict=True)]
+    assert schedule.ends == tuple(ends)
+    assert schedule.makespan_cycles == max(ends, default=0.0)
+    for engine in Engine:
+        work = sum(cycles(m) for m in linear.run if m.engine is engine)
+        assert schedule.busy_cycles[engine] == work
+    # data flow by brute force over bytes
+    finished: dict[tuple[int, int], float] = {}
+    longest = 0.0
+    for micro in linear.run:
+        keys = [(s.buffer, i) for s in micro.sources for i in range(8)]
+        end = max((finished.get(key, 0.0) for key in keys), default=0.0) + cycles(micro)
+        assert micro.dst is not None
+        finished.update({(micro.dst.buffer, i): end for i in range(8)})
+        longest = max(longest, end)
+    assert schedule.critical_path_cycles == longest
+    assert schedule.lower_bound_cycles <= schedule.makespan_cycles
+
+
+def test_collectives_in_lock_step() -> None:
+    mesh = LogicalMesh(("x",), (4,))
+    buffers = (
+        Buffer(number=0, name="mine", space=Space.L1, size_bytes=8),
+        Buffer(number=1, name="all", space=Space.L1, size_bytes=32),
+    )
+    whole = Operand(buffer=1, dtype=DType.I8, strides=(1,))
+    slot = Operand(buffer=1, dtype=DType.I8, strides=(1,), coefficients=(8,))
+    fill = Micro(opcode=Opcode.VEC, engine=Engine.VE, domain=(8,), dst=operand(0), fn="fill")
+    ready = Micro(opcode=Opcode.PS, engine=Engine.CT, domain=(32,), dst=whole, axes=1, role="ready")
+    send = Micro(
+        opcode=Opcode.MCS,
+        engine=Engine.DO,
+        domain=(8,),
+        dst=slot,
+        sources=(operand(0),),
+        axes=1,
+        role="first_send",
+    )
+    arrive = Micro(
+        opcode=Opcode.WT,
+        engine=Engine.CT,
+        domain=(32,),
+        dst=whole,
+        axes=1,
+        role="arrive",
+        arrivals=3,
+    )
+    use = Micro(opcode=Opcode.VEC, engine=Engine.VE, domain=(8,), dst=operand(0), sources=(whole,))
+    ordered = find_dependencies((fill, ready, send, arrive, use), buffers, (0, 8), mesh)
+    lengths = {id(fill): 10.0, id(ready): 1.0, id(send): 100.0, id(arrive): 2.0, id(use): 5.0}
+    schedule = estimate_schedule(ordered, buffers, mesh, lambda micro: lengths[id(micro)])
+    assert schedule.starts == (0.0, 0.0, 10.0, 110.0, 112.0)
+    assert schedule.makespan_cycles == 117.0
+    assert schedule.critical_path_cycles == pytest.approx(117.0, abs=0)
