@@ -287,7 +287,7 @@ def _instruction(
         immediates=micro.immediates,
         accumulate=micro.accumulate,
         axes=0 if micro.opcode is Opcode.WT else micro.axes,
-        shift=micro.shift,
+        shift=micro.shift if micro.opcode is Opcode.SND else 0,
         count=micro.count,
         waits=waits,
         posts=posts,

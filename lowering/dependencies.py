@@ -102,6 +102,7 @@ class _Builder:
         self._last_store = NONE
         self._ready: dict[int, int] = {}
         self._micros: list[Micro] = []
+        self._barriers = 0
         self._edges: list[tuple[int, ...]] = []
 
     def run(self, micros: Sequence[Micro]) -> OrderedProgram:
@@ -162,13 +163,23 @@ class _Builder:
         for item in conflicts:
             covered[item.engine] = max(covered[item.engine], item.position)
         axes = (1 << self._mesh.rank) - 1
+        # A fast tile may post barrier k + 1 while a slow one still counts posts of barrier k, so
+        # neighbouring barriers take turns with two semaphores; k + 2 cannot come before k is over.
+        turn = self._barriers % 2
+        self._barriers += 1
         post = Micro(
-            opcode=Opcode.PS, engine=Engine.CT, axes=axes, role=BARRIER_POST, tag=before.tag
+            opcode=Opcode.PS,
+            engine=Engine.CT,
+            axes=axes,
+            shift=turn,
+            role=BARRIER_POST,
+            tag=before.tag,
         )
         wait = Micro(
             opcode=Opcode.WT,
             engine=Engine.CT,
             axes=axes,
+            shift=turn,
             role=BARRIER_WAIT,
             arrivals=self._mesh.tiles - 1,
             tag=before.tag,

@@ -4,7 +4,7 @@ Tokens order the engines of one tile. Each ordered pair of engines has one semap
 queues, so the k-th token that one posts is the k-th that the other takes, and every token
 posted is waited for. Waits that follow from earlier ones are left out (vector clocks).
 
-Collectives need two semaphores for each set of axes (ready, arrived), barriers one. One ready
+Collectives need two semaphores for each set of axes (ready, arrived), barriers two that take turns. One ready
 semaphore is enough although some tiles may be a collective ahead of others: a first send follows the
 ready posts of n - 1 peers and, by a token, its own tile's. If a peer's ready(k + 1) is among those counted
 for collective k, then that peer has arrive(k), so some tile made its first send k; the earliest
@@ -33,7 +33,8 @@ class Channel(NamedTuple):
     """What a semaphore is for."""
 
     kind: str
-    """"token" from engine `a` to engine `b`, or "ready", "arrived", "barrier" on axes mask `a`."""
+    """"token" from engine `a` to engine `b`, or "ready" or "arrived" on axes mask `a`, or
+    "barrier" on axes mask `a`, turn `b`."""
     a: int
     b: int = 0
 
@@ -165,9 +166,9 @@ def _remote_signals(micro: Micro, mesh: LogicalMesh) -> Iterator[tuple[bool, Sig
         case "arrive":
             yield True, Signal(Channel("arrived", axes), micro.arrivals)
         case role if role == BARRIER_POST:
-            yield False, Signal(Channel("barrier", axes), 1, True)
+            yield False, Signal(Channel("barrier", axes, micro.shift), 1, True)
         case role if role == BARRIER_WAIT:
-            yield True, Signal(Channel("barrier", axes), micro.arrivals)
+            yield True, Signal(Channel("barrier", axes, micro.shift), micro.arrivals)
         case role:
             raise ProgramError(f"plan step {micro.tag}: unknown role '{role}' of a micro")
 

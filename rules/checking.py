@@ -194,11 +194,14 @@ def _call(term: Any) -> tuple[Constructor, tuple[Any, ...]]:
 
 
 def random_array(random: np.random.Generator, kind: TensorType) -> Array:
-    """Return small non-zero whole numbers: sums and products of them are exact."""
+    """Return small values away from zero, which denominators must not be."""
+    if kind.dtype.is_float:
+        values = random.normal(size=kind.shape)
+        return (values + np.copysign(0.5, values)).astype(kind.dtype.numpy)
     low = 1 if kind.dtype in (DType.U8, DType.U16, DType.U32, DType.U64, DType.BOOL) else -3
-    values = random.integers(low, 4, kind.shape)
-    values[values == 0] = 1
-    return values.astype(kind.dtype.numpy)
+    whole = random.integers(low, 4, kind.shape)
+    whole[whole == 0] = 1
+    return whole.astype(kind.dtype.numpy)
 
 
 def _dtypes(made: Rule) -> tuple[DType, ...]:

@@ -34,7 +34,14 @@ from egglog import ruleset as make_ruleset
 
 from tilewright.rules.constructors import CONSTRUCTORS, Constructor
 from tilewright.rules.registry import origin_of
-from tilewright.rules.terms import Items, Tensor, all_constant, has_type, is_constant
+from tilewright.rules.terms import (
+    Items,
+    Tensor,
+    all_constant,
+    constant_of_type,
+    has_type,
+    is_constant,
+)
 
 NIL_TYPES = 0
 """Number of the empty list of types."""
@@ -154,6 +161,13 @@ def _load_rules() -> list[Any]:
     ]
 
 
+def _constant_types() -> Any:
+    tensor, number = var("tensor", Tensor), var("number", i64)
+    return rule(
+        is_constant(tensor), has_type(tensor, number), name="constness.constant_of_type"
+    ).then(constant_of_type(tensor, number))
+
+
 def _list_rules() -> list[Any]:
     items, tail, head = var("items", Items), var("tail", Items), var("head", Tensor)
     t, n, m = (var(name, i64) for name in ("t", "n", "m"))
@@ -178,6 +192,7 @@ load = make_ruleset(*_load_rules(), name="load")
 """Turns the rows of the inserted graph into terms."""
 
 analysis = make_ruleset(
+    _constant_types(),
     *_list_rules(),
     *(_typing(c) for c in CONSTRUCTORS.values()),
     *(_constness(c) for c in CONSTRUCTORS.values() if c.kind != "host"),

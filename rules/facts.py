@@ -107,13 +107,13 @@ def _commutes(known: Vocabulary) -> Iterable[Row]:
 
 
 @function(egg_fn="scales")
-def scales(fn: StringLike) -> Unit:
-    """`fn(x, s)` is linear in x: mul or div."""
+def scales(fn: StringLike, dtype: StringLike) -> Unit:
+    """Hold when `fn(x, s)` is linear in x: mul or div of floats."""
 
 
 @fact_table(scales)
 def _scales(known: Vocabulary) -> Iterable[Row]:
-    return ((fn,) for fn in ("mul", "div"))
+    return ((fn, str(d)) for fn in ("mul", "div") for d in DType if d.is_float)
 
 
 @function(egg_fn="scales_by_number")
@@ -126,17 +126,6 @@ def _scales_by_number(known: Vocabulary) -> Iterable[Row]:
     for fn in known.column("fn"):
         if "|" not in fn and fn.startswith("mul_const("):
             yield (fn,)
-
-
-@function(egg_fn="dtype_of")
-def dtype_of(number: i64Like, dtype: StringLike) -> Unit:
-    """Hold when elements of the type are of this element type."""
-
-
-@fact_table(dtype_of)
-def _dtype_of(known: Vocabulary) -> Iterable[Row]:
-    for number, t in enumerate(known.types):
-        yield number, str(t.dtype)
 
 
 @function(egg_fn="is_float")
@@ -185,7 +174,7 @@ def _single_element(known: Vocabulary) -> Iterable[Row]:
 
 @function(egg_fn="column_scale")
 def column_scale(scale: i64Like, weight: i64Like) -> Unit:
-    """Hold when scale [*1, 1, n or 1] broadcasts over weight [*batch, k, n], one for each column."""
+    """Hold when scale [*1, 1, n or 1] broadcasts over weight [*batch, k, n], one a column; same elements."""
 
 
 @fact_table(column_scale)
@@ -194,7 +183,7 @@ def _column_scale(known: Vocabulary) -> Iterable[Row]:
         if s.rank < 2 or s.shape[-2] != 1:
             continue
         for j, w in enumerate(known.types):
-            if w.rank == s.rank and _fits(s.shape, w.shape):
+            if w.dtype == s.dtype and w.rank == s.rank and _fits(s.shape, w.shape):
                 yield i, j
 
 
@@ -204,7 +193,10 @@ def _fits(small: tuple[int, ...], large: tuple[int, ...]) -> bool:
 
 @function(egg_fn="channel_scale")
 def channel_scale(scale: i64Like, weight: i64Like, shape: StringLike) -> Unit:
-    """Hold when scale [1, o, 1, 1], as `shape` [o, 1, 1, 1], broadcasts over weight [o, c, r, s]."""
+    """Hold when scale [1, o, 1, 1], as `shape` [o, 1, 1, 1], broadcasts over weight [o, c, r, s].
+
+    Both have the same elements.
+    """
 
 
 @fact_table(channel_scale)
@@ -213,7 +205,7 @@ def _channel_scale(known: Vocabulary) -> Iterable[Row]:
         if s.rank != 4 or prod(s.shape) != s.shape[1]:
             continue
         for j, w in enumerate(known.types):
-            if w.rank == 4 and s.shape[1] in (1, w.shape[0]):
+            if w.dtype == s.dtype and w.rank == 4 and s.shape[1] in (1, w.shape[0]):
                 yield i, j, encode_value((s.shape[1], 1, 1, 1))
 
 

@@ -89,6 +89,10 @@ def _shape(op: Op, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
         case "pool":
             return (*x[:2], *_window_shape(op, x, op.ints("kernel")))
         case "reduce":
+            if not set(op.ints("axes")) <= set(range(len(x))):
+                raise ShapeError(
+                    f"{where}: axes {list(op.ints('axes'))} are not dimensions of {list(x)}"
+                )
             return tuple(1 if i in op.ints("axes") else size for i, size in enumerate(x))
         case "reshape":
             if prod(x) != prod(op.ints("shape")):
@@ -101,6 +105,8 @@ def _shape(op: Op, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
                 raise ShapeError(f"{where}: {list(x)} does not expand to {list(op.ints('shape'))}")
             return op.ints("shape")
         case "transpose":
+            if sorted(op.ints("perm")) != list(range(len(x))):
+                raise ShapeError(f"{where}: {list(op.ints('perm'))} does not permute {list(x)}")
             return tuple(x[i] for i in op.ints("perm"))
         case "slice":
             return op.ints("sizes")

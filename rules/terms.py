@@ -226,6 +226,11 @@ def is_constant(tensor: Tensor) -> Unit:
     """Tensor is known at compile time."""
 
 
+@function(egg_fn="constant_of_type")
+def constant_of_type(tensor: Tensor, number: i64Like) -> Unit:
+    """Tensor is known at compile time and has this type; saves rules an atom."""
+
+
 @function(egg_fn="all_constant")
 def all_constant(items: Items) -> Unit:
     """Every tensor of the list is known at compile time."""

@@ -14,6 +14,7 @@ from tilewright.simulator.clocks import Clock, Counts, full
 from tilewright.simulator.touches import LocalTouch, Relation, SharedTouch, Touch, local_conflict
 
 Places = NDArray[np.intp]
+Hull = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class _Log:
         """Return one property of all records."""
         return self._table[row, : len(self.records)]
 
-    def append(self, record: Record, hull: tuple[int, int], relation: int) -> None:
+    def append(self, record: Record, hull: Hull, relation: int) -> None:
         """Add a record."""
         n = len(self.records)
         if n == self._capacity:
@@ -49,7 +50,7 @@ class _Log:
         self._table[:, n] = (*hull, record.engine, record.number, record.touch.write, relation)
         self.records.append(record)
 
-    def overlapping(self, hull: tuple[int, int]) -> Places:
+    def overlapping(self, hull: Hull) -> Places:
         """Return the records whose hulls meet an interval."""
         return np.flatnonzero(
             (self.column(self.LOW) < hull[1]) & (self.column(self.HIGH) > hull[0])
@@ -107,10 +108,12 @@ class LocalLog:
         self._relations: dict[Relation, int] = {}
         self.compared = 0
 
-    def compare(self, touch: LocalTouch, clock: Clock) -> Record | None:
+    def compare(self, touch: LocalTouch, hull: Hull, clock: Clock) -> Record | None:
         """Compare an access with those kept; return one it races with, if any."""
-        log, hull = self._log, touch.hull(self._sizes)
+        log = self._log
         near = log.overlapping(hull)
+        if not len(near):
+            return None
         ordered = self._ordered(near, touch.actor, clock)
         if not touch.write:
             relevant = log.column(log.WRITE)[near] != 0
@@ -124,10 +127,10 @@ class LocalLog:
         log.remove(self._superseded(near[ordered], touch, hull))
         return None
 
-    def keep(self, record: Record, touch: LocalTouch) -> None:
+    def keep(self, record: Record, touch: LocalTouch, hull: Hull) -> None:
         """Keep an access for comparison with later ones."""
         number = self._relations.setdefault(touch.actor, len(self._relations))
-        self._log.append(record, touch.hull(self._sizes), number)
+        self._log.append(record, hull, number)
 
     def _conflict(self, earlier: Record, touch: LocalTouch, clock: Clock) -> bool:
         other = earlier.touch
@@ -147,7 +150,7 @@ class LocalLog:
                 ordered |= (relations == number) & (known[engines] >= numbers)
         return ordered
 
-    def _superseded(self, places: Places, touch: LocalTouch, hull: tuple[int, int]) -> list[int]:
+    def _superseded(self, places: Places, touch: LocalTouch, hull: Hull) -> list[int]:
         """Return earlier accesses that can race with nothing that does not race with this one too."""
         gapless = (
             not any(touch.coefficients)
@@ -181,9 +184,9 @@ class SharedLog:
         self.compared = 0
         self._verdicts: dict[object, bool] = {}
 
-    def compare(self, touch: SharedTouch, clock: Clock) -> Record | None:
+    def compare(self, touch: SharedTouch, hull: Hull, clock: Clock) -> Record | None:
         """Compare an access with those kept; return one it races with, if any."""
-        log, hull = self._log, touch.hull(self._sizes)
+        log = self._log
         near = log.overlapping(hull)
         if not touch.write:
             near = near[log.column(log.WRITE)[near] != 0]
@@ -201,9 +204,9 @@ class SharedLog:
             log.remove(self._superseded(near, ordered, own, touch, hull))
         return None
 
-    def keep(self, record: Record, touch: SharedTouch) -> None:
+    def keep(self, record: Record, hull: Hull) -> None:
         """Keep an access for comparison with later ones."""
-        self._log.append(record, touch.hull(self._sizes), 0)
+        self._log.append(record, hull, 0)
 
     def _conflict(self, earlier: Record, touch: SharedTouch, table: Counts) -> bool:
         assert isinstance(earlier.touch, SharedTouch)
@@ -221,7 +224,7 @@ class SharedLog:
         ordered: NDArray[np.bool_],
         own: NDArray[np.bool_],
         touch: SharedTouch,
-        hull: tuple[int, int],
+        hull: Hull,
     ) -> list[int]:
         """Return earlier accesses that can race with nothing that does not race with this one too."""
         actors = touch.actors

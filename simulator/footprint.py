@@ -34,12 +34,14 @@ def reach(dims: Dims) -> tuple[int, int]:
     return sum(min(0, e) for e in ends), sum(max(0, e) for e in ends)
 
 
-def normalised(base: int, itemsize: int, dims: Dims) -> StridedSet:
-    """Return the same bytes with positive strides, descending, merged where they continue each other."""
+@lru_cache(maxsize=1 << 16)
+def _normal(itemsize: int, dims: Dims) -> tuple[int, int, Dims]:
+    """Return the lowest offset, and the item and dimensions from there."""
+    low = 0
     kept: list[tuple[int, int]] = []
     for stride, count in dims:
         if count > 1 and stride:
-            base += min(0, stride * (count - 1))
+            low += min(0, stride * (count - 1))
             kept.append((abs(stride), count))
     kept.sort()
     while kept and kept[0][0] <= itemsize:
@@ -51,7 +53,13 @@ def normalised(base: int, itemsize: int, dims: Dims) -> StridedSet:
             merged[-1] = (merged[-1][0], merged[-1][1] * count)
         else:
             merged.append((stride, count))
-    return StridedSet(base, itemsize, tuple(reversed(merged)))
+    return low, itemsize, tuple(reversed(merged))
+
+
+def normalised(base: int, itemsize: int, dims: Dims) -> StridedSet:
+    """Return the same bytes with positive strides, descending, merged where they continue each other."""
+    low, item, merged = _normal(itemsize, dims)
+    return StridedSet(base + low, item, merged)
 
 
 @lru_cache(maxsize=1 << 14)

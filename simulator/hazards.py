@@ -92,11 +92,15 @@ def _same_bytes(a: LocalTouch, b: LocalTouch) -> bool:
     )
 
 
-def _check_in_place(instruction: Instruction, found: list[Touch], phase: Phase) -> None:
+def _check_in_place(
+    instruction: Instruction, found: list[tuple[Touch, tuple[int, int]]], phase: Phase
+) -> None:
     """Refuse an instruction that writes what it reads elsewhere: the order of its parts is not defined."""
-    local = [t for t in found if isinstance(t, LocalTouch)]
-    for write in (t for t in local if t.write):
-        for read in (t for t in local if not t.write):
+    local = [(t, hull) for t, hull in found if isinstance(t, LocalTouch)]
+    for write, (low, high) in local:
+        for read, (read_low, read_high) in local:
+            if not write.write or read.write or high <= read_low or read_high <= low:
+                continue
             if _may_be_in_place(instruction, read, write):
                 continue
             if local_overlap(read, write, phase.mesh.sizes):
@@ -154,28 +158,28 @@ class _Analysis:
         program = self._program
         _check_bounds(instruction, self._phase, program.sram_bytes, program.dram_bytes)
         _check_destination(instruction, self._phase)
-        found = list(touches(instruction, self._phase.mesh, program.host_regions))
+        sizes = self._phase.mesh.sizes
+        found = [(t, t.hull(sizes)) for t in touches(instruction, self._phase.mesh, program.host_regions)]
         _check_in_place(instruction, found, self._phase)
-        for touch in found:
+        for touch, hull in found:
             self.accesses += 1
             if self._written.account(self._group, touch):
-                low, high = touch.hull(self._phase.mesh.sizes)
+                low, high = hull
                 raise ProgramError(
                     f"uninitialised: it reads bytes of [{low:#x}, {high:#x}) that nothing has written"
                 )
-            earlier = (
-                self._local.compare(touch, clock)
-                if isinstance(touch, LocalTouch)
-                else self._shared.compare(touch, clock)
-            )
+            if isinstance(touch, LocalTouch):
+                earlier = self._local.compare(touch, hull, clock)
+            else:
+                earlier = self._shared.compare(touch, hull, clock)
             if earlier is not None:
                 raise ProgramError(self._race(earlier, touch))
-        for touch in found:
+        for touch, hull in found:
             record = Record(engine, index + 1, touch)
             if isinstance(touch, LocalTouch):
-                self._local.keep(record, touch)
+                self._local.keep(record, touch, hull)
             else:
-                self._shared.keep(record, touch)
+                self._shared.keep(record, hull)
 
     def _race(self, earlier: Record, touch: Touch) -> str:
         sizes = self._phase.mesh.sizes

@@ -93,12 +93,12 @@ def equitable_partition(routes: Routes, resources: Resources, seeds: Ints) -> Pa
             routes.entry_share * of_resource[resource[routes.entry_resource]],
             route.size,
         )
-        reach += _sums(routes.peer_route, of_tile[tile[routes.peer_tile]], route.size)
+        # Squares tell receivers from users: a route from a to b is not one from b to a.
+        reach += _sums(routes.peer_route, of_tile[tile[routes.peer_tile]] ** 2, route.size)
         for row in routes.route_of:
             used = row >= 0
             reach += _sums(row[used], of_tile[tile[used]], route.size)
         seen = weight[routes.route_of].sum(axis=0) + of_resource[resource[:tiles]]
-        # Being a receiver differs from being a user, hence the other function of the weight.
         seen += _sums(routes.peer_tile, weight[routes.peer_route] ** 2, tiles)
         tile, resource = _relabel(tile, _clusters(seen)), _relabel(resource, _clusters(use))
         if route.size:

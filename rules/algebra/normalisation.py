@@ -6,7 +6,6 @@ from egglog import String, i64
 
 from tilewright.rules.algebra.ruleset import algebra
 from tilewright.rules.facts import (
-    dtype_of,
     is_float,
     is_full_float,
     last_axis,
@@ -74,5 +73,5 @@ def denominator_past_product(x: Tensor, s: Tensor, w: Tensor, d: String, t: i64)
     return Rewrite(
         matmul(map2(x, s, "div", d), w, d),
         to=map2(matmul(x, w, d), s, "div", d),
-        when=(has_type(s, t), row_scalar(t), dtype_of(t, d), is_float(d)),
+        when=(has_type(s, t), row_scalar(t), is_float(d)),
     )

@@ -9,13 +9,20 @@ from tilewright.rules.facts import (
     channel_scale,
     column_scale,
     commutes,
-    dtype_of,
     is_float,
     scales,
     single_element,
 )
 from tilewright.rules.registry import Numerics, Rewrite
-from tilewright.rules.terms import Tensor, conv, has_type, is_constant, map2, matmul, reshape
+from tilewright.rules.terms import (
+    Tensor,
+    constant_of_type,
+    conv,
+    is_constant,
+    map2,
+    matmul,
+    reshape,
+)
 
 
 @algebra.rule(numerics=Numerics.EXACT, source="canonical form")
@@ -33,8 +40,8 @@ def scale_into_matmul_weight(
         map2(matmul(a, w, d), s, fn, d),
         to=matmul(a, map2(w, s, fn, d), d),
         when=(
-            *(is_constant(w), is_constant(s), scales(fn), is_float(d)),
-            *(has_type(s, i), has_type(w, j), column_scale(i, j), dtype_of(i, d), dtype_of(j, d)),
+            *(constant_of_type(s, i), constant_of_type(w, j), column_scale(i, j)),
+            scales(fn, d),
         ),
     )
 
@@ -48,9 +55,8 @@ def scale_into_conv_weight(
         map2(conv(x, w, rest, d), s, fn, d),
         to=conv(x, map2(w, reshape(s, o, d), fn, d), rest, d),
         when=(
-            *(is_constant(w), is_constant(s), scales(fn), is_float(d)),
-            *(has_type(s, i), has_type(w, j), channel_scale(i, j, o), dtype_of(i, d)),
-            dtype_of(j, d),
+            *(constant_of_type(s, i), constant_of_type(w, j), channel_scale(i, j, o)),
+            scales(fn, d),
         ),
     )
 
@@ -63,7 +69,7 @@ def scalar_into_left_operand(
     return Rewrite(
         map2(matmul(a, b, d), s, fn, d),
         to=matmul(map2(a, s, fn, d), b, d),
-        when=(is_constant(s), scales(fn), is_float(d), has_type(s, i), single_element(i)),
+        when=(constant_of_type(s, i), single_element(i), scales(fn, d)),
     )
 
 

@@ -6,8 +6,8 @@ import pytest
 from egglog import String, eq, i64
 
 from tilewright.errors import RuleError
-from tilewright.rules.checking import check_rule, instances_of
-from tilewright.rules.facts import column_scale, commutes, is_float, scales
+from tilewright.rules.checking import Purpose, check_rule, condition_purposes, instances_of
+from tilewright.rules.facts import column_scale, commutes, scales
 from tilewright.rules.options import builtin_rules
 from tilewright.rules.registry import Numerics, Rewrite, Rule, RuleSet, define
 from tilewright.rules.terms import (
@@ -53,7 +53,7 @@ def unconditional_scale(a: Tensor, w: Tensor, s: Tensor, fn: String, d: String) 
     return Rewrite(
         map2(matmul(a, w, d), s, fn, d),
         to=matmul(a, map2(w, s, fn, d), d),
-        when=(is_constant(w), is_constant(s), scales(fn), is_float(d)),
+        when=(is_constant(w), is_constant(s), scales(fn, d)),
     )
 
 
@@ -102,6 +102,17 @@ def test_rounding_rule_that_claims_to_be_exact_is_caught() -> None:
 def never_matches(x: Tensor, s: String, d: String, i: i64) -> Rewrite:
     """reshape(x, s) = x when its type has number -1."""
     return Rewrite(reshape(x, s, d), to=x, when=(has_type(x, i), eq(i).to(i64(-1))))
+
+
+def test_purposes_of_conditions() -> None:
+    scale = condition_purposes(RULES["algebra.scale_into_matmul_weight"])
+    assert ("scales", Purpose.VALUES) in scale
+    assert ("column_scale", Purpose.TYPES) in scale
+    assert condition_purposes(RULES["algebra.transpose_of_transpose"]) == (
+        ("composes", Purpose.BINDS),
+    )
+    commuted = condition_purposes(RULES["algebra.constant_second"])
+    assert commuted == (("is_constant", Purpose.NOTHING), ("commutes", Purpose.VALUES))
 
 
 def test_vacuous_checks_are_refused() -> None:

@@ -593,6 +593,8 @@ TARGETS = (
     machine(2, 3, ports=2, dram=12.0),
     machine(2, 2, 2, ports=2, dram=30.0),
     machine(2, 4, read_multicast=False, ports=4, dram=5.0),
+    load_target("mesh_2x3"),
+    load_target("mesh_3x3"),
 )
 
 
