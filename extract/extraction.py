@@ -13,6 +13,7 @@ from tilewright.extract.profile import sram_profile
 from tilewright.extract.model_tables import ModelTables, Variable, build_tables, producer_index
 from tilewright.extract.options import Option, Pricing
 from tilewright.extract.plan import Delivery, Memory, Objective, Placement, Plan, PlannedOp, Proof
+from tilewright.extract.pruning import prune
 from tilewright.extract.reshard import dram_placement, move_units
 from tilewright.extract.tiling_candidates import tiling_candidates
 from tilewright.extract.solve import SolveOptions, solve
@@ -64,6 +65,7 @@ def extract(
         InfeasibleError: Nothing fits the scratchpad.
     """
     options = options or ExtractOptions()
+    alternatives = tuple(prune(found) for found in alternatives)
     capacity = options.sram_limit_bytes or target.tile.sram.size_bytes
     pricing = Pricing(
         target=target,

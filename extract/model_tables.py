@@ -18,6 +18,7 @@ import numpy as np
 
 from tilewright.errors import InfeasibleError
 from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Edge, Usage
+from tilewright.extract.needed import needed_classes
 from tilewright.extract.options import ABSENT, Option, Pricing, aligned_bytes, class_options
 from tilewright.extract.plan import Memory, Placement
 from tilewright.extract.reshard import ReshardTable, build_table, dram_placement
@@ -95,28 +96,6 @@ def computed_classes(alternatives: Alternatives) -> tuple[int, ...]:
             if not tensor.is_constant and not tensor.is_input:
                 seen.setdefault(result)
     return tuple(seen)
-
-
-def needed_classes(alternatives: Alternatives) -> frozenset[int]:
-    """Return the classes that every choice computes: the dominators of the outputs and of host regions.
-
-    A class needs itself and what each of its nodes needs in common; bit c of a set stands for class c.
-    """
-    needs: dict[int, int] = {}
-    roots = set(alternatives.outputs)
-    for node in alternatives.nodes:
-        through = 0
-        for argument in node.args:
-            through |= needs.get(argument, 1 << argument)
-        for result in node.results or (node.result,):
-            own = 1 << result
-            needs[result] = (needs[result] & through) | own if result in needs else through | own
-            if node.kind == "host":
-                roots.add(result)
-    every = 0
-    for root in roots:
-        every |= needs.get(root, 1 << root)
-    return frozenset(c.number for c in alternatives.classes if every >> c.number & 1)
 
 
 def producer_index(

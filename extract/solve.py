@@ -24,7 +24,9 @@ class SolveOptions:
     """For the first prices."""
     warm_sweeps: int = 8
     """For later prices, whose messages start from the last ones."""
-    price_steps: int = 40
+    price_steps: int = 24
+    repair_every: int = 6
+    """Price steps between attempts to make a choice fit that does not."""
     gap: float = 1e-6
     seconds: float = 60.0
 
@@ -64,11 +66,13 @@ def solve(
             best.bound, best.prices = bound, prices.copy()
         use = problem.use(choice)
         overflow = float(np.maximum(use - problem.limit, 0).sum())
-        if overflow <= 0:
-            choice = improve_feasible(problem, choice)
-            _keep(problem, best, choice)
-        elif least_overflow is None or overflow < least_overflow[0]:
+        if overflow > 0 and (least_overflow is None or overflow < least_overflow[0]):
             least_overflow = (overflow, choice)
+        fitting: tuple[int, ...] | None = choice if overflow <= 0 else None
+        if overflow > 0 and step % options.repair_every == options.repair_every - 1:
+            fitting = repair(problem, choice)
+        if fitting is not None:
+            _keep(problem, best, improve_feasible(problem, fitting))
         if _closed(best, options.gap) or time.monotonic() > deadline:
             break
         if overflow <= 0 and not prices.any():
@@ -78,13 +82,15 @@ def solve(
         "message passing + capacity prices"
     )
     if best.choice is None:
-        repaired = repair(problem, least_overflow[1]) if least_overflow else None
-        if repaired is None:
-            assert least_overflow is not None
-            choice = least_overflow[1]
-            return Solution(choice, problem.cost(choice), best.bound, method, prices, False)
-        _keep(problem, best, improve_feasible(problem, repaired))
-    assert best.choice is not None and best.prices is not None
+        assert least_overflow is not None
+        repaired = repair(problem, least_overflow[1])
+        if repaired is not None:
+            _keep(problem, best, improve_feasible(problem, repaired))
+    if best.choice is None:
+        assert least_overflow is not None
+        choice = least_overflow[1]
+        return Solution(choice, problem.cost(choice), best.bound, method, prices, False)
+    assert best.prices is not None
     return Solution(best.choice, best.cost, min(best.bound, best.cost), method, best.prices, True)
 
 

@@ -32,13 +32,11 @@ from tilewright.graph import Array
 from tilewright.lowering.isa import Access, Engine, Instruction, Opcode, Post, Space, Wait
 from tilewright.lowering.listing import format_stream, listing
 from tilewright.lowering.program import Program
-from tilewright.lowering.program_file import (
+from tilewright.lowering.program_file import constant_array, constant_bytes, make_program
+from tilewright.lowering.program_header import (
     HeaderRecord,
-    constant_array,
-    constant_bytes,
     header_record,
     header_text,
-    make_program,
     parse_header,
 )
 

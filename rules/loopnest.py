@@ -5,8 +5,8 @@ their tensor dimensions:
 
     index = sum(term.stride * loop[term.dim] for term in terms) + offset
 
-From it follow what an axis of the mesh may split (partition rules), what a tile of a kernel touches (tiling rules and
-buffer sizes) and the accesses of the instructions that a kernel generator emits.
+From it follow what an axis of the mesh may split (partition rules), what a tile of a kernel touches
+(tiling rules and buffer sizes) and the accesses of the instructions that a kernel generator emits.
 
 Examples (loops in brackets, reductions after the bar):
 

@@ -24,7 +24,8 @@ _NEXT_OCCURRENCES = 8
 """Periods are distances from an operator to one of so many next operators that look the same."""
 
 _LEAST_SAVING = 8
-"""A repeat that saves fewer operators is not worth the cuts, which rules cannot see across."""
+_LEAST_PERIOD = 5
+"""Repeats that save fewer operators, or are shorter, are not worth the cuts: rules cannot see across."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +154,7 @@ def _runs(looks: NDArray[np.int64]) -> Iterable[tuple[int, int, int]]:
         same = np.concatenate(([False], looks[period:] == looks[:-period], [False]))
         edges = np.flatnonzero(same[1:] != same[:-1])
         for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-            if end - start >= period:
+            if end - start >= period >= _LEAST_PERIOD:
                 yield start, end + period, period
 
 

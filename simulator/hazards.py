@@ -159,7 +159,9 @@ class _Analysis:
         _check_bounds(instruction, self._phase, program.sram_bytes, program.dram_bytes)
         _check_destination(instruction, self._phase)
         sizes = self._phase.mesh.sizes
-        found = [(t, t.hull(sizes)) for t in touches(instruction, self._phase.mesh, program.host_regions)]
+        found = [
+            (t, t.hull(sizes)) for t in touches(instruction, self._phase.mesh, program.host_regions)
+        ]
         _check_in_place(instruction, found, self._phase)
         for touch, hull in found:
             self.accesses += 1

@@ -151,7 +151,7 @@ def test_broken_words_and_tables_are_refused(encoded: Encoded, message: str) -> 
         decode(encoded)
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(STREAMS, st.data())
 def test_mutated_bytes_give_instructions_or_a_program_error(
     streams: tuple[tuple[Instruction, ...], ...], data: st.DataObject

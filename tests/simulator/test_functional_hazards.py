@@ -102,7 +102,7 @@ def test_local_races() -> None:
     program = load_then_use()
     check_hazards(program)
     early_use = changed(changed(program, Engine.VE, 0, waits=()), Engine.DI, 0, posts=())
-    with pytest.raises(ProgramError, match="uninitialised|race"):
+    with pytest.raises(ProgramError, match=r"uninitialised|race"):
         check_hazards(early_use)
     early_load = changed(changed(program, Engine.VE, 0, posts=()), Engine.DI, 1, waits=())
     with pytest.raises(ProgramError, match=r"race: it reads L1 .* which .*DI 1 LD writes"):

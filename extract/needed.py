@@ -1,0 +1,27 @@
+"""Which values every extraction must compute."""
+
+from __future__ import annotations
+
+from tilewright.rules.alternatives import Alternatives
+
+
+def needed_classes(alternatives: Alternatives) -> frozenset[int]:
+    """Return the classes that every choice computes: the dominators of the outputs and of host regions.
+
+    A class needs itself and what each of its nodes needs in common; bit c of a set stands for class c.
+    """
+    needs: dict[int, int] = {}
+    roots = set(alternatives.outputs)
+    for node in alternatives.nodes:
+        through = 0
+        for argument in node.args:
+            through |= needs.get(argument, 1 << argument)
+        for result in node.results or (node.result,):
+            own = 1 << result
+            needs[result] = (needs[result] & through) | own if result in needs else through | own
+            if node.kind == "host":
+                roots.add(result)
+    every = 0
+    for root in roots:
+        every |= needs.get(root, 1 << root)
+    return frozenset(c.number for c in alternatives.classes if every >> c.number & 1)

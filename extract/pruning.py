@@ -1,0 +1,70 @@
+"""Leave out alternatives that another one always beats, before anything is priced."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tilewright.extract.needed import needed_classes
+from tilewright.rules.alternatives import Alternatives, LogicalNode
+
+
+def prune(alternatives: Alternatives) -> Alternatives:
+    """Drop the two-step forms of element-wise chains whose fused form is there too.
+
+    A fused map has the loops of its parts, one pass and one intermediate less, so that it can be split
+    and placed in every way in which the parts can. When the value between the parts has no other use,
+    the parts cannot win. (Products with an epilogue are another matter: fused, they cannot be split
+    along their sums.)
+    """
+    while True:
+        dominated = _dominated(alternatives)
+        if not dominated:
+            return alternatives
+        kept = tuple(node for node in alternatives.nodes if node.number not in dominated)
+        alternatives = _without_unused(replace(alternatives, nodes=kept))
+
+
+def _dominated(alternatives: Alternatives) -> frozenset[int]:
+    """Return the numbers of map nodes that read an otherwise unused map which a sibling has fused in."""
+    needed = needed_classes(alternatives)
+    makers: dict[int, list[LogicalNode]] = {}
+    users: dict[int, set[int]] = {}
+    for node in alternatives.nodes:
+        makers.setdefault(node.result, []).append(node)
+        for argument in node.args:
+            users.setdefault(argument, set()).add(node.result)
+    found = set()
+    for node in alternatives.nodes:
+        if node.kind != "map":
+            continue
+        for argument in node.args:
+            is_private = argument not in needed and users[argument] == {node.result}
+            if is_private and _is_fused_elsewhere(node, argument, makers):
+                found.add(node.number)
+    return frozenset(found)
+
+
+def _is_fused_elsewhere(node: LogicalNode, argument: int, makers: dict[int, list[LogicalNode]]) -> bool:
+    """Whether a sibling map reads what a map that makes the argument reads, and the node's other operands."""
+    others = {a for a in node.args if a != argument}
+    inner = [set(maker.args) for maker in makers.get(argument, ()) if maker.kind == "map"]
+    return any(
+        sibling.kind == "map" and argument not in sibling.args and set(sibling.args) == others | leaves
+        for sibling in makers[node.result]
+        for leaves in inner
+    )
+
+
+def _without_unused(alternatives: Alternatives) -> Alternatives:
+    """Drop nodes that no choice can reach from the outputs."""
+    reached = set(alternatives.outputs)
+    kept = []
+    for node in reversed(alternatives.nodes):
+        results = node.results or (node.result,)
+        if node.kind == "host" or not reached.isdisjoint(results):
+            reached.update(node.args)
+            kept.append(node)
+    nodes = tuple(reversed(kept))
+    numbers = {node.number for node in nodes}
+    implementations = tuple(i for i in alternatives.implementations if i.node in numbers)
+    return replace(alternatives, nodes=nodes, implementations=implementations)
