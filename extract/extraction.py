@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import networkx as nx
+import numpy as np
 
 from tilewright.errors import InfeasibleError
-from tilewright.extract.choice import Solution
-from tilewright.extract.profile import sram_profile
+from tilewright.extract.choice import ChoiceProblem, Solution, Usage
+from tilewright.extract.profile import SramProfile, sram_profile
 from tilewright.extract.model_tables import ModelTables, Variable, build_tables, producer_index
 from tilewright.extract.options import Option, Pricing
 from tilewright.extract.plan import Delivery, Memory, Objective, Placement, Plan, PlannedOp, Proof
@@ -76,24 +77,67 @@ def extract(
     )
     tables = build_tables(graph, rolled, alternatives, pricing)
     bound: tuple[float, Proof] | None = None
-    limit = float(capacity)
-    shortage = 0
+    problem, shortage, where = tables.problem, 0, ""
     for _ in range(_ATTEMPTS):
-        solution = solve(replace(tables.problem, limit=limit), options.solve)
+        solution = solve(problem, options.solve)
         if bound is None:
             bound = _bound(tables, solution, options.solve)
-        plan = _plan(graph, rolled, alternatives, tables, solution, pricing, bound)
-        shortage = plan.peak_sram_bytes - capacity
-        if shortage <= 0 and solution.feasible:
-            return plan
-        limit -= max(shortage, capacity // 64)
-        if limit <= 0:
+        if not solution.feasible:
             break
+        writer = _PlanWriter(graph, rolled, alternatives, tables, solution, pricing)
+        plan = writer.write(bound)
+        profile = sram_profile(plan, target)
+        shortage = max(profile.rows) - capacity
+        if shortage <= 0:
+            return replace(
+                plan, peak_sram_bytes=max(profile.rows), resident_sram_bytes=profile.resident_bytes
+            )
+        where = _name_of_fullest(plan, profile)
+        problem = _surcharged(problem, tables, solution, writer.op_variables, profile, capacity)
+    else:
+        raise InfeasibleError(
+            f"model '{graph.name}' on '{target.name}': the last of {_ATTEMPTS} plans needs {shortage + capacity} bytes "
+            f"of scratchpad in a tile at '{where}', {capacity} are there ({shortage} short); "
+            "use more tiles, a target with more SRAM or a smaller batch"
+        )
     raise InfeasibleError(
-        f"model '{graph.name}' on '{target.name}': the best plan found needs {shortage + capacity} bytes of "
-        f"scratchpad in a tile, {capacity} are there ({shortage} short); "
+        f"model '{graph.name}' on '{target.name}': no plan found fits the {capacity} bytes of scratchpad of a tile; "
         "use more tiles, a target with more SRAM or a smaller batch"
     )
+
+
+def _name_of_fullest(plan: Plan, profile: SramProfile) -> str:
+    row = profile.rows.index(max(profile.rows))
+    return plan.ops[row].op.name if row < len(plan.ops) else "model outputs"
+
+
+def _surcharged(
+    problem: ChoiceProblem,
+    tables: ModelTables,
+    solution: Solution,
+    op_variables: list[Variable],
+    profile: SramProfile,
+    capacity: int,
+) -> ChoiceProblem:
+    """Make the choices behind rows that turned out too full use what they were short of.
+
+    The rows of the problem do not see what a chain of moves needs on its way; the exact profile does.
+    """
+    short: dict[int, int] = {}
+    for variable, row in zip(op_variables, profile.rows, strict=False):
+        if row > capacity:
+            number = tables.number[variable]
+            short[number] = max(short.get(number, 0), row - capacity)
+    extra = []
+    for number, amount in sorted(short.items()):
+        chosen = tables.options[number][solution.choice[number]]
+        amounts = np.array(
+            [float(amount) if option.operands == chosen.operands else 0.0 for option in tables.options[number]]
+        )
+        extra.append(Usage(number, number, number + 1, amounts))
+    if not extra:  # only the outputs' way to DRAM is too wide: leave more room everywhere
+        return replace(problem, limit=problem.limit - max(profile.rows[-1] - capacity, 1))
+    return replace(problem, usages=(*problem.usages, *extra))
 
 
 def _bound(tables: ModelTables, solution: Solution, options: SolveOptions) -> tuple[float, Proof]:
@@ -106,20 +150,6 @@ def _bound(tables: ModelTables, solution: Solution, options: SolveOptions) -> tu
         "scale": tables.scale,
     }
     return relaxed.bound / tables.scale, Proof(method=relaxed.method, details=MappingProxyType(details))
-
-
-def _plan(
-    graph: Graph,
-    rolled: Rolled,
-    alternatives: tuple[Alternatives, ...],
-    tables: ModelTables,
-    solution: Solution,
-    pricing: Pricing,
-    bound: tuple[float, Proof],
-) -> Plan:
-    """Write the choice out for every instance."""
-    writer = _PlanWriter(graph, rolled, alternatives, tables, solution, pricing)
-    return writer.write(bound)
 
 
 class _PlanWriter:
@@ -150,6 +180,8 @@ class _PlanWriter:
         self.ops: list[PlannedOp] = []
         self.folded: list[Op] = []
         self.folded_names: set[str] = set()
+        self.op_variables: list[Variable] = []
+        """The variable of each op."""
 
     def write(self, bound: tuple[float, Proof]) -> Plan:
         orders = [self._order(block) for block in range(len(self.rolled.blocks))]
@@ -161,7 +193,7 @@ class _PlanWriter:
         cost = sum(op.cost_units for op in self.ops) + sum(
             move_units(move, objective) for delivery in outputs for move in delivery.moves
         )
-        plan = Plan(
+        return Plan(
             graph=self.graph,
             target_name=self.pricing.target.name,
             mesh=self.pricing.mesh,
@@ -175,10 +207,6 @@ class _PlanWriter:
             proof=bound[1],
             peak_sram_bytes=0,
             resident_sram_bytes=0,
-        )
-        profile = sram_profile(plan, self.pricing.target)
-        return replace(
-            plan, peak_sram_bytes=max(profile.rows, default=0), resident_sram_bytes=profile.resident_bytes
         )
 
     def _order(self, block: int) -> list[int]:
@@ -215,6 +243,7 @@ class _PlanWriter:
         )
         objective = self.pricing.objective
         moved = sum(move_units(move, objective) for d in deliveries for move in d.moves)
+        self.op_variables.append(variable)
         implementation = option.implementation
         split = implementation.split_dims if implementation else (-1,) * self.pricing.mesh.rank
         self.ops.append(

@@ -19,7 +19,14 @@ import numpy as np
 from tilewright.errors import InfeasibleError
 from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Edge, Usage
 from tilewright.extract.needed import needed_classes
-from tilewright.extract.options import ABSENT, Option, Pricing, aligned_bytes, class_options
+from tilewright.extract.options import (
+    ABSENT,
+    LARGEST_SHARD,
+    Option,
+    Pricing,
+    aligned_bytes,
+    class_options,
+)
 from tilewright.extract.plan import Memory, Placement
 from tilewright.extract.reshard import ReshardTable, build_table, dram_placement
 from tilewright.graph import Graph, TensorType
@@ -262,7 +269,10 @@ class _ProblemBuilder:
         key = (tensor, partials)
         if key not in self.memo:
             pricing = self.pricing
-            self.memo[key] = build_table(tensor, partials, pricing.mesh, pricing.target, pricing.objective)
+            largest = pricing.limit_bytes * LARGEST_SHARD
+            self.memo[key] = build_table(
+                tensor, partials, pricing.mesh, pricing.target, pricing.objective, largest
+            )
         return self.memo[key]
 
     def _boundary_costs(self, variable: Variable, options: tuple[Option, ...], scale: float) -> Costs:

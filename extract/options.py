@@ -53,6 +53,9 @@ class Option:
 
 ABSENT = Option(node=None)
 
+LARGEST_SHARD = 0.75
+"""Larger shards than this share of the scratchpad stay in DRAM."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pricing:
@@ -203,10 +206,10 @@ def _levels(
     tensor: TensorType, sharding: Sharding, pricing: Pricing, *, always_dram: bool
 ) -> list[Memory]:
     """Return the levels that make sense for a shard: not SRAM if too large, not DRAM if partial or tiny."""
-    if is_partial(sharding):
-        return [Memory.SRAM]
     local_bytes = prod(local_shape(pricing.mesh, sharding, tensor.shape)) * tensor.dtype.itemsize_bytes
-    if local_bytes > pricing.limit_bytes * 0.75:
+    if is_partial(sharding):
+        return [Memory.SRAM] if 2 * local_bytes <= pricing.limit_bytes else []
+    if local_bytes > pricing.limit_bytes * LARGEST_SHARD:
         return [Memory.DRAM]
     if local_bytes <= pricing.limit_bytes / 32 and not always_dram:
         return [Memory.SRAM]
@@ -295,19 +298,34 @@ def _worthwhile_tilings(
     key = kernel.key
     known = pricing.priced.get(key)
     if known is None:
-        known = pricing.priced[key] = _search_tilings(kernel, pricing)
+        known = pricing.priced[key] = _search_tilings(kernel, pricing, pricing.limit_bytes - _held_bytes(kernel, pricing))
     return known
 
 
+def _held_bytes(kernel: Kernel, pricing: Pricing) -> int:
+    """Return the scratchpad that operands and result take while the kernel runs."""
+    alignment = pricing.target.tile.sram.alignment_bytes
+    tensors = [
+        tensor
+        for tensor, memory in zip(kernel.operand_types, kernel.operand_memory, strict=True)
+        if memory is Memory.SRAM
+    ]
+    if kernel.result_memory is Memory.SRAM and kernel.family is not Family.ALIAS:
+        tensors.append(kernel.result_type)
+    return sum(aligned_bytes(tensor.size_bytes, alignment) for tensor in tensors)
+
+
 def _search_tilings(
-    kernel: Kernel, pricing: Pricing
+    kernel: Kernel, pricing: Pricing, budget_bytes: int
 ) -> tuple[tuple[Tiling, KernelCost, int], ...]:
+    if budget_bytes < 0:
+        return ()
     candidates = whole_candidate(kernel)
     if needs_tiling(kernel):
         candidates = pricing.tilings.get(tiling_key(kernel), candidates)
     kept: list[tuple[Tiling, KernelCost, int]] = []
     for share in _BUDGET_SHARES:
-        budget = int(pricing.limit_bytes * share)
+        budget = int(min(pricing.limit_bytes * share, budget_bytes))
         best: tuple[float, Tiling, KernelCost, int] | None = None
         for tiling, size in worth_pricing(kernel, candidates, pricing.target, budget):
             if kept and size >= kept[0][2]:
@@ -321,7 +339,7 @@ def _search_tilings(
     return tuple(kept)
 
 
-_BUDGET_SHARES = (0.9, 0.25)
+_BUDGET_SHARES = (1.0, 0.25)
 """Shares of the scratchpad within which the cheapest tiling is looked for."""
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,10 +71,28 @@ def move_units(move: Move, objective: Objective) -> float:
 
 
 def build_table(
-    tensor: TensorType, partials: frozenset[Sharding], mesh: LogicalMesh, target: Target, objective: Objective
+    tensor: TensorType,
+    partials: frozenset[Sharding],
+    mesh: LogicalMesh,
+    target: Target,
+    objective: Objective,
+    largest_shard_bytes: float = float("inf"),
 ) -> ReshardTable:
-    """Return the table of a tensor type; `partials` are the partial shardings that producers make."""
-    placements = _placements(tensor.shape, partials, mesh)
+    """Return the table of a tensor type.
+
+    Args:
+        tensor: Global shape and element type.
+        partials: The partial shardings that producers make.
+        mesh: The logical mesh.
+        target: The machine.
+        objective: What costs are.
+        largest_shard_bytes: Placements with larger shards are no stations of a chain.
+    """
+    placements = tuple(
+        p
+        for p in _placements(tensor.shape, partials, mesh)
+        if p.memory is Memory.DRAM or _local_bytes(tensor, p.sharding, mesh) <= largest_shard_bytes
+    )
     index = {placement: number for number, placement in enumerate(placements)}
     single: dict[tuple[int, int], Move] = {}
     for number, placement in enumerate(placements):
@@ -163,13 +182,18 @@ def _stores(placement: Placement, tensor: TensorType, mesh: LogicalMesh, target:
     ]
 
 
+def _local_bytes(tensor: TensorType, sharding: Sharding, mesh: LogicalMesh) -> int:
+    local = local_shape(mesh, sharding, tensor.shape)
+    return tensor.dtype.itemsize_bytes * prod(local)
+
+
 def _axis_moves(
     placement: Placement, axis: int, tensor: TensorType, mesh: LogicalMesh, target: Target
 ) -> list[Move]:
     sharding = placement.sharding
     state = sharding[axis]
     local = local_shape(mesh, sharding, tensor.shape)
-    local_bytes = tensor.dtype.itemsize_bytes * int(np.prod(local, dtype=np.int64))
+    local_bytes = _local_bytes(tensor, sharding, mesh)
     moves = []
 
     def add(kind: MoveKind, after_state: int, dim: int = -1, to_dim: int = -1) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tilewright.extract.choice import ChoiceProblem, Costs, Solution
+from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Indices, Solution, Usage
 from tilewright.extract.message_passing import MessagePassing
 
 
@@ -167,7 +167,7 @@ def _cost_with(problem: ChoiceProblem, costs: tuple[Costs, ...], choice: tuple[i
 
 def _keep(problem: ChoiceProblem, best: _Best, choice: tuple[int, ...]) -> None:
     cost = problem.cost(choice)
-    if cost < best.cost:
+    if cost < min(best.cost, FORBIDDEN):
         best.choice, best.cost = choice, cost
 
 
@@ -204,6 +204,7 @@ class _LocalSearch:
         self.usages: list[list[int]] = [[] for _ in problem.costs]
         for number, usage in enumerate(problem.usages):
             self.usages[usage.variable].append(number)
+        self._unique: dict[int, tuple[Costs, Indices]] = {}
 
     def overflow(self) -> float:
         """Return by how much rows are overused, summed."""
@@ -232,15 +233,22 @@ class _LocalSearch:
         for usage in usages:
             rest[usage.low - low : usage.high - low] -= usage.amounts[current]
         outside = self.overflow() - float(np.maximum(self.use[low:high] - self.problem.limit, 0).sum())
-        signature = np.stack([usage.amounts for usage in usages], axis=1)
-        unique, inverse = np.unique(signature, axis=0, return_inverse=True)
+        unique, inverse = self._signatures(variable, usages)
         totals = np.empty(len(unique))
         for number, amounts in enumerate(unique):
             row = rest.copy()
             for usage, amount in zip(usages, amounts, strict=True):
                 row[usage.low - low : usage.high - low] += amount
             totals[number] = np.maximum(row - self.problem.limit, 0).sum()
-        return np.asarray(totals[inverse.reshape(-1)] + outside)
+        return np.asarray(totals[inverse] + outside)
+
+    def _signatures(self, variable: int, usages: list[Usage]) -> tuple[Costs, Indices]:
+        """Return the distinct uses of a variable's options, and the one of each option."""
+        if variable not in self._unique:
+            amounts = np.stack([usage.amounts for usage in usages], axis=1)
+            unique, inverse = np.unique(amounts, axis=0, return_inverse=True)
+            self._unique[variable] = unique, inverse.reshape(-1)
+        return self._unique[variable]
 
     def set(self, variable: int, option: int) -> None:
         """Change one variable."""
@@ -266,10 +274,10 @@ class _LocalSearch:
         return changed
 
     def relieve(self) -> bool:
-        """Make the single change that saves overuse at the least cost a byte; return whether there was one."""
+        """Change variables, the least cost for each byte saved first, until it fits; return whether any changed."""
         before = self.overflow()
-        best: tuple[float, int, int] | None = None
-        for variable in range(len(self.choice)):
+        ranked: list[tuple[float, int, int]] = []
+        for variable in self._overusing():
             saved = before - self.overflow_by_option(variable)
             if not (saved > 0).any():
                 continue
@@ -278,9 +286,23 @@ class _LocalSearch:
             with np.errstate(divide="ignore", invalid="ignore"):
                 rate = np.where(saved > 0, (extra + 1e-6) / saved, np.inf)
             option = int(rate.argmin())
-            if best is None or rate[option] < best[0]:
-                best = (float(rate[option]), variable, option)
-        if best is None:
-            return False
-        self.set(best[1], best[2])
-        return True
+            ranked.append((float(rate[option]), variable, option))
+        changed = False
+        for rate_of_change, variable, option in sorted(ranked):
+            if self.overflow() <= 0:
+                break
+            costs = self.option_costs(variable)
+            saved_now = self.overflow() - float(self.overflow_by_option(variable)[option])
+            extra_now = max(float(costs[option] - costs[self.choice[variable]]), 0.0)
+            # An earlier change may have made this one useless or dear; the next round ranks anew.
+            if saved_now > 0 and (extra_now + 1e-6) / saved_now <= 4 * rate_of_change + 1e-12:
+                self.set(variable, option)
+                changed = True
+        return changed
+
+    def _overusing(self) -> list[int]:
+        """Return the variables that use a row which is overused."""
+        full = np.concatenate(([0], np.cumsum(self.use > self.problem.limit)))
+        return sorted(
+            {u.variable for u in self.problem.usages if full[u.high] > full[u.low]}
+        )

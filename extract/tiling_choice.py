@@ -11,7 +11,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from tilewright.extract.kernel import Kernel, footprint_bytes, is_staged, tileable_dims, whole_tiling
+from tilewright.extract.kernel import (
+    Kernel,
+    footprint_bytes,
+    is_result_staged,
+    is_staged,
+    tileable_dims,
+    whole_tiling,
+)
 from tilewright.extract.plan import Memory, Tiling
 from tilewright.hwmodel.mesh import REPLICATED, Sharding
 from tilewright.hwmodel.target import Target
@@ -108,7 +115,8 @@ def _scores(
             cycles = cycles + box * loads * rate
     if kernel.result_memory is Memory.DRAM:
         box = shape.result * kernel.result_type.dtype.itemsize_bytes
-        footprint = footprint + box * np.where(shape.results > 1, 2, 1)
+        if is_result_staged(kernel):
+            footprint = footprint + box * np.where(shape.results > 1, 2, 1)
         rate = _dram_cycles_per_byte(kernel, kernel.result_sharding, target)
         cycles = cycles + box * shape.results * rate
     return cycles, footprint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -25,8 +26,13 @@ def _choose_cache_directory() -> None:
     for path in sorted(Path(__file__).parent.glob("timing_*.py")):
         digest.update(path.read_bytes())
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = root / "tilewright" / f"numba-{digest.hexdigest()[:16]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # no home to write to: compile anew in each process
+        folder = Path(tempfile.mkdtemp(prefix="tilewright-numba-"))
     config: Any = numba.config
-    config.CACHE_DIR = str(root / "tilewright" / f"numba-{digest.hexdigest()[:16]}")
+    config.CACHE_DIR = str(folder)
 
 
 def compiled[F: Callable[..., Any]](function: F) -> F:

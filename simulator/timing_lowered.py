@@ -7,12 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from tilewright.errors import ProgramError
-from tilewright.hwmodel.network import Network
 from tilewright.lowering.isa import Engine, Instruction, Opcode
 from tilewright.lowering.loops import matching_ends
 from tilewright.lowering.program import Group, Program, Streams
 from tilewright.simulator.timing_kinds import ALL_AXES, Kind, KindTable, RouteKey
-from tilewright.simulator.timing_routes import RouteBuilder, sub_mesh
 from tilewright.simulator.timing_state import Bools, Ints
 
 MAX_STREAM = 50_000_000
@@ -54,15 +52,16 @@ def is_ordered(streams: Streams) -> bool:
 class Lowered:
     """Kinds, streams and ways of all groups, tile by tile."""
 
-    def __init__(self, program: Program, network: Network, owner: Ints) -> None:
+    def __init__(self, program: Program, owner: Ints) -> None:
         self.program = program
-        self.builder = RouteBuilder(network)
+        self.ways: list[tuple[RouteKey, Group]] = []
         self.kinds: list[Kind] = []
         self.way: list[int] = []  # of each kind, -1 for none
         self.gang: list[int] = []
         self.skip: list[int] = []
         self.gangs: list[Ints] = []  # for each gang class, the gang of each tile
         self.skips: list[Bools] = []
+        self.skip_axes: list[int] = []
         self.streams: dict[tuple[int, Engine], Ints] = {}
         self._owner = owner
 
@@ -78,35 +77,45 @@ class Lowered:
         skips: dict[int, int] = {}
         for kind in table.kinds:
             if kind.route is not None and kind.route not in ways:
-                ways[kind.route] = self.builder.add_way(kind.route, group.mesh, group.tiles)
+                ways[kind.route] = len(self.ways)
+                self.ways.append((kind.route, group))
             if kind.gang and kind.gang not in gangs:
                 gangs[kind.gang] = len(self.gangs)
                 self.gangs.append(self._gang_row(group, kind.gang))
             if kind.skip and kind.skip not in skips:
                 skips[kind.skip] = len(self.skips)
                 self.skips.append(self._skip_row(group, kind.skip))
+                self.skip_axes.append(kind.skip)
             self.kinds.append(kind)
             self.way.append(-1 if kind.route is None else ways[kind.route])
             self.gang.append(gangs.get(kind.gang, -1))
             self.skip.append(skips.get(kind.skip, -1))
 
     def _gang_row(self, group: Group, axes: int) -> Ints:
+        """Return the number of each tile's sub-mesh, -1 outside the group."""
         row = np.full(self._owner.size, -1, dtype=np.int64)
-        if axes == ALL_AXES:
-            row[list(group.tiles)] = 0
-            return row
-        count = 0
-        for index, tile in enumerate(group.tiles):
-            if row[tile] < 0:
-                row[[group.tiles[i] for i in sub_mesh(group.mesh, index, axes)]] = count
-                count += 1
+        gang = np.zeros(len(group.tiles), dtype=np.int64)
+        for axis, coords in enumerate(_coordinates(group)):
+            if axes != ALL_AXES and not axes >> axis & 1:
+                gang = gang * group.mesh.sizes[axis] + coords
+        row[list(group.tiles)] = gang
         return row
 
     def _skip_row(self, group: Group, axes: int) -> Bools:
+        """Return which tiles have a coordinate other than 0 on one of the axes."""
         row = np.zeros(self._owner.size, dtype=np.bool_)
-        for index, tile in enumerate(group.tiles):
-            row[tile] = sub_mesh(group.mesh, index, axes)[0] != index
+        for axis, coords in enumerate(_coordinates(group)):
+            if axes >> axis & 1:
+                row[list(group.tiles)] |= coords > 0
         return row
+
+
+def _coordinates(group: Group) -> tuple[Ints, ...]:
+    """Return, for each logical axis, the coordinate of each of the group's tiles."""
+    if not group.mesh.sizes:
+        return ()
+    grid = np.unravel_index(np.arange(len(group.tiles)), group.mesh.sizes)
+    return tuple(coords.astype(np.int64) for coords in grid)
 
 
 def expand(table: KindTable, stream: Sequence[Instruction]) -> Ints:

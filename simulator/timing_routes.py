@@ -11,7 +11,7 @@ import numpy as np
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.network import Network
 from tilewright.simulator.timing_kinds import RouteKey
-from tilewright.simulator.timing_state import DRAM, LINK, SORTS, SRAM, Floats, Ints
+from tilewright.simulator.timing_state import DRAM, LINK, SORTS, SRAM, Bools, Floats, Ints
 
 
 class Resources(NamedTuple):
@@ -95,15 +95,16 @@ class RouteBuilder:
         self._entries: list[tuple[int, Ints, Floats]] = []
         self._peers: list[tuple[int, Ints]] = []
 
-    def add_way(self, key: RouteKey, mesh: LogicalMesh, tiles: tuple[int, ...]) -> int:
-        """Find the routes of a way for all tiles of a group; return the way's number."""
+    def add_way(
+        self, key: RouteKey, mesh: LogicalMesh, tiles: tuple[int, ...], wanted: Bools
+    ) -> None:
+        """Find the routes of the next way for the wanted tiles of a group."""
         row = np.full(self._tiles, -1, dtype=np.int64)
         self._rows.append(row)
         for index, tile in enumerate(tiles):
-            if row[tile] >= 0:
-                continue  # shares the route of its sub-mesh's first tile
-            self._add_route(key, mesh, tiles, index, row)
-        return len(self._rows) - 1
+            # A tile may share the route of its sub-mesh's first tile.
+            if wanted[tile] and row[tile] < 0:
+                self._add_route(key, mesh, tiles, index, row)
 
     def _add_route(
         self, key: RouteKey, mesh: LogicalMesh, tiles: tuple[int, ...], index: int, row: Ints

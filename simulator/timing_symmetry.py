@@ -118,26 +118,30 @@ def _count(labels: Ints) -> int:
 
 
 def quotient(
-    routes: Routes, resources: Resources, partition: Partition
+    routes: Routes, resources: Resources, partition: Partition, copies: Ints
 ) -> tuple[Routes, Resources]:
     """Return the routes and resources of one tile of each class.
 
     A resource of the quotient has the capacity of one real resource; a route's share is what all
-    routes of its class together put on each resource of the other class.
+    routes of its class together put on each resource of the other class. A route of `routes` may
+    stand for several (`copies`) whose shares fall on other resources and tiles of the same classes.
     """
     tile, route, resource = partition
     first_tile = np.unique(tile, return_index=True)[1]
     first_route = np.unique(route, return_index=True)[1]
     first_resource, members = np.unique(resource, return_index=True, return_counts=True)[1:]
     entry_route, entry_resource, share = _sum_pairs(
-        route[routes.entry_route], resource[routes.entry_resource], routes.entry_share
+        route[routes.entry_route],
+        resource[routes.entry_resource],
+        routes.entry_share * copies[routes.entry_route],
     )
     peer_route, peer_tile, count = _sum_pairs(
-        route[routes.peer_route], tile[routes.peer_tile], routes.peer_count.astype(np.float64)
+        route[routes.peer_route],
+        tile[routes.peer_tile],
+        (routes.peer_count * copies[routes.peer_route]).astype(np.float64),
     )
-    folded = np.ascontiguousarray(
-        routes.route_of[:, first_tile]
-    )  # columns taken come out column-major
+    # Columns that are taken out come column-major.
+    folded = np.ascontiguousarray(routes.route_of[:, first_tile])
     small = Routes(
         route_of=np.where(folded >= 0, np.append(route, -1)[folded], -1),
         way=routes.way[first_route],

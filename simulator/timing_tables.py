@@ -10,8 +10,10 @@ from tilewright.hwmodel.network import Network
 from tilewright.lowering.program import Program
 from tilewright.simulator.timing_kinds import Kind
 from tilewright.simulator.timing_lowered import Lowered, is_ordered, owners
+from tilewright.simulator.timing_orbits import crossbar_orbits
 from tilewright.simulator.timing_routes import (
     Resources,
+    RouteBuilder,
     Routes,
     all_resources,
 )
@@ -71,18 +73,10 @@ def prepare(program: Program, network: Network, phase: str, symmetry: bool) -> P
     """
     streams = [group.load if phase == "load" else group.run for group in program.groups]
     owner = owners(program)
-    lowered = Lowered(program, network, owner)
+    lowered = Lowered(program, owner)
     for number, group in enumerate(program.groups):
         lowered.add_group(number, group, streams[number])
-    resources = all_resources(network)
-    routes = lowered.builder.finish(resources)
-    seeds = owner + 1
-    for row in lowered.skips:
-        seeds = 2 * seeds + row
-    partition = discrete_partition(routes, resources)
-    if symmetry:
-        partition = equitable_partition(routes, resources, seeds)
-        routes, resources = quotient(routes, resources, partition)
+    partition, routes, resources = _routes(network, lowered, owner, symmetry)
     tables, slots, representative = _assemble(lowered, partition, routes, resources, owner)
     return Phase(
         tables=tables,
@@ -94,6 +88,53 @@ def prepare(program: Program, network: Network, phase: str, symmetry: bool) -> P
         representative=representative,
         is_ordered=all(is_ordered(stream) for stream in streams),
     )
+
+
+def _routes(
+    network: Network, lowered: Lowered, owner: Ints, symmetry: bool
+) -> tuple[Partition, Routes, Resources]:
+    """Return the classes of tiles to simulate as one, and the routes and resources of the classes."""
+    resources = all_resources(network)
+    everywhere = np.ones(owner.size, dtype=np.bool_)
+    if not symmetry:
+        routes = _build_routes(network, lowered, resources, everywhere)
+        return discrete_partition(routes, resources), routes, resources
+    keys = [key for key, _ in lowered.ways]
+    orbits = crossbar_orbits(network, lowered.program.groups, keys, lowered.skip_axes)
+    if orbits is None:
+        routes = _build_routes(network, lowered, resources, everywhere)
+        seeds = owner + 1
+        for row in lowered.skips:
+            seeds = 2 * seeds + row
+        partition = equitable_partition(routes, resources, seeds)
+        copies = np.ones(routes.way.size, dtype=np.int64)
+    else:
+        tiles, labels = orbits
+        first = np.unique(tiles, return_index=True)[1]
+        routes = _build_routes(network, lowered, resources, np.isin(np.arange(tiles.size), first))
+        partition = Partition(tiles, np.arange(routes.way.size), labels)
+        copies = _copies(routes, tiles, first)
+    return partition, *quotient(routes, resources, partition, copies)
+
+
+def _build_routes(
+    network: Network, lowered: Lowered, resources: Resources, wanted: Bools
+) -> Routes:
+    builder = RouteBuilder(network)
+    for key, group in lowered.ways:
+        builder.add_way(key, group.mesh, group.tiles, wanted)
+    return builder.finish(resources)
+
+
+def _copies(routes: Routes, tiles: Ints, first: Ints) -> Ints:
+    """Return how many routes there are like each route of the first tile of a class."""
+    copies = np.ones(routes.way.size, dtype=np.int64)
+    sizes = np.bincount(tiles)
+    for row in routes.route_of:
+        for tile in first[row[first] >= 0]:
+            sharers = np.count_nonzero((row == row[tile]) & (tiles == tiles[tile]))
+            copies[row[tile]] = sizes[tiles[tile]] // sharers
+    return copies
 
 
 def _assemble(

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import onnx
 
 from tilewright.fetch import onnx_light_models
+from tilewright.light_models import seeded_weights
 
 DEMO_MODEL = "light_squeezenet"
+DEMO_SEED = 0
+DEMO_TEXT = (
+    "The demo compiles SqueezeNet 1.0. The topology comes with the onnx package; the weights are\n"
+    "random numbers (seeded), because that file has none of its own. Nothing is downloaded."
+)
 
 
-def demo_model() -> Path:
-    """Return the path of the demo's model inside the installed onnx package."""
-    return next(path for path in onnx_light_models() if path.stem == DEMO_MODEL)
+def demo_model() -> bytes:
+    """Return the demo's model: SqueezeNet from the installed onnx package with seeded weights."""
+    path = next(path for path in onnx_light_models() if path.stem == DEMO_MODEL)
+    model = seeded_weights(onnx.load(path), DEMO_SEED)
+    model.graph.name = "squeezenet"
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data

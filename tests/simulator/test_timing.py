@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -17,13 +19,13 @@ from tilewright.errors import ProgramError
 from tilewright.graph import HostModel
 from tilewright.hwmodel.load import load_target
 from tilewright.hwmodel.mesh import LogicalMesh
-from tilewright.hwmodel.network import network_of
+from tilewright.hwmodel.network import logical_mesh, network_of
 from tilewright.hwmodel.target import Interconnect, LogicalAxis, MeshAxis, Target, Topology
 from tilewright.lowering.isa import Access, Engine, Instruction, Opcode, Post, Space, Wait
 from tilewright.lowering.program import DramTensor, Group, HostRegion, Program
 from tilewright.simulator.timing import TimingReport, simulate, write_trace
 
-Streams = dict[Engine, tuple[Instruction, ...]]
+Streams = Mapping[Engine, tuple[Instruction, ...]]
 
 
 def machine(
@@ -78,9 +80,11 @@ def program(
 ) -> Program:
     """Return a program: one group over all tiles of the target, or several of one tile each."""
     if len(groups) == 1:
-        whole = sizes or tuple(axis.size for axis in target.axes)
+        whole = sizes or logical_mesh(target).sizes
         mesh = LogicalMesh(tuple(f"a{i}" for i in range(len(whole))), whole)
-        made = (Group(mesh=mesh, tiles=tuple(range(mesh.tiles)), load=load or {}, run=groups[0]),)
+        made: tuple[Group, ...] = (
+            Group(mesh=mesh, tiles=tuple(range(mesh.tiles)), load=load or {}, run=groups[0]),
+        )
     else:
         one = LogicalMesh(("a0",), (1,))
         made = tuple(
@@ -527,7 +531,7 @@ def test_uniform_traffic_against_a_naive_simulator(
 def linear_programs(draw: st.DrawFn, targets: tuple[Target, ...]) -> Program:
     """Instructions in a linear order, each waiting for an earlier one of another engine: no deadlock."""
     target = draw(st.sampled_from(targets))
-    axes = st.integers(1, (1 << len(target.axes)) - 1)
+    axes = st.integers(1, (1 << logical_mesh(target).rank) - 1)
     size = st.integers(1, 12).map(lambda n: 32 * n)
     streams: dict[Engine, list[Instruction]] = {engine: [] for engine in Engine}
     waits: dict[int, tuple[Wait, ...]] = {}
@@ -535,8 +539,8 @@ def linear_programs(draw: st.DrawFn, targets: tuple[Target, ...]) -> Program:
     for step in range(draw(st.integers(1, 10))):
         n, mask = draw(size), draw(axes)
         members = 1
-        for axis, extent in enumerate(target.axes):
-            members *= extent.size if mask >> axis & 1 else 1
+        for axis, extent in enumerate(logical_mesh(target).sizes):
+            members *= extent if mask >> axis & 1 else 1
         match draw(
             st.sampled_from(
                 ["load", "shared", "store", "masked", "send", "cast", "vector", "barrier"]
@@ -551,7 +555,7 @@ def linear_programs(draw: st.DrawFn, targets: tuple[Target, ...]) -> Program:
             case "masked":
                 steps.append(store(n, axes=mask))
             case "send":
-                axis = draw(st.integers(0, len(target.axes) - 1))
+                axis = draw(st.integers(0, logical_mesh(target).rank - 1))
                 steps.append(
                     send(
                         n,
@@ -593,6 +597,14 @@ TARGETS = (
     machine(2, 3, ports=2, dram=12.0),
     machine(2, 2, 2, ports=2, dram=30.0),
     machine(2, 4, read_multicast=False, ports=4, dram=5.0),
+    machine(2, 3, 2, ports=2, dram=30.0).model_copy(
+        update={
+            "logical_axes": (
+                LogicalAxis(name="b0", axes=("a0", "a1")),
+                LogicalAxis(name="b1", axes=("a2",)),
+            )
+        }
+    ),
     load_target("mesh_2x3"),
     load_target("mesh_3x3"),
 )
@@ -621,6 +633,11 @@ def test_symmetric_simulation_equals_the_full_one(made: Program) -> None:
     full, merged = simulate(made, symmetry=False), simulate(made, symmetry=True)
     same(full.run, merged.run)
     assert merged.total_energy_pj == pytest.approx(full.total_energy_pj, rel=1e-9)
+    # crossbars take their classes from the machine's symmetries; refinement finds them as well
+    with patch("tilewright.simulator.timing_tables.crossbar_orbits", return_value=None):
+        refined = simulate(made, symmetry=True)
+    same(full.run, refined.run)
+    assert refined.run.simulated_tiles <= merged.run.simulated_tiles
 
 
 @given(linear_programs(TARGETS))
@@ -629,7 +646,7 @@ def test_bounds_bytes_and_determinism(made: Program) -> None:
     report = simulate(made, symmetry=False)
     assert report.cycles >= report.run.bound_cycles * (1 - 1e-9)
     assert simulate(made, symmetry=False) == report
-    tiles, sizes = made.target.tiles, [axis.size for axis in made.target.axes]
+    tiles, sizes = made.target.tiles, logical_mesh(made.target).sizes
     expected = 0.0
     for instruction in (i for stream in made.groups[0].run.values() for i in stream):
         n = instruction.domain[0] if instruction.domain else 0
@@ -661,7 +678,7 @@ def test_more_bandwidth_never_hurts_a_chain(made: Program, factor: float) -> Non
         if not any(p.remote for p in i.posts)
     ]
     bare = [replace(i, waits=(), posts=(), axes=0) for i in chain if i.opcode is not Opcode.PS]
-    linked: Streams = {engine: () for engine in Engine}
+    linked: dict[Engine, tuple[Instruction, ...]] = {engine: () for engine in Engine}
     for number, i in enumerate(bare):
         waits = (Wait(number - 1, 1),) if number else ()
         linked[i.engine] += (replace(i, waits=waits, posts=(Post(number, 1),)),)
