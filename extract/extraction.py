@@ -107,8 +107,7 @@ def extract(
 
 
 def _name_of_fullest(plan: Plan, profile: SramProfile) -> str:
-    row = profile.rows.index(max(profile.rows))
-    return plan.ops[row].op.name if row < len(plan.ops) else "model outputs"
+    return plan.ops[profile.rows.index(max(profile.rows))].op.name
 
 
 def _surcharged(
@@ -124,7 +123,7 @@ def _surcharged(
     The rows of the problem do not see what a chain of moves needs on its way; the exact profile does.
     """
     short: dict[int, int] = {}
-    for variable, row in zip(op_variables, profile.rows, strict=False):
+    for variable, row in zip(op_variables, profile.rows, strict=True):
         if row > capacity:
             number = tables.number[variable]
             short[number] = max(short.get(number, 0), row - capacity)
@@ -135,8 +134,6 @@ def _surcharged(
             [float(amount) if option.operands == chosen.operands else 0.0 for option in tables.options[number]]
         )
         extra.append(Usage(number, number, number + 1, amounts))
-    if not extra:  # only the outputs' way to DRAM is too wide: leave more room everywhere
-        return replace(problem, limit=problem.limit - max(profile.rows[-1] - capacity, 1))
     return replace(problem, usages=(*problem.usages, *extra))
 
 
@@ -254,6 +251,7 @@ class _PlanWriter:
                 resident=option.resident,
                 result=option.result,
                 tiling=option.tiling,
+                buffer_bytes=option.working_bytes,
                 cost=option.cost,
                 cost_units=option.units + moved,
                 block=self.rolled.blocks[instance.block].name,

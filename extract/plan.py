@@ -102,6 +102,8 @@ class PlannedOp:
     resident: tuple[bool, ...]
     result: Placement
     tiling: Tiling | None
+    buffer_bytes: int
+    """Scratchpad of a tile for the kernel's own buffers, [bytes]."""
     cost: KernelCost
     cost_units: float
     """This op's share of the objective, deliveries included."""
@@ -122,8 +124,8 @@ class Proof:
 class Plan:
     """A complete plan with its predicted cost and how far from optimal it can be.
 
-    `ops` run in order; constant subexpressions that rules made are `folded` ops, evaluated at
-    compile time. `cost` and `bound` are in cycles (latency, throughput) or pJ (energy).
+    `ops` run in order; a model output goes to DRAM (`output_deliveries`) right after the op that makes it. Constant subexpressions
+    that rules made are `folded` ops, evaluated at compile time. `cost` and `bound` are in cycles (latency, throughput) or pJ (energy).
     """
 
     graph: Graph

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from tilewright.extract.kernel import footprint_bytes
 from tilewright.extract.options import aligned_bytes
 from tilewright.extract.plan import Delivery, Memory, Move, MoveKind, Placement, Plan
-from tilewright.extract.planned import planned_kernel
 from tilewright.graph import TensorType
 from tilewright.hwmodel.mesh import LogicalMesh, local_shape
 from tilewright.hwmodel.target import Target
@@ -16,7 +14,7 @@ from tilewright.hwmodel.target import Target
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SramProfile:
-    """Scratchpad bytes of one tile: `rows[i]` while op i runs (the last row is the output phase)."""
+    """Scratchpad bytes of one tile: `rows[i]` while op i runs and its result, if an output, goes to DRAM."""
 
     rows: tuple[int, ...]
     resident_bytes: int
@@ -68,7 +66,7 @@ def sram_profile(plan: Plan, target: Target) -> SramProfile:
     mesh, types = plan.mesh, plan.types
     count = len(plan.ops)
     resident = 0
-    own = [0] * (count + 1)
+    own = [0] * count
     alias: dict[str, str] = {}
     made: dict[str, int] = {}
     last: dict[str, int] = {}
@@ -91,10 +89,6 @@ def sram_profile(plan: Plan, target: Target) -> SramProfile:
             if delivery.moves:
                 held += shard_bytes(delivery.after, tensor, mesh, alignment)
             copies.append(held)
-        kernel_bytes = 0
-        if op.kind != "host":
-            assert planned.tiling is not None
-            kernel_bytes = footprint_bytes(planned_kernel(planned, types, mesh), planned.tiling, alignment)
         source = planned.deliveries[0] if planned.deliveries else None
         if op.kind == "reshape" and source is not None and not source.moves and not planned.resident[0]:
             root = alias.get(source.tensor, source.tensor)
@@ -105,20 +99,24 @@ def sram_profile(plan: Plan, target: Target) -> SramProfile:
             made[op.outputs[0]] = position
             last[op.outputs[0]] = position
             result = size[op.outputs[0]] = shard_bytes(planned.result, types[op.outputs[0]], mesh, alignment)
-        own[position] = max(peak, held + kernel_bytes)
+        own[position] = max(peak, held + planned.buffer_bytes)
         if op.kind == "reshape" and source is not None and source.moves:
             # The delivered copy becomes the result, whose bytes are counted while it lives.
             own[position] = max(peak - result, 0)
+    producers = {name: position for position, planned in enumerate(plan.ops) for name in planned.op.outputs}
     for delivery in plan.output_deliveries:
-        use(delivery.tensor, count)
-        own[count] = max(own[count], delivery_bytes(delivery, types[delivery.tensor], mesh, alignment))
-    delta = [0] * (count + 2)
+        position = producers[delivery.tensor]
+        root = alias.get(delivery.tensor, delivery.tensor)
+        last[root] = max(last[root], position)
+        moved = delivery_bytes(delivery, types[delivery.tensor], mesh, alignment)
+        own[position] = max(own[position], moved)
+    delta = [0] * (count + 1)
     for name, position in made.items():
         delta[position] += size[name]
         delta[last[name] + 1] -= size[name]
     rows = []
     alive = resident
-    for position in range(count + 1):
+    for position in range(count):
         alive += delta[position]
         rows.append(alive + own[position])
     return SramProfile(rows=tuple(rows), resident_bytes=resident)

@@ -66,7 +66,7 @@ def solve(
             best.bound, best.prices = bound, prices.copy()
         use = problem.use(choice)
         overflow = float(np.maximum(use - problem.limit, 0).sum())
-        if overflow > 0 and (least_overflow is None or overflow < least_overflow[0]):
+        if least_overflow is None or overflow < least_overflow[0]:
             least_overflow = (overflow, choice)
         fitting: tuple[int, ...] | None = choice if overflow <= 0 else None
         if overflow > 0 and step % options.repair_every == options.repair_every - 1:

@@ -245,8 +245,6 @@ def _check_memory(plan: Plan, target: Target) -> None:
             root[planned.op.output] = root.get(planned.op.inputs[0], planned.op.inputs[0])
         for delivery in planned.deliveries:
             uses[root.get(delivery.tensor, delivery.tensor)] = position
-    for delivery in plan.output_deliveries:
-        uses[root.get(delivery.tensor, delivery.tensor)] = len(plan.ops)
     for position, planned in enumerate(plan.ops):
         alive = resident
         for earlier, other in enumerate(plan.ops[: position + 1]):
@@ -255,7 +253,10 @@ def _check_memory(plan: Plan, target: Target) -> None:
                 alive += size(other.result, name)
         if planned.op.kind != "host" and planned.tiling is not None:
             kernel = planned_kernel(planned, plan.types, plan.mesh)
-            alive += footprint_bytes(kernel, planned.tiling, alignment)
+            own = footprint_bytes(kernel, planned.tiling, alignment)
+            if own != planned.buffer_bytes:
+                raise PlanError(f"'{planned.op.name}' has {own} bytes of buffers, the plan says {planned.buffer_bytes}")
+            alive += own
         for delivery in planned.deliveries:
             if delivery.moves and planned.op.kind != "reshape":
                 alive += size(delivery.after, delivery.tensor)

@@ -58,11 +58,11 @@ def local_shape(mesh: LogicalMesh, sharding: Sharding, shape: tuple[int, ...]) -
     >>> local_shape(LogicalMesh(("x", "y"), (4, 2)), (1, 1), (3, 16))
     (3, 2)
     """
-    cut = []
-    for dim, size in enumerate(shape):
-        factor = split_factor(mesh, sharding, dim)
-        assert size % factor == 0, f"dimension {dim} of {shape} is not divisible by {factor}"
-        cut.append(size // factor)
+    cut = list(shape)
+    for size, dim in zip(mesh.sizes, sharding, strict=True):
+        if dim >= 0:
+            assert cut[dim] % size == 0, f"dimension {dim} of {shape} is not divisible by {size}"
+            cut[dim] //= size
     return tuple(cut)
 
 

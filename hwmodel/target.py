@@ -216,6 +216,10 @@ class Target(Frozen):
     published_peaks: Mapping[str, PublishedPeak] = Field(default_factory=dict)
     """Peak rates by format, for the tests and for people; no stage computes with them."""
 
+    def __eq__(self, other: object) -> bool:
+        """Compare by content; the common case, the same object, at once (targets are keys of memos)."""
+        return self is other or super().__eq__(other)
+
     def __hash__(self) -> int:
         """Hash by name, so that results can be memoised by target; equality still compares all."""
         return hash(self.name)

@@ -91,19 +91,18 @@ class _Lowering:
         """Lower the whole plan."""
         plan = self.plan
         inputs = tuple(self._port(port.tensor) for port in plan.graph.inputs)
+        waiting = {d.tensor: (n, d) for n, d in enumerate(plan.output_deliveries)}
+        outputs: dict[int, Storage] = {}
         for number, planned in enumerate(plan.ops):
             self.builder.tag = number + 1
             if planned.op.kind == "host":
                 self._host(planned)
             else:
                 self._op(planned)
-        outputs = []
-        for number, delivery in enumerate(plan.output_deliveries):
-            self.builder.tag = len(plan.ops) + number + 1
-            storage = self._deliver(delivery, f"output{number}")
-            assert storage.space is Space.DRAM, "outputs are delivered to DRAM"
-            self.builder.pin(storage.buffer)
-            outputs.append(storage)
+            for name in planned.op.outputs:
+                if name in waiting:
+                    port, delivery = waiting.pop(name)
+                    outputs[port] = self._output(port, delivery)
         names = tuple(planned.op.name or planned.op.kind for planned in plan.ops)
         return Lowered(
             linear=LinearProgram(
@@ -112,12 +111,20 @@ class _Lowering:
                 run=tuple(self.builder.micros),
             ),
             inputs=inputs,
-            outputs=tuple(outputs),
+            outputs=tuple(outputs[port] for port in sorted(outputs)),
             constants=tuple(self.constants.items()),
             regions=tuple(self.regions),
             values=self.values,
             tags=(*names, *(f"output {d.tensor}" for d in plan.output_deliveries)),
         )
+
+    def _output(self, port: int, delivery: Delivery) -> Storage:
+        """Bring a model output to DRAM as soon as it is made, so that it does not hold scratchpad."""
+        self.builder.tag = len(self.plan.ops) + port + 1
+        storage = self._deliver(delivery, f"output{port}")
+        assert storage.space is Space.DRAM, "outputs are delivered to DRAM"
+        self.builder.pin(storage.buffer)
+        return storage
 
     # ------------------------------------------------------------------ tensors
 

@@ -105,13 +105,15 @@ def localise(nest: LoopNest, mesh: LogicalMesh, split_dims: tuple[int, ...]) -> 
     def cut(dim_map: DimMap) -> DimMap:
         major = nest.major_dim(dim_map)
         factor = 1 if major is None else factors[major]
+        if factor == 1:
+            return dim_map
         assert dim_map.size % factor == 0, "the split does not divide a tensor dimension"
         return replace(dim_map, size=dim_map.size // factor)
 
     dims = []
     for loop, factor in zip(nest.dims, factors, strict=True):
         assert loop.extent % factor == 0, f"loop {loop.name} of {loop.extent} is cut into {factor}"
-        dims.append(replace(loop, extent=loop.extent // factor))
+        dims.append(loop if factor == 1 else replace(loop, extent=loop.extent // factor))
     return replace(
         nest,
         dims=tuple(dims),

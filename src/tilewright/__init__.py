@@ -10,11 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tilewright.api import compile, load, run, simulate, targets
+    from tilewright.api import compile, load, run, save, simulate, target, targets, verify
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "compile", "load", "run", "simulate", "targets"]
+__all__ = ["__version__", "compile", "load", "run", "save", "simulate", "target", "targets", "verify"]
 
 
 def __getattr__(name: str) -> Any:

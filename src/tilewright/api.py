@@ -8,23 +8,29 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 
+from tilewright.capacity import check_capacity
 from tilewright.compiler import Compilation, CompileOptions, Progress, Stage, compile_graph
-from tilewright.errors import ModelError
+from tilewright.errors import CompileError, ProgramError
 from tilewright.extract.plan import Objective
 from tilewright.frontend import load_onnx
-from tilewright.graph import Array, Graph
+from tilewright.graph import Array, Graph, Port
 from tilewright.hwmodel.load import load_target, target_names
 from tilewright.hwmodel.target import Target
 from tilewright.inputs import check_inputs, example_inputs
 from tilewright.lowering.program import Program
 from tilewright.lowering.program_file import read_program, write_program
+from tilewright.rules.options import SaturationOptions
 from tilewright.simulator.functional import run_program
 from tilewright.simulator.timing import TimingReport
 from tilewright.simulator.timing import simulate as simulate_program
-from tilewright.verify import OutputCheck, compare, reference_outputs
+from tilewright.verification import OutputCheck, compare, reference_outputs
 
 DEFAULT_TARGET = "corsair"
 
@@ -36,6 +42,7 @@ __all__ = [
     "Objective",
     "Stage",
     "compile",
+    "input_ports",
     "load",
     "run",
     "save",
@@ -89,14 +96,18 @@ def compile(  # the verb that users know from every other compiler's API
     Raises:
         CompileError: With what is wrong, where, and what to change.
     """
-    graph = model if isinstance(model, Graph) else load(model, dims=dims)
-    machine = target if isinstance(target, Target) else load_target(target)
     options = CompileOptions(
-        objective=Objective(objective),
-        without_rules=tuple(without_rules),
-        stop_after=Stage(stop_after),
+        objective=_choice(Objective, objective, "objective"),
+        without_rules=_known_rules(without_rules),
+        stop_after=_choice(Stage, stop_after, "stage"),
     )
-    return compile_graph(graph, machine, options, progress)
+    machine = target if isinstance(target, Target) else load_target(target)
+    start = time.process_time()
+    graph = model if isinstance(model, Graph) else load(model, dims=dims)
+    seconds = {str(Stage.FRONTEND): time.process_time() - start}
+    check_capacity(graph, machine)
+    done = compile_graph(graph, machine, options, progress)
+    return replace(done, seconds=MappingProxyType(seconds | dict(done.seconds)))
 
 
 def run(
@@ -105,14 +116,16 @@ def run(
     """Execute a program's instructions on real data and return the model's outputs by name.
 
     Args:
-        program: A program or its file.
+        program: A program or its file, which holds all that is needed.
         inputs: An array for each model input, with the model's shape and element type.
         check: Also check for races, reads of uninitialised memory and unbalanced semaphores.
 
     Raises:
         ProgramError: The program is broken or breaks a rule of the machine.
     """
-    return dict(run_program(_program(program), inputs, check=check).outputs)
+    loaded = _program(program)
+    given = check_inputs(input_ports(loaded), inputs)
+    return dict(run_program(loaded, given, check=check).outputs)
 
 
 def simulate(program: Program | str | os.PathLike[str]) -> TimingReport:
@@ -121,7 +134,12 @@ def simulate(program: Program | str | os.PathLike[str]) -> TimingReport:
 
 
 def verify(
-    model: ModelSource, compilation: Compilation, inputs: Mapping[str, Array] | None = None, *, seed: int = 0
+    model: ModelSource,
+    compilation: Compilation,
+    inputs: Mapping[str, Array] | None = None,
+    *,
+    seed: int = 0,
+    tolerance: float | Mapping[str, float] | None = None,
 ) -> tuple[OutputCheck, ...]:
     """Run a compiled model and onnxruntime on the same inputs and compare every output.
 
@@ -130,18 +148,43 @@ def verify(
         compilation: What `compile` returned for it.
         inputs: Input arrays; without them seeded examples are made up.
         seed: For the examples.
+        tolerance: Largest error of float outputs relative to max |reference|, for all or by output
+            name; 1e-4 for 32-bit floats without it. For models with quantised values pass
+            what `tilewright.verification.evaluator_differences` returns: how far two
+            evaluators that are both right differ.
+
+    Raises:
+        CompileError: There is no program, the inputs do not fit, or onnxruntime refuses the model.
     """
     if compilation.program is None:
-        raise ModelError("there is no program to verify; compile up to the last stage")
+        raise CompileError("there is no program to verify; compile up to the last stage")
     graph = compilation.graph
-    given = check_inputs(graph.inputs, inputs) if inputs is not None else example_inputs(graph, seed)
-    return compare(run(compilation.program, given), reference_outputs(model, given))
+    given = example_inputs(graph, seed) if inputs is None else check_inputs(graph.inputs, inputs)
+    ours = run(compilation.program, given)
+    return compare(ours, reference_outputs(model, given), tolerance)
 
 
 def save(program: Program, path: str | os.PathLike[str]) -> Path:
-    """Write a program file (temporary file, then rename) and return its path."""
-    write_program(program, Path(path))
+    """Write a program file, whole or not at all, and return its path.
+
+    Raises:
+        ProgramError: The program is malformed, or the file cannot be written.
+    """
+    try:
+        write_program(program, Path(path))
+    except OSError as error:
+        raise ProgramError(
+            f"program file '{path}': cannot be written: {error.strerror or error}; "
+            "choose another place"
+        ) from None
     return Path(path)
+
+
+def input_ports(program: Program) -> tuple[Port, ...]:
+    """Return name, shape and element type of a program's inputs."""
+    return tuple(
+        Port(name=t.name, tensor=t.name, shape=t.shape, dtype=t.dtype) for t in program.inputs
+    )
 
 
 def target(name_or_path: str) -> Target:
@@ -156,3 +199,17 @@ def targets() -> tuple[str, ...]:
 
 def _program(program: Program | str | os.PathLike[str]) -> Program:
     return program if isinstance(program, Program) else read_program(Path(program))
+
+
+def _choice[T: StrEnum](kind: type[T], name: str, what: str) -> T:
+    try:
+        return kind(name)
+    except ValueError:
+        known = ", ".join(item.value for item in kind)
+        raise CompileError(f"{what} '{name}' is unknown; choose one of {known}") from None
+
+
+def _known_rules(names: Sequence[str]) -> tuple[str, ...]:
+    """Refuse unknown rules before the work begins."""
+    SaturationOptions().chosen(tuple(names))
+    return tuple(names)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+import click
 import typer
-from rich.console import Console
 
 from tilewright import __version__
 from tilewright.errors import CompileError
+
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     name="tilewright",
@@ -25,10 +31,13 @@ app = typer.Typer(
 class Emit(StrEnum):
     """What `compile` can write."""
 
+    graph = "graph"
+    blocks = "blocks"
+    alternatives = "alternatives"
     plan = "plan"
     asm = "asm"
     bin = "bin"
-    graph = "graph"
+    trace = "trace"
 
 
 class ObjectiveName(StrEnum):
@@ -49,9 +58,18 @@ class StageName(StrEnum):
     lower = "lower"
 
 
-Dims = Annotated[list[str] | None, typer.Option("--dim", help="Size of a symbolic dimension, name=value; repeatable.")]
-TargetName = Annotated[str, typer.Option("--target", "-t", help="Preset name, mesh_RxC or a YAML file.")]
-Inputs = Annotated[Path | None, typer.Option("--inputs", help="An .npz file with one array for each model input.")]
+Dims = Annotated[
+    list[str] | None,
+    typer.Option("--dim", metavar="NAME=VALUE", help="Size of a symbolic dimension; repeatable."),
+]
+TargetName = Annotated[
+    str, typer.Option("--target", "-t", help="Preset name, mesh_RxC or a YAML file.")
+]
+Inputs = Annotated[
+    Path | None,
+    typer.Option("--inputs", help="An .npz file with an array for each input; else made up."),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of made-up inputs.")]
 
 
 @app.command("compile")
@@ -59,81 +77,114 @@ def compile_command(
     model: Annotated[Path, typer.Argument(help="An ONNX model.")],
     target: TargetName = "corsair",
     dim: Dims = None,
-    objective: Annotated[ObjectiveName, typer.Option(help="What to minimise.")] = ObjectiveName.latency,
-    verify: Annotated[bool, typer.Option("--verify", help="Run the instructions and compare with onnxruntime.")] = False,
+    objective: Annotated[
+        ObjectiveName, typer.Option(help="What to minimise.")
+    ] = ObjectiveName.latency,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Run the instructions and compare with onnxruntime.")
+    ] = False,
     simulate: Annotated[bool, typer.Option(help="Simulate the timing.")] = True,
-    emit: Annotated[list[Emit] | None, typer.Option(help="What to write to the output folder; repeatable.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for what is emitted.")] = None,
-    stop_after: Annotated[StageName, typer.Option(help="Stop after this stage and print it.")] = StageName.lower,
-    without_rule: Annotated[list[str] | None, typer.Option(help="Leave out a rewrite rule; repeatable.")] = None,
+    emit: Annotated[
+        list[Emit] | None, typer.Option(help="What to write to the output folder; repeatable.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Folder for plan and program."),
+    ] = None,
+    stop_after: Annotated[
+        StageName | None, typer.Option(help="Stop after this stage and print its result.")
+    ] = None,
+    without_rule: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RULE", help="Leave out a rewrite rule or a ruleset; repeatable."),
+    ] = None,
     inputs: Inputs = None,
-    seed: Annotated[int, typer.Option(help="Seed of made-up inputs.")] = 0,
+    seed: Seed = 0,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(help="Allowed error of floats relative to max |reference|; else 1e-4."),
+    ] = None,
 ) -> None:
     """Compile a model, predict and simulate its latency, and write plan and instructions."""
     from tilewright.commands import CompileRequest, compile_and_report
+    from tilewright.terminal import output_console
 
     request = CompileRequest(
         model=model,
+        name=model.name,
         target=target,
         dims=_dims(dim),
         objective=objective.value,
         verify=verify,
+        tolerance=tolerance,
         simulate=simulate,
-        emit=tuple(e.value for e in emit or ()),
+        emit=tuple(dict.fromkeys(item.value for item in emit or ())),
         output=output,
-        stop_after=stop_after.value,
+        stop_after=stop_after.value if stop_after else None,
         without_rules=tuple(without_rule or ()),
         inputs=inputs,
         seed=seed,
     )
-    if not compile_and_report(request, Console()):
-        raise typer.Exit(1)
+    if not compile_and_report(request, output_console()):
+        raise typer.Exit(EXIT_ERROR)
 
 
 @app.command("run")
 def run_command(
     program: Annotated[Path, typer.Argument(help="A program file (.twp).")],
     inputs: Inputs = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the outputs to this .npz file.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of made-up inputs.")] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write the outputs as .npz."),
+    ] = None,
+    seed: Seed = 0,
     check: Annotated[bool, typer.Option(help="Check for races and uninitialised reads.")] = True,
 ) -> None:
     """Execute a program on real data in the functional simulator."""
     from tilewright.commands import run_and_report
+    from tilewright.terminal import output_console
 
-    run_and_report(program, inputs, output, seed, check, Console())
+    run_and_report(program, inputs, output, seed, check, output_console())
 
 
 @app.command("simulate")
 def simulate_command(
     program: Annotated[Path, typer.Argument(help="A program file (.twp).")],
-    trace: Annotated[Path | None, typer.Option(help="Write a Chrome/Perfetto trace to this file.")] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a Chrome/Perfetto trace."),
+    ] = None,
 ) -> None:
     """Simulate a program's timing: cycles, utilisation by resource, lower bound."""
     from tilewright.commands import simulate_and_report
+    from tilewright.terminal import output_console
 
-    simulate_and_report(program, trace, Console())
+    simulate_and_report(program, trace, output_console())
 
 
 @app.command("targets")
 def targets_command(
-    name: Annotated[str | None, typer.Argument(help="Show one target in full.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Show this target in full.")] = None,
 ) -> None:
     """List the targets, or show one with the evidence for its figures."""
     from tilewright.commands import report_targets
+    from tilewright.terminal import output_console
 
-    report_targets(name, Console())
+    report_targets(name, output_console())
 
 
 @app.command("demo")
 def demo_command(target: TargetName = "corsair") -> None:
-    """Compile, run and check a real model that comes with the onnx package."""
+    """Compile, simulate, run and check a convolutional network; needs no download."""
     from tilewright.commands import CompileRequest, compile_and_report
-    from tilewright.demo import demo_model
+    from tilewright.demo import DEMO_TEXT, demo_model
+    from tilewright.terminal import output_console, print_text
 
-    request = CompileRequest(model=demo_model(), target=target, verify=True)
-    if not compile_and_report(request, Console()):
-        raise typer.Exit(1)
+    console = output_console()
+    print_text(console, DEMO_TEXT)
+    request = CompileRequest(model=demo_model(), name="squeezenet", target=target, verify=True)
+    if not compile_and_report(request, console):
+        raise typer.Exit(EXIT_ERROR)
 
 
 def _version(value: bool) -> None:
@@ -145,7 +196,8 @@ def _version(value: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     """Compile ONNX models for spatial accelerators."""
@@ -153,19 +205,54 @@ def _root(
 
 def _dims(pairs: list[str] | None) -> dict[str, int]:
     """Parse --dim options."""
-    found = {}
+    found: dict[str, int] = {}
     for pair in pairs or ():
         name, _, value = pair.rpartition("=")
-        if not name or not value.isdecimal() or int(value) < 1:
-            raise CompileError(f"--dim '{pair}' is not name=value with a positive whole number; write e.g. --dim batch=1")
+        # isdecimal alone takes digits of any script and any length
+        if not name or not (value.isascii() and value.isdecimal() and 0 < int(value[:19]) < 2**48):
+            raise CompileError(
+                f"--dim '{pair}': expected name=value with a positive whole number; "
+                "write e.g. --dim batch=1"
+            )
+        if found.get(name, int(value)) != int(value):
+            raise CompileError(f"--dim '{name}' is given as {found[name]} and {value}; drop one")
         found[name] = int(value)
     return found
 
 
-def main() -> None:
-    """Run the command line; errors that a user can act on become one line and exit code 1."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; what goes wrong becomes one line on stderr and an exit code.
+
+    0: done; 1: an error, or outputs that differ from the reference; 2: wrong usage; 130: interrupted.
+    """
+    sys.exit(_exit_code(arguments))
+
+
+def _exit_code(arguments: Sequence[str] | None) -> int:
     try:
-        app()
+        result = app(arguments, standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
     except CompileError as error:
-        Console(stderr=True).print(f"[bold red]error:[/bold red] {error}", markup=True, highlight=False, soft_wrap=True)
-        sys.exit(1)
+        return _fail(str(error), EXIT_ERROR)
+    except click.exceptions.NoArgsIsHelpError as error:
+        typer.echo(error.format_message())
+        return EXIT_USAGE
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "tilewright"
+        return _fail(f"{error.format_message().rstrip('.')}; see '{command} --help'", EXIT_USAGE)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # the reader has left; what is still buffered must not raise again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
+    except MemoryError:
+        return _fail("out of memory; choose smaller --dim values or more memory", EXIT_ERROR)
+
+
+def _fail(message: str, code: int) -> int:
+    from tilewright.terminal import clean
+
+    print(f"error: {clean(message)}", file=sys.stderr)
+    return code

@@ -3,245 +3,391 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import resource
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from tilewright import api, report
+from tilewright.arrays import npz_bytes, write_file
 from tilewright.compiler import Compilation, Stage
 from tilewright.errors import CompileError
-from tilewright.graph import Graph
+from tilewright.extract.plan import Objective
+from tilewright.graph import Array
 from tilewright.hwmodel.describe import describe_target
 from tilewright.hwmodel.load import load_target, target_names
-from tilewright.inputs import example_inputs, read_inputs
+from tilewright.inputs import example_inputs, made_up, read_inputs
+from tilewright.listings import alternatives_text, blocks_text, graph_text, plan_text, program_text
 from tilewright.lowering.assembler import disassemble
 from tilewright.lowering.program import Program
-from tilewright.lowering.program_file import read_program, write_program
+from tilewright.lowering.program_file import program_bytes, read_program
 from tilewright.simulator.functional import run_program
 from tilewright.simulator.timing import simulate
-from tilewright.simulator.trace import write_trace
-from tilewright.verify import compare, reference_outputs
+from tilewright.simulator.timing_report import TimingReport
+from tilewright.simulator.timing_trace import trace_text
+from tilewright.terminal import clean, print_facts, print_table, print_text, progress
+from tilewright.verification import OutputCheck, compare, reference_outputs
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+SHOWN_LINES = 400
+"""Lines of a stage's result that a console gets; files get all."""
+SHOWN_INSTRUCTIONS = 40
+
+EMITTED_AFTER: Mapping[str, Stage] = {
+    "graph": Stage.FRONTEND,
+    "blocks": Stage.ROLL,
+    "alternatives": Stage.SATURATE,
+    "plan": Stage.EXTRACT,
+    "asm": Stage.LOWER,
+    "bin": Stage.LOWER,
+    "trace": Stage.LOWER,
+}
+"""What can be emitted, and the stage that makes it."""
+
+_DEFAULT_EMIT = ("plan", "bin")
+_ORDER = tuple(Stage)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileRequest:
-    """The arguments of the compile command."""
+    """The arguments of the compile command; `stop_after` None prints results only, not the last stage's text."""
 
-    model: Path
+    model: Path | bytes
+    name: str
     target: str = api.DEFAULT_TARGET
     dims: Mapping[str, int] = field(default_factory=dict)
     objective: str = "latency"
     verify: bool = False
+    tolerance: float | None = None
     simulate: bool = True
     emit: tuple[str, ...] = ()
     output: Path | None = None
-    stop_after: str = "lower"
+    stop_after: str | None = None
     without_rules: tuple[str, ...] = ()
     inputs: Path | None = None
     seed: int = 0
 
+    @property
+    def last(self) -> Stage:
+        """The last stage to run."""
+        return Stage(self.stop_after or Stage.LOWER)
+
 
 def compile_and_report(request: CompileRequest, console: Console) -> bool:
-    """Compile, print what was found, write what was asked for; return whether verification passed."""
-    if request.emit and request.output is None:
-        raise CompileError("--emit needs a folder to write to; add -o DIR")
-    with _progress(console) as tell:
-        tell(f"reading {request.model.name}")
+    """Compile, print what was found, write what was asked for; return whether verification passed.
+
+    Nothing is written if an error occurs or an output differs.
+    """
+    _check_request(request)
+    with progress(console) as tell:
+        tell(f"reading {request.name}")
         done = api.compile(
             request.model,
             request.target,
             dims=request.dims,
             objective=request.objective,
             without_rules=request.without_rules,
-            stop_after=request.stop_after,
+            stop_after=request.last,
             progress=tell,
         )
-    _print_compilation(done, console, Stage(request.stop_after))
-    passed = True
-    if done.program is not None and done.plan is not None:
-        if request.simulate:
-            with _progress(console) as tell:
-                tell("simulating the timing")
-                timing = simulate(done.program)
-            console.print(report.two_columns("timing simulation", report.simulation_rows(done.plan, timing)))
-        if request.verify:
-            passed = _verify(request, done, done.program, console)
-    if request.output is not None:
-        _write(request, done, console)
+    _print_front(done, console)
+    seconds = dict(done.seconds)
+    timing: TimingReport | None = None
+    if done.program is not None and (request.simulate or "trace" in request.emit):
+        with progress(console) as tell, _timed(seconds, "timing simulation"):
+            tell("simulating the timing")
+            timing = simulate(done.program, trace="trace" in request.emit)
+    _print_plan(done, timing, console)
+    if request.stop_after is not None:
+        _print_stage(done, request.last, console)
+    checks: tuple[OutputCheck, ...] | None = None
+    if request.verify and done.program is not None:
+        checks = _verify(request, done, done.program, seconds, console)
+    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT_BYTES
+    print_facts(console, "processor time", report.seconds_facts(seconds, peak_bytes))
+    passed = checks is None or all(check.passed for check in checks)
+    if request.output is not None and passed:
+        _write(request, done, timing, console)
+    if checks is not None:
+        style = "bold green" if passed else "bold red"
+        console.print()
+        console.print(Text(clean(report.verdict(checks)), style=style))
     return passed
 
 
-def _print_compilation(done: Compilation, console: Console, last: Stage) -> None:
-    console.print(report.two_columns("model", report.model_rows(done)))
-    if last is Stage.FRONTEND:
-        console.print(graph_text(done.graph), highlight=False, markup=False)
-    if done.rolled is not None and last is Stage.ROLL:
-        for block in done.rolled.blocks:
-            console.print(f"block {block.name}", highlight=False)
-            console.print(graph_text(block.graph), highlight=False, markup=False)
+_RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
+
+
+def _check_request(request: CompileRequest) -> None:
+    """Refuse what cannot end well before the work begins."""
+    if request.emit and request.output is None:
+        raise CompileError("--emit needs a folder to write to; add -o DIR")
+    for name in request.emit:
+        if _ORDER.index(EMITTED_AFTER[name]) > _ORDER.index(request.last):
+            raise CompileError(
+                f"--emit {name} needs stage {EMITTED_AFTER[name]}, --stop-after is {request.last}; "
+                "drop one of the two"
+            )
+    if request.verify and request.last is not Stage.LOWER:
+        raise CompileError(
+            f"--verify runs the program, --stop-after {request.last} makes none; drop one of the two"
+        )
+    if (request.inputs is not None or request.tolerance is not None) and not request.verify:
+        raise CompileError("--inputs and --tolerance are for the verification; add --verify")
+    if request.tolerance is not None and not 0 <= request.tolerance < float("inf"):
+        raise CompileError(f"--tolerance is {request.tolerance}, expected a number of at least 0")
+    if request.output is not None:
+        _check_folder(request.output)
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise CompileError(f"-o '{folder}' is a file, expected a folder; choose another name")
+    nearest = next((p for p in (folder, *folder.absolute().parents) if p.exists()), Path("/"))
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise CompileError(f"-o '{folder}': cannot write in '{nearest}'; choose another folder")
+
+
+def _print_front(done: Compilation, console: Console) -> None:
+    facts = report.model_facts(done.graph) + report.target_facts(done) + report.block_facts(done)
+    print_facts(console, "model and target", facts)
     if done.alternatives:
-        console.print(report.saturation_table(done))
-    if done.plan is not None:
-        console.print(report.heavy_ops_table(done.plan))
-        console.print(report.two_columns("plan", report.plan_rows(done, done.plan)))
+        rows = report.saturation_rows(done)
+        print_table(console, "e-graph", report.SATURATION_HEADER, rows)
+        notes = sorted({note for found in done.alternatives for note in found.notes})
+        print_text(console, "\n".join(f"note: {note}" for note in notes))
+
+
+def _print_plan(done: Compilation, timing: TimingReport | None, console: Console) -> None:
+    plan = done.plan
+    if plan is None:
+        return
+    header, rows, left = report.op_table(plan, timing, console.width)
+    title = f"where the time goes: the {len(rows)} dearest of {len(plan.ops)} ops"
+    print_table(console, title, header, rows, left=left)
+    print_facts(console, f"plan for least {plan.objective}", report.plan_facts(done, plan))
     if done.program is not None:
-        console.print(report.two_columns("program", report.program_rows(done.program)))
-    console.print(report.two_columns("processor time", report.seconds_rows(done)))
+        print_facts(console, "program", report.program_facts(done.program))
+    if timing is not None:
+        is_time = plan.objective is not Objective.ENERGY
+        _print_timing(timing, plan.cost if is_time else None, console)
 
 
-def _verify(request: CompileRequest, done: Compilation, program: Program, console: Console) -> bool:
+def _print_timing(timing: TimingReport, predicted: float | None, console: Console) -> None:
+    facts = report.simulation_facts(timing, predicted)
+    print_facts(console, "timing simulation", facts)
+    print_table(console, "engines", report.ENGINE_HEADER, report.engine_rows(timing), left=2)
+    print_table(console, "resources", report.RESOURCE_HEADER, report.resource_rows(timing))
+
+
+def _print_stage(done: Compilation, last: Stage, console: Console) -> None:
+    """Print the last stage's result in full, up to a limit."""
+    if last is Stage.LOWER:
+        assert done.program is not None, "lowering makes a program"
+        text = program_text(done.program, SHOWN_INSTRUCTIONS)
+    else:
+        wanted = next(name for name, stage in EMITTED_AFTER.items() if stage is last)
+        text = _stage_text(done, wanted)
+    console.print()
+    print_text(console, text, SHOWN_LINES)
+
+
+def _stage_text(done: Compilation, what: str) -> str:
+    """Return the text of a stage's result."""
+    if what == "graph":
+        return graph_text(done.graph)
+    assert done.rolled is not None, f"{what} comes after rolling"
+    if what == "blocks":
+        return blocks_text(done.rolled)
+    if what == "alternatives":
+        return alternatives_text(tuple(b.name for b in done.rolled.blocks), done.alternatives)
+    assert done.plan is not None, f"{what} comes after extraction"
+    return plan_text(done.plan)
+
+
+def _verify(
+    request: CompileRequest,
+    done: Compilation,
+    program: Program,
+    seconds: dict[str, float],
+    console: Console,
+) -> tuple[OutputCheck, ...]:
     inputs = (
         example_inputs(done.graph, request.seed)
         if request.inputs is None
-        else read_inputs(done.graph, request.inputs)
+        else read_inputs(done.graph.inputs, request.inputs)
     )
-    with _progress(console) as tell:
+    with progress(console) as tell:
         tell("running the instructions")
-        start = time.process_time()
-        result = run_program(program, inputs)
-        seconds = time.process_time() - start
+        with _timed(seconds, "functional run"):
+            result = run_program(program, inputs)
         tell("running onnxruntime")
-        checks = compare(result.outputs, reference_outputs(request.model, inputs))
+        with _timed(seconds, "onnxruntime"):
+            expected = reference_outputs(request.model, inputs)
+        checks = compare(result.outputs, expected, request.tolerance)
+    source = f"inputs of {request.inputs}" if request.inputs else f"made-up inputs, seed {request.seed}"
+    title = f"verification against onnxruntime ({source})"
     rows = report.verification_rows(checks)
-    rows.append(("executed", f"{result.report.instructions:,} instructions in {seconds:.1f} s"))
-    console.print(report.two_columns("verification against onnxruntime", rows))
-    return all(check.passed for check in checks)
+    print_table(console, title, report.VERIFICATION_HEADER, rows, left=3)
+    text = f"{result.report.instructions:,} instructions executed, each on all tiles of its group"
+    hazards = result.report.hazards
+    if hazards is not None:
+        text += "; no race, no read of uninitialised memory, semaphores balanced"
+    print_text(console, text)
+    return checks
 
 
-def _write(request: CompileRequest, done: Compilation, console: Console) -> None:
-    assert request.output is not None
-    folder, stem = request.output, request.model.stem
-    folder.mkdir(parents=True, exist_ok=True)
-    wanted = request.emit or ("plan", "bin")
-    if "graph" in wanted:
-        _write_text(folder / f"{stem}.graph.txt", graph_text(done.graph), console)
-    if "plan" in wanted and done.plan is not None:
-        _write_text(folder / f"{stem}.plan.txt", report.plan_text(done, done.plan), console)
-    if done.program is None:
-        return
-    if "asm" in wanted:
-        _write_text(folder / f"{stem}.asm", disassemble(done.program), console)
-    if "bin" in wanted:
-        path = folder / f"{stem}.twp"
-        write_program(done.program, path)
-        console.print(f"wrote {path}")
+def _write(
+    request: CompileRequest, done: Compilation, timing: TimingReport | None, console: Console
+) -> None:
+    """Write the files; their contents are complete before the first is touched."""
+    assert request.output is not None, "the caller checks"
+    folder, stem = request.output, Path(request.name).stem
+    wanted = request.emit or tuple(
+        name
+        for name in _DEFAULT_EMIT
+        if _ORDER.index(EMITTED_AFTER[name]) <= _ORDER.index(request.last)
+    )
+    files: dict[str, bytes] = {}
+    for name in wanted:
+        if name == "bin":
+            assert done.program is not None, "the request was checked"
+            files[f"{stem}.twp"] = program_bytes(done.program)
+        elif name == "asm":
+            assert done.program is not None, "the request was checked"
+            files[f"{stem}.asm"] = disassemble(done.program).encode()
+        elif name == "trace":
+            assert timing is not None, "a trace makes the simulation run"
+            files[f"{stem}.trace.json"] = trace_text(timing).encode()
+        else:
+            files[f"{stem}.{name}.txt"] = _stage_text(done, name).encode()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CompileError(
+            f"-o '{folder}' cannot be made: {error.strerror or error}; choose another folder"
+        ) from None
+    console.print()
+    for name, data in files.items():
+        write_file(folder / name, data)
+        _print_written(folder / name, len(data), console)
 
 
-def _write_text(path: Path, text: str, console: Console) -> None:
-    """Write a text file whole or not at all."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, suffix=".part") as part:
-        part.write(text)
-    os.replace(part.name, path)
-    console.print(f"wrote {path}")
+def _print_written(path: Path, size_bytes: int, console: Console) -> None:
+    print_text(console, f"wrote {path} ({report.byte_text(size_bytes)})")
 
 
 def run_and_report(
     program: Path, inputs: Path | None, output: Path | None, seed: int, check: bool, console: Console
 ) -> None:
     """Execute a program file and print or write its outputs."""
+    if output is not None and (output.is_dir() or not output.absolute().parent.is_dir()):
+        raise CompileError(f"-o '{output}': expected a file in an existing folder; choose another name")
     loaded = read_program(program)
-    given = _program_inputs(loaded, inputs, seed)
-    with _progress(console) as tell:
-        tell("running the instructions")
+    ports = api.input_ports(loaded)
+    given = made_up(ports, seed) if inputs is None else read_inputs(ports, inputs)
+    with progress(console) as tell:
+        tell(f"running the instructions of {loaded.name} for {loaded.target.name}")
+        start = time.process_time()
         result = run_program(loaded, given, check=check)
-    table = Table(title="outputs", title_justify="left", title_style="bold")
-    for name in ("name", "type", "min", "max", "mean"):
-        table.add_column(name)
-    for name, array in result.outputs.items():
-        values = array.astype(np.float64)
-        stats = (values.min(), values.max(), values.mean()) if values.size else (0.0, 0.0, 0.0)
-        table.add_row(name, f"{array.dtype}{list(array.shape)}", *(f"{v:.6g}" for v in stats))
-    console.print(table)
+        seconds = time.process_time() - start
+    rows = [_output_row(name, array) for name, array in result.outputs.items()]
+    source = f"inputs of {inputs}" if inputs else f"made-up inputs, seed {seed}"
+    header = ("output", "type", "min", "max", "mean")
+    print_table(console, f"outputs of {loaded.name} ({source})", header, rows, left=2)
+    checked = "; no race, no read of uninitialised memory, semaphores balanced" if check else ""
+    print_text(
+        console,
+        f"{result.report.instructions:,} instructions executed in {seconds:.1f} s{checked}",
+    )
     if output is not None:
-        with tempfile.NamedTemporaryFile(dir=output.parent, delete=False, suffix=".part") as part:
-            np.savez(part, allow_pickle=False, **result.outputs)
-        os.replace(part.name, output)
-        console.print(f"wrote {output}")
+        data = npz_bytes(result.outputs)
+        write_file(output, data)
+        _print_written(output, len(data), console)
 
 
-def _program_inputs(program: Program, path: Path | None, seed: int) -> Mapping[str, np.ndarray]:  # type: ignore[type-arg]
-    ports = _interface(program)
-    return example_inputs(ports, seed) if path is None else read_inputs(ports, path)
-
-
-def _interface(program: Program) -> Graph:
-    """Return a graph without ops that has the program's inputs."""
-    from tilewright.graph import Port
-
-    ports = tuple(Port(name=t.name, tensor=t.name, shape=t.shape, dtype=t.dtype) for t in program.inputs)
-    return Graph(name=program.name, inputs=ports, outputs=(), types={}, constants={}, ops=())
+def _output_row(name: str, array: Array) -> tuple[str, ...]:
+    values = array.astype(np.float64)
+    with np.errstate(all="ignore"):
+        stats = (values.min(), values.max(), values.mean()) if values.size else ()
+    kind = f"{array.dtype}[{','.join(map(str, array.shape))}]"
+    return (name, kind, *(f"{v:.6g}" for v in stats), *("-",) * (3 - len(stats)))
 
 
 def simulate_and_report(program: Path, trace: Path | None, console: Console) -> None:
     """Simulate a program file's timing and print the result."""
+    if trace is not None and (trace.is_dir() or not trace.absolute().parent.is_dir()):
+        raise CompileError(
+            f"--trace '{trace}': expected a file in an existing folder; choose another name"
+        )
     loaded = read_program(program)
-    with _progress(console) as tell:
-        tell("simulating the timing")
+    with progress(console) as tell:
+        tell(f"simulating the timing of {loaded.name} on {loaded.target.name}")
         timing = simulate(loaded, trace=trace is not None)
-    console.print(report.two_columns("program", report.program_rows(loaded, program.stat().st_size)))
-    console.print(report.two_columns("timing simulation", report.simulation_rows(None, timing)))
-    for fact, value in loaded.facts.items():
-        console.print(f"{fact}: {value}", highlight=False)
+    about = [("model", loaded.name), ("target", loaded.target.name)]
+    facts = about + report.program_facts(loaded, program.stat().st_size)
+    print_facts(console, "program", facts)
+    is_time = loaded.facts.get("objective") not in (None, Objective.ENERGY.value)
+    predicted = float(loaded.facts["cost"]) if is_time and "cost" in loaded.facts else None
+    _print_timing(timing, predicted, console)
     if trace is not None:
-        write_trace(timing, trace)
-        console.print(f"wrote {trace}")
+        data = trace_text(timing).encode()
+        write_file(trace, data)
+        _print_written(trace, len(data), console)
 
 
 def report_targets(name: str | None, console: Console) -> None:
     """List targets, or describe one."""
-    if name is None:
-        table = Table(title="targets", title_justify="left", title_style="bold")
-        for column in ("name", "tiles", "SRAM", "DRAM", "clock", "what it is"):
-            table.add_column(column, justify="right" if column in ("tiles", "SRAM", "DRAM", "clock") else "left")
-        for preset in target_names():
-            target = load_target(preset)
-            table.add_row(
-                preset,
-                f"{target.tiles:,}",
-                f"{target.sram_bytes / 1e6:,.1f} MB",
-                f"{target.dram.size_bytes / 1e9:,.1f} GB",
-                f"{target.clock_ghz:g} GHz",
-                target.description,
-            )
-        console.print(table)
-        console.print("also mesh_RxC, e.g. mesh_4x8, and any YAML file")
+    if name is not None:
+        rows = describe_target(load_target(name))
+        wide = console.width >= report.WIDE_COLUMNS
+        if wide:
+            print_table(console, f"target {name}", ("figure", "value", "evidence"), rows, left=3)
+            return
+        facts = [(what, f"{value}  [{why}]" if why else value) for what, value, why in rows]
+        print_facts(console, f"target {name}, with evidence", facts)
         return
-    table = Table(title=name, title_justify="left", title_style="bold")
-    for column in ("figure", "value", "evidence"):
-        table.add_column(column)
-    for row in describe_target(load_target(name)):
-        table.add_row(*row)
-    console.print(table)
+    rows_all = [_target_row(preset) for preset in target_names()]
+    header = ("name", "what it is", "tiles", "SRAM", "DRAM", "clock")
+    print_table(console, "targets", header, rows_all, left=2)
+    print_text(
+        console,
+        "\nAlso mesh_RxC, a plain mesh of R x C tiles (as mesh_4x8), and any YAML file.\n"
+        "'tilewright targets NAME' shows all figures with their evidence.",
+    )
 
 
-def graph_text(graph: Graph) -> str:
-    """Write a graph as plain text, one line an op."""
-    lines = [f"graph {graph.name}"]
-    lines += [f"input {port.name}: {graph.types.get(port.tensor, '?')}" for port in graph.inputs]
-    for op in graph.ops:
-        attrs = " ".join(f"{key}={value}" for key, value in sorted(op.attrs.items()))
-        results = ", ".join(f"{name}: {graph.types[name]}" for name in op.outputs)
-        lines.append(f"{results} = {op.kind}({', '.join(op.inputs)}) {attrs}".rstrip())
-    lines += [f"output {port.name} = {port.tensor}" for port in graph.outputs]
-    return "\n".join(lines) + "\n"
+def _target_row(name: str) -> tuple[str, ...]:
+    target = load_target(name)
+    return (
+        name,
+        target.description,
+        f"{target.tiles:,}",
+        report.byte_text(target.sram_bytes),
+        report.byte_text(target.dram.size_bytes),
+        f"{target.clock_ghz:g} GHz",
+    )
 
 
 @contextmanager
-def _progress(console: Console) -> Iterator[api.Progress]:
-    """Show what is being done: a spinner on terminals, lines elsewhere."""
-    if console.is_terminal:
-        with console.status("starting") as status:
-            yield lambda text: status.update(text)
-    else:
-        yield lambda text: console.print(f"… {text}", style="dim", highlight=False, markup=False)
+def _timed(seconds: dict[str, float], what: str) -> Iterator[None]:
+    """Add the processor time of a piece of work."""
+    start = time.process_time()
+    yield
+    seconds[what] = seconds.get(what, 0.0) + time.process_time() - start
+
+
+__all__: Sequence[str] = (
+    "EMITTED_AFTER",
+    "CompileRequest",
+    "compile_and_report",
+    "report_targets",
+    "run_and_report",
+    "simulate_and_report",
+)

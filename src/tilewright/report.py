@@ -1,205 +1,333 @@
-"""What a compilation prints: tables for people, plain text for files."""
+"""What a compilation prints: rows of tables, without any layout."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-
-from rich.console import Console, RenderableType
-from rich.table import Table
+from collections.abc import Iterable, Mapping, Sequence
 
 from tilewright.compiler import Compilation
-from tilewright.extract.plan import Objective, Plan, PlannedOp
-from tilewright.extract.planned import planned_nest
-from tilewright.hwmodel.cost import KernelCost
-from tilewright.hwmodel.mesh import format_sharding
+from tilewright.extract.plan import Objective, Plan
+from tilewright.graph import Graph
 from tilewright.hwmodel.roofline import roofline
+from tilewright.hwmodel.target import Target
+from tilewright.listings import op_kind, splits_text, tile_text
 from tilewright.lowering.program import Program
 from tilewright.simulator.timing_report import TimingReport
-from tilewright.verify import OutputCheck
+from tilewright.terminal import Row, shorten
+from tilewright.verification import OutputCheck
 
-UNITS = {Objective.LATENCY: "cycles", Objective.THROUGHPUT: "cycles", Objective.ENERGY: "pJ"}
+Fact = tuple[str, str]
+
+SHOWN_OPS = 12
+SHOWN_OUTPUTS = 12
+SHOWN_NOTES = 6
+WIDE_COLUMNS = 110
+"""Consoles at least so wide get every column."""
+
+_HOST_NOTE = "host region"
 
 
-def two_columns(title: str, rows: Iterable[tuple[str, str]]) -> Table:
-    """Return a table of names and values."""
-    table = Table(title=title, title_justify="left", show_header=False, title_style="bold")
-    table.add_column(style="cyan", no_wrap=True)
-    table.add_column()
-    for name, value in rows:
-        table.add_row(name, value)
-    return table
-
-
-def model_rows(done: Compilation) -> list[tuple[str, str]]:
-    """Describe the model and the machine."""
-    graph, target = done.graph, done.target
+def model_facts(graph: Graph) -> list[Fact]:
+    """Describe the model and what of it goes to the host."""
     kinds = Counter(op.kind for op in graph.ops)
     weights = sum(array.nbytes for array in graph.constants.values())
-    mesh = " x ".join(f"{name}={size}" for name, size in zip(done.mesh.names, done.mesh.sizes, strict=True))
-    rows = [
-        ("model", f"{graph.name}: {len(graph.ops)} ops, {weights:,} bytes of constants"),
+    facts = [
+        ("model", f"{graph.name}: {len(graph.ops):,} ops, {byte_text(weights)} of weights"),
         ("ops", ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())),
-        ("target", f"{target.name}: {target.tiles:,} tiles, mesh {mesh or '1 tile'}, {target.clock_ghz:g} GHz"),
+        ("inputs", ", ".join(f"{p.name} {p.dtype}{list(p.shape)}" for p in graph.inputs) or "none"),
     ]
-    if done.rolled is not None:
-        unique = len(done.rolled.blocks)
-        rows.append(("blocks", f"{unique} unique, {len(done.rolled.instances)} in all"))
-    return rows + [("note", note) for note in graph.notes]
+    for model in graph.host_models.values():
+        facts.append(("host region", f"{_counted(model.op_types)}: {model.reason}"))
+    if not graph.host_models:
+        facts.append(("host regions", "none"))
+    notes = [note for note in graph.notes if not note.startswith(_HOST_NOTE)]
+    facts += [("note", note) for note in notes[:SHOWN_NOTES]]
+    if len(notes) > SHOWN_NOTES:
+        facts.append(("note", f"{len(notes) - SHOWN_NOTES} more with --stop-after frontend"))
+    return facts
 
 
-def saturation_table(done: Compilation) -> Table:
-    """Show what each ruleset did, all blocks together."""
-    table = Table(title="e-graph", title_justify="left", title_style="bold")
-    for name in ("ruleset", "iterations", "matches", "e-nodes", "e-classes", "seconds"):
-        table.add_column(name, justify="left" if name == "ruleset" else "right")
+def target_facts(done: Compilation) -> list[Fact]:
+    """Describe the machine."""
+    target = done.target
+    pairs = zip(done.mesh.names, done.mesh.sizes, strict=True)
+    mesh = " x ".join(f"{name} {size}" for name, size in pairs) or "one tile"
+    return [
+        ("target", f"{target.name}: {target.tiles:,} tiles at {target.clock_ghz:g} GHz"),
+        ("mesh", mesh),
+        (
+            "memory",
+            f"{byte_text(target.tile.sram.size_bytes)} SRAM a tile, "
+            f"{byte_text(target.dram.size_bytes)} DRAM",
+        ),
+    ]
+
+
+def block_facts(done: Compilation) -> list[Fact]:
+    """Say how far repeats were rolled up."""
+    if done.rolled is None:
+        return []
+    sizes = [len(block.graph.ops) for block in done.rolled.blocks]
+    return [
+        (
+            "blocks",
+            f"{len(sizes)} unique of {', '.join(map(str, sizes[:8]))}{', …' if len(sizes) > 8 else ''} ops, "
+            f"{len(done.rolled.instances)} in all",
+        )
+    ]
+
+
+SATURATION_HEADER = ("ruleset", "iterations", "matches", "e-nodes", "e-classes", "seconds")
+
+
+def saturation_rows(done: Compilation) -> list[Row]:
+    """Say what each ruleset did, all blocks together (iterations: the most of any block)."""
     totals: dict[str, list[float]] = {}
     for found in done.alternatives:
         for stats in found.ruleset_stats:
-            row = totals.setdefault(stats.ruleset, [0, 0, 0, 0, 0.0])
+            row = totals.setdefault(stats.ruleset, [0.0] * 5)
             row[0] = max(row[0], stats.iterations)
-            for column, value in enumerate((stats.matches, stats.e_nodes, stats.e_classes, stats.seconds), 1):
+            counts = (stats.matches, stats.e_nodes, stats.e_classes, stats.seconds)
+            for column, value in enumerate(counts, 1):
                 row[column] += value
-    for name, (iterations, matches, nodes, classes, seconds) in totals.items():
-        table.add_row(
-            name, f"{iterations:.0f}", f"{matches:,.0f}", f"{nodes:,.0f}", f"{classes:,.0f}", f"{seconds:.3f}"
-        )
-    return table
-
-
-def plan_rows(done: Compilation, plan: Plan) -> list[tuple[str, str]]:
-    """Summarise a plan: cost, bound, collectives, memory."""
-    unit = UNITS[plan.objective]
-    moves = Counter(move.kind for op in plan.ops for d in op.deliveries for move in d.moves)
-    moves += Counter(move.kind for d in plan.output_deliveries for move in d.moves)
-    moved = sum(move.cycles for op in plan.ops for d in op.deliveries for move in d.moves)
-    fused = Counter(op.rule for op in plan.ops if op.rule)
-    bound = roofline(done.graph, done.target)
-    size = done.target.tile.sram.size_bytes
-    rows = [
-        ("predicted", f"{plan.cost:,.0f} {unit}" + _time(plan, done)),
-        ("bound", f"{plan.bound:,.0f} {unit}, gap {plan.gap:.2%} (proof: {plan.proof.method})"),
-        ("roofline", f"{bound.bound_cycles:,.0f} cycles"),
-        ("moves", f"{', '.join(f'{kind} {count}' for kind, count in moves.most_common()) or 'none'}; {moved:,.0f} cycles"),
-        ("SRAM", f"{plan.peak_sram_bytes:,} of {size:,} bytes a tile, {plan.resident_sram_bytes:,} resident weights"),
+    return [
+        (name, *(f"{value:,.0f}" for value in row[:4]), f"{row[4]:.2f}")
+        for name, row in totals.items()
     ]
-    if fused:
-        rows.append(("rules used", ", ".join(f"{rule} {count}" for rule, count in fused.most_common())))
-    rows += [("rejected", reason) for reason in done.rejected]
-    return rows
 
 
-def _time(plan: Plan, done: Compilation) -> str:
+def plan_facts(done: Compilation, plan: Plan) -> list[Fact]:
+    """Summarise a plan: cost, bound and proof, collectives, memory, rules."""
+    target = done.target
+    bound = roofline(done.graph, target)
+    moves = [move for op in plan.ops for d in op.deliveries for move in d.moves]
+    moves += [move for d in plan.output_deliveries for move in d.moves]
+    cycles: Counter[str] = Counter()
+    for move in moves:
+        cycles[move.kind.value] += round(move.cycles)
+    counts = Counter(move.kind.value for move in moves)
+    size = target.tile.sram.size_bytes
+    facts = [
+        ("predicted", cost_text(plan, target, plan.cost)),
+        ("proven bound", f"{cost_text(plan, target, plan.bound)}, no plan is better"),
+        ("gap", f"{plan.gap:.2%} (proof: {plan.proof.method})"),
+        ("roofline", f"{bound.bound_cycles:,.0f} cycles, limited by {bound.limit}"),
+        ("time by kind", _kinds(plan)),
+        (
+            "collectives",
+            ", ".join(
+                f"{kind} {count} ({cycles[kind]:,} cycles)" for kind, count in counts.most_common()
+            )
+            or "none",
+        ),
+        (
+            "SRAM a tile",
+            f"{byte_text(plan.peak_sram_bytes)} of {byte_text(size)} ({plan.peak_sram_bytes / size:.0%}), "
+            f"{byte_text(plan.resident_sram_bytes)} of it resident weights",
+        ),
+        ("rules used", _counted([op.rule for op in plan.ops if op.rule]) or "none"),
+    ]
+    return facts + [("sent back", reason) for reason in done.rejected]
+
+
+def cost_text(plan: Plan, target: Target, cost: float) -> str:
+    """Write a cost in the unit of the plan's objective, and as time where it is one."""
     if plan.objective is Objective.ENERGY:
-        return ""
-    return f" ({done.target.seconds(plan.cost) * 1e6:,.1f} us)"
+        return f"{cost / 1e6:,.2f} uJ"
+    return f"{cost:,.0f} cycles ({target.seconds(cost) * 1e6:,.1f} us)"
 
 
-def heavy_ops_table(plan: Plan, limit: int = 12) -> Table:
-    """Show where the time goes: the dearest ops with sharding, tiling and moves."""
-    table = Table(title=f"the {limit} dearest of {len(plan.ops)} ops", title_justify="left", title_style="bold")
-    for name in ("op", "kind", "split", "result", "tile", "moves", UNITS[plan.objective], "share"):
-        table.add_column(name, justify="right" if name in ("share", UNITS[plan.objective]) else "left")
-    for planned in sorted(plan.ops, key=lambda op: -op.cost_units)[:limit]:
-        table.add_row(*op_cells(plan, planned))
-    return table
-
-
-def op_cells(plan: Plan, planned: PlannedOp) -> tuple[str, ...]:
-    """Return an op's row: name, kind, splits, result placement, tile, moves, cost, share."""
-    moves = [f"{m.kind}" for d in planned.deliveries for m in d.moves]
-    share = planned.cost_units / plan.cost if plan.cost else 0.0
-    return (
-        _short(planned.op.name),
-        planned.op.kind + (f" +{planned.op.attrs['epilogue']}" if planned.op.attrs.get("epilogue") else ""),
-        _splits(plan, planned),
-        f"{planned.result.memory} {format_sharding(plan.mesh, planned.result.sharding)}",
-        _tile(plan, planned),
-        " ".join(moves),
-        f"{planned.cost_units:,.0f}",
-        f"{share:.1%}",
-    )
-
-
-def _splits(plan: Plan, planned: PlannedOp) -> str:
-    if planned.op.kind == "host":
-        return "host"
-    nest = planned_nest(planned, plan.types)
-    pairs = zip(plan.mesh.names, planned.split_dims, strict=True)
-    return " ".join(f"{axis}:{nest.dims[split].name}" for axis, split in pairs if split >= 0) or "-"
-
-
-def _tile(plan: Plan, planned: PlannedOp) -> str:
-    if planned.tiling is None:
-        return "-"
-    nest = planned_nest(planned, plan.types)
-    sizes = zip(nest.dims, planned.tiling.sizes, strict=True)
-    return " ".join(f"{dim.name}{size}" for dim, size in sizes if size > 1) or "1"
-
-
-def _short(name: str, width: int = 36) -> str:
-    return name if len(name) <= width else "…" + name[-(width - 1) :]
-
-
-def plan_text(done: Compilation, plan: Plan) -> str:
-    """Write a whole plan as plain text, one line an op."""
-    lines = [f"# plan of {plan.graph.name} for {plan.target_name}"]
-    lines += [f"# {name}: {value}" for name, value in plan_rows(done, plan)]
+def _kinds(plan: Plan) -> str:
+    costs: Counter[str] = Counter()
     for planned in plan.ops:
-        cells = op_cells(plan, planned)
-        memory = " ".join(
-            f"{d.tensor}@{'resident' if kept else d.after.memory}"
-            for d, kept in zip(planned.deliveries, planned.resident, strict=True)
-        )
-        lines.append(" | ".join((planned.op.name, *cells[1:7], memory)))
-    return "\n".join(lines) + "\n"
+        costs[planned.op.kind] += planned.cost_units  # type: ignore[assignment]
+    shares = [(kind, cost / plan.cost) for kind, cost in costs.most_common(6) if plan.cost]
+    return ", ".join(f"{kind} {share:.0%}" for kind, share in shares if share >= 0.005) or "none"
 
 
-def simulation_rows(plan: Plan | None, timing: TimingReport) -> list[tuple[str, str]]:
-    """Return the timing simulator's rows, and how far the cost model was from it."""
-    rows = list(timing.table_rows())
-    if plan is not None and plan.objective is not Objective.ENERGY and timing.cycles:
-        error = plan.cost / timing.cycles - 1
-        rows.insert(1, ("prediction error", f"{error:+.1%} (predicted / simulated)"))
-    return rows
+def op_table(
+    plan: Plan, timing: TimingReport | None, width: int
+) -> tuple[tuple[str, ...], list[Row], int]:
+    """Return header, rows and number of text columns of the dearest ops.
+
+    "simulated" is the time from an op's first to its last instruction; neighbours overlap, so the
+    column adds up to more than the total.
+    """
+    unit = "pJ" if plan.objective is Objective.ENERGY else "predicted"
+    wide = width >= WIDE_COLUMNS
+    spans = {} if timing is None else {t.name: t.end_cycle - t.start_cycle for t in timing.run.tags}
+    text = ("op", "kind", "split", "tile", "moves") if wide else ("op", "kind", "split")
+    header = (*text, unit, "share", *(("simulated",) if spans else ()))
+    rows: list[Row] = []
+    for planned in sorted(plan.ops, key=lambda op: -op.cost_units)[:SHOWN_OPS]:
+        moves = Counter(m.kind.value for d in planned.deliveries for m in d.moves)
+        cells = [shorten(planned.op.name, 28 if wide else 18), _head(op_kind(planned), 20 if wide else 14)]
+        cells.append(_head(splits_text(plan, planned), 18 if wide else 14))
+        if wide:
+            cells += [_head(tile_text(plan, planned), 20), _head(" ".join(moves), 16)]
+        share = planned.cost_units / plan.cost if plan.cost else 0.0
+        cells += [f"{planned.cost_units:,.0f}", f"{share:.1%}"]
+        if spans:
+            span = spans.get(planned.op.name)
+            cells.append("-" if span is None else f"{span:,.0f}")
+        rows.append(tuple(cells))
+    return header, rows, len(text)
 
 
-def verification_rows(checks: Sequence[OutputCheck]) -> list[tuple[str, str]]:
-    """Return a row for each output: error against onnxruntime and verdict."""
-    rows = []
-    for check in checks:
-        relative = check.error / check.scale if check.scale else check.error
-        verdict = "[green]agrees[/green]" if check.passed else "[red]DIFFERS[/red]"
-        rows.append((check.name, f"{verdict}: max error {check.error:.3g}, {relative:.2g} of max |reference|"))
-    return rows
-
-
-def program_rows(program: Program, size_bytes: int | None = None) -> list[tuple[str, str]]:
+def program_facts(program: Program, file_bytes: int | None = None) -> list[Fact]:
     """Describe a program: instructions by engine, memory."""
-    rows = []
+    facts = []
     for number, group in enumerate(program.groups):
         counts = ", ".join(f"{engine.name} {len(stream):,}" for engine, stream in group.run.items())
-        rows.append((f"group {number}", f"{len(group.tiles):,} tiles; {counts} instructions"))
-    rows.append(("memory", f"{program.sram_bytes:,} bytes SRAM a tile, {program.dram_bytes:,} bytes DRAM"))
-    if size_bytes is not None:
-        rows.append(("file", f"{size_bytes:,} bytes"))
+        facts.append((f"group {number}", f"{len(group.tiles):,} tiles run one stream: {counts}"))
+    size, dram = program.target.tile.sram.size_bytes, program.target.dram.size_bytes
+    facts.append(
+        (
+            "SRAM a tile",
+            f"{byte_text(program.sram_bytes)} of {byte_text(size)} ({program.sram_bytes / size:.0%})",
+        )
+    )
+    facts.append(
+        (
+            "DRAM",
+            f"{byte_text(program.dram_bytes)} of {byte_text(dram)} ({program.dram_bytes / dram:.2%})",
+        )
+    )
+    for region in program.host_regions:
+        facts.append(("host region", f"{_counted(region.model.op_types)}: {region.model.reason}"))
+    if file_bytes is not None:
+        facts.append(("file", byte_text(file_bytes)))
+    return facts
+
+
+def simulation_facts(timing: TimingReport, predicted_cycles: float | None) -> list[Fact]:
+    """Summarise a timing simulation, and how far the cost model was from it."""
+    run = timing.run
+    facts = [
+        ("simulated", f"{run.cycles:,.0f} cycles ({timing.seconds * 1e6:,.1f} us)"),
+        (
+            "lower bound",
+            f"{run.bound_cycles:,.0f} cycles of this program, by {run.bound_by}; {run.gap:.1%} above it",
+        ),
+    ]
+    if predicted_cycles is not None and run.cycles:
+        error = predicted_cycles / run.cycles - 1
+        facts.append(("prediction error", f"{error:+.1%} (predicted {predicted_cycles:,.0f} cycles)"))
+    facts.append(
+        (
+            "load phase",
+            f"{timing.load.cycles:,.0f} cycles ({timing.load_seconds * 1e6:,.1f} us), once before all runs",
+        )
+    )
+    parts = [f"{name} {energy / 1e6:,.2f}" for name, energy in timing.energy_pj if energy > 0.0]
+    facts.append(("energy", f"{timing.total_energy_pj / 1e6:,.2f} uJ ({', '.join(parts)})"))
+    facts.append(("tiles", f"{timing.tiles:,} used, {run.simulated_tiles:,} simulated apart"))
+    return facts + [("note", note) for note in timing.notes]
+
+
+ENGINE_HEADER = ("engine", "held up most by", "busy", "busiest tile")
+RESOURCE_HEADER = ("resource", "mean", "busiest", "traffic", "bound cycles")
+
+
+def engine_rows(timing: TimingReport) -> list[Row]:
+    """Say how busy each engine was, and what it waited for most."""
+    rows: list[Row] = []
+    for engine in timing.run.engines:
+        if engine.busy_cycles_max <= 0.0:
+            continue
+        lost = [*engine.waits, *((f"full {name}", cycles) for name, cycles in engine.contention)]
+        name, cycles = max(lost, key=lambda item: item[1], default=("", 0.0))
+        share = cycles / timing.run.cycles if timing.run.cycles else 0.0
+        cause = f"{name} ({share:.0%})" if share >= 0.005 else "-"
+        rows.append(
+            (engine.name, cause, f"{engine.utilisation_mean:.1%}", f"{engine.utilisation_max:.1%}")
+        )
     return rows
 
 
-def seconds_rows(done: Compilation) -> list[tuple[str, str]]:
-    """Return processor seconds by stage."""
-    return [(stage, f"{seconds:.2f} s") for stage, seconds in done.seconds.items()]
+def resource_rows(timing: TimingReport) -> list[Row]:
+    """Say how loaded each class of resources was."""
+    return [
+        (
+            use.name,
+            f"{use.utilisation_mean:.1%}",
+            f"{use.utilisation_max:.1%}",
+            byte_text(use.total_bytes),
+            f"{use.bound_cycles:,.0f}",
+        )
+        for use in timing.run.resources
+    ]
 
 
-def cost_text(cost: KernelCost) -> str:
-    """Write an op's engine occupancy in one line."""
+VERIFICATION_HEADER = ("output", "type", "verdict", "max error", "relative", "allowed")
+
+
+def verification_rows(checks: Sequence[OutputCheck]) -> list[Row]:
+    """Return a row for each output, the worst first if there are many."""
+    shown = list(checks)
+    if len(shown) > SHOWN_OUTPUTS:
+        shown = sorted(shown, key=lambda c: (c.passed, -c.relative_error))[:SHOWN_OUTPUTS]
+    rows: list[Row] = [
+        (
+            shorten(check.name, 24),
+            f"{check.dtype}[{','.join(map(str, check.shape))}]",
+            "agrees" if check.passed else "DIFFERS",
+            f"{check.error:.2g}",
+            f"{check.relative_error:.2g}",
+            f"{check.tolerance:.2g}",
+        )
+        for check in shown
+    ]
+    if len(shown) < len(checks):
+        rows.append((f"and {len(checks) - len(shown)} more", "", "", "", "", ""))
+    return rows
+
+
+def verdict(checks: Sequence[OutputCheck]) -> str:
+    """Say in one line whether all outputs agree."""
+    if not checks:
+        return "verified: the model has no outputs to compare"
+    wrong = [check for check in checks if not check.passed]
+    outputs = f"{len(checks)} output{'s' if len(checks) > 1 else ''}"
+    if wrong:
+        worst = max(wrong, key=lambda check: check.relative_error)
+        return (
+            f"FAILED: {len(wrong)} of {outputs} differ from onnxruntime, most '{worst.name}': "
+            f"{worst.relative_error:.2g} of max |reference|, allowed {worst.tolerance:.2g}"
+        )
+    worst = max(checks, key=lambda check: check.relative_error)
+    agree = "agrees" if len(checks) == 1 else "agree"
     return (
-        f"matrix {cost.matrix_cycles:,.0f}, vector {cost.vector_cycles:,.0f}, in {cost.dma_in_cycles:,.0f}, "
-        f"out {cost.dma_out_cycles:,.0f}, SRAM {cost.sram_cycles:,.0f} cycles"
+        f"verified: {outputs} {agree} with onnxruntime, "
+        f"worst error {worst.relative_error:.2g} of max |reference|"
     )
 
 
-def print_all(console: Console, parts: Iterable[RenderableType]) -> None:
-    """Print tables with a blank line between."""
-    for part in parts:
-        console.print(part)
+def seconds_facts(seconds: Mapping[str, float], peak_memory_bytes: int) -> list[Fact]:
+    """Return processor seconds by stage, and the most memory that was in use."""
+    facts = [(str(stage), f"{value:.2f} s") for stage, value in seconds.items()]
+    facts.append(("total", f"{sum(seconds.values()):.2f} s, {byte_text(peak_memory_bytes)} peak memory"))
+    return facts
+
+
+def byte_text(size: float) -> str:
+    """Write a size.
+
+    >>> byte_text(262144), byte_text(1.5e9), byte_text(12)
+    ('262 kB', '1.5 GB', '12 bytes')
+    """
+    for factor, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= factor:
+            value = size / factor
+            return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+    return f"{size:.0f} bytes"
+
+
+def _counted(names: Iterable[str]) -> str:
+    """Write names with how often they occur, the most frequent first."""
+    counts = Counter(names).most_common()
+    return ", ".join(name if count == 1 else f"{name} {count}" for name, count in counts)
+
+
+def _head(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"

@@ -1,0 +1,414 @@
+"""Small models, machines, and oracles that share no derivation with extraction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilewright.dtypes import DType
+from tilewright.extract.extraction import ExtractOptions, extract
+from tilewright.extract.model_tables import ModelTables, build_tables
+from tilewright.extract.options import Pricing
+from tilewright.extract.plan import Memory, Objective, Placement, Plan
+from tilewright.extract.pruning import prune
+from tilewright.extract.reshard import dram_placement, move_units, single_moves
+from tilewright.extract.tiling_candidates import tiling_candidates
+from tilewright.graph import Graph, Op, Port, TensorType
+from tilewright.hwmodel.family import mesh_target
+from tilewright.hwmodel.mesh import LogicalMesh
+from tilewright.hwmodel.network import logical_mesh
+from tilewright.hwmodel.target import Target
+from tilewright.rules.alternatives import Alternatives
+from tilewright.rules.engine import saturate
+from tilewright.rules.roll import Block, Instance, Rolled, roll
+
+F32 = DType.F32
+
+
+class Builder:
+    """Writes graphs op by op; every method returns the name of the result."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.types: dict[str, TensorType] = {}
+        self.constants: dict[str, NDArray[np.float32]] = {}
+        self.inputs: list[str] = []
+        self.ops: list[Op] = []
+
+    def input(self, *shape: int) -> str:
+        name = f"x{len(self.inputs)}"
+        self.types[name] = TensorType(shape, F32)
+        self.inputs.append(name)
+        return name
+
+    def weight(self, *shape: int) -> str:
+        name = f"w{len(self.constants)}"
+        self.types[name] = TensorType(shape, F32)
+        self.constants[name] = np.full(shape, 0.5, np.float32)
+        return name
+
+    def op(self, kind: str, inputs: Sequence[str], size: Sequence[int], **attrs: Any) -> str:
+        name = f"{kind}{len(self.ops)}"
+        self.types[name] = TensorType(tuple(size), F32)
+        self.ops.append(
+            Op(name=name, kind=kind, inputs=tuple(inputs), outputs=(name,), attrs=attrs)
+        )
+        return name
+
+    def matmul(self, a: str, b: str) -> str:
+        return self.op("matmul", (a, b), (*self.types[a].shape[:-1], self.types[b].shape[-1]))
+
+    def map(self, fn: str, *inputs: str) -> str:
+        return self.op("map", inputs, self.types[inputs[0]].shape, fn=fn)
+
+    def graph(self, *outputs: str) -> Graph:
+        def port(name: str) -> Port:
+            return Port(name=name, tensor=name, shape=self.types[name].shape, dtype=F32)
+
+        graph = Graph(
+            name=self.name,
+            inputs=tuple(port(n) for n in self.inputs),
+            outputs=tuple(port(n) for n in outputs),
+            types=self.types,
+            constants=self.constants,
+            ops=tuple(self.ops),
+        )
+        graph.validate()
+        return graph
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A saturated model on a machine."""
+
+    graph: Graph
+    rolled: Rolled
+    alternatives: tuple[Alternatives, ...]
+    target: Target
+    mesh: LogicalMesh
+
+    def extract(self, objective: Objective = Objective.LATENCY, limit: int | None = None) -> Plan:
+        options = ExtractOptions(objective=objective, sram_limit_bytes=limit)
+        return extract(
+            self.graph, self.rolled, self.alternatives, self.target, self.mesh, options
+        )
+
+    def tables(
+        self, objective: Objective = Objective.LATENCY, limit: int | None = None
+    ) -> tuple[tuple[Alternatives, ...], Pricing, ModelTables]:
+        """Return what `extract` prices, in the same way."""
+        alternatives = tuple(prune(found) for found in self.alternatives)
+        pricing = Pricing(
+            target=self.target,
+            mesh=self.mesh,
+            objective=objective,
+            limit_bytes=limit or self.target.tile.sram.size_bytes,
+            tilings=tiling_candidates(alternatives, self.mesh, self.target),
+        )
+        return alternatives, pricing, build_tables(self.graph, self.rolled, alternatives, pricing)
+
+
+def one_block(graph: Graph) -> Rolled:
+    """Return the graph as a single block with a single instance."""
+    names = dict.fromkeys([*graph.types])
+    instance = Instance(
+        block=0, start=0, stop=len(graph.ops), tensors={name: name for name in names}
+    )
+    return Rolled(blocks=(Block(name="all", graph=graph),), instances=(instance,))
+
+
+def saturated(graph: Graph, target: Target, *, rolled: Rolled | None = None) -> Case:
+    """Roll and saturate."""
+    mesh = logical_mesh(target)
+    rolled = rolled or roll(graph)
+    found = tuple(saturate(block.graph, mesh) for block in rolled.blocks)
+    return Case(graph=graph, rolled=rolled, alternatives=found, target=target, mesh=mesh)
+
+
+def with_sram(target: Target, size_bytes: int) -> Target:
+    """Return the target with another scratchpad."""
+    sram = target.tile.sram.model_copy(update={"size_bytes": size_bytes})
+    return target.model_copy(update={"tile": target.tile.model_copy(update={"sram": sram})})
+
+
+# ---------------------------------------------------------------- small models
+
+
+def matmul_chain(m: int = 16, k: int = 32, h: int = 64, n: int = 32) -> Graph:
+    b = Builder("matmul_chain")
+    return b.graph(b.matmul(b.matmul(b.input(m, k), b.weight(k, h)), b.weight(h, n)))
+
+
+def linear_relu() -> Graph:
+    b = Builder("linear_relu")
+    product_ = b.matmul(b.input(16, 32), b.weight(32, 32))
+    return b.graph(b.map("relu", b.map("add", product_, b.weight(1, 32))))
+
+
+def residual() -> Graph:
+    b = Builder("residual")
+    x = b.input(16, 32)
+    return b.graph(b.map("add", b.matmul(x, b.weight(32, 32)), x))
+
+
+def attention_scores() -> Graph:
+    b = Builder("attention_scores")
+    scores = b.matmul(b.input(16, 8), b.input(8, 32))
+    return b.graph(b.matmul(b.op("softmax", (scores,), (16, 32)), b.weight(32, 8)))
+
+
+def conv_relu() -> Graph:
+    b = Builder("conv_relu")
+    attrs = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1), "groups": 1}
+    x, w = b.input(2, 4, 8, 8), b.weight(8, 4, 3, 3)
+    return b.graph(b.map("relu", b.op("conv", (x, w), (2, 8, 8, 8), **attrs)))
+
+
+def heads() -> Graph:
+    b = Builder("heads")
+    product_ = b.matmul(b.input(8, 16), b.weight(16, 32))
+    split = b.op("reshape", (product_,), (8, 4, 8), shape=(8, 4, 8))
+    return b.graph(b.op("transpose", (split,), (4, 8, 8), perm=(1, 0, 2)))
+
+
+def two_outputs() -> Graph:
+    b = Builder("two_outputs")
+    shared = b.matmul(b.input(16, 16), b.weight(16, 32))
+    return b.graph(b.map("relu", shared), b.op("reduce", (shared,), (16, 1), fn="sum", axes=(1,)))
+
+
+MODELS = {
+    f().name: f
+    for f in (
+        matmul_chain, linear_relu, residual, attention_scores, conv_relu, heads, two_outputs
+    )
+}
+
+
+# ---------------------------------------------------------------- oracles
+
+
+class Distances:
+    """Cheapest chains of moves by relaxing every single move until nothing changes (Bellman-Ford)."""
+
+    def __init__(
+        self,
+        mesh: LogicalMesh,
+        target: Target,
+        objective: Objective,
+        allowed: Callable[[Placement], bool] = lambda place: True,
+    ) -> None:
+        self.mesh, self.target, self.objective = mesh, target, objective
+        self.allowed = allowed
+        self._moves: dict[tuple[TensorType, Placement], list[tuple[Placement, float]]] = {}
+        self._found: dict[tuple[TensorType, Placement], dict[Placement, float]] = {}
+
+    def from_placement(self, tensor: TensorType, start: Placement) -> dict[Placement, float]:
+        key = (tensor, start)
+        if key not in self._found:
+            self._found[key] = self._relax(tensor, start)
+        return self._found[key]
+
+    def _successors(self, tensor: TensorType, place: Placement) -> list[tuple[Placement, float]]:
+        key = (tensor, place)
+        if key not in self._moves:
+            self._moves[key] = [
+                (m.after, move_units(m, self.objective))
+                for m in single_moves(place, tensor, self.mesh, self.target)
+                if self.allowed(m.after)
+            ]
+        return self._moves[key]
+
+    def _relax(self, tensor: TensorType, start: Placement) -> dict[Placement, float]:
+        distance = {start: 0.0}
+        changed = True
+        while changed:
+            changed = False
+            for place, so_far in list(distance.items()):
+                for after, own in self._successors(tensor, place):
+                    # the stated least cost of a move, which keeps detours out
+                    total = so_far + max(own, 1e-3)
+                    if total < distance.get(after, float("inf")) - 1e-12:
+                        distance[after] = total
+                        changed = True
+        return distance
+
+
+@dataclass(slots=True)
+class Enumeration:
+    """The cost of every combination of options of a model of one instance, in units of the objective.
+
+    Which placements meet where is read off the nodes and the graph; moves are priced by `Distances`.
+    """
+
+    case: Case
+    alternatives: tuple[Alternatives, ...]
+    pricing: Pricing
+    tables: ModelTables
+    keep_all: bool = False
+    """Also options that another of the same interface beats on cost."""
+    numbers: list[NDArray[np.int64]] = field(default_factory=list)
+    """Option numbers along each axis of the combinations."""
+
+    def costs(self) -> NDArray[np.float64]:
+        """Return an array with an axis for each variable."""
+        assert len(self.case.rolled.instances) == 1
+        options = self.tables.options
+        classes = [c for _, c in self.tables.variables]
+        axis = {c: n for n, c in enumerate(classes)}
+        found = self.alternatives[0]
+        distances = Distances(self.case.mesh, self.case.target, self.pricing.objective)
+        dram = dram_placement(self.case.mesh)
+        outputs = [found.outputs[n] for n in range(len(found.outputs))]
+        self.numbers = [self._kept(n) for n in range(len(classes))]
+        count = len(classes)
+        total = np.zeros((1,) * count)
+        for n, c in enumerate(classes):
+            kept = [options[n][i] for i in self.numbers[n]]
+            own = np.array([o.units for o in kept])
+            for number in outputs:
+                if number == c:
+                    own += [
+                        np.inf
+                        if o.result is None
+                        else distances.from_placement(found.classes[c].type, o.result)[dram]
+                        for o in kept
+                    ]
+            total = total + _along(own, (n,), count)
+            for argument in dict.fromkeys(a for o in kept if o.node for a in o.node.args):
+                tensor = found.classes[argument]
+                if tensor.is_constant:
+                    continue
+                wanted = [
+                    [
+                        p
+                        for a, p in zip(o.node.args, o.operands, strict=True)
+                        if a == argument and p is not None
+                    ]
+                    if o.node
+                    else []
+                    for o in kept
+                ]
+                if tensor.is_input:
+                    start = distances.from_placement(tensor.type, dram)
+                    total = total + _along(
+                        np.array([sum(start.get(p, np.inf) for p in w) for w in wanted]), (n,), count
+                    )
+                    continue
+                m = axis[argument]
+                makers = [options[m][i].result for i in self.numbers[m]]
+                matrix = np.array(
+                    [[_pair(distances, tensor.type, made, w) for w in wanted] for made in makers]
+                )
+                total = total + _along(matrix, (m, n), count)
+        return np.asarray(total)
+
+    def _kept(self, variable: int) -> NDArray[np.int64]:
+        options = self.tables.options[variable]
+        if self.keep_all:
+            return np.arange(len(options))
+        best: dict[object, int] = {}
+        for number, o in enumerate(options):
+            key = (o.node.number if o.node else -1, o.operands, o.result)
+            key = (o.node.args if o.node else (), *key[1:])
+            if key not in best or o.units < options[best[key]].units:
+                best[key] = number
+        return np.array(sorted(best.values()))
+
+
+def _pair(
+    distances: Distances, tensor: TensorType, made: Placement | None, wanted: list[Placement]
+) -> float:
+    if made is None:
+        return float("inf") if wanted else 0.0
+    reach = distances.from_placement(tensor, made)
+    return sum(reach.get(place, float("inf")) for place in wanted)
+
+
+def _along(
+    values: NDArray[np.float64], axes: tuple[int, ...], count: int
+) -> NDArray[np.float64]:
+    """Return an array [.., values on `axes`, ..] that broadcasts over `count` axes."""
+    order = np.argsort(axes)
+    shape = [1] * count
+    for position in order:
+        shape[axes[position]] = values.shape[position]
+    return np.transpose(values, order).reshape(shape)
+
+
+def naive_rows(plan: Plan, target: Target) -> list[int]:
+    """Return the bytes alive in a tile while each op runs, by asking at every op what is still needed.
+
+    A tensor in the scratchpad is alive from the op that makes it to the last op that reads it, or
+    reads a view of it.
+    """
+    from tilewright.extract.kernel import buffers
+    from tilewright.extract.planned import planned_kernel
+
+    unit = target.tile.sram.alignment_bytes
+
+    def shard(place: Placement, name: str) -> int:
+        if place.memory is Memory.DRAM:
+            return 0
+        shape, elements = plan.types[name].shape, 1
+        for dim, size in enumerate(shape):
+            pieces = prod(
+                n for n, s in zip(plan.mesh.sizes, place.sharding, strict=True) if s == dim
+            )
+            elements *= size // pieces
+        return -(-elements * plan.types[name].dtype.itemsize_bytes // unit) * unit
+
+    def base(name: str) -> str:
+        for planned in plan.ops:
+            if planned.op.kind == "reshape" and planned.op.output == name:
+                source = planned.deliveries[0]
+                return name if source.moves or planned.resident[0] else base(source.tensor)
+        return name
+
+    readers: dict[str, list[int]] = {}
+    for position, planned in enumerate(plan.ops):
+        for delivery, kept in zip(planned.deliveries, planned.resident, strict=True):
+            if not kept:
+                readers.setdefault(base(delivery.tensor), []).append(position)
+    for delivery in plan.output_deliveries:
+        readers.setdefault(base(delivery.tensor), []).append(len(plan.ops))
+    resident = sum(
+        shard(d.after, d.tensor)
+        for planned in plan.ops
+        for d, kept in zip(planned.deliveries, planned.resident, strict=True)
+        if kept
+    )
+    rows = []
+    for position, planned in enumerate(plan.ops):
+        total = resident
+        for made, other in enumerate(plan.ops):
+            name = other.op.outputs[0]
+            if base(name) != name:
+                continue
+            if made <= position <= max([made, *readers.get(name, [])]):
+                total += shard(other.result, name)
+        is_moved_view = planned.op.kind == "reshape"
+        for delivery, kept in zip(planned.deliveries, planned.resident, strict=True):
+            if delivery.moves and not kept and not is_moved_view:
+                total += shard(delivery.after, delivery.tensor)
+        if planned.op.kind != "host":
+            assert planned.tiling is not None
+            kernel = planned_kernel(planned, plan.types, plan.mesh)
+            total += sum(
+                b.copies * (-(-b.size_bytes // unit) * unit)
+                for b in buffers(kernel, planned.tiling)
+            )
+        rows.append(total)
+    return rows
+
+
+@cache
+def tiny(name: str, rows: int = 2, columns: int = 2) -> Case:
+    """Return a small model on a machine, saturated once."""
+    return saturated(MODELS[name](), mesh_target(rows, columns))

@@ -1,0 +1,120 @@
+"""Extraction of tiny models against the enumeration of all combinations of options."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from extract_cases import MODELS, Case, Enumeration, naive_rows, saturated, tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tilewright.errors import InfeasibleError
+from tilewright.extract.choice import FORBIDDEN, Solution
+from tilewright.extract.extraction import _PlanWriter
+from tilewright.extract.plan import Objective, Plan, Proof
+from tilewright.extract.profile import sram_profile
+from tilewright.extract.validate import validate_plan
+from tilewright.hwmodel.family import mesh_target
+
+SMALL = [name for name in MODELS if name != "attention_scores"]
+
+
+def enumerated(
+    case: Case, objective: Objective, limit: int | None = None, *, keep_all: bool = False
+) -> tuple[Enumeration, np.ndarray]:  # type: ignore[type-arg]
+    alternatives, pricing, tables = case.tables(objective, limit)
+    found = Enumeration(case, alternatives, pricing, tables, keep_all=keep_all)
+    return found, found.costs()
+
+
+def plan_of(found: Enumeration, position: tuple[int, ...]) -> Plan:
+    """Write out the plan of one combination."""
+    choice = tuple(int(found.numbers[n][i]) for n, i in enumerate(position))
+    empty = np.zeros(0)
+    solution = Solution(choice, 0.0, 0.0, "enumeration", empty, True)
+    case = found.case
+    writer = _PlanWriter(
+        case.graph, case.rolled, found.alternatives, found.tables, solution, found.pricing
+    )
+    return writer.write((0.0, Proof(method="none")))
+
+
+@pytest.mark.parametrize("objective", list(Objective))
+@pytest.mark.parametrize("columns", [(1, 2), (2, 2)])
+@pytest.mark.parametrize("name", SMALL)
+def test_ample_scratchpad_gives_the_optimum(
+    name: str, columns: tuple[int, int], objective: Objective
+) -> None:
+    case = tiny(name, *columns)
+    _, costs = enumerated(case, objective)
+    plan = case.extract(objective)
+    validate_plan(plan, case.target)
+    assert plan.cost == pytest.approx(costs.min(), rel=1e-6)
+    assert plan.bound <= costs.min() * (1 + 1e-9)
+    assert plan.bound >= costs.min() * (1 - 1e-3)
+
+
+@pytest.mark.parametrize("objective", list(Objective))
+def test_loopy_softmax_is_bracketed(objective: Objective) -> None:
+    case = tiny("attention_scores", 1, 2)
+    _, costs = enumerated(case, objective)
+    plan = case.extract(objective)
+    assert plan.bound <= costs.min() * (1 + 1e-9)
+    assert costs.min() <= plan.cost * (1 + 1e-9)
+    assert plan.cost <= 1.02 * costs.min()
+
+
+@pytest.mark.parametrize("name", ["residual", "heads", "two_outputs"])
+def test_problem_and_plan_agree_with_the_enumeration(name: str) -> None:
+    case = tiny(name, 1, 2)
+    found, costs = enumerated(case, Objective.LATENCY)
+    rng = np.random.default_rng(3)
+    finite = np.argwhere(np.isfinite(costs))
+    for position in finite[rng.choice(len(finite), 12, replace=False)]:
+        place = tuple(int(i) for i in position)
+        plan = plan_of(found, place)
+        choice = [int(found.numbers[n][i]) for n, i in enumerate(place)]
+        assert plan.cost == pytest.approx(costs[place], rel=1e-6)
+        stated = found.tables.problem.cost(choice) / found.tables.scale
+        assert stated == pytest.approx(costs[place], rel=1e-6)
+        validate_plan(replace(plan, bound=0.0), with_room(case))
+    broken = np.argwhere(np.isinf(costs))[:20]
+    for position in broken:
+        choice = [int(found.numbers[n][i]) for n, i in enumerate(position)]
+        assert found.tables.problem.cost(choice) >= FORBIDDEN
+
+
+def with_room(case: Case):  # type: ignore[no-untyped-def]
+    return case.target
+
+
+@pytest.mark.parametrize("name", ["matmul_chain", "linear_relu", "residual", "heads", "two_outputs"])
+@pytest.mark.parametrize("objective", [Objective.LATENCY, Objective.ENERGY])
+@pytest.mark.parametrize("limit", [1536, 2048, 3072, 4608, 6144, 9216])
+def test_tight_scratchpad_is_bracketed(name: str, objective: Objective, limit: int) -> None:
+    case = tiny(name, 1, 2)
+    try:
+        found, costs = enumerated(case, objective, limit, keep_all=True)
+    except InfeasibleError:
+        with pytest.raises(InfeasibleError):
+            case.extract(objective, limit)
+        return
+    flat = costs.reshape(-1)
+    optimum = float("inf")
+    for index in np.argsort(flat, kind="stable")[:4000]:
+        if not np.isfinite(flat[index]):
+            break
+        plan = plan_of(found, tuple(int(i) for i in np.unravel_index(index, costs.shape)))
+        if max(sram_profile(plan, case.target).rows) <= limit:
+            optimum = float(flat[index])
+            break
+    try:
+        plan = case.extract(objective, limit)
+    except InfeasibleError:
+        return
+    assert max(naive_rows(plan, case.target)) <= limit
+    assert plan.peak_sram_bytes <= limit
+    assert plan.cost >= optimum * (1 - 1e-9)
+    assert plan.bound <= optimum * (1 + 1e-9), "the bound is above the optimum"
