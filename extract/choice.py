@@ -1,6 +1,7 @@
 """The choice problem: one option for each variable, costs of options and of pairs, capacity rows.
 
-Extraction reduces to it, and so do other assignment problems (Google's contest on intra-operator parallelism, for
+Extraction reduces to it, and so do other assignment problems (Google's contest on intra-operator
+parallelism, for
 one). A variable's options are grouped by *ports*: an edge's cost depends only on the port of each end,
 so an edge between variables of thousands of options is a small matrix.
 """
@@ -22,7 +23,7 @@ FORBIDDEN = 1e11
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Edge:
-    """Cost `matrix[left_ports[i], right_ports[j]]` when variable `left` takes option i and `right` takes j."""
+    """A cost `matrix[left_ports[i], right_ports[j]]` if `left` takes option i and `right` option j."""
 
     left: int
     right: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import networkx as nx
@@ -10,14 +10,14 @@ import numpy as np
 
 from tilewright.errors import InfeasibleError
 from tilewright.extract.choice import ChoiceProblem, Solution, Usage
-from tilewright.extract.profile import SramProfile, sram_profile
 from tilewright.extract.model_tables import ModelTables, Variable, build_tables, producer_index
 from tilewright.extract.options import Option, Pricing
 from tilewright.extract.plan import Delivery, Memory, Objective, Placement, Plan, PlannedOp, Proof
+from tilewright.extract.profile import SramProfile, sram_profile
 from tilewright.extract.pruning import prune
 from tilewright.extract.reshard import dram_placement, move_units
-from tilewright.extract.tiling_candidates import tiling_candidates
 from tilewright.extract.solve import SolveOptions, solve
+from tilewright.extract.tiling_candidates import tiling_candidates
 from tilewright.graph import Graph, Op, TensorType
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
@@ -35,7 +35,7 @@ class ExtractOptions:
     """
 
     objective: Objective = Objective.LATENCY
-    solve: SolveOptions = SolveOptions()
+    solve: SolveOptions = field(default_factory=SolveOptions)
     sram_limit_bytes: int | None = None
 
 
@@ -59,7 +59,8 @@ def extract(
 
     Returns:
         The plan with cost, bound and proof. The bound holds for the options considered (the
-        alternatives in the e-graph, their implementations, memory levels and tiling candidates), also for plans in
+        alternatives in the e-graph, their implementations, memory levels and tiling candidates),
+        also for plans in
         which instances of a repeated block differ.
 
     Raises:
@@ -96,12 +97,14 @@ def extract(
         problem = _surcharged(problem, tables, solution, writer.op_variables, profile, capacity)
     else:
         raise InfeasibleError(
-            f"model '{graph.name}' on '{target.name}': the last of {_ATTEMPTS} plans needs {shortage + capacity} bytes "
+            f"model '{graph.name}' on '{target.name}': the last of {_ATTEMPTS} plans needs "
+            f"{shortage + capacity} bytes "
             f"of scratchpad in a tile at '{where}', {capacity} are there ({shortage} short); "
             "use more tiles, a target with more SRAM or a smaller batch"
         )
     raise InfeasibleError(
-        f"model '{graph.name}' on '{target.name}': no plan found fits the {capacity} bytes of scratchpad of a tile; "
+        f"model '{graph.name}' on '{target.name}': no plan found fits the {capacity} bytes of "
+        f"scratchpad of a tile; "
         "use more tiles, a target with more SRAM or a smaller batch"
     )
 
@@ -131,7 +134,10 @@ def _surcharged(
     for number, amount in sorted(short.items()):
         chosen = tables.options[number][solution.choice[number]]
         amounts = np.array(
-            [float(amount) if option.operands == chosen.operands else 0.0 for option in tables.options[number]]
+            [
+                float(amount) if option.operands == chosen.operands else 0.0
+                for option in tables.options[number]
+            ]
         )
         extra.append(Usage(number, number, number + 1, amounts))
     return replace(problem, usages=(*problem.usages, *extra))
@@ -146,7 +152,9 @@ def _bound(tables: ModelTables, solution: Solution, options: SolveOptions) -> tu
         "scaled_bound": relaxed.bound,
         "scale": tables.scale,
     }
-    return relaxed.bound / tables.scale, Proof(method=relaxed.method, details=MappingProxyType(details))
+    return relaxed.bound / tables.scale, Proof(
+        method=relaxed.method, details=MappingProxyType(details)
+    )
 
 
 class _PlanWriter:
@@ -225,7 +233,8 @@ class _PlanWriter:
         variable = (instance.block, class_number)
         option = self.chosen[variable]
         node = option.node
-        assert node is not None and option.result is not None
+        assert node is not None
+        assert option.result is not None
         if node.kind == "host" and class_number != node.result:
             return
         found = self.alternatives[instance.block]
@@ -286,7 +295,9 @@ class _PlanWriter:
         self.folded_names.add(name)
         self.types[name] = found.classes[class_number].type
         inputs = tuple(self._argument(number, instance, a) for a in node.args)
-        self.folded.append(Op(name=name, kind=node.kind, inputs=inputs, outputs=(name,), attrs=node.attrs))
+        self.folded.append(
+            Op(name=name, kind=node.kind, inputs=inputs, outputs=(name,), attrs=node.attrs)
+        )
 
     def _delivery(
         self, number: int, instance: Instance, variable: Variable, option: Option, position: int

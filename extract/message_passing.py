@@ -1,6 +1,7 @@
 """Sequential tree-reweighted message passing (TRW-S) on a choice problem.
 
-Every sweep over the variables gives a lower bound of the optimum (the dual of the local relaxation) and a choice
+Every sweep over the variables gives a lower bound of the optimum (the dual of the local
+relaxation) and a choice
 found along the way. On trees and on most extraction problems the two meet, which proves the choice
 optimal.
 
@@ -102,7 +103,9 @@ class MessagePassing:
             choice[variable] = int(total.argmin())
         return tuple(choice)
 
-    def improve(self, costs: tuple[Costs, ...], choice: tuple[int, ...], rounds: int = 20) -> tuple[int, ...]:
+    def improve(
+        self, costs: tuple[Costs, ...], choice: tuple[int, ...], rounds: int = 20
+    ) -> tuple[int, ...]:
         """Change single variables to their best option given all others until nothing changes."""
         current = list(choice)
         for _ in range(rounds):

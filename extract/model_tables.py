@@ -1,8 +1,10 @@
 """From saturated blocks to one choice problem for the whole rolled model.
 
 Every computed tensor class of every unique block is a variable; its options are the ways to compute it. All
-instances of a block take the same choice, so a block that occurs n times counts n times. An edge joins the variable of
-a producer with that of each consumer and charges the cheapest chain of moves between the placement made and the
+instances of a block take the same choice, so a block that occurs n times counts n times. An edge
+joins the variable of
+a producer with that of each consumer and charges the cheapest chain of moves between the placement
+made and the
 placement wanted.
 
 Rows of the capacity constraint are the positions in the blocks' orders; what lives while an instance runs
@@ -17,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tilewright.errors import InfeasibleError
-from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Edge, Usage
+from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Edge, Indices, Usage
 from tilewright.extract.needed import needed_classes
 from tilewright.extract.options import (
     ABSENT,
@@ -68,9 +70,10 @@ class ModelTables:
     input_tables: Mapping[TensorType, ReshardTable]
     problem: ChoiceProblem
     relaxed: ChoiceProblem
-    """The problem that bounds: without the links between instances of repeated blocks (so that it also bounds
-    plans in which instances differ), and without the scratchpad of delivered copies (which `problem`
-    counts even where producer and consumer agree)."""
+    """The problem that bounds: without the links between instances of repeated blocks and the model's inputs
+    and outputs at only some instances (so that it also bounds plans in which instances differ), and with
+    no more scratchpad than every plan needs: no copies, no views, values alive only until a use
+    that is sure."""
     scale: float
     multiplicity: tuple[int, ...]
     number: Mapping[Variable, int]
@@ -89,7 +92,13 @@ def build_tables(
     options = tuple(_options_of(alternatives[b], c, c in needed[b], pricing) for b, c in variables)
     links = tuple(_links(graph, rolled, alternatives))
     builder = _ProblemBuilder(
-        alternatives, pricing, multiplicity, variables, options, links, _output_uses(graph, rolled, alternatives)
+        alternatives,
+        pricing,
+        multiplicity,
+        variables,
+        options,
+        links,
+        _output_uses(graph, rolled, alternatives),
     )
     return builder.build()
 
@@ -119,7 +128,9 @@ def producer_index(
     return found
 
 
-def _options_of(alternatives: Alternatives, number: int, needed: bool, pricing: Pricing) -> tuple[Option, ...]:
+def _options_of(
+    alternatives: Alternatives, number: int, needed: bool, pricing: Pricing
+) -> tuple[Option, ...]:
     options = class_options(alternatives, number, pricing)
     if not options:
         tensor = alternatives.classes[number]
@@ -131,9 +142,7 @@ def _options_of(alternatives: Alternatives, number: int, needed: bool, pricing: 
     return options if needed else (*options, ABSENT)
 
 
-def _links(
-    graph: Graph, rolled: Rolled, alternatives: tuple[Alternatives, ...]
-) -> Iterable[Link]:
+def _links(graph: Graph, rolled: Rolled, alternatives: tuple[Alternatives, ...]) -> Iterable[Link]:
     producers = producer_index(rolled, alternatives)
     counts: dict[tuple[Variable | None, Variable, int], tuple[int, bool]] = {}
     uses = [_uses(found) for found in alternatives]
@@ -148,7 +157,9 @@ def _links(
                 made = producers.get(instance.tensors[tensor.names[0]])
                 source = made[1] if made else None
                 crosses = made is not None and made[0] != number
-                crosses = crosses and source is not None and (many[source[0]] or many[instance.block])
+                crosses = (
+                    crosses and source is not None and (many[source[0]] or many[instance.block])
+                )
             else:
                 source = (instance.block, argument)
             key = (source, (instance.block, consumer), argument)
@@ -156,7 +167,11 @@ def _links(
             counts[key] = (count + 1, repeated or crosses)
     for (source, consumer_variable, argument), (count, repeated) in counts.items():
         yield Link(
-            producer=source, consumer=consumer_variable, argument=argument, count=count, repeated=repeated
+            producer=source,
+            consumer=consumer_variable,
+            argument=argument,
+            count=count,
+            repeated=repeated,
         )
 
 
@@ -233,19 +248,25 @@ class _ProblemBuilder:
             for variable, options in zip(self.variables, self.options, strict=True)
         )
         scale = _TARGET_SCALE / max(1.0, sum(cheapest))
+        least: list[Costs] = []
         for own, variable, options in zip(costs, self.variables, self.options, strict=True):
             np.multiply(own, scale, out=own)
-            own += self._boundary_costs(variable, options, scale)
+            boundary = self._boundary_costs(variable, options, scale)
+            is_everywhere = self.output_uses.get(variable, 0) == self.multiplicity[variable[0]]
+            least.append(np.minimum(own + boundary if is_everywhere else own, FORBIDDEN))
+            own += boundary
             np.minimum(own, FORBIDDEN, out=own)
         edges: list[tuple[Edge, bool]] = []
         for link in self.links:
-            self._add_link(link, scale, costs, edges)
+            self._add_link(link, scale, costs, least, edges)
         rows = len(self.variables)
         usages = tuple(self._usages(cautious=True))
         limit = float(self.pricing.limit_bytes)
         problem = ChoiceProblem(tuple(costs), tuple(e for e, _ in edges), usages, rows, limit)
         kept = tuple(e for e, repeated in edges if not repeated)
-        relaxed = ChoiceProblem(tuple(costs), kept, tuple(self._usages(cautious=False)), rows, limit)
+        relaxed = ChoiceProblem(
+            tuple(least), kept, tuple(self._usages(cautious=False)), rows, limit
+        )
         return ModelTables(
             variables=self.variables,
             options=self.options,
@@ -264,7 +285,9 @@ class _ProblemBuilder:
 
     def _table(self, tensor: TensorType, options: Iterable[Option]) -> ReshardTable:
         partials = frozenset(
-            o.result.sharding for o in options if o.result is not None and is_partial(o.result.sharding)
+            o.result.sharding
+            for o in options
+            if o.result is not None and is_partial(o.result.sharding)
         )
         key = (tensor, partials)
         if key not in self.memo:
@@ -275,7 +298,9 @@ class _ProblemBuilder:
             )
         return self.memo[key]
 
-    def _boundary_costs(self, variable: Variable, options: tuple[Option, ...], scale: float) -> Costs:
+    def _boundary_costs(
+        self, variable: Variable, options: tuple[Option, ...], scale: float
+    ) -> Costs:
         """Return what it costs to bring model outputs to DRAM."""
         count = self.output_uses.get(variable, 0)
         if not count:
@@ -284,13 +309,20 @@ class _ProblemBuilder:
         dram = table.index[dram_placement(self.pricing.mesh)]
         return np.array(
             [
-                FORBIDDEN if o.result is None else scale * count * table.cost[table.index[o.result], dram]
+                FORBIDDEN
+                if o.result is None
+                else scale * count * table.cost[table.index[o.result], dram]
                 for o in options
             ]
         )
 
     def _add_link(
-        self, link: Link, scale: float, costs: list[Costs], edges: list[tuple[Edge, bool]]
+        self,
+        link: Link,
+        scale: float,
+        costs: list[Costs],
+        least: list[Costs],
+        edges: list[tuple[Edge, bool]],
     ) -> None:
         consumer = self.number[link.consumer]
         wanted, wanted_ports = self._wanted(link)
@@ -301,6 +333,8 @@ class _ProblemBuilder:
             source: tuple[Placement | None, ...] = (dram_placement(self.pricing.mesh),)
             matrix = self._matrix(table, source, wanted, scale * link.count)
             costs[consumer] += matrix[0, wanted_ports]
+            if link.count == self.multiplicity[link.consumer[0]]:
+                least[consumer] += matrix[0, wanted_ports]
             return
         producer = self.number[link.producer]
         made = _Ports()
@@ -312,12 +346,16 @@ class _ProblemBuilder:
         if producer == consumer:
             costs[consumer] += matrix[made_ports, wanted_ports]
         elif producer < consumer:
-            edges.append((Edge(producer, consumer, made_ports, wanted_ports, matrix), link.repeated))
+            edges.append(
+                (Edge(producer, consumer, made_ports, wanted_ports, matrix), link.repeated)
+            )
         else:
-            edges.append((Edge(consumer, producer, wanted_ports, made_ports, matrix.T), link.repeated))
+            edges.append(
+                (Edge(consumer, producer, wanted_ports, made_ports, matrix.T), link.repeated)
+            )
 
-    def _wanted(self, link: Link) -> tuple[tuple[tuple[Placement, ...], ...], np.ndarray]:  # type: ignore[type-arg]
-        """Return the distinct demands on the argument and the demand of each of the consumer's options."""
+    def _wanted(self, link: Link) -> tuple[tuple[tuple[Placement, ...], ...], Indices]:
+        """Return the distinct demands on the argument and which one each option makes."""
         wanted = _Ports()
         ports = []
         for option in self.options[self.number[link.consumer]]:
@@ -352,20 +390,48 @@ class _ProblemBuilder:
         return np.minimum(matrix, FORBIDDEN)
 
     def _usages(self, *, cautious: bool) -> Iterable[Usage]:
-        """Yield what options use; with `cautious`, also copies that may have to be delivered to them."""
+        """Yield what options may need (cautious), or what every plan needs for them."""
         rows = len(self.variables)
-        for number, (variable, options) in enumerate(zip(self.variables, self.options, strict=True)):
+        last_sure = {} if cautious else self._last_sure_rows()
+        for number, (variable, options) in enumerate(
+            zip(self.variables, self.options, strict=True)
+        ):
             working = np.array([float(o.working_bytes) for o in options])
             if cautious:
                 working += np.array([float(self._delivered_bytes(variable, o)) for o in options])
             yield Usage(number, number, number + 1, working)
-            resident = np.array([float(o.resident_bytes) for o in options]) * self.multiplicity[variable[0]]
+            resident = (
+                np.array([float(o.resident_bytes) for o in options])
+                * self.multiplicity[variable[0]]
+            )
             if resident.any():
                 yield Usage(number, 0, rows, resident)
-            alive = self._result_bytes(variable, options)
+            alive = self._result_bytes(variable, options, cautious=cautious)
             if alive.any():
-                for low, high in self._live_rows(variable):
+                ranges = (
+                    self._live_rows(variable) if cautious else [(number, last_sure[variable] + 1)]
+                )
+                for low, high in ranges:
                     yield Usage(number, low, high, alive)
+
+    def _last_sure_rows(self) -> dict[Variable, int]:
+        """Return the last row of each variable's block in which a use of it is sure, or its own."""
+        rows = dict(self.row)
+        # Plans follow the rows only in blocks in which no node comes before its arguments.
+        inside = [
+            (x.producer, x)
+            for x in self.links
+            if x.producer and x.producer[0] == x.consumer[0] and not x.repeated
+        ]
+        disordered = {
+            source[0] for source, link in inside if self.row[source] >= self.row[link.consumer]
+        }
+        for source, link in inside:
+            options = self.options[self.number[link.consumer]]
+            is_sure = all(o.node is not None and link.argument in o.node.args for o in options)
+            if is_sure and source[0] not in disordered:
+                rows[source] = max(rows[source], self.row[link.consumer])
+        return rows
 
     def _delivered_bytes(self, variable: Variable, option: Option) -> int:
         """Return the bytes of all operands that an option wants in SRAM."""
@@ -378,23 +444,33 @@ class _ProblemBuilder:
                 total += self._shard_bytes(classes[argument].type, placement)
         return total
 
-    def _shard_bytes(self, tensor: TensorType, placement: Placement) -> int:
+    def _shard_bytes(
+        self, tensor: TensorType, placement: Placement, *, cautious: bool = True
+    ) -> int:
         if placement.memory is Memory.DRAM:
             return 0
         local = local_shape(self.pricing.mesh, placement.sharding, tensor.shape)
         size_bytes = TensorType(local, tensor.dtype).size_bytes
-        if is_partial(placement.sharding):
+        if cautious and is_partial(placement.sharding):
             size_bytes *= 2  # reducing it takes as many bytes of slots
         return aligned_bytes(size_bytes, self.pricing.target.tile.sram.alignment_bytes)
 
-    def _result_bytes(self, variable: Variable, options: tuple[Option, ...]) -> Costs:
+    def _result_bytes(
+        self, variable: Variable, options: tuple[Option, ...], *, cautious: bool
+    ) -> Costs:
         tensor = self._type(variable)
-        return np.array(
-            [0.0 if o.result is None else float(self._shard_bytes(tensor, o.result)) for o in options]
-        )
+
+        def size(option: Option) -> float:
+            # A reshaped value may be the same bytes as its source.
+            is_view = option.node is not None and option.node.kind == "reshape"
+            if option.result is None or (is_view and not cautious):
+                return 0.0
+            return float(self._shard_bytes(tensor, option.result, cautious=cautious))
+
+        return np.array([size(option) for option in options])
 
     def _live_rows(self, variable: Variable) -> list[tuple[int, int]]:
-        """Return the row ranges in which a value is alive: to its last use in its own block, and in others'."""
+        """Return the row ranges in which a value is alive, in its own block and in others'."""
         own = self.row[variable]
         block = variable[0]
         last = own

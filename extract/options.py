@@ -1,7 +1,9 @@
 """The options of one tensor class: every way to compute it, with its price.
 
-An option is an e-node, an implementation of it on the mesh, a memory level for each operand and the result, and a
-tiling. Options with the same interface (what they need and what they deliver) compete; the cheapest stays, with one
+An option is an e-node, an implementation of it on the mesh, a memory level for each operand and
+the result, and a
+tiling. Options with the same interface (what they need and what they deliver) compete; the
+cheapest stays, with one
 that needs less scratchpad if there is one.
 """
 
@@ -69,7 +71,9 @@ class Pricing:
     objective: Objective
     limit_bytes: int
     tilings: Mapping[tuple[object, ...], Candidates]
-    priced: dict[tuple[object, ...], tuple[tuple[Tiling, KernelCost, int], ...]] = field(default_factory=dict)
+    priced: dict[tuple[object, ...], tuple[tuple[Tiling, KernelCost, int], ...]] = field(
+        default_factory=dict
+    )
     """Memo of the tilings worth keeping for each kernel."""
 
 
@@ -97,7 +101,9 @@ def class_options(alternatives: Alternatives, number: int, pricing: Pricing) -> 
     for node in alternatives.nodes:
         if number not in (node.results or (node.result,)):
             continue
-        for option in _node_options(alternatives, node, number, by_node.get(node.number, ()), pricing):
+        for option in _node_options(
+            alternatives, node, number, by_node.get(node.number, ()), pricing
+        ):
             interface = (option.operands, option.result)
             _keep(found.setdefault(interface, []), option)
     return tuple(option for group in found.values() for option in group)
@@ -166,8 +172,16 @@ def _host_option(
     dram = Placement(Memory.DRAM, replicated(pricing.mesh))
     constants = [alternatives.classes[a].is_constant for a in node.args]
     if number != node.result:
-        return Option(node=node, result=dram, operands=(None,) * len(node.args), resident=(False,) * len(constants))
-    moved = sum(alternatives.classes[c].type.size_bytes for c in (*node.args, *(node.results or (node.result,))))
+        return Option(
+            node=node,
+            result=dram,
+            operands=(None,) * len(node.args),
+            resident=(False,) * len(constants),
+        )
+    moved = sum(
+        alternatives.classes[c].type.size_bytes
+        for c in (*node.args, *(node.results or (node.result,)))
+    )
     host = pricing.target.host
     cost = KernelCost(startup_cycles=host.latency_cycles + moved / host.bytes_per_cycle)
     return Option(
@@ -206,7 +220,9 @@ def _levels(
     tensor: TensorType, sharding: Sharding, pricing: Pricing, *, always_dram: bool
 ) -> list[Memory]:
     """Return the levels that make sense for a shard: not SRAM if too large, not DRAM if partial or tiny."""
-    local_bytes = prod(local_shape(pricing.mesh, sharding, tensor.shape)) * tensor.dtype.itemsize_bytes
+    local_bytes = (
+        prod(local_shape(pricing.mesh, sharding, tensor.shape)) * tensor.dtype.itemsize_bytes
+    )
     if is_partial(sharding):
         return [Memory.SRAM] if 2 * local_bytes <= pricing.limit_bytes else []
     if local_bytes > pricing.limit_bytes * LARGEST_SHARD:
@@ -225,10 +241,15 @@ def _tie_small_constants(
 ) -> None:
     """Keep small constants (biases) resident where a large one is the question, to halve the options."""
     sizes = [
-        alternatives.classes[a].type.size_bytes if alternatives.classes[a].is_constant else 0 for a in node.args
+        alternatives.classes[a].type.size_bytes if alternatives.classes[a].is_constant else 0
+        for a in node.args
     ]
     for position, size in enumerate(sizes):
-        if 0 < size <= pricing.limit_bytes / 64 and size < max(sizes) and Memory.SRAM in choices[position]:
+        if (
+            0 < size <= pricing.limit_bytes / 64
+            and size < max(sizes)
+            and Memory.SRAM in choices[position]
+        ):
             choices[position] = [Memory.SRAM]
 
 
@@ -240,7 +261,9 @@ def _priced_options(
     pricing: Pricing,
 ) -> list[Option]:
     operand_memory, result_memory = memories
-    kernel = kernel_of(alternatives, node, implementation, operand_memory, result_memory, pricing.mesh)
+    kernel = kernel_of(
+        alternatives, node, implementation, operand_memory, result_memory, pricing.mesh
+    )
     constant = [alternatives.classes[a].is_constant for a in node.args]
     resident = tuple(
         is_constant and memory is Memory.SRAM
@@ -254,7 +277,9 @@ def _priced_options(
     )
     operands = tuple(
         None if is_constant else _placement(memory, sharding, pricing.mesh)
-        for is_constant, memory, sharding in zip(constant, operand_memory, implementation.operands, strict=True)
+        for is_constant, memory, sharding in zip(
+            constant, operand_memory, implementation.operands, strict=True
+        )
     )
     return [
         Option(
@@ -288,7 +313,9 @@ def needs_tiling(kernel: Kernel) -> bool:
     if kernel.family is Family.ALIAS:
         return False
     staged = any(is_staged(kernel, i) for i in range(len(kernel.operand_types)))
-    return staged or is_result_staged(kernel) or footprint_bytes(kernel, whole_tiling(kernel), 1) > 0
+    return (
+        staged or is_result_staged(kernel) or footprint_bytes(kernel, whole_tiling(kernel), 1) > 0
+    )
 
 
 def _worthwhile_tilings(
@@ -298,7 +325,9 @@ def _worthwhile_tilings(
     key = kernel.key
     known = pricing.priced.get(key)
     if known is None:
-        known = pricing.priced[key] = _search_tilings(kernel, pricing, pricing.limit_bytes - _held_bytes(kernel, pricing))
+        known = pricing.priced[key] = _search_tilings(
+            kernel, pricing, pricing.limit_bytes - _held_bytes(kernel, pricing)
+        )
     return known
 
 
@@ -347,7 +376,11 @@ def _keep(group: list[Option], option: Option) -> None:
     """Add an option to those of the same interface unless one is as good in every respect."""
 
     def dominates(a: Option, b: Option) -> bool:
-        return a.units <= b.units and a.working_bytes <= b.working_bytes and a.resident_bytes <= b.resident_bytes
+        return (
+            a.units <= b.units
+            and a.working_bytes <= b.working_bytes
+            and a.resident_bytes <= b.resident_bytes
+        )
 
     if any(dominates(other, option) for other in group):
         return

@@ -43,7 +43,9 @@ class Placement:
 class MoveKind(StrEnum):
     """One step of a delivery."""
 
-    LOAD = "load"  # DRAM -> SRAM, each tile its shard (equal shards are multicast if the target can)
+    LOAD = (
+        "load"  # DRAM -> SRAM, each tile its shard (equal shards are multicast if the target can)
+    )
     STORE = "store"  # SRAM -> DRAM, each distinct shard once
     ALL_GATHER = "all_gather"  # split on `dim` -> replicated, on `axis`
     SLICE = "slice"  # replicated -> split on `dim`, on `axis`; local
@@ -91,7 +93,8 @@ class Tiling:
 class PlannedOp:
     """An operator on the machine.
 
-    `op` is the chosen logical op (perhaps fused: attribute `epilogue`) over tensor names of the plan; `split_dims` says
+    `op` is the chosen logical op (perhaps fused: attribute `epilogue`) over tensor names of the
+    plan; `split_dims` says
     which loop dimension of its nest each mesh axis splits (-1: none). Host ops have no tiling.
     `resident[i]` tells that operand i is a constant loaded once before the first inference.
     """
@@ -124,8 +127,10 @@ class Proof:
 class Plan:
     """A complete plan with its predicted cost and how far from optimal it can be.
 
-    `ops` run in order; a model output goes to DRAM (`output_deliveries`) right after the op that makes it. Constant subexpressions
-    that rules made are `folded` ops, evaluated at compile time. `cost` and `bound` are in cycles (latency, throughput) or pJ (energy).
+    `ops` run in order; a model output goes to DRAM (`output_deliveries`) right after the op that
+    makes it. Constant subexpressions
+    that rules made are `folded` ops, evaluated at compile time. `cost` and `bound` are in cycles
+    (latency, throughput) or pJ (energy).
     """
 
     graph: Graph

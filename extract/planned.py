@@ -46,7 +46,9 @@ def _sharding(
     return sharding
 
 
-def planned_kernel(planned: PlannedOp, types: Mapping[str, TensorType], mesh: LogicalMesh) -> Kernel:
+def planned_kernel(
+    planned: PlannedOp, types: Mapping[str, TensorType], mesh: LogicalMesh
+) -> Kernel:
     """Return the kernel that each tile runs for a planned op (not for host regions)."""
     nest = planned_nest(planned, types)
     op = planned.op

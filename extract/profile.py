@@ -20,7 +20,9 @@ class SramProfile:
     resident_bytes: int
 
 
-def shard_bytes(placement: Placement, tensor: TensorType, mesh: LogicalMesh, alignment_bytes: int) -> int:
+def shard_bytes(
+    placement: Placement, tensor: TensorType, mesh: LogicalMesh, alignment_bytes: int
+) -> int:
     """Return the aligned bytes of a tile's shard; 0 in DRAM."""
     if placement.memory is Memory.DRAM:
         return 0
@@ -28,7 +30,9 @@ def shard_bytes(placement: Placement, tensor: TensorType, mesh: LogicalMesh, ali
     return aligned_bytes(prod(local) * tensor.dtype.itemsize_bytes, alignment_bytes)
 
 
-def move_buffers_bytes(move: Move, tensor: TensorType, mesh: LogicalMesh, alignment_bytes: int) -> int:
+def move_buffers_bytes(
+    move: Move, tensor: TensorType, mesh: LogicalMesh, alignment_bytes: int
+) -> int:
     """Return the bytes that a move needs besides its source: slots to reduce from, and the result."""
     after = shard_bytes(move.after, tensor, mesh, alignment_bytes)
     before = shard_bytes(move.before, tensor, mesh, alignment_bytes)
@@ -40,13 +44,19 @@ def move_buffers_bytes(move: Move, tensor: TensorType, mesh: LogicalMesh, alignm
             size = mesh.sizes[move.axis]
             elements = before // tensor.dtype.itemsize_bytes
             divisible = elements % size == 0
-            slots = before + aligned_bytes(-(-before // size), alignment_bytes) if divisible else size * before
+            slots = (
+                before + aligned_bytes(-(-before // size), alignment_bytes)
+                if divisible
+                else size * before
+            )
             return after + slots + slack
         case _:
             return after
 
 
-def delivery_bytes(delivery: Delivery, tensor: TensorType, mesh: LogicalMesh, alignment_bytes: int) -> int:
+def delivery_bytes(
+    delivery: Delivery, tensor: TensorType, mesh: LogicalMesh, alignment_bytes: int
+) -> int:
     """Return the largest use during a chain of moves, beside what its source occupies."""
     peak = held = 0
     for move in delivery.moves:
@@ -90,7 +100,12 @@ def sram_profile(plan: Plan, target: Target) -> SramProfile:
                 held += shard_bytes(delivery.after, tensor, mesh, alignment)
             copies.append(held)
         source = planned.deliveries[0] if planned.deliveries else None
-        if op.kind == "reshape" and source is not None and not source.moves and not planned.resident[0]:
+        if (
+            op.kind == "reshape"
+            and source is not None
+            and not source.moves
+            and not planned.resident[0]
+        ):
             root = alias.get(source.tensor, source.tensor)
             alias[op.output] = root
             last.setdefault(root, position)
@@ -98,12 +113,16 @@ def sram_profile(plan: Plan, target: Target) -> SramProfile:
         else:
             made[op.outputs[0]] = position
             last[op.outputs[0]] = position
-            result = size[op.outputs[0]] = shard_bytes(planned.result, types[op.outputs[0]], mesh, alignment)
+            result = size[op.outputs[0]] = shard_bytes(
+                planned.result, types[op.outputs[0]], mesh, alignment
+            )
         own[position] = max(peak, held + planned.buffer_bytes)
         if op.kind == "reshape" and source is not None and source.moves:
             # The delivered copy becomes the result, whose bytes are counted while it lives.
             own[position] = max(peak - result, 0)
-    producers = {name: position for position, planned in enumerate(plan.ops) for name in planned.op.outputs}
+    producers = {
+        name: position for position, planned in enumerate(plan.ops) for name in planned.op.outputs
+    }
     for delivery in plan.output_deliveries:
         position = producers[delivery.tensor]
         root = alias.get(delivery.tensor, delivery.tensor)

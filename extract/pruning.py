@@ -44,12 +44,16 @@ def _dominated(alternatives: Alternatives) -> frozenset[int]:
     return frozenset(found)
 
 
-def _is_fused_elsewhere(node: LogicalNode, argument: int, makers: dict[int, list[LogicalNode]]) -> bool:
+def _is_fused_elsewhere(
+    node: LogicalNode, argument: int, makers: dict[int, list[LogicalNode]]
+) -> bool:
     """Whether a sibling map reads what a map that makes the argument reads, and the node's other operands."""
     others = {a for a in node.args if a != argument}
     inner = [set(maker.args) for maker in makers.get(argument, ()) if maker.kind == "map"]
     return any(
-        sibling.kind == "map" and argument not in sibling.args and set(sibling.args) == others | leaves
+        sibling.kind == "map"
+        and argument not in sibling.args
+        and set(sibling.args) == others | leaves
         for sibling in makers[node.result]
         for leaves in inner
     )

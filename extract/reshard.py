@@ -18,9 +18,9 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 
 from tilewright.extract.plan import Memory, Move, MoveKind, Objective, Placement
+from tilewright.extract.transfer import dram_transfer_cost
 from tilewright.graph import TensorType
 from tilewright.hwmodel.collectives import collective_cost
-from tilewright.extract.transfer import dram_transfer_cost
 from tilewright.hwmodel.mesh import (
     PARTIAL_MAX,
     PARTIAL_SUM,
@@ -111,7 +111,9 @@ def build_table(
     )
 
 
-def single_moves(placement: Placement, tensor: TensorType, mesh: LogicalMesh, target: Target) -> list[Move]:
+def single_moves(
+    placement: Placement, tensor: TensorType, mesh: LogicalMesh, target: Target
+) -> list[Move]:
     """Return every single move that a tensor in this placement can make."""
     if placement.memory is Memory.DRAM:
         return _loads(placement, tensor, mesh, target)
@@ -138,7 +140,8 @@ def _placements(
     for partial in sorted(partials):
         # What a partial value may become on its way: other axes change, its own stay or are reduced.
         options = [
-            (state,) if state > PARTIAL_SUM else (state, REPLICATED, *range(len(shape))) for state in partial
+            (state,) if state > PARTIAL_SUM else (state, REPLICATED, *range(len(shape)))
+            for state in partial
         ]
         for sharding in product(*options):
             if is_legal(mesh, sharding, shape) and sharding not in reachable:
@@ -147,7 +150,9 @@ def _placements(
     return (dram_placement(mesh), *(Placement(Memory.SRAM, s) for s in shardings))
 
 
-def _loads(placement: Placement, tensor: TensorType, mesh: LogicalMesh, target: Target) -> list[Move]:
+def _loads(
+    placement: Placement, tensor: TensorType, mesh: LogicalMesh, target: Target
+) -> list[Move]:
     moves = []
     states = [
         (REPLICATED,) if size == 1 else (REPLICATED, *range(tensor.rank)) for size in mesh.sizes
@@ -167,7 +172,9 @@ def _loads(placement: Placement, tensor: TensorType, mesh: LogicalMesh, target: 
     return moves
 
 
-def _stores(placement: Placement, tensor: TensorType, mesh: LogicalMesh, target: Target) -> list[Move]:
+def _stores(
+    placement: Placement, tensor: TensorType, mesh: LogicalMesh, target: Target
+) -> list[Move]:
     if is_partial(placement.sharding):
         return []
     cost = dram_transfer_cost(target, mesh, tensor, placement.sharding, write=True)
@@ -198,9 +205,7 @@ def _axis_moves(
 
     def add(kind: MoveKind, after_state: int, dim: int = -1, to_dim: int = -1) -> None:
         after = (*sharding[:axis], after_state, *sharding[axis + 1 :])
-        cost = collective_cost(
-            target, mesh, axis, kind.value, local_bytes, dtype=tensor.dtype
-        )
+        cost = collective_cost(target, mesh, axis, kind.value, local_bytes, dtype=tensor.dtype)
         moves.append(
             Move(
                 kind=kind,

@@ -1,7 +1,8 @@
 """Solve a choice problem with capacity rows: Lagrangian prices on the rows, message passing inside.
 
 For any non-negative prices, the bound of the priced problem minus prices times limit bounds every
-feasible choice from below. Choices that overflow make their rows dearer until one fits; the cheapest that fits is
+feasible choice from below. Choices that overflow make their rows dearer until one fits; the
+cheapest that fits is
 kept and then improved by single changes that keep it fitting.
 """
 
@@ -27,6 +28,8 @@ class SolveOptions:
     price_steps: int = 24
     repair_every: int = 6
     """Price steps between attempts to make a choice fit that does not."""
+    patience: int = 8
+    """Price steps without a better bound or cost after which to stop."""
     gap: float = 1e-6
     seconds: float = 60.0
 
@@ -39,6 +42,8 @@ class _Best:
     cost: float = float("inf")
     bound: float = 0.0
     prices: Costs | None = None
+    improved_at: int = 0
+    """Price step of the last gain of more than a thousandth."""
 
 
 def solve(
@@ -63,6 +68,8 @@ def solve(
         costs = priced(problem, prices)
         choice, bound = _relaxed(problem, passing, costs, prices, options, warm=step > 0)
         if bound > best.bound:
+            if bound > 1.001 * best.bound:
+                best.improved_at = step
             best.bound, best.prices = bound, prices.copy()
         use = problem.use(choice)
         overflow = float(np.maximum(use - problem.limit, 0).sum())
@@ -72,14 +79,21 @@ def solve(
         if overflow > 0 and step % options.repair_every == options.repair_every - 1:
             fitting = repair(problem, choice)
         if fitting is not None:
+            before = best.cost
             _keep(problem, best, improve_feasible(problem, fitting))
+            if best.cost < 0.999 * before:
+                best.improved_at = step
         if _closed(best, options.gap) or time.monotonic() > deadline:
             break
         if overflow <= 0 and not prices.any():
             break
+        if step - best.improved_at >= options.patience:
+            break
         prices = _next_prices(problem, prices, use, bound, best, step)
-    method = "message passing" if not problem.rows or best.prices is None or not best.prices.any() else (
-        "message passing + capacity prices"
+    method = (
+        "message passing"
+        if not problem.rows or best.prices is None or not best.prices.any()
+        else ("message passing + capacity prices")
     )
     if best.choice is None:
         assert least_overflow is not None
@@ -112,7 +126,9 @@ def fits(problem: ChoiceProblem, choice: tuple[int, ...]) -> bool:
     return bool((problem.use(choice) <= problem.limit).all())
 
 
-def improve_feasible(problem: ChoiceProblem, choice: tuple[int, ...], rounds: int = 8) -> tuple[int, ...]:
+def improve_feasible(
+    problem: ChoiceProblem, choice: tuple[int, ...], rounds: int = 8
+) -> tuple[int, ...]:
     """Improve single variables while every row stays within the limit."""
     search = _LocalSearch(problem, choice)
     for _ in range(rounds):
@@ -232,7 +248,9 @@ class _LocalSearch:
         current = self.choice[variable]
         for usage in usages:
             rest[usage.low - low : usage.high - low] -= usage.amounts[current]
-        outside = self.overflow() - float(np.maximum(self.use[low:high] - self.problem.limit, 0).sum())
+        outside = self.overflow() - float(
+            np.maximum(self.use[low:high] - self.problem.limit, 0).sum()
+        )
         unique, inverse = self._signatures(variable, usages)
         totals = np.empty(len(unique))
         for number, amounts in enumerate(unique):
@@ -254,7 +272,9 @@ class _LocalSearch:
         """Change one variable."""
         for number in self.usages[variable]:
             usage = self.problem.usages[number]
-            self.use[usage.low : usage.high] += usage.amounts[option] - usage.amounts[self.choice[variable]]
+            self.use[usage.low : usage.high] += (
+                usage.amounts[option] - usage.amounts[self.choice[variable]]
+            )
         self.choice[variable] = option
 
     def descend(self) -> bool:
@@ -274,7 +294,7 @@ class _LocalSearch:
         return changed
 
     def relieve(self) -> bool:
-        """Change variables, the least cost for each byte saved first, until it fits; return whether any changed."""
+        """Change variables, the cheapest byte saved first, until it fits; return whether any changed."""
         before = self.overflow()
         ranked: list[tuple[float, int, int]] = []
         for variable in self._overusing():
@@ -303,6 +323,4 @@ class _LocalSearch:
     def _overusing(self) -> list[int]:
         """Return the variables that use a row which is overused."""
         full = np.concatenate(([0], np.cumsum(self.use > self.problem.limit)))
-        return sorted(
-            {u.variable for u in self.problem.usages if full[u.high] > full[u.low]}
-        )
+        return sorted({u.variable for u in self.problem.usages if full[u.high] > full[u.low]})

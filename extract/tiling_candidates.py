@@ -41,7 +41,10 @@ def tiling_candidates(
     requests = [_request(kernel, number, target) for number, kernel in enumerate(kernels.values())]
     results = tiling_alternatives(requests)
     return MappingProxyType(
-        {key: _combine(kernel, found) for (key, kernel), found in zip(kernels.items(), results, strict=True)}
+        {
+            key: _combine(kernel, found)
+            for (key, kernel), found in zip(kernels.items(), results, strict=True)
+        }
     )
 
 
@@ -77,7 +80,9 @@ def _combine(kernel: Kernel, found: TilingAlternatives) -> Candidates:
     lists = [list(sizes) for sizes in found.sizes]
     while np.prod([len(sizes) for sizes in lists], dtype=float) > _MOST_COMBINATIONS:
         longest = max(lists, key=len)
-        longest[:] = [longest[0], *longest[2:-1:2], longest[-1]] if len(longest) > 2 else longest[:1]
+        longest[:] = (
+            [longest[0], *longest[2:-1:2], longest[-1]] if len(longest) > 2 else longest[:1]
+        )
     sizes = np.array(list(product(*lists)), dtype=np.float64)
     natural = loop_order(kernel)
     orders = [natural]

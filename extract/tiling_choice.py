@@ -1,6 +1,7 @@
 """Pick the tilings of a kernel that are worth pricing.
 
-There may be hundreds of candidates and pricing one exactly takes a fraction of a millisecond, so all are ranked
+There may be hundreds of candidates and pricing one exactly takes a fraction of a millisecond, so
+all are ranked
 first, at once, by what matters most: bytes from and to DRAM, and the number of boxes.
 """
 
@@ -56,8 +57,9 @@ class Candidates:
 
     def tiling(self, number: int) -> Tiling:
         """Return one candidate."""
-        return Tiling(tuple(int(s) for s in self.sizes[number]), tuple(int(d) for d in self.orders[number]))
-
+        return Tiling(
+            tuple(int(s) for s in self.sizes[number]), tuple(int(d) for d in self.orders[number])
+        )
 
     def shape_of(self, kernel: Kernel) -> Shapes:
         """Return the box sizes and counts of a kernel for every candidate."""
@@ -71,7 +73,9 @@ class Candidates:
 def whole_candidate(kernel: Kernel) -> Candidates:
     """Return the only tiling of a kernel that need not be cut."""
     whole = whole_tiling(kernel)
-    return Candidates(np.array([whole.sizes], dtype=np.float64), np.array([whole.order], dtype=np.int64))
+    return Candidates(
+        np.array([whole.sizes], dtype=np.float64), np.array([whole.order], dtype=np.int64)
+    )
 
 
 def tiling_key(kernel: Kernel) -> tuple[object, ...]:

@@ -1,6 +1,7 @@
 """An independent check of plans: what each tile holds is enough, moves are legal, costs add up, memory fits.
 
-It shares the cost functions with extraction but none of its derivations: which indices a tile needs is read off the loop
+It shares the cost functions with extraction but none of its derivations: which indices a tile
+needs is read off the loop
 nest tile by tile, moves are checked for what they claim, and memory is counted the naive way.
 """
 
@@ -93,7 +94,9 @@ def _check_delivery(
         _check_move(plan, target, delivery, move, where)
         current = move.after
     if current != delivery.after:
-        raise PlanError(f"'{where}': '{delivery.tensor}' is delivered as {current}, not {delivery.after}")
+        raise PlanError(
+            f"'{where}': '{delivery.tensor}' is delivered as {current}, not {delivery.after}"
+        )
 
 
 def _check_move(plan: Plan, target: Target, delivery: Delivery, move: Move, where: str) -> None:
@@ -101,7 +104,9 @@ def _check_move(plan: Plan, target: Target, delivery: Delivery, move: Move, wher
     for kind in single_moves(move.before, tensor, plan.mesh, target):
         if (kind.kind, kind.axis, kind.after) == (move.kind, move.axis, move.after):
             if abs(kind.cycles - move.cycles) > _RELATIVE * max(1.0, kind.cycles):
-                raise PlanError(f"'{where}': {move.kind} of '{delivery.tensor}' costs {kind.cycles} cycles")
+                raise PlanError(
+                    f"'{where}': {move.kind} of '{delivery.tensor}' costs {kind.cycles} cycles"
+                )
             break
     else:
         raise PlanError(f"'{where}': {move.kind} cannot turn {move.before} into {move.after}")
@@ -109,7 +114,9 @@ def _check_move(plan: Plan, target: Target, delivery: Delivery, move: Move, wher
         return
     changed = [
         axis
-        for axis, (old, new) in enumerate(zip(move.before.sharding, move.after.sharding, strict=True))
+        for axis, (old, new) in enumerate(
+            zip(move.before.sharding, move.after.sharding, strict=True)
+        )
         if old != new
     ]
     if changed != [move.axis]:
@@ -119,13 +126,14 @@ def _check_move(plan: Plan, target: Target, delivery: Delivery, move: Move, wher
 def _tiles(mesh: LogicalMesh) -> Iterator[Coordinates]:
     """Yield coordinates: all of them on small meshes, the corners and middles of large ones."""
     ranges = [
-        range(size) if mesh.tiles <= 64 else sorted({0, 1 % size, size // 2, size - 1}) for size in mesh.sizes
+        range(size) if mesh.tiles <= 64 else sorted({0, 1 % size, size // 2, size - 1})
+        for size in mesh.sizes
     ]
     yield from product(*ranges)
 
 
 def _share(mesh: LogicalMesh, axes: list[int], coordinates: Coordinates, extent: int) -> Interval:
-    """Return the piece of `extent` that a tile has when some axes split it, the earlier the more significant."""
+    """Return a tile's piece of `extent` when axes split it, the earlier the more significant."""
     index = 0
     for axis in axes:
         index = index * mesh.sizes[axis] + coordinates[axis]
@@ -135,7 +143,9 @@ def _share(mesh: LogicalMesh, axes: list[int], coordinates: Coordinates, extent:
     return index * extent // pieces, (index + 1) * extent // pieces
 
 
-def _shard(mesh: LogicalMesh, placement: Placement, shape: tuple[int, ...], tile: Coordinates) -> list[Interval]:
+def _shard(
+    mesh: LogicalMesh, placement: Placement, shape: tuple[int, ...], tile: Coordinates
+) -> list[Interval]:
     """Return the index intervals that a tile can reach of a tensor."""
     if placement.memory is Memory.DRAM:
         return [(0, size) for size in shape]
@@ -145,9 +155,16 @@ def _shard(mesh: LogicalMesh, placement: Placement, shape: tuple[int, ...], tile
     ]
 
 
-def _loops(nest: LoopNest, mesh: LogicalMesh, planned: PlannedOp, tile: Coordinates) -> list[Interval]:
+def _loops(
+    nest: LoopNest, mesh: LogicalMesh, planned: PlannedOp, tile: Coordinates
+) -> list[Interval]:
     return [
-        _share(mesh, [a for a, split in enumerate(planned.split_dims) if split == number], tile, loop.extent)
+        _share(
+            mesh,
+            [a for a, split in enumerate(planned.split_dims) if split == number],
+            tile,
+            loop.extent,
+        )
         for number, loop in enumerate(nest.dims)
     ]
 
@@ -157,7 +174,9 @@ def _touched(nest: LoopNest, operand: OperandMap, loops: list[Interval]) -> list
     starts = tuple(low for low, _ in loops)
     sizes = tuple(high - low for low, high in loops)
     ranges = nest.box(operand, starts, sizes)
-    return [(max(low, 0), min(high, dim.size)) for (low, high), dim in zip(ranges, operand, strict=True)]
+    return [
+        (max(low, 0), min(high, dim.size)) for (low, high), dim in zip(ranges, operand, strict=True)
+    ]
 
 
 def _check_shares(plan: Plan, planned: PlannedOp) -> None:
@@ -166,26 +185,35 @@ def _check_shares(plan: Plan, planned: PlannedOp) -> None:
     _check_reductions(plan, planned, nest)
     for tile in _tiles(mesh):
         loops = _loops(nest, mesh, planned, tile)
-        for name, operand, delivery in zip(op.inputs, nest.operands, planned.deliveries, strict=True):
+        for name, operand, delivery in zip(
+            op.inputs, nest.operands, planned.deliveries, strict=True
+        ):
             held = _shard(mesh, delivery.after, plan.types[name].shape, tile)
-            for (low, high), (first, last) in zip(_touched(nest, operand, loops), held, strict=True):
+            for (low, high), (first, last) in zip(
+                _touched(nest, operand, loops), held, strict=True
+            ):
                 if low < high and not (first <= low and high <= last):
                     raise PlanError(
-                        f"'{op.name}' on tile {tile} reads [{low}, {high}) of '{name}' and holds [{first}, {last})"
+                        f"'{op.name}' on tile {tile} reads [{low}, {high}) of '{name}' and holds "
+                        f"[{first}, {last})"
                     )
         if planned.result.memory is Memory.SRAM:
             made = _touched(nest, nest.result, loops)
             held = _shard(mesh, planned.result, plan.types[op.output].shape, tile)
             if made != held:
-                raise PlanError(f"'{op.name}' on tile {tile} makes {made}, its result's shard is {held}")
+                raise PlanError(
+                    f"'{op.name}' on tile {tile} makes {made}, its result's shard is {held}"
+                )
 
 
 def _check_reductions(plan: Plan, planned: PlannedOp, nest: LoopNest) -> None:
-    """Check that exactly the axes that split a reduction, or pass partial operands on, leave partial results."""
+    """Check that just the axes that split a reduction or pass partial operands leave partials."""
     op = planned.op
     for axis, split in enumerate(planned.split_dims):
         reduces = split >= 0 and nest.dims[split].role is Role.REDUCTION
-        states = [d.after.sharding[axis] for d in planned.deliveries if d.after.memory is Memory.SRAM]
+        states = [
+            d.after.sharding[axis] for d in planned.deliveries if d.after.memory is Memory.SRAM
+        ]
         partial_in = bool(states) and all(state <= -2 for state in states)
         if any(state <= -2 for state in states) and not partial_in:
             raise PlanError(f"'{op.name}' mixes partial and complete operands on axis {axis}")
@@ -198,7 +226,9 @@ def _check_reductions(plan: Plan, planned: PlannedOp, nest: LoopNest) -> None:
             raise PlanError(f"'{op.name}' splits a reduction that must be whole")
         partial_out = planned.result.sharding[axis] <= -2
         if partial_out != (reduces or partial_in):
-            raise PlanError(f"'{op.name}': axis {axis} must {'' if reduces or partial_in else 'not '}be partial")
+            raise PlanError(
+                f"'{op.name}': axis {axis} must {'' if reduces or partial_in else 'not '}be partial"
+            )
 
 
 def _check_cost(plan: Plan, target: Target) -> None:
@@ -211,7 +241,9 @@ def _check_cost(plan: Plan, target: Target) -> None:
             kernel = planned_kernel(planned, plan.types, plan.mesh)
             own = units(price(kernel, planned.tiling, target), plan.objective, target)
         if abs(own + moves - planned.cost_units) > _RELATIVE * max(1.0, own + moves):
-            raise PlanError(f"'{planned.op.name}' costs {own + moves}, the plan says {planned.cost_units}")
+            raise PlanError(
+                f"'{planned.op.name}' costs {own + moves}, the plan says {planned.cost_units}"
+            )
         total += own + moves
     total += sum(move_units(m, plan.objective) for d in plan.output_deliveries for m in d.moves)
     if abs(total - plan.cost) > 1e-6 * max(1.0, total):
@@ -255,15 +287,23 @@ def _check_memory(plan: Plan, target: Target) -> None:
             kernel = planned_kernel(planned, plan.types, plan.mesh)
             own = footprint_bytes(kernel, planned.tiling, alignment)
             if own != planned.buffer_bytes:
-                raise PlanError(f"'{planned.op.name}' has {own} bytes of buffers, the plan says {planned.buffer_bytes}")
+                raise PlanError(
+                    f"'{planned.op.name}' has {own} bytes of buffers, the plan says {planned.buffer_bytes}"
+                )
             alive += own
         for delivery in planned.deliveries:
             if delivery.moves and planned.op.kind != "reshape":
                 alive += size(delivery.after, delivery.tensor)
         if alive > capacity:
-            raise PlanError(f"'{planned.op.name}' needs {alive} bytes of scratchpad, {capacity} are there")
+            raise PlanError(
+                f"'{planned.op.name}' needs {alive} bytes of scratchpad, {capacity} are there"
+            )
         for delivery in planned.deliveries:
             for move in delivery.moves:
-                needed = resident + move_buffers_bytes(move, plan.types[delivery.tensor], plan.mesh, alignment)
+                needed = resident + move_buffers_bytes(
+                    move, plan.types[delivery.tensor], plan.mesh, alignment
+                )
                 if needed > capacity:
-                    raise PlanError(f"'{planned.op.name}': {move.kind} needs {needed} of {capacity} bytes")
+                    raise PlanError(
+                        f"'{planned.op.name}': {move.kind} needs {needed} of {capacity} bytes"
+                    )

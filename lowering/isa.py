@@ -68,37 +68,68 @@ class Opcode(IntEnum):
 SEMANTICS: dict[Opcode, str] = {
     Opcode.HALT: "any engine: end of the stream",
     Opcode.WT: "any engine: only the waits and posts",
-    Opcode.PS: "any engine: only the waits and posts; a remote post goes to all other tiles of the "
-    "sub-mesh spanned by `axes`",
-    Opcode.LOOP: "any engine: repeat up to the matching END `count` times; in iteration i, accesses move by "
-    "i * step[level]",
+    Opcode.PS: (
+        "any engine: only the waits and posts; a remote post goes to all other tiles of the "
+        "sub-mesh spanned by `axes`"
+    ),
+    Opcode.LOOP: (
+        "any engine: repeat up to the matching END `count` times; in iteration i, accesses move "
+        "by i * step[level]"
+    ),
     Opcode.END: "any engine: end of the loop body",
-    Opcode.LD: "DI: dst (L1) <- src (DRAM), strided copy. `axes`, if not 0: all tiles of that sub-mesh read the "
-    "same bytes and the memory serves them once (multicast read); values are as without",
-    Opcode.GTH: "DI: dst (L1) <- rows of src0 (DRAM or L1) chosen by indices src1 (L1, i32 or i64). Domain dim 0 "
-    "runs over the n indices: src1 has only that dim; src0's stride of dim 0 is the distance of consecutive "
-    "table rows and is multiplied by the index value; `count` is the number of table rows (bounds check)",
-    Opcode.ST: "DO: dst (DRAM) <- src (L1), strided copy, only on tiles whose coordinate is 0 on every axis of `axes`",
-    Opcode.SND: "DO: copy src (L1) to dst (L1) of the tile `shift` further (modulo size) along the one axis of `axes`. "
-    "src is addressed with the coordinates of the receiver, dst with those of the sender. Remote "
-    "posts land at the receiver after the payload",
-    Opcode.MCS: "DO: copy src (L1) to dst (L1) of every tile (the sender too) of the sub-mesh spanned by `axes`; src "
-    "and dst are addressed with the sender's coordinates. Remote posts land at every other tile",
-    Opcode.MM: "ME: dst[b,m,n] (+)= sum over k of src0[b,m,k] * src1[b,k,n]. A domain dim is b if all three operands "
-    "have it, m if dst and src0, n if dst and src1, k if src0 and src1. src1 is stationary. Accumulates into dst "
-    "if `accumulate`. Floats multiply and sum in f32 or wider, integers in i32 (dst dtype i32)",
-    Opcode.VEC: "VE: dst <- fn(src0, ...) elementwise; no sources: fill with imm0. Integers wrap. `cast` converts to dst's dtype",
-    Opcode.RED: "VE: dst <- fn-reduce of src0 over the dims that dst lacks (fn sum, max, min, prod); with `accumulate`, dst takes part",
-    Opcode.HOST: "CT: run host region `count` on the host: reads and writes its tensors in DRAM, once for the whole group",
+    Opcode.LD: (
+        "DI: dst (L1) <- src (DRAM), strided copy. `axes`, if not 0: all tiles of that sub-mesh "
+        "read the same bytes and the memory serves them once (multicast read); values are as "
+        "without"
+    ),
+    Opcode.GTH: (
+        "DI: dst (L1) <- rows of src0 (DRAM or L1) chosen by indices src1 (L1, i32 or i64). "
+        "Domain dim 0 runs over the n indices: src1 has only that dim; src0's stride of dim 0 "
+        "is the distance of consecutive table rows and is multiplied by the index value; "
+        "`count` is the number of table rows (bounds check)"
+    ),
+    Opcode.ST: (
+        "DO: dst (DRAM) <- src (L1), strided copy, only on tiles whose coordinate is 0 on every "
+        "axis of `axes`"
+    ),
+    Opcode.SND: (
+        "DO: copy src (L1) to dst (L1) of the tile `shift` further (modulo size) along the one "
+        "axis of `axes`. src is addressed with the coordinates of the receiver, dst with those "
+        "of the sender. Remote posts land at the receiver after the payload"
+    ),
+    Opcode.MCS: (
+        "DO: copy src (L1) to dst (L1) of every tile (the sender too) of the sub-mesh spanned "
+        "by `axes`; src and dst are addressed with the sender's coordinates. Remote posts land "
+        "at every other tile"
+    ),
+    Opcode.MM: (
+        "ME: dst[b,m,n] (+)= sum over k of src0[b,m,k] * src1[b,k,n]. A domain dim is b if all "
+        "three operands have it, m if dst and src0, n if dst and src1, k if src0 and src1. src1 "
+        "is stationary. Accumulates into dst if `accumulate`. Floats multiply and sum in f32 or "
+        "wider, integers in i32 (dst dtype i32)"
+    ),
+    Opcode.VEC: (
+        "VE: dst <- fn(src0, ...) elementwise; no sources: fill with imm0. Integers wrap. "
+        "`cast` converts to dst's dtype"
+    ),
+    Opcode.RED: (
+        "VE: dst <- fn-reduce of src0 over the dims that dst lacks (fn sum, max, min, prod); "
+        "with `accumulate`, dst takes part"
+    ),
+    Opcode.HOST: (
+        "CT: run host region `count` on the host: reads and writes its tensors in DRAM, once "
+        "for the whole group"
+    ),
 }
 
 
 VECTOR_FUNCTIONS: tuple[str, ...] = tuple(
     (
-        "fill identity cast abs neg exp log sqrt rsqrt reciprocal floor ceil round sign relu sigmoid tanh erf gelu "
-        "gelu_tanh silu softplus sin cos tan asin acos atan sinh cosh not isnan isinf square leaky_relu elu "
-        "hard_sigmoid clip_min clip_max pow_const add_const mul_const add sub mul div pow mod fmod min max eq ne lt le "
-        "gt ge and or xor prelu bitand bitor bitxor shl shr where sum prod"
+        "fill identity cast abs neg exp log sqrt rsqrt reciprocal floor ceil round sign relu "
+        "sigmoid tanh erf gelu gelu_tanh silu softplus sin cos tan asin acos atan sinh cosh "
+        "not isnan isinf square leaky_relu elu hard_sigmoid clip_min clip_max pow_const "
+        "add_const mul_const add sub mul div pow mod fmod min max eq ne lt le gt ge and or "
+        "xor prelu bitand bitor bitxor shl shr where sum prod"
     ).split()
 )
 """Function codes of VEC and RED are positions in this tuple; new ones are appended."""
@@ -164,7 +195,8 @@ class Instruction:
 
 def dimension_roles(instruction: Instruction) -> tuple[str, ...]:
     """Return the role of each domain dimension of an MM: one of "b", "m", "n", "k"."""
-    assert instruction.dst is not None and len(instruction.sources) == 2
+    assert instruction.dst is not None
+    assert len(instruction.sources) == 2
     roles = []
     rows = zip(
         instruction.dst.strides,

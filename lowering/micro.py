@@ -44,7 +44,8 @@ class Micro:
 
     The three parts of a collective on the sub-mesh `axes`:
 
-    * `ready` (PS on CT): this tile's destination buffer is free, tell the peers. It carries the destination as `dst`
+    * `ready` (PS on CT): this tile's destination buffer is free, tell the peers. It carries the
+    destination as `dst`
       and counts as a write of it.
     * sends (SND/MCS on DO): read `sources`, write `dst` on other tiles (MCS on this tile too). The first
       send of a collective waits for the ready posts of all n - 1 peers; every send posts an arrival at

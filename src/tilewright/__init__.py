@@ -14,7 +14,17 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "compile", "load", "run", "save", "simulate", "target", "targets", "verify"]
+__all__ = [
+    "__version__",
+    "compile",
+    "load",
+    "run",
+    "save",
+    "simulate",
+    "target",
+    "targets",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -32,7 +32,14 @@ def read_arrays(path: Path) -> dict[str, Array]:
         raise ModelError(
             f"input file '{path}': cannot be read: {error.strerror or error}; check the path"
         ) from None
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except (
+        ValueError,
+        EOFError,
+        KeyError,
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+    ) as error:
         raise ModelError(
             f"input file '{path}': found no .npz file ({_first_line(error)}), expected one array for "
             "each input; save it with numpy.savez"
@@ -40,7 +47,10 @@ def read_arrays(path: Path) -> dict[str, Array]:
 
 
 def npz_bytes(arrays: Mapping[str, Array]) -> bytes:
-    """Return an .npz file of arrays; unlike numpy.savez, any name will do and equal arrays give equal bytes."""
+    """Return an .npz file of arrays.
+
+    Unlike numpy.savez it takes any name, and equal arrays give equal bytes.
+    """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():

@@ -10,8 +10,8 @@ from tilewright.hwmodel.target import Target
 def least_dram_bytes(graph: Graph) -> int:
     """Return bytes that every program of a graph keeps in DRAM: weights, inputs and outputs.
 
-    Weights are in the program's memory image even when tiles keep copies of them. Weights that only slices and
-    gathers read are left out, since rules may replace them by smaller ones.
+    Weights are in the program's memory image even when tiles keep copies of them. Weights that only
+    slices and gathers read are left out, since rules may replace them by smaller ones.
     """
     read = {
         name

@@ -7,9 +7,8 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from tilewright import __version__
@@ -48,15 +47,8 @@ class ObjectiveName(StrEnum):
     energy = "energy"
 
 
-class StageName(StrEnum):
-    """The stages of a compilation."""
-
-    frontend = "frontend"
-    roll = "roll"
-    saturate = "saturate"
-    extract = "extract"
-    lower = "lower"
-
+StageName = StrEnum("StageName", ["frontend", "roll", "saturate", "extract", "lower"])
+"""The stages of a compilation; "roll" and the rest are of `tilewright.compiler.Stage`."""
 
 Dims = Annotated[
     list[str] | None,
@@ -235,13 +227,7 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
         return result if isinstance(result, int) else 0
     except CompileError as error:
         return _fail(str(error), EXIT_ERROR)
-    except click.exceptions.NoArgsIsHelpError as error:
-        typer.echo(error.format_message())
-        return EXIT_USAGE
-    except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "tilewright"
-        return _fail(f"{error.format_message().rstrip('.')}; see '{command} --help'", EXIT_USAGE)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
         # the reader has left; what is still buffered must not raise again at exit
@@ -249,6 +235,17 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
         return EXIT_ERROR
     except MemoryError:
         return _fail("out of memory; choose smaller --dim values or more memory", EXIT_ERROR)
+    except Exception as error:
+        # typer brings its own copy of click, whose usage errors have no public name
+        if not hasattr(error, "format_message"):
+            raise
+        return _usage_error(error)
+
+
+def _usage_error(error: Any) -> int:
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "tilewright"
+    message = " ".join(error.format_message().split()).replace("Value error, ", "").rstrip(".")
+    return _fail(f"{message[:1].lower()}{message[1:]}; see '{command} --help'", EXIT_USAGE)
 
 
 def _fail(message: str, code: int) -> int:

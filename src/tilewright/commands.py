@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ from tilewright.lowering.program_file import program_bytes, read_program
 from tilewright.simulator.functional import run_program
 from tilewright.simulator.timing import simulate
 from tilewright.simulator.timing_report import TimingReport
-from tilewright.simulator.timing_trace import trace_text
+from tilewright.simulator.timing_trace import write_trace
 from tilewright.terminal import clean, print_facts, print_table, print_text, progress
 from tilewright.verification import OutputCheck, compare, reference_outputs
 
@@ -56,7 +57,10 @@ _ORDER = tuple(Stage)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileRequest:
-    """The arguments of the compile command; `stop_after` None prints results only, not the last stage's text."""
+    """The arguments of the compile command.
+
+    With a `stop_after` the text of that stage is printed, too.
+    """
 
     model: Path | bytes
     name: str
@@ -85,7 +89,8 @@ def compile_and_report(request: CompileRequest, console: Console) -> bool:
     Nothing is written if an error occurs or an output differs.
     """
     _check_request(request)
-    with progress(console) as tell:
+    begin = time.monotonic()
+    with progress(console, begin) as tell:
         tell(f"reading {request.name}")
         done = api.compile(
             request.model,
@@ -100,7 +105,7 @@ def compile_and_report(request: CompileRequest, console: Console) -> bool:
     seconds = dict(done.seconds)
     timing: TimingReport | None = None
     if done.program is not None and (request.simulate or "trace" in request.emit):
-        with progress(console) as tell, _timed(seconds, "timing simulation"):
+        with progress(console, begin) as tell, _timed(seconds, "timing simulation"):
             tell("simulating the timing")
             timing = simulate(done.program, trace="trace" in request.emit)
     _print_plan(done, timing, console)
@@ -108,7 +113,7 @@ def compile_and_report(request: CompileRequest, console: Console) -> bool:
         _print_stage(done, request.last, console)
     checks: tuple[OutputCheck, ...] | None = None
     if request.verify and done.program is not None:
-        checks = _verify(request, done, done.program, seconds, console)
+        checks = _verify(request, done, done.program, seconds, console, begin)
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT_BYTES
     print_facts(console, "processor time", report.seconds_facts(seconds, peak_bytes))
     passed = checks is None or all(check.passed for check in checks)
@@ -217,13 +222,14 @@ def _verify(
     program: Program,
     seconds: dict[str, float],
     console: Console,
+    begin: float,
 ) -> tuple[OutputCheck, ...]:
     inputs = (
         example_inputs(done.graph, request.seed)
         if request.inputs is None
         else read_inputs(done.graph.inputs, request.inputs)
     )
-    with progress(console) as tell:
+    with progress(console, begin) as tell:
         tell("running the instructions")
         with _timed(seconds, "functional run"):
             result = run_program(program, inputs)
@@ -231,7 +237,9 @@ def _verify(
         with _timed(seconds, "onnxruntime"):
             expected = reference_outputs(request.model, inputs)
         checks = compare(result.outputs, expected, request.tolerance)
-    source = f"inputs of {request.inputs}" if request.inputs else f"made-up inputs, seed {request.seed}"
+    source = (
+        f"inputs of {request.inputs}" if request.inputs else f"made-up inputs, seed {request.seed}"
+    )
     title = f"verification against onnxruntime ({source})"
     rows = report.verification_rows(checks)
     print_table(console, title, report.VERIFICATION_HEADER, rows, left=3)
@@ -264,7 +272,7 @@ def _write(
             files[f"{stem}.asm"] = disassemble(done.program).encode()
         elif name == "trace":
             assert timing is not None, "a trace makes the simulation run"
-            files[f"{stem}.trace.json"] = trace_text(timing).encode()
+            files[f"{stem}.trace.json"] = _trace_bytes(timing)
         else:
             files[f"{stem}.{name}.txt"] = _stage_text(done, name).encode()
     try:
@@ -284,15 +292,22 @@ def _print_written(path: Path, size_bytes: int, console: Console) -> None:
 
 
 def run_and_report(
-    program: Path, inputs: Path | None, output: Path | None, seed: int, check: bool, console: Console
+    program: Path,
+    inputs: Path | None,
+    output: Path | None,
+    seed: int,
+    check: bool,
+    console: Console,
 ) -> None:
     """Execute a program file and print or write its outputs."""
     if output is not None and (output.is_dir() or not output.absolute().parent.is_dir()):
-        raise CompileError(f"-o '{output}': expected a file in an existing folder; choose another name")
+        raise CompileError(
+            f"-o '{output}': expected a file in an existing folder; choose another name"
+        )
     loaded = read_program(program)
     ports = api.input_ports(loaded)
     given = made_up(ports, seed) if inputs is None else read_inputs(ports, inputs)
-    with progress(console) as tell:
+    with progress(console, time.monotonic()) as tell:
         tell(f"running the instructions of {loaded.name} for {loaded.target.name}")
         start = time.process_time()
         result = run_program(loaded, given, check=check)
@@ -327,19 +342,34 @@ def simulate_and_report(program: Path, trace: Path | None, console: Console) -> 
             f"--trace '{trace}': expected a file in an existing folder; choose another name"
         )
     loaded = read_program(program)
-    with progress(console) as tell:
+    with progress(console, time.monotonic()) as tell:
         tell(f"simulating the timing of {loaded.name} on {loaded.target.name}")
         timing = simulate(loaded, trace=trace is not None)
     about = [("model", loaded.name), ("target", loaded.target.name)]
     facts = about + report.program_facts(loaded, program.stat().st_size)
     print_facts(console, "program", facts)
-    is_time = loaded.facts.get("objective") not in (None, Objective.ENERGY.value)
-    predicted = float(loaded.facts["cost"]) if is_time and "cost" in loaded.facts else None
-    _print_timing(timing, predicted, console)
+    _print_timing(timing, _predicted_cycles(loaded), console)
     if trace is not None:
-        data = trace_text(timing).encode()
+        data = _trace_bytes(timing)
         write_file(trace, data)
         _print_written(trace, len(data), console)
+
+
+def _predicted_cycles(program: Program) -> float | None:
+    """Return what the compiler promised of a program, None if that is not a time."""
+    if program.facts.get("objective") not in (Objective.LATENCY, Objective.THROUGHPUT):
+        return None
+    try:
+        return float(program.facts["cost"])
+    except (KeyError, ValueError):  # facts are free text
+        return None
+
+
+def _trace_bytes(timing: TimingReport) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="tilewright-") as folder:
+        path = Path(folder, "trace.json")
+        write_trace(timing, path)
+        return path.read_bytes()
 
 
 def report_targets(name: str | None, console: Console) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 
@@ -46,7 +46,7 @@ class CompileOptions:
     objective: Objective = Objective.LATENCY
     without_rules: tuple[str, ...] = ()
     stop_after: Stage = Stage.LOWER
-    extract: ExtractOptions = ExtractOptions()
+    extract: ExtractOptions = field(default_factory=ExtractOptions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,10 @@ class _Timed:
 
 
 def compile_graph(
-    graph: Graph, target: Target, options: CompileOptions | None = None, progress: Progress | None = None
+    graph: Graph,
+    target: Target,
+    options: CompileOptions | None = None,
+    progress: Progress | None = None,
 ) -> Compilation:
     """Compile an imported graph for a target.
 
@@ -107,7 +110,10 @@ def compile_graph(
     for block in rolled.blocks:
         tell(f"saturating {block.name} ({len(block.graph.ops)} ops)")
         found.append(
-            timed(Stage.SATURATE, partial(saturate, block.graph, mesh, without_rules=options.without_rules))
+            timed(
+                Stage.SATURATE,
+                partial(saturate, block.graph, mesh, without_rules=options.without_rules),
+            )
         )
     alternatives = tuple(found)
     done = replace(done, alternatives=alternatives)
@@ -131,7 +137,8 @@ def _realise(
         choice = replace(options.extract, objective=options.objective, sram_limit_bytes=limit)
         tell("extracting a plan")
         plan = timed(
-            Stage.EXTRACT, partial(extract, done.graph, rolled, alternatives, target, done.mesh, choice)
+            Stage.EXTRACT,
+            partial(extract, done.graph, rolled, alternatives, target, done.mesh, choice),
         )
         done = replace(done, plan=plan, rejected=tuple(rejected))
         if options.stop_after is Stage.EXTRACT:
@@ -145,6 +152,7 @@ def _realise(
             continue
         return replace(done, program=program)
     raise InfeasibleError(
-        f"model '{done.graph.name}' on '{target.name}': {len(rejected)} plans could not be allocated, the last "
+        f"model '{done.graph.name}' on '{target.name}': {len(rejected)} plans could not be "
+        f"allocated, the last "
         f"one because {rejected[-1]}"
     )

@@ -9,10 +9,9 @@ from tilewright.light_models import seeded_weights
 
 DEMO_MODEL = "light_squeezenet"
 DEMO_SEED = 0
-DEMO_TEXT = (
-    "The demo compiles SqueezeNet 1.0. The topology comes with the onnx package; the weights are\n"
-    "random numbers (seeded), because that file has none of its own. Nothing is downloaded."
-)
+DEMO_TEXT = """\
+SqueezeNet 1.0: the topology comes with the onnx package; the weights are
+seeded random numbers, for that file has none of its own. No download."""
 
 
 def demo_model() -> bytes:

@@ -62,7 +62,8 @@ UNARY_FUNCTIONS = (
 ).split()
 """Functions of one value; `gelu` is the erf form, `gelu_tanh` the tanh form; `round` is half to even."""
 
-PARAMETRIC_FUNCTIONS = "cast leaky_relu elu hard_sigmoid clip_min clip_max pow_const add_const mul_const".split()
+PARAMETRIC_FUNCTIONS = "cast leaky_relu elu hard_sigmoid clip_min clip_max pow_const add_const "
+"mul_const".split()
 """Functions of one value with numbers in their name, written `f(a,b)`.
 
 `cast(dtype)`, `leaky_relu(alpha)`, `elu(alpha)`, `hard_sigmoid(alpha,beta)`, `clip_min(low)`,
@@ -197,7 +198,9 @@ class Graph:
         for op in self.ops:
             for name in op.inputs:
                 if name not in defined:
-                    raise ShapeError(f"{op.kind} '{op.name}': input '{name}' is not defined before use")
+                    raise ShapeError(
+                        f"{op.kind} '{op.name}': input '{name}' is not defined before use"
+                    )
             for name in op.outputs:
                 if name in defined:
                     raise ShapeError(f"{op.kind} '{op.name}': output '{name}' is defined twice")

@@ -48,7 +48,9 @@ def seeded_weights(model: ModelProto, seed: int) -> ModelProto:
         shape = _shape(node, stored)
         total_bytes += 4 * prod(shape)
         if total_bytes > MAX_WEIGHT_BYTES:
-            raise ModelError(f"weight '{name}': the weights take more than {MAX_WEIGHT_BYTES:_} bytes")
+            raise ModelError(
+                f"weight '{name}': the weights take more than {MAX_WEIGHT_BYTES:_} bytes"
+            )
         array = _draw(shape, roles.get(name, ""), _generator(name, seed))
         graph.initializer.append(numpy_helper.from_array(array, name))
     del graph.node[:]
@@ -95,7 +97,9 @@ def _role(node: NodeProto, position: int) -> str:
     if node.op_type == "Gemm" and position == 1:
         transposed = any(a.name == "transB" and a.i for a in node.attribute)
         return "matrix" if transposed else "matrix_in_out"
-    return {"Conv": "matrix", "MatMul": "matrix_in_out"}.get(node.op_type, "") if position == 1 else ""
+    return (
+        {"Conv": "matrix", "MatMul": "matrix_in_out"}.get(node.op_type, "") if position == 1 else ""
+    )
 
 
 def _draw(shape: tuple[int, ...], role: str, rng: np.random.Generator) -> Array:

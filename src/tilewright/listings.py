@@ -81,7 +81,9 @@ def _class_lines(found: Alternatives) -> list[str]:
             splits = results[node.number]
             total = sum(splits.values())
             shown = ", ".join(f"{text} x{count}" for text, count in splits.items())
-            lines.append(f"    {_node_text(node)}" + (f"  {total} splits: {shown}" if total else ""))
+            lines.append(
+                f"    {_node_text(node)}" + (f"  {total} splits: {shown}" if total else "")
+            )
     return lines
 
 
@@ -145,12 +147,12 @@ def splits_text(plan: Plan, planned: PlannedOp) -> str:
 
 
 def tile_text(plan: Plan, planned: PlannedOp) -> str:
-    """Return the tile sizes of an op's loops, as m16 n64."""
+    """Return the tile sizes of an op's loops, as m=16 n=64."""
     if planned.tiling is None:
         return "-"
     nest = planned_nest(planned, plan.types)
     sizes = zip(nest.dims, planned.tiling.sizes, strict=True)
-    return " ".join(f"{dim.name}{size}" for dim, size in sizes if size > 1) or "1"
+    return " ".join(f"{dim.name}={size}" for dim, size in sizes if size > 1) or "1"
 
 
 def program_text(program: Program, limit: int) -> str:

@@ -37,9 +37,7 @@ def separate_outputs(graph: Graph) -> Graph:
         attrs = MappingProxyType({"fn": "identity"})
         ops.append(Op(name=copy, kind="map", inputs=(port.tensor,), outputs=(copy,), attrs=attrs))
         ports.append(replace(port, tensor=copy))
-    return replace(
-        graph, ops=tuple(ops), types=MappingProxyType(types), outputs=tuple(ports)
-    )
+    return replace(graph, ops=tuple(ops), types=MappingProxyType(types), outputs=tuple(ports))
 
 
 def _fresh(name: str, taken: Collection[str]) -> str:

@@ -161,7 +161,10 @@ def op_table(
     rows: list[Row] = []
     for planned in sorted(plan.ops, key=lambda op: -op.cost_units)[:SHOWN_OPS]:
         moves = Counter(m.kind.value for d in planned.deliveries for m in d.moves)
-        cells = [shorten(planned.op.name, 28 if wide else 18), _head(op_kind(planned), 20 if wide else 14)]
+        cells = [
+            shorten(planned.op.name, 28 if wide else 18),
+            _head(op_kind(planned), 20 if wide else 14),
+        ]
         cells.append(_head(splits_text(plan, planned), 18 if wide else 14))
         if wide:
             cells += [_head(tile_text(plan, planned), 20), _head(" ".join(moves), 16)]
@@ -207,12 +210,14 @@ def simulation_facts(timing: TimingReport, predicted_cycles: float | None) -> li
         ("simulated", f"{run.cycles:,.0f} cycles ({timing.seconds * 1e6:,.1f} us)"),
         (
             "lower bound",
-            f"{run.bound_cycles:,.0f} cycles of this program, by {run.bound_by}; {run.gap:.1%} above it",
+            f"{run.bound_cycles:,.0f} cycles ({run.bound_by}); simulated {run.gap:.1%} above",
         ),
     ]
     if predicted_cycles is not None and run.cycles:
         error = predicted_cycles / run.cycles - 1
-        facts.append(("prediction error", f"{error:+.1%} (predicted {predicted_cycles:,.0f} cycles)"))
+        facts.append(
+            ("prediction error", f"{error:+.1%} (predicted {predicted_cycles:,.0f} cycles)")
+        )
     facts.append(
         (
             "load phase",
@@ -306,7 +311,9 @@ def verdict(checks: Sequence[OutputCheck]) -> str:
 def seconds_facts(seconds: Mapping[str, float], peak_memory_bytes: int) -> list[Fact]:
     """Return processor seconds by stage, and the most memory that was in use."""
     facts = [(str(stage), f"{value:.2f} s") for stage, value in seconds.items()]
-    facts.append(("total", f"{sum(seconds.values()):.2f} s, {byte_text(peak_memory_bytes)} peak memory"))
+    facts.append(
+        ("total", f"{sum(seconds.values()):.2f} s, {byte_text(peak_memory_bytes)} peak memory")
+    )
     return facts
 
 

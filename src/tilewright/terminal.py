@@ -73,8 +73,10 @@ def print_table(
     """Print rows under a header; the first `left` columns are text, the others numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for number, name in enumerate(header):
-        justify = "left" if number < left else "right"
-        table.add_column(name, justify=justify, overflow="fold", no_wrap=number >= left)
+        if number < left:
+            table.add_column(name, overflow="fold")
+        else:
+            table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         cells = [Text(clean(cell), style=_STYLES.get(cell, "")) for cell in row]
         table.add_row(*cells)
@@ -106,14 +108,17 @@ class _Seconds(ProgressColumn):
 
 
 @contextmanager
-def progress(console: Console) -> Iterator[Tell]:
+def progress(console: Console, begin: float) -> Iterator[Tell]:
     """Show what is being done: a spinner with seconds if people watch, lines otherwise.
 
     The spinner goes to stderr, so that results can be piped; lines go to the console of results,
     so that stderr holds errors only.
+
+    Args:
+        console: For lines.
+        begin: `time.monotonic()` when the command began, for the lines.
     """
     if not sys.stderr.isatty():
-        begin = time.monotonic()
         yield lambda text: console.print(
             Text(f"[{time.monotonic() - begin:6.1f} s] {clean(text)}", style="dim"), soft_wrap=True
         )

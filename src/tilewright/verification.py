@@ -170,7 +170,10 @@ def _float_error(ours: Array, expected: Array) -> tuple[float, float]:
     # Equal where it is infinite (sign included), NaN where it is NaN.
     special = ~finite
     scale = float(np.abs(b[finite]).max(initial=0.0))
-    if not np.array_equal(a[special], b[special], equal_nan=True) or not np.isfinite(a[finite]).all():
+    if (
+        not np.array_equal(a[special], b[special], equal_nan=True)
+        or not np.isfinite(a[finite]).all()
+    ):
         return float("inf"), scale
     with np.errstate(over="ignore"):
         return float(np.abs(a[finite] - b[finite]).max(initial=0.0)), scale

@@ -377,7 +377,9 @@ def naive_rows(plan: Plan, target: Target) -> list[int]:
             if not kept:
                 readers.setdefault(base(delivery.tensor), []).append(position)
     for delivery in plan.output_deliveries:
-        readers.setdefault(base(delivery.tensor), []).append(len(plan.ops))
+        # an output leaves right after the op that makes it
+        maker = next(n for n, other in enumerate(plan.ops) if delivery.tensor in other.op.outputs)
+        readers.setdefault(base(delivery.tensor), []).append(maker)
     resident = sum(
         shard(d.after, d.tensor)
         for planned in plan.ops
