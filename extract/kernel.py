@@ -19,7 +19,8 @@ alias       reshape                           nothing: operand and result are th
 ==========  ================================  ====================================================
 
 Operands in the scratchpad are read in place (the whole shard is there). Operands in DRAM are staged box by
-box, twice buffered; a result in DRAM likewise. A padded operand is staged with its padding.
+box, twice buffered; a result in DRAM likewise. A padded operand is staged with its padding. Operands of
+concat and pad cover a part of the result: a box takes from each only what both have in common.
 
 `kernel_work` counts a kernel's instructions and bytes, `kernel_price.price` prices them.
 """
@@ -190,11 +191,21 @@ def box_loads(kernel: Kernel, tiling: Tiling, operand: int) -> int:
     """Return how often a box of a streamed operand is loaded.
 
     Consecutive equal boxes are loaded once: only loops outside of the innermost one that changes
-    the box count.
+    the box count. Boxes that miss an operand of a concat or pad do not load it.
     """
+    if covers_part(kernel):
+        return prod(_meeting_boxes(dim, tiling) for dim in kernel.nest.operands[operand])
     trips = trip_counts(kernel, tiling)
     used = used_dims(kernel.nest.operands[operand])
     return _visits(tiling, trips, used)
+
+
+def _meeting_boxes(dim: DimMap, tiling: Tiling) -> int:
+    """Return the number of boxes of a loop that have a part of [-offset, size - offset)."""
+    (term,) = dim.terms
+    size = tiling.sizes[term.dim]
+    first, last = -dim.offset, dim.size - dim.offset - 1
+    return last // size - first // size + 1 if dim.size else 0
 
 
 def _visits(tiling: Tiling, trips: tuple[int, ...], used: frozenset[int]) -> int:
@@ -234,10 +245,13 @@ def is_padded(kernel: Kernel, operand: int) -> bool:
     )
 
 
+def covers_part(kernel: Kernel) -> bool:
+    """Whether an operand gives only a part of the result, so that boxes may miss it."""
+    return kernel.kind in ("concat", "pad")
+
+
 def is_broadcast(kernel: Kernel, operand: int) -> bool:
     """Whether some loop of the result repeats the operand's elements."""
-    if kernel.kind in ("concat", "pad"):
-        return False
     used = used_dims(kernel.nest.operands[operand])
     return any(
         kernel.nest.dims[d].extent > 1 and d not in used for d in used_dims(kernel.nest.result)
@@ -344,9 +358,10 @@ def buffers(kernel: Kernel, tiling: Tiling) -> tuple[KernelBuffer, ...]:
     """
     found = []
     for operand, type_ in enumerate(kernel.operand_types):
-        if is_staged(kernel, operand):
+        loads = box_loads(kernel, tiling, operand) if is_staged(kernel, operand) else 0
+        if loads:
             size = prod(staging_shape(kernel, tiling, operand)) * type_.dtype.itemsize_bytes
-            copies = 2 if box_loads(kernel, tiling, operand) > 1 else 1
+            copies = 2 if loads > 1 else 1
             found.append(KernelBuffer(name=f"operand{operand}", size_bytes=size, copies=copies))
     elements = prod(result_shape(kernel, tiling))
     if is_result_staged(kernel):

@@ -16,6 +16,7 @@ from tilewright.extract.kernel import (
     Family,
     Kernel,
     box_loads,
+    covers_part,
     is_padded,
     is_staged,
     reduces_wide,
@@ -245,30 +246,31 @@ def _row_work(kernel: Kernel, tiling: Tiling) -> list[VectorWork]:
 
 def _copy_work(kernel: Kernel, tiling: Tiling) -> list[VectorWork]:
     """Return the copies within the scratchpad and the fills of a copy kernel."""
-    nest, dtype = kernel.nest, kernel.result_type.dtype
-    found: list[VectorWork] = []
-    fills = 2 * sum(d.size != o.size for d, o in zip(nest.result, nest.operands[0], strict=True))
-    for count, elements in _result_classes(kernel, tiling):
-        covered = 0
-        for operand, memory in enumerate(kernel.operand_memory):
-            ranges = _box(nest, nest.operands[operand], tiling.sizes)
-            part = elements
-            if kernel.kind in ("concat", "pad"):
-                axes = [i for i, d in enumerate(nest.operands[operand]) if d.whole]
-                part = (
-                    elements
-                    // prod(nest.result[i].size for i in axes)
-                    * prod(ranges[i][1] - ranges[i][0] for i in axes)
-                )
-            covered += part
-            in_place = memory is Memory.SRAM or is_staged(kernel, operand)
-            if in_place and kernel.result_memory is Memory.SRAM:
-                found.append(VectorWork(count, "identity", part, dtype, 2))
-        if kernel.kind == "pad" and kernel.result_memory is Memory.SRAM and covered < elements:
-            found.append(VectorWork(count * fills, "fill", (elements - covered) // fills, dtype, 1))
-    if kernel.kind == "pad" and kernel.result_memory is Memory.DRAM:
+    dtype, found = kernel.result_type.dtype, []
+    for operand, memory in enumerate(kernel.operand_memory):
+        in_place = memory is Memory.SRAM or is_staged(kernel, operand)
+        if not in_place or kernel.result_memory is Memory.DRAM:
+            continue
+        if covers_part(kernel):
+            totals = box_totals(kernel, tiling, operand)
+            found += _spread(totals.loads, "identity", totals.valid_elements, dtype, 2)
+        else:
+            classes = _result_classes(kernel, tiling)
+            found += [VectorWork(n, "identity", elements, dtype, 2) for n, elements in classes]
+    if kernel.kind == "pad" and kernel.result_memory is Memory.SRAM:
+        totals = box_totals(kernel, tiling, 0)
+        padding = totals.elements - totals.valid_elements
+        found += _spread(totals.slabs, "fill", padding, dtype, 1)
+    elif kernel.kind == "pad":
         found.append(VectorWork(1, "fill", 1, dtype, 1))
     return found
+
+
+def _spread(
+    count: int, fn: str, elements: int, dtype: DType, operands: int
+) -> list[VectorWork]:
+    """Return the work of `count` vector instructions on `elements` elements together."""
+    return [VectorWork(count, fn, -(-elements // count), dtype, operands)] if count else []
 
 
 def _staging_work(kernel: Kernel, tiling: Tiling, operand: int) -> list[VectorWork]:
@@ -277,13 +279,10 @@ def _staging_work(kernel: Kernel, tiling: Tiling, operand: int) -> list[VectorWo
         return []
     dtype = kernel.operand_types[operand].dtype
     totals = box_totals(kernel, tiling, operand)
-    found = []
-    if totals.slabs:
-        each = -(-(totals.elements - totals.valid_elements) // totals.slabs)
-        found.append(VectorWork(totals.slabs, "fill", each, dtype, 1))
-    if kernel.operand_memory[operand] is Memory.SRAM and totals.loads:
-        each = -(-totals.valid_elements // totals.loads)
-        found.append(VectorWork(totals.loads, "identity", each, dtype, 2))
+    padding = totals.elements - totals.valid_elements
+    found = _spread(totals.slabs, "fill", padding, dtype, 1)
+    if kernel.operand_memory[operand] is Memory.SRAM:
+        found += _spread(totals.loads, "identity", totals.valid_elements, dtype, 2)
     return found
 
 
@@ -397,7 +396,7 @@ def _traffic(
                 kernel, type_, kernel.nest.operands[operand], tiling, sharding, operand
             )
             elements = totals.valid_elements
-            if not is_staged(kernel, operand):
+            if not is_staged(kernel, operand) and not covers_part(kernel):
                 elements = _walked_elements(kernel.nest, kernel.nest.operands[operand])
             size = elements * type_.dtype.itemsize_bytes
             found.append(
@@ -407,11 +406,7 @@ def _traffic(
             )
     if kernel.result_memory is Memory.DRAM:
         sharding, type_ = kernel.result_sharding, kernel.result_type
-        count = result_boxes(kernel, tiling) * (
-            len(kernel.operand_types) if kernel.family is Family.COPY else 1
-        )
-        if kernel.kind == "pad":
-            count += 2 * result_boxes(kernel, tiling)
+        count = _stores(kernel, tiling)
         run = _run_bytes(kernel, type_, kernel.nest.result, tiling, sharding, -1)
         dram = _padded(type_.size_bytes, run, burst_bytes)
         found.append(
@@ -427,10 +422,18 @@ def _traffic(
     return found, copies
 
 
+def _stores(kernel: Kernel, tiling: Tiling) -> int:
+    """Return the number of accesses that store a result in DRAM."""
+    if not covers_part(kernel):
+        return result_boxes(kernel, tiling)
+    totals = [box_totals(kernel, tiling, n) for n in range(len(kernel.operand_types))]
+    fills = totals[0].slabs if kernel.kind == "pad" else 0
+    return sum(t.loads for t in totals) + fills
+
+
 def _walked_elements(nest: LoopNest, operand: OperandMap) -> int:
     """Return the elements that a copy without staging reads: gaps between steps are left out."""
-    whole = prod(d.size for d in operand if d.whole)
-    return whole * prod(nest.dims[d].extent for d in used_dims(operand))
+    return prod(nest.dims[d].extent for d in used_dims(operand))
 
 
 def _groups(kernel: Kernel, sharding: Sharding, *, shared: bool) -> int:

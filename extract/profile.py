@@ -126,7 +126,7 @@ def sram_profile(plan: Plan, target: Target) -> SramProfile:
     for delivery in plan.output_deliveries:
         position = producers[delivery.tensor]
         root = alias.get(delivery.tensor, delivery.tensor)
-        last[root] = max(last[root], position)
+        last[root] = max(last.get(root, position), position)
         moved = delivery_bytes(delivery, types[delivery.tensor], mesh, alignment)
         own[position] = max(own[position], moved)
     delta = [0] * (count + 1)

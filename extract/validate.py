@@ -8,6 +8,7 @@ nest tile by tile, moves are checked for what they claim, and memory is counted 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from math import prod
 
@@ -71,6 +72,10 @@ def _check_order(plan: Plan) -> dict[str, Placement]:
                 raise PlanError(f"'{name}' is made twice")
             placements[name] = planned.result
     made = {name for planned in plan.ops for name in planned.op.outputs}
+    if len(plan.output_deliveries) != len(plan.graph.outputs):
+        raise PlanError(
+            f"{len(plan.output_deliveries)} of {len(plan.graph.outputs)} model outputs are brought to DRAM"
+        )
     for delivery in plan.output_deliveries:
         if delivery.tensor not in made:
             raise PlanError(f"model output '{delivery.tensor}' is not made")
@@ -102,10 +107,14 @@ def _check_delivery(
 def _check_move(plan: Plan, target: Target, delivery: Delivery, move: Move, where: str) -> None:
     tensor = plan.types[delivery.tensor]
     for kind in single_moves(move.before, tensor, plan.mesh, target):
-        if (kind.kind, kind.axis, kind.after) == (move.kind, move.axis, move.after):
+        if replace(kind, cycles=move.cycles, energy_pj=move.energy_pj) == move:
             if abs(kind.cycles - move.cycles) > _RELATIVE * max(1.0, kind.cycles):
                 raise PlanError(
                     f"'{where}': {move.kind} of '{delivery.tensor}' costs {kind.cycles} cycles"
+                )
+            if abs(kind.energy_pj - move.energy_pj) > _RELATIVE * max(1.0, kind.energy_pj):
+                raise PlanError(
+                    f"'{where}': {move.kind} of '{delivery.tensor}' costs {kind.energy_pj} pJ"
                 )
             break
     else:
@@ -278,11 +287,13 @@ def _check_memory(plan: Plan, target: Target) -> None:
         for delivery in planned.deliveries:
             uses[root.get(delivery.tensor, delivery.tensor)] = position
     for position, planned in enumerate(plan.ops):
-        alive = resident
-        for earlier, other in enumerate(plan.ops[: position + 1]):
+        before = resident
+        for other in plan.ops[:position]:
             name = other.op.outputs[0]
-            if name not in root and (uses.get(name, earlier) >= position or earlier == position):
-                alive += size(other.result, name)
+            if name not in root and uses.get(name, -1) >= position:
+                before += size(other.result, name)
+        own_name = planned.op.outputs[0]
+        alive = before + (0 if own_name in root else size(planned.result, own_name))
         if planned.op.kind != "host" and planned.tiling is not None:
             kernel = planned_kernel(planned, plan.types, plan.mesh)
             own = footprint_bytes(kernel, planned.tiling, alignment)
@@ -299,11 +310,14 @@ def _check_memory(plan: Plan, target: Target) -> None:
                 f"'{planned.op.name}' needs {alive} bytes of scratchpad, {capacity} are there"
             )
         for delivery in planned.deliveries:
+            station = 0
             for move in delivery.moves:
-                needed = resident + move_buffers_bytes(
+                needed = before + station + move_buffers_bytes(
                     move, plan.types[delivery.tensor], plan.mesh, alignment
                 )
                 if needed > capacity:
                     raise PlanError(
                         f"'{planned.op.name}': {move.kind} needs {needed} of {capacity} bytes"
                     )
+                station = size(move.after, delivery.tensor)
+            before += station

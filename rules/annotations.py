@@ -8,6 +8,7 @@ index sums (`C g + c`) their terms are left out, so that the other term is the m
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate
 from math import prod
 
 from tilewright.errors import ShapeError, UnsupportedOpError
@@ -252,36 +253,32 @@ def _slice(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNe
 
 @annotation("concat")
 def _concat(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
-    """[d0 d1], d1 whole   each operand: d0, all   -> d0, d1   for axis 1."""
+    """[d0 d1]   operand i: d0, d1 - (sizes of operands before it)   -> d0, d1   for axis 1.
+
+    Each operand covers its own range of the axis; indices outside of it belong to the others.
+    """
     axis = op.integer("axis")
-    loops = _whole_at(result, (axis,))
-    operands = tuple(
-        tuple(
-            DimMap(size, whole=True) if i == axis else along(size, i)
-            for i, size in enumerate(t.shape)
-        )
-        for t in inputs
-    )
-    return LoopNest(loops, operands, identity(result.shape))
+    starts = accumulate((t.shape[axis] for t in inputs), initial=0)
+    operands = tuple(_at(t.shape, axis, start) for t, start in zip(inputs, starts, strict=False))
+    return LoopNest(_dims(result), operands, identity(result.shape))
 
 
-def _whole_at(result: TensorType, axes: tuple[int, ...]) -> tuple[LoopDim, ...]:
-    """Return one loop for each result dimension, those on `axes` whole."""
+def _at(shape: tuple[int, ...], axis: int, start: int) -> OperandMap:
+    """Return the map of a tensor that begins at index `start` of loop `axis`."""
     return tuple(
-        LoopDim(loop.name, loop.extent, Role.WHOLE if i in axes else Role.PARALLEL)
-        for i, loop in enumerate(_dims(result))
+        DimMap(size, (Term(i, 1),), offset=-start) if i == axis else along(size, i)
+        for i, size in enumerate(shape)
     )
 
 
 @annotation("pad")
 def _pad(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
-    """[d0 d1], d1 whole   x: d0, all   -> d0, d1   when only dimension 1 is padded."""
-    shape = inputs[0].shape
-    padded = tuple(i for i, size in enumerate(shape) if size != result.shape[i])
+    """[d0 d1]   x: d0, d1 - begin1   -> d0, d1   when only dimension 1 is padded."""
+    begins = op.ints("begins")
     operand = tuple(
-        DimMap(size, whole=True) if i in padded else along(size, i) for i, size in enumerate(shape)
+        DimMap(size, (Term(i, 1),), offset=-begins[i]) for i, size in enumerate(inputs[0].shape)
     )
-    return LoopNest(_whole_at(result, padded), (operand,), identity(result.shape))
+    return LoopNest(_dims(result), (operand,), identity(result.shape))
 
 
 @annotation("expand")

@@ -181,9 +181,10 @@ def matrix_product(
     left = _arranged(a, lead, (dims["b"], dims["m"], dims["k"]))
     right = _arranged(b, lead, (dims["b"], dims["k"], dims["n"]))
     if is_float(a.dtype):
-        wide = np.result_type(widen(left).dtype, widen(right).dtype)
+        # In 64 bits, so that equal columns have equal sums wherever they lie: an array adds all in one
+        # order, a BLAS library has other orders for the columns that are left over.
         with np.errstate(all="ignore"):
-            product = np.matmul(left.astype(wide, copy=False), right.astype(wide, copy=False))
+            product = np.matmul(left.astype(np.float64), right.astype(np.float64))
     else:
         product = _integer_product(left, right, dtype)
     order = [*dims["b"], *dims["m"], *dims["n"]]

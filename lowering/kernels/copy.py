@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tilewright.extract.kernel import Family, is_staged
+from tilewright.extract.kernel import Family, covers_part, is_staged
 from tilewright.extract.plan import Memory
 from tilewright.lowering.emit import Storage, View
 from tilewright.lowering.kernels.context import KernelContext, LoopBox, padding_slabs
 from tilewright.lowering.kernels.registry import generates
-from tilewright.rules.loopnest import DimMap, OperandMap, Term
 
 
 @generates(Family.COPY)
@@ -21,7 +20,7 @@ def copy(context: KernelContext) -> None:
         scratchpad -> DRAM         ST, directly from the operand
         DRAM       -> DRAM         LD into a staging box, ST from it
 
-    A concatenated operand covers its own range of the axis. What a pad adds is filled in slabs.
+    Each operand of a concat gives its part of the box, if any. What a pad adds is filled in slabs.
     """
     fill = _fill_value(context)
     for box in context.boxes():
@@ -33,11 +32,14 @@ def copy(context: KernelContext) -> None:
 
 def _copy_operand(context: KernelContext, number: int, box: LoopBox) -> None:
     kernel, builder = context.kernel, context.builder
-    tensor, part = covered(context, number, box)
+    part = covered(context, number, box)
+    if part is None:
+        return
+    tensor = kernel.nest.operands[number]
     storage, origin = context.operands[number], (0,) * len(tensor)
     staged = is_staged(kernel, number)
     if staged:
-        storage, origin = context.staged(number, box)
+        storage, origin = context.staged(number, part)
     source = context.loop_view(storage, tensor, part, origin)
     target = _result_view(context, part)
     if kernel.result_memory is Memory.DRAM:
@@ -53,32 +55,20 @@ def _result_view(context: KernelContext, part: LoopBox) -> View:
     return context.loop_view(context.result, result, part, (0,) * len(result))
 
 
-def covered(context: KernelContext, number: int, box: LoopBox) -> tuple[OperandMap, LoopBox]:
-    """Return an operand's map with whole dimensions tied to loops, and the loops that it covers."""
-    kernel = context.kernel
-    tensor, starts, sizes = [], list(box.starts), list(box.sizes)
-    for dim, (own, target) in enumerate(
-        zip(kernel.nest.operands[number], kernel.nest.result, strict=False)
-    ):
-        if not own.whole:
-            tensor.append(own)
-            continue
-        offset = _whole_offset(context, number, dim)
-        loops = [term.dim for term in target.terms]
-        assert len(loops) == 1, "a whole dimension has one loop"
-        starts[loops[0]], sizes[loops[0]] = offset, own.size
-        tensor.append(DimMap(own.size, (Term(loops[0], 1),), offset=-offset))
-    return tuple(tensor), replace(box, starts=tuple(starts), sizes=tuple(sizes))
-
-
-def _whole_offset(context: KernelContext, number: int, dim: int) -> int:
-    """Return where an operand begins on a dimension of the result."""
-    kernel = context.kernel
-    if kernel.kind == "concat":
-        return sum(t.shape[dim] for t in kernel.operand_types[:number])
-    begins = kernel.attrs["begins"]
-    assert isinstance(begins, tuple)
-    return begins[dim]
+def covered(context: KernelContext, number: int, box: LoopBox) -> LoopBox | None:
+    """Return the part of a box for which an operand has elements; None if there are none."""
+    if not covers_part(context.kernel):
+        return box
+    starts, sizes = list(box.starts), list(box.sizes)
+    for own in context.kernel.nest.operands[number]:
+        ((loop, stride),) = ((term.dim, term.stride) for term in own.terms)
+        assert stride == 1, "operands of concat and pad are walked element by element"
+        low = max(box.starts[loop], -own.offset)
+        high = min(box.starts[loop] + box.sizes[loop], own.size - own.offset)
+        if low >= high:
+            return None
+        starts[loop], sizes[loop] = low, high - low
+    return replace(box, starts=tuple(starts), sizes=tuple(sizes))
 
 
 def _fill_value(context: KernelContext) -> Storage | None:
@@ -100,9 +90,11 @@ def _pad_value(context: KernelContext) -> float:
 def _fill_slabs(context: KernelContext, box: LoopBox, fill: Storage | None) -> None:
     """Fill what no operand covers of a result box."""
     nest, builder = context.kernel.nest, context.builder
-    _, part = covered(context, 0, box)
+    part = covered(context, 0, box)
     ranges = nest.box(nest.result, box.starts, box.sizes)
-    valid = nest.box(nest.result, part.starts, part.sizes)
+    valid = ((0, 0),) * len(ranges)
+    if part is not None:
+        valid = nest.box(nest.result, part.starts, part.sizes)
     for slab in padding_slabs(ranges, valid):
         lengths = tuple(high - low for low, high in slab)
         target = context.result.box(tuple(low for low, _ in slab), context.rank)

@@ -62,8 +62,9 @@ UNARY_FUNCTIONS = (
 ).split()
 """Functions of one value; `gelu` is the erf form, `gelu_tanh` the tanh form; `round` is half to even."""
 
-PARAMETRIC_FUNCTIONS = "cast leaky_relu elu hard_sigmoid clip_min clip_max pow_const add_const "
-"mul_const".split()
+PARAMETRIC_FUNCTIONS = (
+    "cast leaky_relu elu hard_sigmoid clip_min clip_max pow_const add_const mul_const".split()
+)
 """Functions of one value with numbers in their name, written `f(a,b)`.
 
 `cast(dtype)`, `leaky_relu(alpha)`, `elu(alpha)`, `hard_sigmoid(alpha,beta)`, `clip_min(low)`,

@@ -189,6 +189,13 @@ CASES: dict[str, Case] = {
     "pad_i32": (
         "pad", {"begins": (2, 0), "ends": (1, 0), "value": -3.0}, [(3, 8)], ["i32"], (6, 8), "i32",
     ),
+    "pad_much": (
+        "pad", {"begins": (5, 0, 7), "ends": (6, 0, 8), "value": 0.5}, [(2, 4, 3)],
+        ["f16"], (13, 4, 18), "f16",
+    ),
+    "concat_uneven": (
+        "concat", {"axis": 1}, [(4, 1), (4, 13), (4, 0), (4, 2)], ["i32"] * 4, (4, 16), "i32",
+    ),
     "expand": ("expand", {"shape": (4, 8, 6)}, [(4, 1, 6)], ["f32"], (4, 8, 6), "f32"),
     "gather": ("gather", {"axis": 0}, [(10, 8), (8,)], ["f32", "i64"], (8, 8), "f32"),
     "gather_inner": ("gather", {"axis": 1}, [(4, 10, 6), (5,)], ["f32", "i32"], (4, 5, 6), "f32"),
@@ -375,7 +382,11 @@ def check_counts(builder: Builder, kernel: Kernel, tiling: Tiling, first: int) -
     assert sum(m.engine is Engine.ME for m in builder.micros) == sum(w.count for w in work.matrix)
     macs = sum(prod(m.domain) for m in builder.micros if m.opcode is Opcode.MM)
     assert macs == sum(w.count * w.b * w.m * w.n * w.k for w in work.matrix)
-    if not doubled and kernel.kind != "pad":
+    if kernel.family is Family.COPY:
+        for opcode, is_store in ((Opcode.LD, False), (Opcode.ST, True)):
+            count = sum(m.opcode is opcode for m in builder.micros)
+            assert count == sum(t.count for t in work.traffic if t.store is is_store)
+    if not doubled:
         instructions = sum(m.engine is Engine.VE for m in builder.micros)
         assert instructions == sum(w.count for w in work.vector)
 
@@ -398,3 +409,27 @@ def test_kernel_computes_its_operator(
         builder, found, first = run_kernel(case, kernel, tiling, arrays, micro_machine)
         check_equal(name, case, found, wanted)
         check_counts(builder, kernel, tiling, first)
+
+
+@pytest.mark.parametrize("memory", list(Memory))
+@pytest.mark.parametrize("source", list(Memory))
+@pytest.mark.parametrize("name", ["pad_much", "concat_uneven"])
+def test_boxes_may_miss_operands(
+    name: str,
+    source: Memory,
+    memory: Memory,
+    micro_machine: Callable[..., Any],
+    rng: np.random.Generator,
+) -> None:
+    """Boxes of two indices: some lie in the padding, some touch several operands."""
+    case, mesh = CASES[name], MESHES[0]
+    op, arrays = make_op(case), make_inputs(case, rng)
+    strategy = pick_strategy(op, case, mesh, random.Random(0))
+    kernel = make_kernel(op, case, mesh, strategy, [*[source] * len(arrays), memory])
+    assert tileable_dims(kernel) == tuple(range(len(case[4])))
+    tiling = Tiling((2,) * len(case[4]), loop_order(kernel))
+    builder, found, first = run_kernel(case, kernel, tiling, arrays, micro_machine)
+    check_equal(name, case, found, expected(case, op, arrays))
+    check_counts(builder, kernel, tiling, first)
+    largest = max(prod(m.domain) for m in builder.micros)
+    assert largest <= 2 ** len(case[4]), "no instruction touches more than a box"

@@ -80,7 +80,7 @@ class Grower:
     def constant(self, array: Array) -> str:
         """Store a weight and return its name."""
         name = f"w{len(self.stored)}"
-        self.stored.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self.stored.append(numpy_helper.from_array(np.asarray(array), name))
         return name
 
     def normal(self, *shape: int, scale: float = 1.0) -> str:

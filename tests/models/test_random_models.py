@@ -38,7 +38,7 @@ def is_well_conditioned(model: bytes, inputs: dict[str, Array]) -> bool:
     rng = np.random.default_rng(8)
     for _ in range(2):
         moved = {
-            name: (a * (1 + 1e-6 * rng.standard_normal(a.shape))).astype(a.dtype)
+            name: np.asarray(a * (1 + 1e-6 * rng.standard_normal(a.shape)), a.dtype)
             if a.dtype.kind == "f"
             else a
             for name, a in inputs.items()

@@ -107,9 +107,11 @@ CASES = {
     "slice": case("slice", (4, 6, 4), starts=(0, 1, 3), sizes=(4, 2, 4), steps=(1, 2, -1)),
     "concat": case("concat", (4, 2, 6), (4, 5, 6), axis=1),
     "pad": case("pad", (4, 6), begins=(0, 2), ends=(0, 1), value=1.5),
+    "pad_both": case("pad", (4, 6, 3, 2), begins=(0, 2, 1, 0), ends=(2, 4, 0, 0), value=0.0),
+    "concat_empty": case("concat", (4, 0, 6), (4, 5, 6), (4, 1, 6), axis=1),
     "expand": case("expand", (4, 1, 6), shape=(4, 6, 6)),
 }
-WHOLE_KINDS = ("softmax", "layernorm", "rmsnorm", "concat", "pad", "gather")
+OPAQUE_KINDS = ("softmax", "layernorm", "rmsnorm", "gather")
 
 
 def random_arrays(types: tuple[TensorType, ...], seed: int) -> list[Array]:
@@ -147,10 +149,13 @@ def interpret(nest: LoopNest, op: Op, arrays: list[Array]) -> Array:
     values = []
     for operand, array in zip(nest.operands[: 2 if is_product else 3], arrays, strict=False):
         index, inside = places(operand)
-        values.append(np.where(inside, array[tuple(index)], neutral))
+        known = array[tuple(index)] if array.size else np.zeros(loops.shape[1])
+        values.append(np.where(inside, known, op.attrs.get("value", neutral)))
     if op.kind == "map":
         one = Op(name="", kind="map", inputs=(), outputs=("y",), attrs=op.attrs)
         elements = evaluate_op(one, values, {"y": TensorType(values[0].shape, DType.F64)})[0]
+    elif op.kind == "concat":
+        elements = np.sum(values, axis=0)
     else:
         elements = np.prod(values, axis=0)
     result = np.full([d.size for d in nest.result], neutral)
@@ -167,7 +172,7 @@ def interpret(nest: LoopNest, op: Op, arrays: list[Array]) -> Array:
 
 
 def is_interpretable(op: Op, nest: LoopNest) -> bool:
-    return op.kind not in WHOLE_KINDS and all(d.role is not Role.WHOLE for d in nest.dims)
+    return op.kind not in OPAQUE_KINDS and all(d.role is not Role.WHOLE for d in nest.dims)
 
 
 def annotated(op: Op, types: tuple[TensorType, ...]) -> LoopNest:
@@ -309,6 +314,8 @@ def test_gather_splits_all_but_the_gathered_dimension() -> None:
         ("matmul_bias", "k", "the bias would be added once for each tile"),
         ("matmul_epilogue", "k", "relu is not linear"),
         ("conv_3x3", "h", "windows overlap"),
+        ("concat", "d1", "no operand has a piece of every tile's range"),
+        ("pad_both", "d2", "pieces with padding are not equal"),
         ("reduce_prod", "d1", "partial products have no sharding state"),
         ("softmax", "d1", "the row is whole"),
         ("reshape_refine", "d1", "a minor digit is not contiguous"),

@@ -1,0 +1,1 @@
+"""Measurements of the compiler: quality of its results, speed, accuracy of its predictions."""

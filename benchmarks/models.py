@@ -1,0 +1,132 @@
+"""The models that tests and benchmarks compile, by name.
+
+A name is a key of the fetcher, a `light_*` model of the onnx package (with seeded weights), or a
+transformer of `examples/` such as `llama_prefill` or `gpt2_decode_8x128` (layers x width).
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+
+import onnx
+
+from tilewright.fetch import fetch_model, onnx_light_models
+from tilewright.light_models import seeded_weights
+
+ROOT = Path(__file__).parent.parent
+SEED = 0
+
+Fetch = Callable[[str], Path]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A model to compile: its name, where it comes from, and sizes of its symbolic dimensions."""
+
+    name: str
+    source: str
+    dims: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def _fixed(source: str, name: str = "", **dims: int) -> Case:
+    return Case(name or source, source, MappingProxyType(dims))
+
+
+def _dotted(source: str, dims: Mapping[str, int]) -> Case:
+    return Case(source, source, MappingProxyType(dict(dims)))
+
+
+LIGHT = (
+    "light_bvlc_alexnet",
+    "light_densenet121",
+    "light_inception_v1",
+    "light_inception_v2",
+    "light_resnet50",
+    "light_shufflenet",
+    "light_squeezenet",
+    "light_vgg19",
+    "light_zfnet512",
+)
+TRAINED = (
+    _fixed("kws_embed", unk__316=1),
+    _fixed("basic_pitch", unk__749=1),
+    _fixed("resnet50thin", batch=1),
+    _fixed("minilm_int8w", batch=1, sequence=128),
+    _fixed("silero_v6", seq_len=1),
+)
+SWEEP = (
+    _fixed("magika", unk__214=1),
+    _fixed("mtcnn_p", N=1, M1=96, M2=128),
+    _fixed("mtcnn_r", N=1),
+    _fixed("mtcnn_o", N=1),
+    _fixed("eeg_unet1d", batch_size=1),
+    _fixed("silero_seq", sequence_length=1),
+    _dotted("ppocr_cls", {"x.0": 1, "x.2": 48, "x.3": 96}),
+    _dotted(
+        "ppocrv4_det",
+        {f"p2o.DynamicDimension.{i}": size for i, size in enumerate((1, 64, 64))},
+    ),
+    _dotted(
+        "ppocrv4_rec", {"p2o.DynamicDimension.0": 1, "x.2": 48, "p2o.DynamicDimension.1": 64}
+    ),
+    _fixed("smart_turn_qdq", s6=1),
+)
+TRANSFORMERS = tuple(
+    _fixed(f"{family}_{mode}") for family in ("llama", "gpt2") for mode in ("prefill", "decode")
+)
+SHORT_MINILM = _fixed("minilm_int8w", name="minilm_int8w_s16", batch=1, sequence=16)
+
+CASES: Mapping[str, Case] = MappingProxyType(
+    {
+        case.name: case
+        for case in (*TRAINED, *map(_fixed, LIGHT), *TRANSFORMERS, *SWEEP, SHORT_MINILM)
+    }
+)
+
+_TRANSFORMER = re.compile(r"(llama|gpt2)_(prefill|decode)(?:_(\d+)x(\d+))?")
+
+
+def case_of(name: str) -> Case:
+    """Return a case by name; transformers may have any depth and width.
+
+    Raises:
+        KeyError: There is no such case.
+    """
+    if name not in CASES and _TRANSFORMER.fullmatch(name):
+        return Case(name, name)
+    return CASES[name]
+
+
+def model_of(case: Case, fetch: Fetch = fetch_model) -> Path | bytes:
+    """Return the model's file, or its bytes if it is made here.
+
+    Args:
+        case: The case.
+        fetch: Gives the file of a trained model by key.
+    """
+    if match := _TRANSFORMER.fullmatch(case.source):
+        return _transformer(*match.groups())
+    if case.source.startswith("light_"):
+        (path,) = (p for p in onnx_light_models() if p.stem == case.source)
+        return bytes(seeded_weights(onnx.load(path), SEED).SerializeToString())
+    return fetch(case.source)
+
+
+def _transformer(family: str, mode: str, layers: str | None, width: str | None) -> bytes:
+    """Build a transformer with the scripts of `examples/`."""
+    folder = str(ROOT / "examples")
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    if family == "llama":
+        from write_llama import PRESETS, build_llama as build  # noqa: I001
+    else:
+        from write_gpt2 import PRESETS, build_gpt2 as build  # noqa: I001
+    size = PRESETS["tiny"]
+    if layers and width:
+        size = replace(size, layers=int(layers), hidden=int(width), ffn=3 * int(width))
+    return bytes(build(size, mode, SEED).SerializeToString())

@@ -1,0 +1,100 @@
+"""Pruning keeps the optimum and leaves nothing dangling."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from extract_cases import MODELS, Builder, Case, Enumeration, saturated, tiny
+
+from tilewright.extract.model_tables import build_tables
+from tilewright.extract.options import Pricing
+from tilewright.extract.plan import Objective
+from tilewright.extract.pruning import prune
+from tilewright.extract.tiling_candidates import tiling_candidates
+from tilewright.hwmodel.family import mesh_target
+from tilewright.rules.alternatives import Alternatives
+
+
+def activation() -> Case:
+    b = Builder("activation")
+    x = b.map("relu", b.map("exp", b.map("mul", b.input(16, 16), b.input(16, 16))))
+    return saturated(b.graph(x), mesh_target(1, 2))
+
+
+def shared() -> Case:
+    """Return two maps of which the first has another use."""
+    b = Builder("shared")
+    inner = b.map("exp", b.input(16, 16))
+    outer = b.map("relu", inner)
+    return saturated(
+        b.graph(outer, b.op("reduce", (inner,), (16, 1), fn="sum", axes=(1,))), mesh_target(1, 2)
+    )
+
+
+CASES = {"activation": activation, "shared": shared} | {
+    name: lambda name=name: tiny(name, 1, 2) for name in MODELS if name != "attention_scores"
+}
+
+
+def optimum(case: Case, alternatives: tuple[Alternatives, ...], objective: Objective) -> float:
+    pricing = Pricing(
+        target=case.target,
+        mesh=case.mesh,
+        objective=objective,
+        limit_bytes=case.target.tile.sram.size_bytes,
+        tilings=tiling_candidates(alternatives, case.mesh, case.target),
+    )
+    tables = build_tables(case.graph, case.rolled, alternatives, pricing)
+    return float(Enumeration(case, alternatives, pricing, tables).costs().min())
+
+
+@pytest.mark.parametrize("objective", list(Objective))
+@pytest.mark.parametrize("name", list(CASES))
+def test_the_optimum_survives(name: str, objective: Objective) -> None:
+    case = CASES[name]()
+    pruned = tuple(prune(found) for found in case.alternatives)
+    before = optimum(case, case.alternatives, objective)
+    assert optimum(case, pruned, objective) == pytest.approx(before, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", [*CASES, "attention_scores"])
+def test_nothing_dangles(name: str) -> None:
+    case = CASES[name]() if name in CASES else tiny(name)
+    for found in case.alternatives:
+        pruned = prune(found)
+        assert [n for n in found.nodes if n in pruned.nodes] == list(pruned.nodes)
+        made = {c for node in pruned.nodes for c in (node.results or (node.result,))}
+        for node in pruned.nodes:
+            for argument in node.args:
+                tensor = found.classes[argument]
+                assert argument in made or tensor.is_input or tensor.is_constant
+        assert made >= {c for c in found.outputs if not found.classes[c].is_input}
+        numbers = {node.number for node in pruned.nodes}
+        assert {i.node for i in pruned.implementations} <= numbers
+        assert len(numbers) == len(pruned.nodes)
+        kept = [i for i in found.implementations if i.node in numbers]
+        assert kept == list(pruned.implementations)
+        assert prune(pruned) == pruned
+
+
+def test_a_fused_chain_replaces_its_parts() -> None:
+    (found,) = activation().alternatives
+    pruned = prune(found)
+    assert len(pruned.nodes) < len(found.nodes)
+    assert [node.kind for node in pruned.nodes] == ["map"]
+    assert len(pruned.nodes[0].args) == 2
+
+
+def test_a_part_with_another_use_stays() -> None:
+    (found,) = shared().alternatives
+    pruned = prune(found)
+    fns = {node.attrs["fn"] for node in pruned.nodes if node.kind == "map"}
+    assert "exp" in fns
+
+
+def test_without_a_fused_form_nothing_is_dropped() -> None:
+    (found,) = activation().alternatives
+    originals = tuple(node for node in found.nodes if node.origin == "")
+    plain = replace(found, nodes=originals)
+    assert prune(plain).nodes == originals

@@ -1,0 +1,147 @@
+"""The ranking of tilings: its bounds hold, its choices fit, its arrays round-trip."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from extract_cases import tiny
+
+from tilewright.extract.kernel import (
+    Kernel,
+    box_loads,
+    footprint_bytes,
+    result_boxes,
+    staging_shape,
+    tileable_dims,
+)
+from tilewright.extract.kernel_price import price
+from tilewright.extract.options import implementations_by_node, kernel_of
+from tilewright.extract.plan import Memory
+from tilewright.extract.tiling_candidates import tiling_candidates
+from tilewright.extract.tiling_choice import (
+    Candidates,
+    _scores,
+    tiling_key,
+    whole_candidate,
+    worth_pricing,
+)
+from tilewright.rules.loopnest import Role
+
+NAMES = ("matmul_chain", "attention_scores", "conv_relu", "heads", "two_outputs")
+
+
+@cache
+def kernels(name: str) -> tuple[tuple[Kernel, Candidates], ...]:
+    """Return kernels of a model in several memories with their candidates."""
+    case = tiny(name)
+    alternatives, pricing, _ = case.tables()
+    found = []
+    for block in alternatives:
+        by_node = implementations_by_node(block)
+        for node in block.nodes:
+            if node.nest is None or node.kind in ("reshape", "host"):
+                continue
+            for implementation in by_node.get(node.number, ())[::3]:
+                for memory in Memory:
+                    for result in Memory:
+                        memories = (memory,) * len(node.args)
+                        kernel = kernel_of(block, node, implementation, memories, result, case.mesh)
+                        candidates = pricing.tilings.get(tiling_key(kernel))
+                        if candidates is not None:
+                            found.append((kernel, candidates))
+    assert found
+    return tuple(found)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ranked_footprint_is_a_lower_bound(name: str) -> None:
+    target = tiny(name).target
+    for kernel, candidates in kernels(name):
+        _, least = _scores(kernel, candidates, target)
+        for number in range(0, len(candidates), max(1, len(candidates) // 12)):
+            tiling = candidates.tiling(number)
+            assert least[number] <= footprint_bytes(kernel, tiling, 1)
+            assert least[number] <= footprint_bytes(kernel, tiling, 64)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_chosen_tilings_fit_and_are_what_they_say(name: str) -> None:
+    target = tiny(name).target
+    alignment = target.tile.sram.alignment_bytes
+    for kernel, candidates in kernels(name)[::3]:
+        every = {candidates.tiling(n) for n in range(len(candidates))}
+        least = min(footprint_bytes(kernel, tiling, alignment) for tiling in every)
+        for budget in (0, 256, 1024, 4096, 10**6):
+            chosen = worth_pricing(kernel, candidates, target, budget, limit=3)
+            assert len(chosen) <= 3
+            assert len({tiling for tiling, _ in chosen}) == len(chosen)
+            for tiling, size in chosen:
+                assert tiling in every
+                assert size == footprint_bytes(kernel, tiling, alignment) <= budget
+            assert bool(chosen) == (least <= budget), "a fitting tiling is overlooked"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shapes_agree_with_the_kernel_functions(name: str) -> None:
+    for kernel, candidates in kernels(name)[::3]:
+        shapes = candidates.shape_of(kernel)
+        for number in range(0, len(candidates), max(1, len(candidates) // 8)):
+            tiling = candidates.tiling(number)
+            assert shapes.results[number] == result_boxes(kernel, tiling)
+            for operand, (elements, loads) in enumerate(shapes.operands):
+                assert loads[number] == box_loads(kernel, tiling, operand)
+                box = staging_shape(kernel, tiling, operand)
+                assert elements[number] <= np.prod(box)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_candidates_are_legal_and_the_whole_is_among_them(name: str) -> None:
+    for kernel, candidates in kernels(name):
+        dims = kernel.nest.dims
+        tileable = tileable_dims(kernel)
+        assert candidates.sizes.shape == candidates.orders.shape == (len(candidates), len(dims))
+        extents = tuple(dim.extent for dim in dims)
+        tilings = [candidates.tiling(n) for n in range(len(candidates))]
+        assert extents in {tiling.sizes for tiling in tilings}
+        assert len(set(tilings)) == len(tilings)
+        for tiling in tilings:
+            assert sorted(tiling.order) == list(range(len(dims)))
+            for dim, size in enumerate(tiling.sizes):
+                assert 1 <= size <= extents[dim]
+                assert dim in tileable or size == extents[dim]
+            roles = [dims[d].role is Role.REDUCTION for d in tiling.order if dims[d].extent > 1]
+            assert roles == sorted(roles), "a reduction outside of a parallel loop"
+
+
+def test_round_trip() -> None:
+    for kernel, candidates in kernels("matmul_chain"):
+        for number in range(len(candidates)):
+            tiling = candidates.tiling(number)
+            assert tiling.sizes == tuple(candidates.sizes[number].tolist())
+            assert tiling.order == tuple(candidates.orders[number].tolist())
+            assert all(isinstance(value, int) for value in (*tiling.sizes, *tiling.order))
+        whole = whole_candidate(kernel)
+        assert len(whole) == 1
+        assert whole.tiling(0).sizes == tuple(d.extent for d in kernel.nest.dims)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_ranking_finds_nearly_the_cheapest(name: str) -> None:
+    target = tiny(name).target
+    for kernel, candidates in kernels(name)[::7]:
+        every = [candidates.tiling(n) for n in range(len(candidates))]
+        best = min(price(kernel, tiling, target).latency_cycles for tiling in every[:150])
+        chosen = worth_pricing(kernel, candidates, target, 10**9)
+        found = min(price(kernel, tiling, target).latency_cycles for tiling, _ in chosen)
+        assert found <= 1.5 * best, f"{kernel.kind} {kernel.operand_types}"
+
+
+def test_more_budget_never_costs_more_in_the_ranking() -> None:
+    target = tiny("matmul_chain").target
+    for kernel, candidates in kernels("matmul_chain")[::3]:
+        scores, sizes = _scores(kernel, candidates, target)
+        best = [scores[sizes <= b].min(initial=np.inf) for b in (512, 2048, 8192, 10**6)]
+        assert all(a >= b for a, b in pairwise(best))
