@@ -1,10 +1,102 @@
-"""The deterministic figures of one compilation."""
+"""The deterministic figures of one compilation, and how two sets of them compare."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 
 from tilewright.compiler import Compilation
-from tilewright.lowering.loops import expanded_length
+from tilewright.lowering.program import Program
 from tilewright.simulator.timing import TimingReport
+
+JUDGED = (
+    "e_nodes",
+    "e_classes",
+    "unique_blocks",
+    "predicted_cycles",
+    "gap",
+    "simulated_cycles",
+    "sram_peak_bytes",
+    "instructions",
+)
+"""Figures that may only go down. The bounds are shown: a tighter one is higher, a better plan's lower."""
+
+ROUNDING = 1e-9
+"""Relative difference that counts as equal: sums of floats in another order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What a compilation came to; the same on every run and machine."""
+
+    e_nodes: int
+    """Of all unique blocks together, after the last ruleset."""
+    e_classes: int
+    unique_blocks: int
+    predicted_cycles: float
+    bound_cycles: float
+    """Lower bound of every plan's predicted cycles."""
+    gap: float
+    simulated_cycles: float
+    simulated_bound_cycles: float
+    """Lower bound of the simulated cycles of this very program."""
+    sram_peak_bytes: int
+    instructions: int
+    """In the program's streams, loops counted once, load and run phase."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One figure that differs from the baseline."""
+
+    where: str
+    figure: str
+    before: float
+    now: float
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the figure is one that may only go down, and went up."""
+        return self.figure in JUDGED and self.now > self.before
+
+
+def figures_of(done: Compilation, timing: TimingReport) -> Figures:
+    """Return the figures of a finished compilation and its timing simulation."""
+    assert done.rolled is not None, "the compilation is finished"
+    assert done.plan is not None, "the compilation is finished"
+    assert done.program is not None, "the compilation is finished"
+    last = [found.ruleset_stats[-1] for found in done.alternatives]
+    return Figures(
+        e_nodes=sum(stats.e_nodes for stats in last),
+        e_classes=sum(stats.e_classes for stats in last),
+        unique_blocks=len(done.rolled.blocks),
+        predicted_cycles=float(done.plan.cost),
+        bound_cycles=float(done.plan.bound),
+        gap=float(done.plan.gap),
+        simulated_cycles=float(timing.run.cycles),
+        simulated_bound_cycles=float(timing.run.bound_cycles),
+        sram_peak_bytes=done.program.sram_bytes,
+        instructions=instruction_count(done.program),
+    )
+
+
+def instruction_count(program: Program) -> int:
+    """Count the instructions of all streams of a program."""
+    return sum(
+        len(stream)
+        for group in program.groups
+        for streams in (group.load, group.run)
+        for stream in streams.values()
+    )
+
+
+def changes(
+    where: str, baseline: Mapping[str, float], now: Figures | Mapping[str, float]
+) -> tuple[Change, ...]:
+    """Return the figures of one model on one target that differ from the baseline's."""
+    found = asdict(now) if isinstance(now, Figures) else now
+    return tuple(
+        Change(where, name, baseline[name], value)
+        for name, value in found.items()
+        if name in baseline and abs(value - baseline[name]) > ROUNDING * abs(baseline[name])
+    )

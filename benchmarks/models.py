@@ -71,9 +71,7 @@ SWEEP = (
         "ppocrv4_det",
         {f"p2o.DynamicDimension.{i}": size for i, size in enumerate((1, 64, 64))},
     ),
-    _dotted(
-        "ppocrv4_rec", {"p2o.DynamicDimension.0": 1, "x.2": 48, "p2o.DynamicDimension.1": 64}
-    ),
+    _dotted("ppocrv4_rec", {"p2o.DynamicDimension.0": 1, "x.2": 48, "p2o.DynamicDimension.1": 64}),
     _fixed("smart_turn_qdq", s6=1),
 )
 TRANSFORMERS = tuple(
@@ -129,4 +127,4 @@ def _transformer(family: str, mode: str, layers: str | None, width: str | None) 
     size = PRESETS["tiny"]
     if layers and width:
         size = replace(size, layers=int(layers), hidden=int(width), ffn=3 * int(width))
-    return bytes(build(size, mode, SEED).SerializeToString())
+    return bytes(build(size, "decode" if mode == "decode" else "prefill", SEED).SerializeToString())

@@ -10,8 +10,9 @@ import numpy as np
 
 from tilewright.errors import InfeasibleError
 from tilewright.extract.choice import ChoiceProblem, Solution, Usage
-from tilewright.extract.model_tables import ModelTables, Variable, build_tables, producer_index
+from tilewright.extract.model_tables import ModelTables, build_tables
 from tilewright.extract.options import Option, Pricing
+from tilewright.extract.origins import Variable, find_origins, leaf_name
 from tilewright.extract.plan import Delivery, Memory, Objective, Placement, Plan, PlannedOp, Proof
 from tilewright.extract.profile import SramProfile, sram_profile
 from tilewright.extract.pruning import prune
@@ -180,7 +181,7 @@ class _PlanWriter:
                 tables.variables, tables.options, solution.choice, strict=True
             )
         }
-        self.producers = producer_index(rolled, alternatives)
+        self.origins = find_origins(graph, rolled, alternatives)
         self.types: dict[str, TensorType] = dict(graph.types)
         self.ops: list[PlannedOp] = []
         self.folded: list[Op] = []
@@ -195,8 +196,10 @@ class _PlanWriter:
                 self._emit(number, instance, class_number)
         outputs = tuple(self._output_delivery(port.tensor) for port in self.graph.outputs)
         objective = self.pricing.objective
+        # Equal outputs are one tensor, brought to DRAM once.
+        brought = {delivery.tensor: delivery for delivery in outputs}.values()
         cost = sum(op.cost_units for op in self.ops) + sum(
-            move_units(move, objective) for delivery in outputs for move in delivery.moves
+            move_units(move, objective) for delivery in brought for move in delivery.moves
         )
         return Plan(
             graph=self.graph,
@@ -269,21 +272,17 @@ class _PlanWriter:
         )
 
     def _name(self, number: int, instance: Instance, class_number: int) -> str:
+        """Return the name by which the plan calls a class of an instance."""
+        block = self.rolled.blocks[instance.block]
         tensor = self.alternatives[instance.block].classes[class_number]
         if tensor.names:
-            return instance.tensors[tensor.names[0]]
-        return f"{self.rolled.blocks[instance.block].name}.{number}.{class_number}"
+            return self.origins[instance.tensors[leaf_name(block, tensor)]].tensor
+        return f"{block.name}.{number}.{class_number}"
 
     def _argument(self, number: int, instance: Instance, class_number: int) -> str:
-        tensor = self.alternatives[instance.block].classes[class_number]
         name = self._name(number, instance, class_number)
-        if tensor.is_constant:
+        if self.alternatives[instance.block].classes[class_number].is_constant:
             self._fold(number, instance, class_number, name)
-        elif tensor.is_input:
-            made = self.producers.get(name)
-            if made is not None:
-                source, (_, source_class) = made
-                return self._name(source, self.rolled.instances[source], source_class)
         return name
 
     def _fold(self, number: int, instance: Instance, class_number: int, name: str) -> None:
@@ -317,7 +316,7 @@ class _PlanWriter:
             return Delivery(tensor=name, before=placement, moves=(), after=placement)
         assert wanted is not None
         if tensor.is_input:
-            made = self.producers.get(instance.tensors[tensor.names[0]])
+            made = self.origins[name].made
             producer = made[1] if made else None
         else:
             producer = (instance.block, argument)
@@ -331,11 +330,22 @@ class _PlanWriter:
         return Delivery(tensor=name, before=before, moves=moves, after=wanted)
 
     def _output_delivery(self, tensor: str) -> Delivery:
-        number, producer = self.producers[tensor]
+        origin = self.origins[tensor]
+        wanted = dram_placement(self.pricing.mesh)
+        if origin.made is None:  # an input or a constant, which are in DRAM anyway
+            self._fold_by_name(origin.tensor)
+            return Delivery(tensor=origin.tensor, before=wanted, moves=(), after=wanted)
+        _, producer = origin.made
         result = self.chosen[producer].result
         assert result is not None
         table = self.tables.tables[producer]
-        wanted = dram_placement(self.pricing.mesh)
         moves = table.moves(table.index[result], table.index[wanted])
-        name = self._name(number, self.rolled.instances[number], producer[1])
-        return Delivery(tensor=name, before=result, moves=moves, after=wanted)
+        return Delivery(tensor=origin.tensor, before=result, moves=moves, after=wanted)
+
+    def _fold_by_name(self, name: str) -> None:
+        """Fold a constant that no op reads but that is a model output."""
+        for number, instance in enumerate(self.rolled.instances):
+            for tensor in self.alternatives[instance.block].classes:
+                if tensor.is_constant and self._name(number, instance, tensor.number) == name:
+                    self._fold(number, instance, tensor.number, name)
+                    return

@@ -29,15 +29,13 @@ from tilewright.extract.options import (
     aligned_bytes,
     class_options,
 )
+from tilewright.extract.origins import Variable, find_origins, leaf_name
 from tilewright.extract.plan import Memory, Placement
 from tilewright.extract.reshard import ReshardTable, build_table, dram_placement
 from tilewright.graph import Graph, TensorType
 from tilewright.hwmodel.mesh import Sharding, is_partial, local_shape
 from tilewright.rules.alternatives import Alternatives
 from tilewright.rules.roll import Rolled
-
-Variable = tuple[int, int]
-"""Block number and class number."""
 
 _TARGET_SCALE = 1e6
 """Costs are scaled so that the sum of cheapest options is about this."""
@@ -114,20 +112,6 @@ def computed_classes(alternatives: Alternatives) -> tuple[int, ...]:
     return tuple(seen)
 
 
-def producer_index(
-    rolled: Rolled, alternatives: tuple[Alternatives, ...]
-) -> dict[str, tuple[int, Variable]]:
-    """Return, for every graph tensor that an instance computes, that instance and the variable."""
-    found: dict[str, tuple[int, Variable]] = {}
-    for number, instance in enumerate(rolled.instances):
-        for tensor in alternatives[instance.block].classes:
-            if tensor.is_input or tensor.is_constant:
-                continue
-            for name in tensor.names:
-                found[instance.tensors[name]] = (number, (instance.block, tensor.number))
-    return found
-
-
 def _options_of(
     alternatives: Alternatives, number: int, needed: bool, pricing: Pricing
 ) -> tuple[Option, ...]:
@@ -143,7 +127,7 @@ def _options_of(
 
 
 def _links(graph: Graph, rolled: Rolled, alternatives: tuple[Alternatives, ...]) -> Iterable[Link]:
-    producers = producer_index(rolled, alternatives)
+    origins = find_origins(graph, rolled, alternatives)
     counts: dict[tuple[Variable | None, Variable, int], tuple[int, bool]] = {}
     uses = [_uses(found) for found in alternatives]
     many = [sum(i.block == b for i in rolled.instances) > 1 for b in range(len(rolled.blocks))]
@@ -154,7 +138,8 @@ def _links(graph: Graph, rolled: Rolled, alternatives: tuple[Alternatives, ...])
             source: Variable | None
             crosses = False
             if tensor.is_input:
-                made = producers.get(instance.tensors[tensor.names[0]])
+                name = leaf_name(rolled.blocks[instance.block], tensor)
+                made = origins[instance.tensors[name]].made
                 source = made[1] if made else None
                 crosses = made is not None and made[0] != number
                 crosses = (
@@ -191,12 +176,12 @@ def _output_uses(
     graph: Graph, rolled: Rolled, alternatives: tuple[Alternatives, ...]
 ) -> dict[Variable, int]:
     """Return how many instances of each variable are model outputs."""
-    producers = producer_index(rolled, alternatives)
+    origins = find_origins(graph, rolled, alternatives)
     counts: dict[Variable, int] = {}
-    for port in graph.outputs:
-        if port.tensor in producers:
-            variable = producers[port.tensor][1]
-            counts[variable] = counts.get(variable, 0) + 1
+    for name in dict.fromkeys(origins[port.tensor].tensor for port in graph.outputs):
+        made = origins[name].made
+        if made is not None:
+            counts[made[1]] = counts.get(made[1], 0) + 1
     return counts
 
 

@@ -124,6 +124,8 @@ def sram_profile(plan: Plan, target: Target) -> SramProfile:
         name: position for position, planned in enumerate(plan.ops) for name in planned.op.outputs
     }
     for delivery in plan.output_deliveries:
+        if delivery.tensor not in producers:  # an input or a constant
+            continue
         position = producers[delivery.tensor]
         root = alias.get(delivery.tensor, delivery.tensor)
         last[root] = max(last.get(root, position), position)

@@ -1,4 +1,7 @@
-"""Solve a choice problem with capacity rows: Lagrangian prices on the rows, message passing inside.
+"""Solve a choice problem with capacity rows: Lagrangian prices on the rows, an inner solver without.
+
+The inner solver eliminates variables where tables stay small, which is exact, and passes messages
+elsewhere.
 
 For any non-negative prices, the bound of the priced problem minus prices times limit bounds every
 feasible choice from below. Choices that overflow make their rows dearer until one fits; the
@@ -8,12 +11,12 @@ kept and then improved by single changes that keep it fitting.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
 
 from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Indices, Solution, Usage
+from tilewright.extract.elimination import Elimination, polish
 from tilewright.extract.message_passing import MessagePassing
 
 
@@ -31,7 +34,6 @@ class SolveOptions:
     patience: int = 8
     """Price steps without a better bound or cost after which to stop."""
     gap: float = 1e-6
-    seconds: float = 60.0
 
 
 @dataclass(slots=True)
@@ -59,14 +61,20 @@ def solve(
     options = options or SolveOptions()
     if not problem.costs:
         return Solution((), 0.0, 0.0, "empty", np.zeros(problem.rows), True)
-    deadline = time.monotonic() + options.seconds
-    passing = MessagePassing(problem)
+    elimination = Elimination(problem)
+    passing = None if elimination.is_small else MessagePassing(problem)
     prices = np.zeros(problem.rows) if prices is None else prices
     best = _Best(prices=prices)
     least_overflow: tuple[float, tuple[int, ...]] | None = None
     for step in range(options.price_steps):
         costs = priced(problem, prices)
-        choice, bound = _relaxed(problem, passing, costs, prices, options, warm=step > 0)
+        if passing is None:
+            choice, least = elimination.solve(costs)
+            bound = least - float(prices.sum()) * problem.limit
+        else:
+            choice, bound = _relaxed(problem, passing, costs, prices, options, warm=step > 0)
+            if step == 0:
+                choice = polish(problem, costs, choice)
         if bound > best.bound:
             if bound > 1.001 * best.bound:
                 best.improved_at = step
@@ -83,18 +91,16 @@ def solve(
             _keep(problem, best, improve_feasible(problem, fitting))
             if best.cost < 0.999 * before:
                 best.improved_at = step
-        if _closed(best, options.gap) or time.monotonic() > deadline:
+        if _closed(best, options.gap):
             break
         if overflow <= 0 and not prices.any():
             break
         if step - best.improved_at >= options.patience:
             break
         prices = _next_prices(problem, prices, use, bound, best, step)
-    method = (
-        "message passing"
-        if not problem.rows or best.prices is None or not best.prices.any()
-        else ("message passing + capacity prices")
-    )
+    method = "elimination" if passing is None else "message passing"
+    if problem.rows and best.prices is not None and best.prices.any():
+        method += " + capacity prices"
     if best.choice is None:
         assert least_overflow is not None
         repaired = repair(problem, least_overflow[1])

@@ -71,13 +71,12 @@ def _check_order(plan: Plan) -> dict[str, Placement]:
             if name in placements:
                 raise PlanError(f"'{name}' is made twice")
             placements[name] = planned.result
-    made = {name for planned in plan.ops for name in planned.op.outputs}
     if len(plan.output_deliveries) != len(plan.graph.outputs):
         raise PlanError(
             f"{len(plan.output_deliveries)} of {len(plan.graph.outputs)} model outputs are brought to DRAM"
         )
     for delivery in plan.output_deliveries:
-        if delivery.tensor not in made:
+        if delivery.tensor not in placements and delivery.tensor not in constants:
             raise PlanError(f"model output '{delivery.tensor}' is not made")
     return placements
 
@@ -254,7 +253,8 @@ def _check_cost(plan: Plan, target: Target) -> None:
                 f"'{planned.op.name}' costs {own + moves}, the plan says {planned.cost_units}"
             )
         total += own + moves
-    total += sum(move_units(m, plan.objective) for d in plan.output_deliveries for m in d.moves)
+    brought = {d.tensor: d for d in plan.output_deliveries}.values()
+    total += sum(move_units(m, plan.objective) for d in brought for m in d.moves)
     if abs(total - plan.cost) > 1e-6 * max(1.0, total):
         raise PlanError(f"the plan costs {total}, it says {plan.cost}")
     if plan.bound > plan.cost * (1 + _RELATIVE):

@@ -9,9 +9,15 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tilewright.errors import ProgramError
 from tilewright.lowering.isa import Opcode, Space
 from tilewright.lowering.micro import Buffer, LinearProgram, Micro, Operand
+
+_FEW = 4
+"""Accesses that are compared faster one by one than as arrays."""
 
 
 class Touch(NamedTuple):
@@ -149,8 +155,7 @@ def are_disjoint(a: Touch, b: Touch, distance_bytes: int = 0) -> bool:
         return True
     # make both non-negative without changing their difference
     shift = -min(a_low, b_low, 0)
-    moduli = sorted({distance for distance, _ in a.terms + b.terms}, reverse=True)
-    for modulus in moduli:
+    for modulus in _moduli(a.terms, b.terms):
         first = _digits(a, a_low + shift, modulus)
         second = _digits(b, b_low + shift, modulus)
         if first is None or second is None:
@@ -161,14 +166,59 @@ def are_disjoint(a: Touch, b: Touch, distance_bytes: int = 0) -> bool:
     return False
 
 
-def _digits(touch: Touch, low: int, modulus: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Return the half-open ranges of address // modulus and address % modulus, if exact."""
-    high_digits, low_span = 0, touch.item_bytes
-    for distance, count in touch.terms:
+def find_meeting(a: Touch, like: Touch, lows: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Return which of many accesses may share a byte with another: those not `are_disjoint`.
+
+    Args:
+        a: An access.
+        like: What the many have in common; only their first bytes differ.
+        lows: First byte of each of the many, relative to a's buffer.
+    """
+    span = like.high - like.low
+    near = np.flatnonzero((lows < a.high) & (lows + span > a.low))
+    if a.high <= a.low or not len(near):
+        return near[:0]
+    if len(near) <= _FEW or lows[near].min() < 0:
+        starts = lows[near].tolist()
+        return near[[not are_disjoint(a, like, low - like.low) for low in starts]]
+    for modulus in _moduli(a.terms, like.terms):
+        first = _digits(a, a.low, modulus)
+        high_digits, low_span = _digit_spans(like.terms, like.item_bytes, modulus)
+        if first is None or low_span > modulus:
+            continue
+        (high_1, high_2), (low_1, low_2) = first
+        quotients, remainders = np.divmod(lows[near], modulus)
+        apart = (quotients >= high_2) | (quotients + high_digits < high_1)
+        apart |= (remainders >= low_2) | (remainders + low_span <= low_1)
+        near = near[~(apart & (remainders + low_span <= modulus))]
+        if not len(near):
+            break
+    return near
+
+
+@lru_cache(maxsize=65536)
+def _moduli(a: tuple[tuple[int, int], ...], b: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
+    """Return the distances that occur in the terms of two accesses, largest first."""
+    return tuple(sorted({distance for distance, _ in a + b}, reverse=True))
+
+
+@lru_cache(maxsize=65536)
+def _digit_spans(
+    terms: tuple[tuple[int, int], ...], item_bytes: int, modulus: int
+) -> tuple[int, int]:
+    """Return by how much address // modulus grows over an access, and the bytes of the rest."""
+    high_digits, low_span = 0, item_bytes
+    for distance, count in terms:
         if distance % modulus == 0:
             high_digits += distance // modulus * (count - 1)
         else:
             low_span += distance * (count - 1)
+    return high_digits, low_span
+
+
+def _digits(touch: Touch, low: int, modulus: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Return the half-open ranges of address // modulus and address % modulus, if exact."""
+    high_digits, low_span = _digit_spans(touch.terms, touch.item_bytes, modulus)
     quotient, remainder = divmod(low, modulus)
     if remainder + low_span > modulus:
         return None

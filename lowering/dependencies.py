@@ -155,13 +155,13 @@ class _Builder:
         self._micros.append(micro)
         self._edges.append(tuple(sorted(latest.values())))
 
-    def _add_barrier(self, before: Micro, conflicts: list[Item]) -> int:
+    def _add_barrier(self, before: Micro, conflicts: list[tuple[Engine, int]]) -> int:
         """Add a barrier that orders the conflicts, and all stores so far; return its position."""
         covered = dict.fromkeys(Engine, NONE)
         covered[Engine.DO] = self._last_store
         covered[Engine.CT] = len(self._micros) - 1
-        for item in conflicts:
-            covered[item.engine] = max(covered[item.engine], item.position)
+        for engine, position in conflicts:
+            covered[engine] = max(covered[engine], position)
         axes = (1 << self._mesh.rank) - 1
         # A fast tile may post barrier k + 1 while a slow one still counts posts of barrier k, so
         # neighbouring barriers take turns with two semaphores; k + 2 cannot come before k is over.

@@ -11,7 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tilewright.lowering.accesses import Touch, are_disjoint, span_bytes
+import numpy as np
+from numpy.typing import NDArray
+
+from tilewright.lowering.accesses import Touch, find_meeting, span_bytes
 from tilewright.lowering.isa import Engine, Space
 from tilewright.lowering.micro import Buffer
 
@@ -30,15 +33,56 @@ class Item(NamedTuple):
     touch: Touch
 
 
+class _Group:
+    """Accesses by one engine that differ only in their first byte, in order of their positions."""
+
+    def __init__(self, item: Item) -> None:
+        self.engine = item.engine
+        self.like = item.touch
+        self._table = np.zeros((2, 16), np.int64)
+        self._first = self._after = 0
+
+    def __len__(self) -> int:
+        return self._after - self._first
+
+    @property
+    def lows(self) -> NDArray[np.int64]:
+        """First byte of each access, relative to the buffer."""
+        return self._table[0, self._first : self._after]
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """Position of each access, ascending."""
+        return self._table[1, self._first : self._after]
+
+    def append(self, low: int, position: int) -> None:
+        """Add an access."""
+        if self._after == self._table.shape[1]:
+            self._table = np.concatenate((self._table, np.zeros_like(self._table)), axis=1)
+        self._table[:, self._after] = low, position
+        self._after += 1
+
+    def forget(self, position: int) -> bool:
+        """Remove accesses up to a position; return whether there were any."""
+        gone = int(self.positions.searchsorted(position, side="right"))
+        self._first += gone
+        return gone > 0
+
+
+_Groups = dict[tuple[object, ...], _Group]
+
+
 @dataclass(slots=True)
 class _History:
     """Accesses to one buffer that no barrier covers yet, and the barriers of the others."""
 
-    writes: list[Item] = field(default_factory=list)
-    reads: list[Item] = field(default_factory=list)
+    writes: _Groups = field(default_factory=dict)
+    reads: _Groups = field(default_factory=dict)
     write_barrier: int = NONE
     """Position of the last barrier that covers a write (all covered writes precede it)."""
     read_barrier: int = NONE
+    settled: int = 0
+    """Barriers that are accounted for."""
 
 
 class DramOrder:
@@ -54,41 +98,48 @@ class DramOrder:
         # what each barrier covers: the queue of an engine up to a position
         self._barriers: list[tuple[int, Mapping[Engine, int]]] = []
 
-    def find_conflicts(self, item: Item, found: set[int]) -> list[Item]:
-        """Return earlier accesses that only a new barrier orders before this one.
+    def find_conflicts(self, item: Item, found: set[int]) -> list[tuple[Engine, int]]:
+        """Return engines and last positions of accesses that only a new barrier orders before this one.
 
         Positions of earlier barriers and of accesses that this tile orders by itself are added to
         `found`.
         """
         touch = item.touch
-        remote: list[Item] = []
+        remote: list[tuple[Engine, int]] = []
         for alias in self._aliases[touch.buffer]:
             history = self._histories.get(alias)
             if history is None:
                 continue
             self._settle(history)
             found.add(history.write_barrier)
-            earlier = history.writes
+            earlier = list(history.writes.values())
             if touch.is_write:
                 found.add(history.read_barrier)
-                earlier = earlier + history.reads
+                earlier += history.reads.values()
             distance = self._addresses[alias] - self._addresses[touch.buffer]
-            is_exact = len(earlier) <= _EXACT_LIMIT
-            for other in earlier:
-                if is_exact and are_disjoint(touch, other.touch, distance):
-                    continue
-                if other.engine is item.engine is Engine.CT:
+            is_exact = sum(map(len, earlier)) <= _EXACT_LIMIT
+            for group in earlier:
+                if group.engine is item.engine is Engine.CT:
                     continue  # host regions: the group runs them one after the other
-                if alias == touch.buffer and self._is_own(touch, other.touch):
-                    found.add(other.position)
-                else:
-                    remote.append(other)
+                places = _meeting(touch, group, distance) if is_exact else slice(None)
+                lows, positions = group.lows[places], group.positions[places]
+                if alias == touch.buffer and self._is_own(touch, group.like):
+                    own = lows == touch.low
+                    found.update(positions[own][-1:].tolist())
+                    positions = positions[~own]
+                if len(positions):
+                    remote.append((group.engine, int(positions[-1])))
         return remote
 
     def record(self, item: Item) -> None:
         """Remember an access."""
-        history = self._histories.setdefault(item.touch.buffer, _History())
-        (history.writes if item.touch.is_write else history.reads).append(item)
+        touch = item.touch
+        history = self._histories.setdefault(touch.buffer, _History())
+        groups = history.writes if touch.is_write else history.reads
+        key = (item.engine, *_layout(touch))
+        if key not in groups:
+            groups[key] = _Group(item)
+        groups[key].append(touch.low, item.position)
 
     def add_barrier(self, position: int, covered: Mapping[Engine, int]) -> None:
         """Remember a barrier and the last position of each engine's queue that it covers."""
@@ -99,20 +150,18 @@ class DramOrder:
 
     def _settle(self, history: _History) -> None:
         """Fold accesses covered by the last barrier into the history's barriers."""
-        if not self._barriers:
+        if history.settled == len(self._barriers):
             return
+        history.settled = len(self._barriers)
         position, covered = self._barriers[-1]
-        writes = [item for item in history.writes if item.position > covered[item.engine]]
-        reads = [item for item in history.reads if item.position > covered[item.engine]]
-        if len(writes) < len(history.writes):
+        if _forget(history.writes, covered):
             history.write_barrier = position
-        if len(reads) < len(history.reads):
+        if _forget(history.reads, covered):
             history.read_barrier = position
-        history.writes, history.reads = writes, reads
 
     def _is_own(self, a: Touch, b: Touch) -> bool:
-        """Whether both access the same bytes on each tile, and tiles access different bytes."""
-        if a[1:3] != b[1:3] or a[4:] != b[4:]:
+        """Whether accesses with the same first byte touch the same bytes on each tile, its own."""
+        if _layout(a) != _layout(b):
             return False
         for axis, size in enumerate(self._sizes):
             if size > 1 and not a.leader_axes >> axis & 1 and a.coefficients[axis] == 0:
@@ -121,6 +170,25 @@ class DramOrder:
             distance >= span_bytes(a.terms[number + 1 :], a.item_bytes)
             for number, (distance, _) in enumerate(a.terms)
         )
+
+
+def _layout(touch: Touch) -> tuple[object, ...]:
+    """Return what two accesses have in common that differ only in their first byte."""
+    return (touch.high - touch.low, *touch[4:])
+
+
+def _meeting(touch: Touch, group: _Group, distance: int) -> NDArray[np.intp]:
+    """Return which accesses of a group to a buffer at some distance may share a byte with another."""
+    lows = group.lows
+    return find_meeting(touch, group.like, lows + distance if distance else lows)
+
+
+def _forget(groups: _Groups, covered: Mapping[Engine, int]) -> bool:
+    """Remove the accesses that a barrier covers; return whether there were any."""
+    gone = [group.forget(covered[group.engine]) for group in groups.values()]
+    for key in [key for key, group in groups.items() if not len(group)]:
+        del groups[key]
+    return any(gone)
 
 
 def overlapping_buffers(

@@ -7,6 +7,7 @@ size 1, merges neighbouring dimensions where every operand allows it, and append
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import prod
 
 from tilewright.dtypes import DType
@@ -26,14 +27,14 @@ class View:
     coefficients: tuple[int, ...]
     strides: tuple[int, ...]
 
-    def flat(self) -> Operand:
-        """Return the operand of the same access."""
+    def over(self, strides: tuple[int, ...]) -> Operand:
+        """Return the operand with other strides, those of the instruction's domain."""
         return Operand(
             buffer=self.buffer,
             dtype=self.dtype,
             offset_bytes=self.offset_bytes,
             coefficients=self.coefficients,
-            strides=self.strides,
+            strides=strides,
         )
 
 
@@ -56,7 +57,7 @@ class Storage:
 
     def element_strides(self) -> tuple[int, ...]:
         """Return the distance of neighbours on each dimension, in elements."""
-        return tuple(prod(self.shape[d + 1 :]) for d in range(len(self.shape)))
+        return _row_major(self.shape)
 
     def view(self, index: tuple[int, ...], dims: tuple[tuple[int, int], ...], rank: int) -> View:
         """Return a view that starts at an index.
@@ -79,16 +80,27 @@ class Storage:
 
     def byte_coefficients(self, rank: int) -> tuple[int, ...]:
         """Return the bytes by which the shard moves for each step along each mesh axis."""
-        strides, size = self.element_strides(), self.dtype.itemsize_bytes
-        totals = [0] * rank
-        for row, stride in zip(self.coefficients, strides, strict=True):
-            for axis, coefficient in enumerate(row):
-                totals[axis] += coefficient * stride * size
-        return tuple(totals)
+        return _byte_coefficients(self.coefficients, self.shape, self.dtype.itemsize_bytes, rank)
 
     def box(self, starts: tuple[int, ...], rank: int) -> View:
         """Return a view over a box of the tensor: the domain is the box's shape."""
         return self.view(starts, tuple((d, 1) for d in range(len(self.shape))), rank)
+
+
+@lru_cache(maxsize=4096)
+def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(prod(shape[d + 1 :]) for d in range(len(shape)))
+
+
+@lru_cache(maxsize=4096)
+def _byte_coefficients(
+    rows: tuple[tuple[int, ...], ...], shape: tuple[int, ...], itemsize_bytes: int, rank: int
+) -> tuple[int, ...]:
+    totals = [0] * rank
+    for row, stride in zip(rows, _row_major(shape), strict=True):
+        for axis, coefficient in enumerate(row):
+            totals[axis] += coefficient * stride * itemsize_bytes
+    return tuple(totals)
 
 
 def local_storage(buffer: Buffer, dtype: DType, shape: tuple[int, ...]) -> Storage:
@@ -220,8 +232,7 @@ class Builder:
         views = (dst, table, indices)
         merged, parts = merge_dims(domain[tail], [v.strides[tail] for v in views])
         operands = [
-            replace(v, strides=v.strides[head] + strides).flat()
-            for v, strides in zip(views, parts, strict=True)
+            v.over(v.strides[head] + strides) for v, strides in zip(views, parts, strict=True)
         ]
         self.emit(
             Micro(
@@ -271,11 +282,8 @@ class Builder:
                 f"plan step {self.tag}: {opcode.name} needs {len(merged)} dimensions, "
                 f"an instruction has {MAX_RANK}; split the operator in the model"
             )
-        operands = [
-            replace(view, strides=s).flat()
-            for view, s in zip((dst, *sources), strides, strict=True)
-        ]
-        self.emit(
+        operands = [view.over(s) for view, s in zip((dst, *sources), strides, strict=True)]
+        self.micros.append(
             Micro(
                 opcode=opcode,
                 engine=engine,
@@ -288,6 +296,7 @@ class Builder:
                 axes=axes,
                 shift=shift,
                 role=role,
+                tag=self.tag,
             )
         )
 
@@ -318,11 +327,11 @@ def merge_dims(
     for size, column in zip(domain, zip(*strides, strict=True), strict=True):
         if size == 1:
             continue
-        if sizes and all(o == i * size for o, i in zip(columns[-1], column, strict=True)):
+        if sizes and columns[-1] == tuple([step * size for step in column]):
             sizes[-1] *= size
             columns[-1] = column
         else:
             sizes.append(size)
             columns.append(column)
-    rows = [tuple(c[i] for c in columns) for i in range(len(strides))]
+    rows = list(zip(*columns, strict=True)) if columns else [()] * len(strides)
     return tuple(sizes), rows

@@ -92,7 +92,7 @@ class _Lowering:
         plan = self.plan
         inputs = tuple(self._port(port.tensor) for port in plan.graph.inputs)
         waiting = {d.tensor: (n, d) for n, d in enumerate(plan.output_deliveries)}
-        outputs: dict[int, Storage] = {}
+        outputs: dict[str, Storage] = {}
         for number, planned in enumerate(plan.ops):
             self.builder.tag = number + 1
             if planned.op.kind == "host":
@@ -101,8 +101,9 @@ class _Lowering:
                 self._op(planned)
             for name in planned.op.outputs:
                 if name in waiting:
-                    port, delivery = waiting.pop(name)
-                    outputs[port] = self._output(port, delivery)
+                    outputs[name] = self._output(*waiting.pop(name))
+        # What is left are inputs and constants, which lie in DRAM.
+        outputs |= {name: self._locate(name) for name in waiting}
         names = tuple(planned.op.name or planned.op.kind for planned in plan.ops)
         return Lowered(
             linear=LinearProgram(
@@ -111,7 +112,7 @@ class _Lowering:
                 run=tuple(self.builder.micros),
             ),
             inputs=inputs,
-            outputs=tuple(outputs[port] for port in sorted(outputs)),
+            outputs=tuple(outputs[delivery.tensor] for delivery in plan.output_deliveries),
             constants=tuple(self.constants.items()),
             regions=tuple(self.regions),
             values=self.values,

@@ -127,8 +127,16 @@ class _DataTimes:
         if is_overwrite:
             self._starts[first:after] = [touch.low]
             self._times[first:after] = [time]
-        else:
-            self._times[first:after] = [max(old, time) for old in self._times[first:after]]
+            return
+        starts, times = [touch.low], [max(self._times[first], time)]
+        for start, old in zip(
+            self._starts[first + 1 : after], self._times[first + 1 : after], strict=True
+        ):
+            latest = max(old, time)
+            if latest != times[-1]:  # equal neighbours become one segment
+                starts.append(start)
+                times.append(latest)
+        self._starts[first:after], self._times[first:after] = starts, times
 
 
 def _is_dense(touch: Touch) -> bool:

@@ -28,6 +28,7 @@ class StridedSet:
         return self.base + low, self.base + high + self.itemsize
 
 
+@lru_cache(maxsize=1 << 16)
 def reach(dims: Dims) -> tuple[int, int]:
     """Return the smallest and the largest offset of the dimensions."""
     ends = [stride * (count - 1) for stride, count in dims]
@@ -84,15 +85,24 @@ def is_injective(itemsize: int, dims: Dims) -> bool:
     return bool(hits.max() <= 1)
 
 
-def _apart_modulo(a: StridedSet, b: StridedSet) -> bool:
-    """Whether the sets fall into different parts of a common period (columns of one matrix)."""
+def apart_modulo(
+    a: StridedSet, b: StridedSet, distances: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Whether the sets fall into different parts of a common period (columns of one matrix).
+
+    Args:
+        a: A set; where it lies does not matter.
+        b: Another one, likewise.
+        distances: Base of b minus base of a: one verdict for each.
+    """
+    apart = np.zeros(len(distances), np.bool_)
     for period in sorted({s for s, _ in a.dims} | {s for s, _ in b.dims}, reverse=True):
         width_a = a.itemsize + sum(s * (n - 1) for s, n in a.dims if s % period)
         width_b = b.itemsize + sum(s * (n - 1) for s, n in b.dims if s % period)
-        gap = (b.base - a.base) % period
-        if width_a <= gap and gap + width_b <= period:
-            return True
-    return False
+        if width_a + width_b <= period:
+            gaps = distances % period
+            apart |= (width_a <= gaps) & (gaps + width_b <= period)
+    return apart
 
 
 def _marks(low: int, high: int, piece: StridedSet, unit: int) -> NDArray[np.bool_]:
@@ -114,7 +124,7 @@ def _overlap(distance: int, a_itemsize: int, a_dims: Dims, b_itemsize: int, b_di
         return False
     if not a_dims and not b_dims:
         return True
-    if _apart_modulo(a, b):
+    if apart_modulo(a, b, np.array([distance])).all():
         return False
     unit = gcd(distance, a_itemsize, b_itemsize, *(s for s, _ in (*a_dims, *b_dims)))
     return bool((_marks(low, high, a, unit) & _marks(low, high, b, unit)).any())

@@ -31,7 +31,7 @@ class InitialisedMap:
         return np.ndarray(shape, np.bool_, self._bits[tile], piece.base // unit, strides)
 
     def _is_whole(self, low: int, high: int) -> bool:
-        return all(value for _, _, value in self._whole.pieces(low, high))
+        return self._whole.is_all(low, high, 1)
 
     def write(self, pieces: Sequence[StridedSet]) -> None:
         """Mark bytes as written."""
@@ -45,7 +45,10 @@ class InitialisedMap:
 
     def unwritten(self, pieces: Sequence[StridedSet]) -> bool:
         """Whether some tile's piece holds a byte that was never written."""
-        if all(self._is_whole(*piece.hull) for piece in pieces):
+        first = pieces[0]
+        if self._is_whole(*first.hull) and all(
+            piece is first or self._is_whole(*piece.hull) for piece in pieces
+        ):
             return False
         for tile, piece in enumerate(pieces):
             for low, high, whole in self._whole.pieces(*piece.hull):
@@ -54,7 +57,6 @@ class InitialisedMap:
                     self._bits[:, -(-low // self._unit) : high // self._unit] = True
             if not self._view(tile, piece).all():
                 return True
-        first = pieces[0]
         if not first.dims and all(p == first for p in pieces):
             self._whole.assign(*first.hull, 1)
         return False

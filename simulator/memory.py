@@ -97,6 +97,13 @@ class IntervalMap:
             end = self._starts[k + 1] if k + 1 < len(self._starts) else self._size
             yield max(low, self._starts[k]), min(high, end), self._values[k]
 
+    def is_all(self, low: int, high: int, value: int) -> bool:
+        """Whether all of [low, high) has a value."""
+        first = bisect_right(self._starts, low) - 1
+        following = first + 1
+        ends = following == len(self._starts) or high <= self._starts[following]
+        return low >= high or (ends and self._values[first] == value)
+
     def assign(self, low: int, high: int, value: int) -> None:
         """Set [low, high) to a value."""
         first = bisect_left(self._starts, low)

@@ -126,7 +126,9 @@ def reduce(instruction: Instruction, source: AnyArray, old: AnyArray | None, lea
     _same_kind(instruction, source.dtype, dtype)
     axes = tuple(lead + d for d, stride in enumerate(instruction.dst.strides) if stride == 0)
     wide = widen(source)
-    work = np.promote_types(wide.dtype, widen(np.empty(0, dtype)).dtype)
+    # Floats are added in 64 bits: numpy's own order of a sum depends on strides, an engine's does not.
+    is_wide = is_float(wide.dtype)
+    work = np.dtype(np.float64) if is_wide else np.promote_types(wide.dtype, dtype)
     with np.errstate(all="ignore"):
         if instruction.fn in ("sum", "prod"):
             result = _REDUCERS[instruction.fn](wide, axis=axes, keepdims=True, dtype=work)

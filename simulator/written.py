@@ -11,7 +11,13 @@ from tilewright.simulator.actors import union
 from tilewright.simulator.footprint import StridedSet, normalised
 from tilewright.simulator.initialised import InitialisedMap, common_unit
 from tilewright.simulator.scheduling import Phase
-from tilewright.simulator.touches import LocalTouch, SharedTouch, Touch, sample_coordinates
+from tilewright.simulator.touches import (
+    LocalTouch,
+    SharedTouch,
+    Touch,
+    moving_axes,
+    sample_coordinates,
+)
 
 
 def _accesses(instruction: Instruction) -> tuple[Access, ...]:
@@ -77,7 +83,11 @@ class Written:
             target, pieces = self._shared, [union(touch.actors, self._sizes[group])]
         else:
             target = self._local[group]
-            pieces = [self._sampled(group, touch, at) for at in self.samples[group]]
+            samples = self.samples[group]
+            if moving_axes(touch, self._sizes[group]) & self._varying[group]:
+                pieces = [self._sampled(group, touch, at) for at in samples]
+            else:
+                pieces = [self._sampled(group, touch, samples[0])] * len(samples)
         if touch.write:
             target.write(pieces)
             return False

@@ -67,6 +67,13 @@ class KernelContext:
             for b in buffers(kernel, tiling)
         }
         self._turns = dict.fromkeys(self._pools, -1)
+        numbers = range(len(operands))
+        self._is_staged = [is_staged(kernel, n) for n in numbers]
+        self._is_padded = [is_padded(kernel, n) for n in numbers]
+        self._is_result_staged = is_result_staged(kernel)
+        self._used_dims = [sorted(used_dims(tensor)) for tensor in kernel.nest.operands]
+        self._staging_shapes = [staging_shape(kernel, tiling, n) for n in numbers]
+        self._result_shape = result_shape(kernel, tiling)
         self._loaded: dict[int, tuple[int, ...]] = {}
 
     # ------------------------------------------------------------------ boxes
@@ -131,7 +138,7 @@ class KernelContext:
     def operand(self, number: int, box: LoopBox) -> View:
         """Return the access of an operand, staged if the kernel does so."""
         tensor, storage = self.kernel.nest.operands[number], self.operands[number]
-        if not is_staged(self.kernel, number):
+        if not self._is_staged[number]:
             return self.loop_view(storage, tensor, box, (0,) * len(tensor))
         staged, origin = self.staged(number, box)
         return self.loop_view(staged, tensor, box, origin)
@@ -139,14 +146,14 @@ class KernelContext:
     def staged(self, number: int, box: LoopBox) -> tuple[Storage, tuple[int, ...]]:
         """Return an operand's filled staging box and the tensor index of its first element."""
         ranges = self.stage(number, box)
-        shape = staging_shape(self.kernel, self.tiling, number)
+        shape = self._staging_shapes[number]
         storage = self.pool(f"operand{number}", self.operands[number].dtype, shape)
         return storage, tuple(low for low, _ in ranges)
 
     def operand_box(self, number: int, box: LoopBox) -> View:
         """Return the access of an operand's box over the dimensions of the tensor, not the loops."""
         tensor, storage = self.kernel.nest.operands[number], self.operands[number]
-        if is_staged(self.kernel, number):
+        if self._is_staged[number]:
             staged, _ = self.staged(number, box)
             return staged.box((0,) * len(tensor), self.rank)
         return storage.box(self._origin(tensor, box), self.rank)
@@ -154,14 +161,14 @@ class KernelContext:
     def target(self, box: LoopBox) -> View:
         """Return the access of the result, or of its staging box."""
         nest = self.kernel.nest
-        if not is_result_staged(self.kernel):
+        if not self._is_result_staged:
             return self.loop_view(self.result, nest.result, box, (0,) * len(nest.result))
         return self.temporary("result", self.result.dtype, box)
 
     def temporary(self, name: str, dtype: DType, box: LoopBox) -> View:
         """Return the access of a value with the shape of the result box."""
         nest = self.kernel.nest
-        storage = self.pool(name, dtype, result_shape(self.kernel, self.tiling))
+        storage = self.pool(name, dtype, self._result_shape)
         return self.loop_view(storage, nest.result, box, self._origin(nest.result, box))
 
     def pool(self, name: str, dtype: DType, shape: tuple[int, ...]) -> Storage:
@@ -182,16 +189,16 @@ class KernelContext:
         tensor = self.kernel.nest.operands[number]
         ranges = self.kernel.nest.box(tensor, box.starts, box.sizes)
         # by loops, not ranges: windows may coincide by chance, which no one predicted
-        position = tuple(box.starts[d] for d in sorted(used_dims(tensor)))
+        position = tuple(box.starts[d] for d in self._used_dims[number])
         if self._loaded.get(number) == position:
             return ranges
         self._loaded[number] = position
         name = f"operand{number}"
         self._turns[name] += 1
         storage = self.operands[number]
-        staged = self.pool(name, storage.dtype, staging_shape(self.kernel, self.tiling, number))
+        staged = self.pool(name, storage.dtype, self._staging_shapes[number])
         valid = ranges
-        if is_padded(self.kernel, number):
+        if self._is_padded[number]:
             valid = tuple(
                 (max(low, 0), min(high, d.size))
                 for (low, high), d in zip(ranges, tensor, strict=True)
@@ -227,12 +234,12 @@ class KernelContext:
 
     def store_result(self, box: LoopBox) -> None:
         """Store a finished result box if the result lies in DRAM."""
-        if not is_result_staged(self.kernel):
+        if not self._is_result_staged:
             return
         nest, kernel = self.kernel.nest, self.kernel
         ranges = nest.box(nest.result, box.starts, box.sizes)
         lengths = tuple(high - low for low, high in ranges)
-        staged = self.pool("result", self.result.dtype, result_shape(kernel, self.tiling))
+        staged = self.pool("result", self.result.dtype, self._result_shape)
         self.builder.store(
             lengths,
             self.result.box(tuple(low for low, _ in ranges), self.rank),

@@ -23,11 +23,13 @@ def read_arrays(path: Path) -> dict[str, Array]:
         ModelError: The file cannot be read, is no .npz, or holds Python objects.
     """
     try:
-        stored = np.load(path, allow_pickle=False)
-        if not isinstance(stored, np.lib.npyio.NpzFile):
-            raise ValueError("it holds one array without a name")
-        with stored:
-            return {name: stored[name] for name in stored.files}
+        # numpy leaves files open that it cannot read
+        with path.open("rb") as file:
+            stored = np.load(file, allow_pickle=False)
+            if not isinstance(stored, np.lib.npyio.NpzFile):
+                raise ValueError("it holds one array without a name")
+            with stored:
+                return {name: stored[name] for name in stored.files}
     except OSError as error:
         raise ModelError(
             f"input file '{path}': cannot be read: {error.strerror or error}; check the path"

@@ -133,7 +133,7 @@ def run_command(
     check: Annotated[bool, typer.Option(help="Check for races and uninitialised reads.")] = True,
 ) -> None:
     """Execute a program on real data in the functional simulator."""
-    from tilewright.commands import run_and_report
+    from tilewright.program_commands import run_and_report
     from tilewright.terminal import output_console
 
     run_and_report(program, inputs, output, seed, check, output_console())
@@ -148,7 +148,7 @@ def simulate_command(
     ] = None,
 ) -> None:
     """Simulate a program's timing: cycles, utilisation by resource, lower bound."""
-    from tilewright.commands import simulate_and_report
+    from tilewright.program_commands import simulate_and_report
     from tilewright.terminal import output_console
 
     simulate_and_report(program, trace, output_console())
@@ -159,7 +159,7 @@ def targets_command(
     name: Annotated[str | None, typer.Argument(help="Show this target in full.")] = None,
 ) -> None:
     """List the targets, or show one with the evidence for its figures."""
-    from tilewright.commands import report_targets
+    from tilewright.program_commands import report_targets
     from tilewright.terminal import output_console
 
     report_targets(name, output_console())

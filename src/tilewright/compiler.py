@@ -8,18 +8,20 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 
+from tilewright.dtypes import DType
 from tilewright.errors import InfeasibleError
 from tilewright.extract.extraction import ExtractOptions, extract
 from tilewright.extract.plan import Objective, Plan
-from tilewright.graph import Graph
+from tilewright.graph import Graph, parse_pipeline
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.network import logical_mesh
 from tilewright.hwmodel.target import Target
 from tilewright.lowering.lower import build_program
 from tilewright.lowering.program import Program
-from tilewright.outputs import separate_outputs
 from tilewright.rules.alternatives import Alternatives
 from tilewright.rules.engine import saturate
+from tilewright.rules.options import SaturationOptions
+from tilewright.rules.registry import Numerics
 from tilewright.rules.roll import Rolled, roll
 
 
@@ -67,6 +69,22 @@ class Compilation:
     rejected: tuple[str, ...] = ()
 
 
+def allowed_numerics(graph: Graph) -> frozenset[Numerics]:
+    """Return what rules may do to rounding.
+
+    In a graph that quantises activations (rounds them, or casts floats to integers), the last bit of
+    a sum decides between two quanta, so that only exact rules are safe there.
+    """
+    for op in graph.ops:
+        steps = parse_pipeline(op.text("fn")) if op.kind == "map" else ()
+        has_float = any(graph.types[name].dtype.is_float for name in op.inputs)
+        for fn, args in steps:
+            is_integer_cast = fn == "cast" and not DType(args[0]).is_float and args[0] != DType.BOOL
+            if fn == "round" or (is_integer_cast and has_float):
+                return frozenset({Numerics.EXACT})
+    return frozenset({Numerics.EXACT, Numerics.REASSOCIATES})
+
+
 class _Timed:
     """Calls functions and adds up their processor time by stage."""
 
@@ -96,7 +114,6 @@ def compile_graph(
     tell = progress or (lambda text: None)
 
     timed = _Timed(seconds)
-    graph = separate_outputs(graph)
     mesh = logical_mesh(target)
     done = Compilation(graph=graph, target=target, mesh=mesh, seconds=seconds)
     if options.stop_after is Stage.FRONTEND:
@@ -112,7 +129,13 @@ def compile_graph(
         found.append(
             timed(
                 Stage.SATURATE,
-                partial(saturate, block.graph, mesh, without_rules=options.without_rules),
+                partial(
+                    saturate,
+                    block.graph,
+                    mesh,
+                    options=SaturationOptions(numerics=allowed_numerics(graph)),
+                    without_rules=options.without_rules,
+                ),
             )
         )
     alternatives = tuple(found)

@@ -18,16 +18,26 @@ from tilewright.graph import Array
 
 MAX_WEIGHT_BYTES = 2 << 30
 
-_NEAR_ONE = ("scale", "variance")
+SCALES = {"scale": (0.8, 1.2), "variance": (0.8, 1.2), "branch scale": (0.2, 0.6)}
+"""Bounds of uniform weights. Small scales on branches keep sums from growing block by block."""
+
+_KEEP_SIGN = frozenset(
+    "AveragePool Concat Dropout Flatten GlobalAveragePool LRN MaxPool Reshape Sum Transpose".split()
+)
+_INITIALIZERS_APART = 4
+"""The first IR version in which initializers need not be inputs."""
+
 _NORMALISATION_ROLES = ("x", "scale", "bias", "mean", "variance")
 
 
 def seeded_weights(model: ModelProto, seed: int) -> ModelProto:
     """Return a model in which seeded random numbers replace the weights made by ConstantOfShape.
 
-    Matrices and filters are normal with variance 2 / fan-in, so that activations keep their size
-    from layer to layer; scales and variances of normalisations are uniform in [0.8, 1.2]; all other
-    vectors are normal with deviation 0.1. A weight depends on the seed and its own name only.
+    Matrices and filters are normal with variance 1 / fan-in, twice that behind a Relu, so that
+    activations keep their size from layer to layer; scales and variances of normalisations are
+    uniform (see `SCALES`); all other vectors are normal with deviation 0.1. Statistics that a file
+    stores for a BatchNormalization are replaced, too, for the weights they belong to are not there.
+    A weight depends on the seed and its own name only.
 
     Args:
         model: A model such as those of `onnx_light_models`; it is left as it is.
@@ -41,21 +51,28 @@ def seeded_weights(model: ModelProto, seed: int) -> ModelProto:
     graph = seeded.graph
     stored = {tensor.name: tensor for tensor in graph.initializer}
     makers = {n.output[0]: n for n in graph.node if n.op_type == "ConstantOfShape"}
-    roles = _roles(graph.node, set(makers))
-    kept = [node for node in graph.node if node.op_type != "ConstantOfShape"]
-    total_bytes = 0
-    for name, node in makers.items():
-        shape = _shape(node, stored)
-        total_bytes += 4 * prod(shape)
-        if total_bytes > MAX_WEIGHT_BYTES:
-            raise ModelError(
-                f"weight '{name}': the weights take more than {MAX_WEIGHT_BYTES:_} bytes"
-            )
+    shapes = {name: _shape(node, stored) for name, node in makers.items()}
+    for node in graph.node:
+        if node.op_type == "BatchNormalization":
+            shapes |= {name: tuple(stored[name].dims) for name in node.input[1:] if name in stored}
+    total_bytes = 4 * sum(map(prod, shapes.values()))
+    if total_bytes > MAX_WEIGHT_BYTES:
+        raise ModelError(
+            f"model '{graph.name}': its weights take {total_bytes:_} bytes, "
+            f"at most {MAX_WEIGHT_BYTES:_} are drawn"
+        )
+    roles = _roles(graph.node, set(shapes))
+    kept_tensors = [tensor for tensor in graph.initializer if tensor.name not in shapes]
+    del graph.initializer[:]
+    graph.initializer.extend(kept_tensors)
+    for name, shape in shapes.items():
         array = _draw(shape, roles.get(name, ""), _generator(name, seed))
         graph.initializer.append(numpy_helper.from_array(array, name))
+    kept = [node for node in graph.node if node.op_type != "ConstantOfShape"]
     del graph.node[:]
     graph.node.extend(kept)
     _drop_unused(seeded)
+    seeded.ir_version = max(seeded.ir_version, _INITIALIZERS_APART)
     return seeded
 
 
@@ -79,18 +96,29 @@ def _roles(nodes: list[NodeProto], weights: set[str]) -> dict[str, str]:
     Scales often reach their use through Unsqueeze.
     """
     source: dict[str, str] = {name: name for name in weights}
+    summed = {name for node in nodes if node.op_type == "Sum" for name in node.input}
+    rectified: set[str] = set()
     roles: dict[str, str] = {}
     for node in nodes:
         if node.op_type in ("Unsqueeze", "Reshape") and node.input[0] in source:
             source[node.output[0]] = source[node.input[0]]
+        if node.op_type == "Relu" or (
+            node.op_type in _KEEP_SIGN and any(name in rectified for name in node.input)
+        ):
+            rectified.add(node.output[0])
         for position, name in enumerate(node.input):
             if name in source:
-                roles.setdefault(source[name], _role(node, position))
+                role = _role(node, position, summed)
+                if role.startswith("matrix") and node.input[0] in rectified:
+                    role = f"rectified {role}"
+                roles.setdefault(source[name], role)
     return {name: role for name, role in roles.items() if role}
 
 
-def _role(node: NodeProto, position: int) -> str:
+def _role(node: NodeProto, position: int, summed: set[str]) -> str:
     if node.op_type == "BatchNormalization":
+        if position == 1 and node.output[0] in summed:
+            return "branch scale"
         return _NORMALISATION_ROLES[position]
     if node.op_type == "Mul":
         return "scale"
@@ -103,12 +131,12 @@ def _role(node: NodeProto, position: int) -> str:
 
 
 def _draw(shape: tuple[int, ...], role: str, rng: np.random.Generator) -> Array:
-    if role in _NEAR_ONE:
-        return rng.uniform(0.8, 1.2, shape).astype(np.float32)
+    if role in SCALES:
+        return rng.uniform(*SCALES[role], shape).astype(np.float32)
     deviation = 0.1
-    if role.startswith("matrix"):
-        fan_in = shape[-2] if role == "matrix_in_out" else prod(shape[1:])
-        deviation = sqrt(2 / max(fan_in, 1))
+    if "matrix" in role:
+        fan_in = shape[-2] if role.endswith("in_out") else prod(shape[1:])
+        deviation = sqrt((2 if role.startswith("rectified") else 1) / max(fan_in, 1))
     return (deviation * rng.standard_normal(shape, np.float32)).astype(np.float32)
 
 

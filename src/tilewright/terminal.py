@@ -50,7 +50,7 @@ def shorten(name: str, width: int) -> str:
     """Return a name in at most `width` characters; the start gives way, names differ at the end.
 
     >>> shorten("/encoder/layer.11/attention/self/query/MatMul", 20)
-    '…on/self/query/MatMul'[-20:]
+    '…n/self/query/MatMul'
     """
     name = clean(name)
     return name if len(name) <= width else f"…{name[len(name) - width + 1 :]}"

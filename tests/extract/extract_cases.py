@@ -95,9 +95,7 @@ class Case:
 
     def extract(self, objective: Objective = Objective.LATENCY, limit: int | None = None) -> Plan:
         options = ExtractOptions(objective=objective, sram_limit_bytes=limit)
-        return extract(
-            self.graph, self.rolled, self.alternatives, self.target, self.mesh, options
-        )
+        return extract(self.graph, self.rolled, self.alternatives, self.target, self.mesh, options)
 
     def tables(
         self, objective: Objective = Objective.LATENCY, limit: int | None = None
@@ -185,9 +183,7 @@ def two_outputs() -> Graph:
 
 MODELS = {
     f().name: f
-    for f in (
-        matmul_chain, linear_relu, residual, attention_scores, conv_relu, heads, two_outputs
-    )
+    for f in (matmul_chain, linear_relu, residual, attention_scores, conv_relu, heads, two_outputs)
 }
 
 
@@ -298,7 +294,9 @@ class Enumeration:
                 if tensor.is_input:
                     start = distances.from_placement(tensor.type, dram)
                     total = total + _along(
-                        np.array([sum(start.get(p, np.inf) for p in w) for w in wanted]), (n,), count
+                        np.array([sum(start.get(p, np.inf) for p in w) for w in wanted]),
+                        (n,),
+                        count,
                     )
                     continue
                 m = axis[argument]
@@ -315,8 +313,7 @@ class Enumeration:
             return np.arange(len(options))
         best: dict[object, int] = {}
         for number, o in enumerate(options):
-            key = (o.node.number if o.node else -1, o.operands, o.result)
-            key = (o.node.args if o.node else (), *key[1:])
+            key = (o.node.args if o.node else (), o.operands, o.result)
             if key not in best or o.units < options[best[key]].units:
                 best[key] = number
         return np.array(sorted(best.values()))
@@ -331,9 +328,7 @@ def _pair(
     return sum(reach.get(place, float("inf")) for place in wanted)
 
 
-def _along(
-    values: NDArray[np.float64], axes: tuple[int, ...], count: int
-) -> NDArray[np.float64]:
+def _along(values: NDArray[np.float64], axes: tuple[int, ...], count: int) -> NDArray[np.float64]:
     """Return an array [.., values on `axes`, ..] that broadcasts over `count` axes."""
     order = np.argsort(axes)
     shape = [1] * count

@@ -7,14 +7,13 @@ from extract_cases import MODELS, Builder, Case, naive_rows, saturated, tiny
 
 from tilewright.dtypes import DType
 from tilewright.errors import InfeasibleError
-from tilewright.extract.plan import Memory, Move, MoveKind, Objective, Placement
+from tilewright.extract.plan import Delivery, Memory, Move, MoveKind, Objective, Placement, Plan
 from tilewright.extract.profile import (
     delivery_bytes,
     move_buffers_bytes,
     shard_bytes,
     sram_profile,
 )
-from tilewright.extract.plan import Delivery
 from tilewright.graph import TensorType
 from tilewright.hwmodel.family import mesh_target
 from tilewright.hwmodel.mesh import LogicalMesh
@@ -43,7 +42,7 @@ def test_profile_counts_what_is_alive(name: str, objective: Objective, limit: in
     compare(case, plan)
 
 
-def compare(case: Case, plan) -> None:  # type: ignore[no-untyped-def]
+def compare(case: Case, plan: Plan) -> None:
     """Check the profile: the naive account where no collective needs more on its way."""
     profile = sram_profile(plan, case.target)
     naive = naive_rows(plan, case.target)
@@ -53,7 +52,10 @@ def compare(case: Case, plan) -> None:  # type: ignore[no-untyped-def]
     on_the_way = (MoveKind.ALL_REDUCE, MoveKind.REDUCE_SCATTER)
     outputs = {d.tensor: d for d in plan.output_deliveries}
     for planned, counted, least in zip(plan.ops, profile.rows, naive, strict=True):
-        deliveries = [*planned.deliveries, *(outputs[n] for n in planned.op.outputs if n in outputs)]
+        deliveries = [
+            *planned.deliveries,
+            *(outputs[n] for n in planned.op.outputs if n in outputs),
+        ]
         chains = [d.moves for d in deliveries]
         assert counted >= least
         plain = all(len(c) <= 1 and all(m.kind not in on_the_way for m in c) for c in chains)
@@ -118,6 +120,9 @@ def test_a_chain_holds_two_stations_at_a_time() -> None:
     delivery = Delivery(tensor="x", before=places[0], moves=moves, after=places[2])
     half, full = 64 * 64 * 2, 64 * 64 * 4
     assert delivery_bytes(delivery, tensor, MESH, 64) == half + full
-    assert delivery_bytes(
-        Delivery(tensor="x", before=places[0], moves=(), after=places[0]), tensor, MESH, 64
-    ) == 0
+    assert (
+        delivery_bytes(
+            Delivery(tensor="x", before=places[0], moves=(), after=places[0]), tensor, MESH, 64
+        )
+        == 0
+    )

@@ -77,7 +77,9 @@ def held(mesh: LogicalMesh, now: Sharding, start: Sharding, shape: tuple[int, ..
             splitters = [axis for axis, state in enumerate(now) if state == dim]
             # the mixed-radix number of the tile on the axes that split, the first the most significant
             number = int(
-                np.ravel_multi_index([tile[a] for a in splitters], [mesh.sizes[a] for a in splitters])
+                np.ravel_multi_index(
+                    [tile[a] for a in splitters], [mesh.sizes[a] for a in splitters]
+                )
                 if splitters
                 else 0
             )
@@ -131,7 +133,9 @@ def joined(parts: list[Held], dim: int) -> Held:
 
 def added(parts: list[Held]) -> Held:
     assert all(np.array_equal(part.indices, parts[0].indices) for part in parts), "misaligned"
-    assert sum(len(part.terms) for part in parts) == len(frozenset().union(*(p.terms for p in parts)))
+    assert sum(len(part.terms) for part in parts) == len(
+        frozenset().union(*(p.terms for p in parts))
+    )
     return Held(parts[0].indices, frozenset().union(*(p.terms for p in parts)))
 
 
@@ -155,7 +159,9 @@ def check_move(move: Move, start: Sharding, tensor: TensorType, mesh: LogicalMes
     wanted = held(mesh, move.after.sharding, start, tensor.shape)
     found = run(move, before, mesh)
     for tile, expected in wanted.items():
-        assert found[tile].same(expected), f"{move.kind} on tile {tile}: {move.before} -> {move.after}"
+        assert found[tile].same(expected), (
+            f"{move.kind} on tile {tile}: {move.before} -> {move.after}"
+        )
 
 
 def shardings(mesh: LogicalMesh, shape: tuple[int, ...], *, partial: bool) -> list[Sharding]:
@@ -172,7 +178,9 @@ def shardings(mesh: LogicalMesh, shape: tuple[int, ...], *, partial: bool) -> li
 
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("shape", [(12,), (4, 6), (8, 3), (2, 12), (2, 2, 6), (5, 7)])
-def test_every_single_move_does_what_it_says(sizes: tuple[int, ...], shape: tuple[int, ...]) -> None:
+def test_every_single_move_does_what_it_says(
+    sizes: tuple[int, ...], shape: tuple[int, ...]
+) -> None:
     mesh, target, tensor = mesh_of(sizes), target_of(sizes), TensorType(shape, DType.F32)
     kinds = set()
     for sharding in shardings(mesh, shape, partial=True):

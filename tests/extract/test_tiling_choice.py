@@ -20,7 +20,6 @@ from tilewright.extract.kernel import (
 from tilewright.extract.kernel_price import price
 from tilewright.extract.options import implementations_by_node, kernel_of
 from tilewright.extract.plan import Memory
-from tilewright.extract.tiling_candidates import tiling_candidates
 from tilewright.extract.tiling_choice import (
     Candidates,
     _scores,

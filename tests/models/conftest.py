@@ -1,8 +1,31 @@
-"""Lets the tests of this folder import its helpers, which pytest's importlib mode would not find."""
+"""Lets these tests import their helpers and `benchmarks`, and compiles each model once."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).parent))
+import pytest
+
+if TYPE_CHECKING:
+    from end_to_end import EndToEnd
+
+# pytest's importlib mode finds neither by itself.
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+
+
+@pytest.fixture(scope="session")
+def end_to_end(fetched: Callable[[str], Path]) -> Callable[[str, str], EndToEnd]:
+    """Return a function that compiles and checks a case on a target, once for all tests."""
+    from benchmarks.models import case_of, model_of
+    from end_to_end import check_end_to_end
+
+    @cache
+    def checked(name: str, target: str) -> EndToEnd:
+        case = case_of(name)
+        return check_end_to_end(model_of(case, fetched), target, dims=case.dims)
+
+    return checked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from tilewright import api
@@ -17,6 +18,15 @@ from tilewright.verification import compare, reference_outputs
 
 Model = Path | bytes
 
+
+@dataclass(frozen=True, slots=True)
+class EndToEnd:
+    """What a checked model came to."""
+
+    compilation: Compilation
+    timing: TimingReport
+
+
 FUZZ_TARGETS = ("toy", "mesh_2x3", "mesh_1x1", "mesh_2x3?sram_kib=16")
 """Targets of random models: square, odd, a single tile, and one where little fits."""
 
@@ -28,7 +38,7 @@ def check_end_to_end(
     dims: Mapping[str, int] | None = None,
     inputs: Mapping[str, Array] | None = None,
     tolerance: float | Mapping[str, float] | None = None,
-) -> Compilation:
+) -> EndToEnd:
     """Compile a model and fail unless its program is valid, right and timed above its bound.
 
     Args:
@@ -53,8 +63,7 @@ def check_end_to_end(
         if not c.passed
     ]
     assert wrong == []
-    check_timing(program)
-    return done
+    return EndToEnd(done, check_timing(program))
 
 
 def check_timing(program: Program) -> TimingReport:

@@ -91,7 +91,9 @@ class Grower:
         """Store a vector of int64."""
         return self.constant(np.array(numbers, np.int64))
 
-    def node(self, kind: str, args: list[str], shape: tuple[int, ...], dtype: str, **attrs: Any) -> Value:
+    def node(
+        self, kind: str, args: list[str], shape: tuple[int, ...], dtype: str, **attrs: Any
+    ) -> Value:
         """Add an op with one result."""
         value = Value(f"t{len(self.nodes)}", shape, dtype)
         self.nodes.append(helper.make_node(kind, args, [value.name], **attrs))
@@ -105,13 +107,15 @@ class Grower:
 
     def model(self, outputs: list[Value]) -> bytes:
         """Return the model's bytes."""
-        ports = [
+        takes, gives = (
             [helper.make_tensor_value_info(v.name, ONNX_TYPES[v.dtype], v.shape) for v in values]
             for values in (self.inputs, outputs)
-        ]
-        graph = helper.make_graph(self.nodes, "random", *ports, self.stored)
+        )
+        graph = helper.make_graph(self.nodes, "random", takes, gives, self.stored)
         opset = [helper.make_opsetid("", 18)]
-        return bytes(helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString())
+        return bytes(
+            helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
+        )
 
 
 def is_float(value: Value) -> bool:
@@ -134,7 +138,7 @@ def clipped_exp(g: Grower) -> None:
     y = g.node("Tanh", [x.name], x.shape, x.dtype)
     kind = g.pick(("Exp", "Sqrt", "Log", "Reciprocal"))
     if kind != "Exp":
-        y = g.node("Add", [y.name, g.constant(np.float32(1.5))], x.shape, x.dtype)
+        y = g.node("Add", [y.name, g.constant(np.array(1.5, np.float32))], x.shape, x.dtype)
     g.node(kind, [y.name], x.shape, x.dtype)
 
 
@@ -187,7 +191,9 @@ def select(g: Grower) -> None:
     if g.flag():
         mask = g.node("Not", [mask.name], x.shape, "bool")
     if is_float(x) and g.flag():
-        g.node("Where", [mask.name, x.name, g.normal(*broadcast_shape(g, x.shape))], x.shape, x.dtype)
+        g.node(
+            "Where", [mask.name, x.name, g.normal(*broadcast_shape(g, x.shape))], x.shape, x.dtype
+        )
 
 
 def cast(g: Grower) -> None:
@@ -205,7 +211,9 @@ def matmul(g: Grower) -> None:
     scale = k**-0.5
     if x.rank >= 2 and g.flag() and x.shape[-2] ** 2 * prod(x.shape[:-2]) <= MAX_ELEMENTS:
         order = (*range(x.rank - 2), x.rank - 1, x.rank - 2)
-        turned = g.node("Transpose", [x.name], tuple(x.shape[i] for i in order), x.dtype, perm=order)
+        turned = g.node(
+            "Transpose", [x.name], tuple(x.shape[i] for i in order), x.dtype, perm=order
+        )
         g.node("MatMul", [x.name, turned.name], (*x.shape[:-1], x.shape[-2]), x.dtype)
         return
     columns = g.pick(d for d in DIMENSIONS if d == 1 or prod(x.shape) // k * d <= MAX_ELEMENTS)
@@ -227,7 +235,12 @@ def gemm(g: Grower) -> None:
     args = [x.name, g.normal(*((columns, k) if trans_b else (k, columns)), scale=k**-0.5)]
     if g.flag():
         args.append(g.normal(*broadcast_shape(g, (rows, columns))))
-    attrs = {"transA": trans_a, "transB": trans_b, "alpha": g.pick((1.0, 0.5)), "beta": g.pick((1.0, 2.0))}
+    attrs = {
+        "transA": trans_a,
+        "transB": trans_b,
+        "alpha": g.pick((1.0, 0.5)),
+        "beta": g.pick((1.0, 2.0)),
+    }
     g.node("Gemm", args, (rows, columns), x.dtype, **attrs)
 
 
@@ -236,12 +249,20 @@ def windows(g: Grower, x: Value, largest: int) -> tuple[dict[str, Any], tuple[in
     spatial = x.shape[2:]
     kernel = [g.number(1, min(largest, d)) for d in spatial]
     strides = [g.number(1, 3) for _ in spatial]
-    dilations = [g.number(1, 2) if (k - 1) * 2 < d else 1 for k, d in zip(kernel, spatial, strict=True)]
+    dilations = [
+        g.number(1, 2) if (k - 1) * 2 < d else 1 for k, d in zip(kernel, spatial, strict=True)
+    ]
     pads = [g.number(0, k - 1) for k in (*kernel, *kernel)]
     size = tuple(
         (d + b + e - (k - 1) * r - 1) // s + 1
         for d, k, s, r, b, e in zip(
-            spatial, kernel, strides, dilations, pads[: len(kernel)], pads[len(kernel) :], strict=True
+            spatial,
+            kernel,
+            strides,
+            dilations,
+            pads[: len(kernel)],
+            pads[len(kernel) :],
+            strict=True,
         )
     )
     return {"kernel_shape": kernel, "strides": strides, "dilations": dilations, "pads": pads}, size
@@ -259,7 +280,10 @@ def conv(g: Grower) -> None:
     shape = (x.shape[0], groups * per_group, *size)
     if prod(shape) > 4 * MAX_ELEMENTS:
         return
-    args = [x.name, g.normal(shape[1], channels // groups, *attrs["kernel_shape"], scale=fan_in**-0.5)]
+    args = [
+        x.name,
+        g.normal(shape[1], channels // groups, *attrs["kernel_shape"], scale=fan_in**-0.5),
+    ]
     if g.flag():
         args.append(g.normal(shape[1]))
     g.node("Conv", args, shape, x.dtype, group=groups, **attrs)
@@ -289,7 +313,15 @@ def normalise(g: Grower) -> None:
     """Softmax, LayerNormalization, BatchNormalization, InstanceNormalization."""
     if (x := g.some(lambda v: is_float(v) and v.rank >= 1)) is None:
         return
-    kind = g.pick(("Softmax", "LogSoftmax", "LayerNormalization", "BatchNormalization", "InstanceNormalization"))
+    kind = g.pick(
+        (
+            "Softmax",
+            "LogSoftmax",
+            "LayerNormalization",
+            "BatchNormalization",
+            "InstanceNormalization",
+        )
+    )
     if kind in ("Softmax", "LogSoftmax"):
         g.node(kind, [x.name], x.shape, x.dtype, axis=g.number(-x.rank, x.rank - 1))
     elif kind == "LayerNormalization":
@@ -309,7 +341,9 @@ def reduce(g: Grower) -> None:
     """Reductions over drawn axes, and ArgMax, which the host does if nobody else."""
     if (x := g.some(lambda v: is_float(v) and v.rank >= 1)) is None:
         return
-    kind = g.pick("ReduceSum ReduceMean ReduceMax ReduceMin ReduceL2 ReduceL1 ReduceSumSquare".split())
+    kind = g.pick(
+        "ReduceSum ReduceMean ReduceMax ReduceMin ReduceL2 ReduceL1 ReduceSumSquare".split()
+    )
     axes = sorted(g.draw(st.sets(st.integers(0, x.rank - 1), min_size=1)))
     keep = g.number(0, 1)
     kept = tuple(1 if i in axes else d for i, d in enumerate(x.shape) if keep or i not in axes)
@@ -320,7 +354,8 @@ def reshape(g: Grower) -> None:
     """Any other shape with as many elements."""
     if (x := g.some(lambda v: True)) is None:
         return
-    left, shape = prod(x.shape), []
+    left = prod(x.shape)
+    shape: list[int] = []
     while left > 1 and len(shape) < 4:
         shape.append(g.pick(d for d in range(1, left + 1) if left % d == 0))
         left //= shape[-1]
@@ -355,13 +390,19 @@ def concat(g: Grower) -> None:
 
     def fits(v: Value) -> bool:
         sizes = enumerate(zip(x.shape, v.shape, strict=False))
-        return v.dtype == x.dtype and v.rank == x.rank and all(i == axis or a == b for i, (a, b) in sizes)
+        return (
+            v.dtype == x.dtype
+            and v.rank == x.rank
+            and all(i == axis or a == b for i, (a, b) in sizes)
+        )
 
     parts = [x, *(p for _ in range(g.number(1, 2)) if (p := g.some(fits)))]
     names, total = [p.name for p in parts], sum(p.shape[axis] for p in parts)
     if is_float(x) and g.flag():
         extra = g.number(1, 3)
-        names.insert(g.number(0, len(names)), g.normal(*x.shape[:axis], extra, *x.shape[axis + 1 :]))
+        names.insert(
+            g.number(0, len(names)), g.normal(*x.shape[:axis], extra, *x.shape[axis + 1 :])
+        )
         total += extra
     if total * prod(x.shape) // x.shape[axis] <= MAX_ELEMENTS:
         g.node("Concat", names, (*x.shape[:axis], total, *x.shape[axis + 1 :]), x.dtype, axis=axis)
@@ -378,7 +419,9 @@ def split(g: Grower) -> None:
         Value(f"t{len(g.nodes)}_{i}", (*x.shape[:axis], size, *x.shape[axis + 1 :]), x.dtype)
         for i, size in enumerate(sizes)
     ]
-    g.nodes.append(helper.make_node("Split", [x.name, g.ints(*sizes)], [p.name for p in parts], axis=axis))
+    g.nodes.append(
+        helper.make_node("Split", [x.name, g.ints(*sizes)], [p.name for p in parts], axis=axis)
+    )
     g.values += parts
 
 
@@ -407,7 +450,13 @@ def gather(g: Grower) -> None:
     rows = prod(x.shape) // x.shape[axis]
     if rows * prod(shape) <= MAX_ELEMENTS:
         indices = g.constant(g.rng.integers(-x.shape[axis], x.shape[axis], shape).astype(np.int64))
-        g.node("Gather", [x.name, indices], (*x.shape[:axis], *shape, *x.shape[axis + 1 :]), x.dtype, axis=axis)
+        g.node(
+            "Gather",
+            [x.name, indices],
+            (*x.shape[:axis], *shape, *x.shape[axis + 1 :]),
+            x.dtype,
+            axis=axis,
+        )
 
 
 def pad(g: Grower) -> None:
@@ -433,11 +482,15 @@ def expand(g: Grower) -> None:
 
 def resize(g: Grower) -> None:
     """Nearest or linear upsampling of images."""
-    if (x := g.some(lambda v: is_float(v) and v.rank == 4 and prod(v.shape) * 4 <= MAX_ELEMENTS)) is None:
+    if (
+        x := g.some(lambda v: is_float(v) and v.rank == 4 and prod(v.shape) * 4 <= MAX_ELEMENTS)
+    ) is None:
         return
     scales = g.constant(np.array([1, 1, 2, 2], np.float32))
     shape = (*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3])
-    mode = g.pick((("nearest", "asymmetric", "floor"), ("linear", "half_pixel", "round_prefer_floor")))
+    mode = g.pick(
+        (("nearest", "asymmetric", "floor"), ("linear", "half_pixel", "round_prefer_floor"))
+    )
     attrs = {"mode": mode[0], "coordinate_transformation_mode": mode[1], "nearest_mode": mode[2]}
     g.node("Resize", [x.name, "", scales], shape, x.dtype, **attrs)
 

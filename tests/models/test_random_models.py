@@ -29,6 +29,14 @@ def drawn_inputs(model: bytes) -> dict[str, Array]:
     return inputs
 
 
+def nudged(array: Array, rng: np.random.Generator) -> Array:
+    """Return floats changed by about a millionth; other types as they are."""
+    if array.dtype.kind != "f":
+        return array
+    factors = 1 + 1e-6 * rng.standard_normal(array.shape)
+    return np.asarray(array.astype(np.float64) * factors, array.dtype)
+
+
 def is_well_conditioned(model: bytes, inputs: dict[str, Array]) -> bool:
     """Tell whether a relative change of the inputs by a rounding or two hardly matters.
 
@@ -37,12 +45,7 @@ def is_well_conditioned(model: bytes, inputs: dict[str, Array]) -> bool:
     base = reference_outputs(model, inputs)
     rng = np.random.default_rng(8)
     for _ in range(2):
-        moved = {
-            name: np.asarray(a * (1 + 1e-6 * rng.standard_normal(a.shape)), a.dtype)
-            if a.dtype.kind == "f"
-            else a
-            for name, a in inputs.items()
-        }
+        moved = {name: nudged(array, rng) for name, array in inputs.items()}
         for name, other in reference_outputs(model, moved).items():
             a, b = (v.astype(np.float64) for v in (base[name], other))
             if not (np.isfinite(a).all() and np.isfinite(b).all()):

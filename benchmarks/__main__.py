@@ -1,0 +1,54 @@
+"""Command line of the benchmarks: `python -m benchmarks quality|speed|accuracy`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from benchmarks import worker
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the argument parser."""
+    top = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = top.add_subparsers(dest="command")
+    for name, text in (
+        ("quality", "deterministic figures against the baseline"),
+        ("accuracy", "the cost model's prediction against the timing simulator"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("models", nargs="*", help="only these models")
+        command.add_argument("--full", action="store_true", help="all models, not the quick ones")
+        if name == "quality":
+            command.add_argument("--update", action="store_true", help="rewrite the baseline")
+    commands.add_parser("speed", help="CPU seconds and memory against the limits")
+    measure = commands.add_parser("measure", help="one model on one target, as JSON")
+    measure.add_argument("model")
+    measure.add_argument("target")
+    measure.add_argument("--run", action="store_true", help="also run the program")
+    measure.add_argument("--simulate", action="store_true", help="also simulate its timing")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a benchmark and return the exit code; without arguments, quality and speed."""
+    args = parser().parse_args(arguments)
+    if args.command == "measure":
+        worker.main(args.model, args.target, run=args.run, simulate=args.simulate)
+        return 0
+    # Only now: the measured process must not have imported the compiler before it takes the time.
+    from benchmarks import accuracy, quality, speed
+
+    if args.command == "speed":
+        return speed.main()
+    if args.command is None:
+        return max(quality.main(subset="quick", names=(), update=False), speed.main())
+    subset = "full" if args.full else "quick"
+    if args.command == "accuracy":
+        return accuracy.main(subset=subset, names=args.models)
+    return quality.main(subset=subset, names=args.models, update=args.update)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""The measured process: compiles one model, maybe runs it, and prints figures, seconds and memory."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+_RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
+
+
+class Clock:
+    """User CPU seconds by name; of nested measurements of one name only the outermost counts."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._open: set[str] = set()
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        """Add the user CPU time of a piece of work."""
+        if name in self._open:
+            yield
+            return
+        self._open.add(name)
+        start = user_seconds()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + user_seconds() - start
+            self._open.discard(name)
+
+    def wrap(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function whose calls are measured."""
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            with self.measure(name):
+                return work(*args, **kwargs)
+
+        return timed
+
+
+def user_seconds() -> float:
+    """Return the user CPU time of this process, all threads."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_utime
+
+
+def peak_bytes() -> int:
+    """Return the largest resident size of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT_BYTES
+
+
+def measure(name: str, target: str, *, run: bool, simulate: bool) -> dict[str, Any]:
+    """Compile a model, run and simulate it if asked to, and return what was measured.
+
+    Args:
+        name: A case of `benchmarks.models`.
+        target: Name of a target.
+        run: Also run the program functionally, with all checks, on made-up inputs.
+        simulate: Also simulate the timing; the deterministic figures need it.
+    """
+    clock = Clock()
+    start = user_seconds()
+    from tilewright import api  # the import is measured
+    from tilewright.inputs import example_inputs
+
+    imported = user_seconds() - start
+    _watch_egraph(clock)
+    from benchmarks.figures import figures_of
+    from benchmarks.models import case_of, model_of
+
+    case = case_of(name)
+    model = model_of(case)
+    start, before = user_seconds(), time.process_time()
+    done = api.compile(model, target, dims=case.dims)
+    compiled, processor = user_seconds() - start, time.process_time() - before
+    assert done.program is not None
+    report: dict[str, Any] = {
+        "import_seconds": imported,
+        "compile_seconds": compiled,
+        "compile_processor_seconds": processor,
+        "stage_seconds": {str(stage): spent for stage, spent in done.seconds.items()},
+        "egraph_access_seconds": sum(clock.seconds.values()),
+        "rejected_plans": len(done.rejected),
+        "compile_peak_bytes": peak_bytes(),
+    }
+    if run:
+        inputs = example_inputs(done.graph)
+        with clock.measure("run"):
+            api.run(done.program, inputs)
+        report["run_seconds"] = clock.seconds["run"]
+    if simulate:
+        with clock.measure("simulate"):
+            timing = api.simulate(done.program)
+        report["simulate_seconds"] = clock.seconds["simulate"]
+        report["figures"] = asdict(figures_of(done, timing))
+    report["peak_bytes"] = peak_bytes()
+    return report
+
+
+def _watch_egraph(clock: Clock) -> None:
+    """Measure insertion into the e-graph and reading it out, wherever the engine calls them."""
+    from tilewright.rules import engine
+    from tilewright.rules.session import Session
+
+    module: Any = engine
+    for name in ("rows_of", "take_snapshot", "ReadOut", "read_implementations"):
+        setattr(module, name, clock.wrap("access", getattr(module, name)))
+    session: Any = Session
+    session.insert = clock.wrap("access", Session.insert)
+    session.read = clock.wrap("access", Session.read)
+
+
+def main(name: str, target: str, *, run: bool, simulate: bool) -> None:
+    """Print the measurement as one line of JSON."""
+    print(json.dumps(measure(name, target, run=run, simulate=simulate)))

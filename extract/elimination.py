@@ -1,0 +1,205 @@
+"""Exact solution of a choice problem by eliminating its variables one by one.
+
+Options with the same ports on all edges differ only in cost: the cheapest stands for all. Then the
+variable whose neighbours span the smallest table goes first, until none is left; going back gives
+the choice. Where message passing leaves a gap (values that several dear intermediates compute
+together, as in a softmax), this closes it, as long as few variables meet in one table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilewright.extract.choice import ChoiceProblem, Costs, Indices
+
+MOST_ENTRIES = 16_000_000
+"""Entries of the largest table; problems that need larger ones are not solved this way."""
+
+_POLISH_ENTRIES = 1_000_000
+"""The same for improving a choice, which is done many times over."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Factor:
+    """A cost over the groups of some variables, with an axis for each, in increasing order."""
+
+    scope: tuple[int, ...]
+    table: Costs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Step:
+    """What is needed to choose a variable once those of `scope` are chosen."""
+
+    variable: int
+    scope: tuple[int, ...]
+    best: NDArray[np.int32]
+
+
+class Elimination:
+    """The groups of options of a problem and an order of elimination, for any costs of options.
+
+    With an incumbent, variables that make tables too large keep its options; then the result is the
+    best of all choices that share those.
+    """
+
+    def __init__(
+        self,
+        problem: ChoiceProblem,
+        incumbent: tuple[int, ...] | None = None,
+        free: frozenset[int] = frozenset(),
+        most_entries: int = MOST_ENTRIES,
+    ) -> None:
+        """Group options by their ports and find an order; variables of `free` are fixed last."""
+        self._most_entries = most_entries
+        self._problem = problem
+        self._incumbent = incumbent
+        ports: list[list[Indices]] = [[] for _ in problem.costs]
+        for edge in problem.edges:
+            ports[edge.left].append(edge.left_ports)
+            ports[edge.right].append(edge.right_ports)
+        self._groups: list[Indices] = []
+        self._firsts: list[Indices] = []
+        for own, costs in zip(ports, problem.costs, strict=True):
+            rows = np.stack(own, axis=1) if own else np.zeros((len(costs), 1), dtype=np.int64)
+            _, firsts, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+            self._groups.append(inverse.reshape(-1))
+            self._firsts.append(firsts)
+        self._order, self.entries, self.fixed = self._plan(free)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether all tables are small enough."""
+        return self.entries <= self._most_entries
+
+    def _plan(self, free: frozenset[int]) -> tuple[tuple[int, ...], int, frozenset[int]]:
+        """Return the order, the entries of the largest table, and which variables are fixed.
+
+        Without an incumbent the order is cut short when a table is too large.
+        """
+        sizes = [len(firsts) for firsts in self._firsts]
+        near: list[set[int]] = [set() for _ in sizes]
+        for edge in self._problem.edges:
+            near[edge.left].add(edge.right)
+            near[edge.right].add(edge.left)
+
+        def entries(variable: int) -> int:
+            return sizes[variable] * prod(sizes[u] for u in near[variable])
+
+        left = {v: entries(v) for v in range(len(sizes))}
+        order, fixed, most = [], set(), 1
+        while left and most <= self._most_entries:
+            v = min(left, key=lambda u: (left[u], u))
+            joined = near[v]
+            if self._incumbent is not None and left[v] > self._most_entries:
+                v = max((v, *sorted(joined)), key=lambda u: (u not in free, sizes[u], -u))
+                fixed.add(v)
+                joined = set()
+            else:
+                most = max(most, left[v])
+                order.append(v)
+            del left[v]
+            for u in near[v]:
+                near[u] |= joined
+                near[u] -= {u, v}
+            for u in near[v]:
+                left[u] = entries(u)
+        return tuple(order), most, frozenset(fixed)
+
+    def solve(self, costs: tuple[Costs, ...]) -> tuple[tuple[int, ...], float]:
+        """Return an optimal choice for these option costs, and its cost."""
+        assert self.is_small, "tables too large"
+        factors, cheapest, total = self._factors(costs)
+        steps = []
+        for v in self._order:
+            mine = [f for f in factors if v in f.scope]
+            factors = [f for f in factors if v not in f.scope]
+            scope = tuple(sorted({u for f in mine for u in f.scope if u != v}))
+            table = _sum_of(mine, (*scope, v))
+            best = table.argmin(axis=-1)
+            steps.append(_Step(v, scope, best.astype(np.int32)))
+            least = table.min(axis=-1)
+            if scope:
+                factors.append(_Factor(scope, least))
+            else:
+                total += float(least)
+        groups = [-1] * len(costs)
+        for step in reversed(steps):
+            groups[step.variable] = int(step.best[tuple(groups[u] for u in step.scope)])
+        choice = tuple(
+            self._kept(v) if v in self.fixed else int(cheapest[v][g]) for v, g in enumerate(groups)
+        )
+        return choice, total
+
+    def _kept(self, variable: int) -> int:
+        assert self._incumbent is not None
+        return self._incumbent[variable]
+
+    def _factors(self, costs: tuple[Costs, ...]) -> tuple[list[_Factor], list[Indices], float]:
+        """Return tables over groups, the cheapest option of each, and the cost of what is fixed."""
+        factors, cheapest = [], []
+        total = 0.0
+        for v, own in enumerate(costs):
+            order = np.lexsort((own, self._groups[v]))
+            starts = np.searchsorted(self._groups[v][order], np.arange(len(self._firsts[v])))
+            cheapest.append(order[starts])
+            if v in self.fixed:
+                total += float(own[self._kept(v)])
+            else:
+                factors.append(_Factor((v,), own[cheapest[v]]))
+        for edge in self._problem.edges:
+            rows = self._ports(edge.left, edge.left_ports)
+            columns = self._ports(edge.right, edge.right_ports)
+            table = edge.matrix[np.ix_(rows, columns)]
+            ends = tuple(v for v in (edge.left, edge.right) if v not in self.fixed)
+            if not ends:
+                total += float(table[0, 0])
+            elif len(ends) == 1:
+                factors.append(_Factor(ends, table.reshape(-1)))
+            elif edge.left < edge.right:
+                factors.append(_Factor(ends, table))
+            else:
+                factors.append(_Factor(ends[::-1], table.T))
+        return factors, cheapest, total
+
+    def _ports(self, variable: int, ports: Indices) -> Indices:
+        """Return the port of each group, or of the option that is fixed."""
+        if variable in self.fixed:
+            return ports[[self._kept(variable)]]
+        return ports[self._firsts[variable]]
+
+
+def polish(
+    problem: ChoiceProblem,
+    costs: tuple[Costs, ...],
+    choice: tuple[int, ...],
+    rounds: int = 4,
+    most_entries: int = _POLISH_ENTRIES,
+) -> tuple[int, ...]:
+    """Improve a choice: each round lets some variables keep their options and solves the rest."""
+    free: frozenset[int] = frozenset()
+    for _ in range(rounds):
+        elimination = Elimination(problem, choice, free, most_entries)
+        choice, _ = elimination.solve(costs)
+        if not elimination.fixed or elimination.fixed <= free:
+            break
+        free |= elimination.fixed
+    return choice
+
+
+def _sum_of(factors: list[_Factor], axes: tuple[int, ...]) -> Costs:
+    """Return the sum of factors over the given variables."""
+    place = {variable: number for number, variable in enumerate(axes)}
+    total: Costs = np.zeros((1,) * len(axes))
+    for factor in factors:
+        positions = [place[u] for u in factor.scope]
+        order = np.argsort(positions)
+        shape = [1] * len(axes)
+        for axis in order:
+            shape[positions[axis]] = factor.table.shape[axis]
+        total = total + np.transpose(factor.table, order).reshape(shape)
+    return total

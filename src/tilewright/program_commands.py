@@ -1,0 +1,154 @@
+"""What the commands on finished programs and on targets do: run, simulate, targets."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from tilewright import api, report
+from tilewright.arrays import npz_bytes, write_file
+from tilewright.errors import CompileError
+from tilewright.extract.plan import Objective
+from tilewright.graph import Array
+from tilewright.hwmodel.describe import describe_target
+from tilewright.hwmodel.load import load_target, target_names
+from tilewright.inputs import made_up, read_inputs
+from tilewright.lowering.program import Program
+from tilewright.lowering.program_file import read_program
+from tilewright.simulator.functional import run_program
+from tilewright.simulator.timing import simulate
+from tilewright.simulator.timing_report import TimingReport
+from tilewright.simulator.timing_trace import write_trace
+from tilewright.terminal import print_facts, print_table, print_text, progress
+
+
+def run_and_report(
+    program: Path,
+    inputs: Path | None,
+    output: Path | None,
+    seed: int,
+    check: bool,
+    console: Console,
+) -> None:
+    """Execute a program file and print or write its outputs."""
+    if output is not None and (output.is_dir() or not output.absolute().parent.is_dir()):
+        raise CompileError(
+            f"-o '{output}': expected a file in an existing folder; choose another name"
+        )
+    loaded = read_program(program)
+    ports = api.input_ports(loaded)
+    given = made_up(ports, seed) if inputs is None else read_inputs(ports, inputs)
+    with progress(console, time.monotonic()) as tell:
+        tell(f"running the instructions of {loaded.name} for {loaded.target.name}")
+        start = time.process_time()
+        result = run_program(loaded, given, check=check)
+        seconds = time.process_time() - start
+    rows = [_output_row(name, array) for name, array in result.outputs.items()]
+    source = f"inputs of {inputs}" if inputs else f"made-up inputs, seed {seed}"
+    header = ("output", "type", "min", "max", "mean")
+    print_table(console, f"outputs of {loaded.name} ({source})", header, rows, left=2)
+    checked = "; no race, no read of uninitialised memory, semaphores balanced" if check else ""
+    print_text(
+        console,
+        f"{result.report.instructions:,} instructions executed in {seconds:.1f} s{checked}",
+    )
+    if output is not None:
+        data = npz_bytes(result.outputs)
+        write_file(output, data)
+        print_written(output, len(data), console)
+
+
+def _output_row(name: str, array: Array) -> tuple[str, ...]:
+    values = array.astype(np.float64)
+    with np.errstate(all="ignore"):
+        stats = (values.min(), values.max(), values.mean()) if values.size else ()
+    kind = f"{array.dtype}[{','.join(map(str, array.shape))}]"
+    return (name, kind, *(f"{v:.6g}" for v in stats), *("-",) * (3 - len(stats)))
+
+
+def simulate_and_report(program: Path, trace: Path | None, console: Console) -> None:
+    """Simulate a program file's timing and print the result."""
+    if trace is not None and (trace.is_dir() or not trace.absolute().parent.is_dir()):
+        raise CompileError(
+            f"--trace '{trace}': expected a file in an existing folder; choose another name"
+        )
+    loaded = read_program(program)
+    with progress(console, time.monotonic()) as tell:
+        tell(f"simulating the timing of {loaded.name} on {loaded.target.name}")
+        timing = simulate(loaded, trace=trace is not None)
+    about = [("model", loaded.name), ("target", loaded.target.name)]
+    facts = about + report.program_facts(loaded, program.stat().st_size)
+    print_facts(console, "program", facts)
+    print_timing(timing, _predicted_cycles(loaded), console)
+    if trace is not None:
+        data = trace_bytes(timing)
+        write_file(trace, data)
+        print_written(trace, len(data), console)
+
+
+def _predicted_cycles(program: Program) -> float | None:
+    """Return what the compiler promised of a program, None if that is not a time."""
+    if program.facts.get("objective") not in (Objective.LATENCY, Objective.THROUGHPUT):
+        return None
+    try:
+        return float(program.facts["cost"])
+    except (KeyError, ValueError):  # facts are free text
+        return None
+
+
+def trace_bytes(timing: TimingReport) -> bytes:
+    """Return a Chrome trace of a simulation."""
+    with tempfile.TemporaryDirectory(prefix="tilewright-") as folder:
+        path = Path(folder, "trace.json")
+        write_trace(timing, path)
+        return path.read_bytes()
+
+
+def report_targets(name: str | None, console: Console) -> None:
+    """List targets, or describe one."""
+    if name is not None:
+        rows = describe_target(load_target(name))
+        wide = console.width >= report.WIDE_COLUMNS
+        if wide:
+            print_table(console, f"target {name}", ("figure", "value", "evidence"), rows, left=3)
+            return
+        facts = [(what, f"{value}  [{why}]" if why else value) for what, value, why in rows]
+        print_facts(console, f"target {name}, with evidence", facts)
+        return
+    rows_all = [_target_row(preset) for preset in target_names()]
+    header = ("name", "what it is", "tiles", "SRAM", "DRAM", "clock")
+    print_table(console, "targets", header, rows_all, left=2)
+    print_text(
+        console,
+        "\nAlso mesh_RxC, a plain mesh of R x C tiles (as mesh_4x8), and any YAML file.\n"
+        "'tilewright targets NAME' shows all figures with their evidence.",
+    )
+
+
+def _target_row(name: str) -> tuple[str, ...]:
+    target = load_target(name)
+    return (
+        name,
+        target.description,
+        f"{target.tiles:,}",
+        report.byte_text(target.sram_bytes),
+        report.byte_text(target.dram.size_bytes),
+        f"{target.clock_ghz:g} GHz",
+    )
+
+
+def print_timing(timing: TimingReport, predicted: float | None, console: Console) -> None:
+    """Print what a timing simulation found, and how far the prediction was off."""
+    facts = report.simulation_facts(timing, predicted)
+    print_facts(console, "timing simulation", facts)
+    print_table(console, "engines", report.ENGINE_HEADER, report.engine_rows(timing), left=2)
+    print_table(console, "resources", report.RESOURCE_HEADER, report.resource_rows(timing))
+
+
+def print_written(path: Path, size_bytes: int, console: Console) -> None:
+    """Say that a file was written."""
+    print_text(console, f"wrote {path} ({report.byte_text(size_bytes)})")

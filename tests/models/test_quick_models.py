@@ -1,0 +1,62 @@
+"""Small and trained models, end to end: valid plans, right numbers, timing above its bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from benchmarks.models import case_of, model_of
+from end_to_end import EndToEnd, check_end_to_end
+
+from tilewright import api
+from tilewright.inputs import example_inputs
+from tilewright.verification import evaluator_differences
+
+Check = Callable[[str, str], EndToEnd]
+
+TRANSFORMERS = ("llama_prefill", "llama_decode", "gpt2_prefill", "gpt2_decode")
+TARGETS = ("toy", "corsair", "gemmini", "mesh_2x3")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_transformers(end_to_end: Check, name: str, target: str) -> None:
+    done = end_to_end(name, target).compilation
+    assert done.rolled is not None
+    assert len(done.rolled.instances) > len(done.rolled.blocks), "layers are not rolled up"
+    assert not done.graph.host_models
+
+
+@pytest.mark.parametrize("name", ["kws_embed", "mtcnn_r"])
+def test_trained_networks_without_host(end_to_end: Check, name: str) -> None:
+    assert not end_to_end(name, "toy").compilation.graph.host_models
+
+
+def test_lstm_runs_on_the_host(end_to_end: Check) -> None:
+    done = end_to_end("silero_v6", "toy").compilation
+    assert [m.op_types for m in done.graph.host_models.values()] == [("LSTM",)]
+    assert done.program is not None
+    assert len(done.program.host_regions) == 1
+
+
+def test_int8_weights(fetched: Callable[[str], Path]) -> None:
+    """MiniLM with int8 weights and float arithmetic.
+
+    Its tolerance is what onnxruntime's CPU provider and the onnx reference evaluator differ by on
+    the same inputs. Where they agree to a few roundings, we need not be closer than float32
+    outputs of other models: 1e-4.
+    """
+    check_int8(fetched, "minilm_int8w_s16", ("toy",))
+
+
+def check_int8(fetched: Callable[[str], Path], name: str, targets: Sequence[str]) -> None:
+    """Check a quantised model within what the two evaluators differ by."""
+    case = case_of(name)
+    model = model_of(case, fetched)
+    inputs = example_inputs(api.load(model, dims=case.dims))
+    differences = evaluator_differences(model, inputs)
+    assert all(difference < 0.1 for difference in differences.values()), "the oracles disagree"
+    tolerance = {output: max(difference, 1e-4) for output, difference in differences.items()}
+    for target in targets:
+        check_end_to_end(model, target, dims=case.dims, inputs=inputs, tolerance=tolerance)
