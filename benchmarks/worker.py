@@ -67,12 +67,11 @@ def measure(name: str, target: str, *, run: bool, simulate: bool) -> dict[str, A
     clock = Clock()
     start = user_seconds()
     from tilewright import api  # the import is measured
-    from tilewright.inputs import example_inputs
 
     imported = user_seconds() - start
     _watch_egraph(clock)
     from benchmarks.figures import figures_of
-    from benchmarks.models import case_of, model_of
+    from benchmarks.models import case_of, inputs_of, model_of
 
     case = case_of(name)
     model = model_of(case)
@@ -90,7 +89,7 @@ def measure(name: str, target: str, *, run: bool, simulate: bool) -> dict[str, A
         "compile_peak_bytes": peak_bytes(),
     }
     if run:
-        inputs = example_inputs(done.graph)
+        inputs = inputs_of(case, done.graph)
         with clock.measure("run"):
             api.run(done.program, inputs)
         report["run_seconds"] = clock.seconds["run"]

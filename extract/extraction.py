@@ -89,10 +89,11 @@ def extract(
         writer = _PlanWriter(graph, rolled, alternatives, tables, solution, pricing)
         plan = writer.write(bound)
         profile = sram_profile(plan, target)
-        shortage = max(profile.rows) - capacity
+        peak = max(profile.rows, default=0)
+        shortage = peak - capacity
         if shortage <= 0:
             return replace(
-                plan, peak_sram_bytes=max(profile.rows), resident_sram_bytes=profile.resident_bytes
+                plan, peak_sram_bytes=peak, resident_sram_bytes=profile.resident_bytes
             )
         where = _name_of_fullest(plan, profile)
         problem = _surcharged(problem, tables, solution, writer.op_variables, profile, capacity)

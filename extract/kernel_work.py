@@ -266,9 +266,7 @@ def _copy_work(kernel: Kernel, tiling: Tiling) -> list[VectorWork]:
     return found
 
 
-def _spread(
-    count: int, fn: str, elements: int, dtype: DType, operands: int
-) -> list[VectorWork]:
+def _spread(count: int, fn: str, elements: int, dtype: DType, operands: int) -> list[VectorWork]:
     """Return the work of `count` vector instructions on `elements` elements together."""
     return [VectorWork(count, fn, -(-elements // count), dtype, operands)] if count else []
 

@@ -20,13 +20,13 @@ import numpy as np
 
 from tilewright.errors import InfeasibleError
 from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Edge, Indices, Usage
+from tilewright.extract.move_buffers import aligned_bytes
 from tilewright.extract.needed import needed_classes
 from tilewright.extract.options import (
     ABSENT,
     LARGEST_SHARD,
     Option,
     Pricing,
-    aligned_bytes,
     class_options,
 )
 from tilewright.extract.origins import Variable, find_origins, leaf_name
@@ -120,8 +120,9 @@ def _options_of(
         tensor = alternatives.classes[number]
         name = tensor.names[0] if tensor.names else f"class {number}"
         raise InfeasibleError(
-            f"tensor '{name}' {tensor.type}: no way to compute it fits the {pricing.limit_bytes} bytes of "
-            f"scratchpad that '{pricing.target.name}' offers to one op; choose a target with more SRAM"
+            f"tensor '{name}' {tensor.type}: with the smallest tiles of every way to compute it, it needs more "
+            f"than the {pricing.limit_bytes} bytes of scratchpad that a tile of '{pricing.target.name}' has; "
+            "choose a target with more SRAM or make the tensor's rows shorter"
         )
     return options if needed else (*options, ABSENT)
 
@@ -279,7 +280,7 @@ class _ProblemBuilder:
             pricing = self.pricing
             largest = pricing.limit_bytes * LARGEST_SHARD
             self.memo[key] = build_table(
-                tensor, partials, pricing.mesh, pricing.target, pricing.objective, largest
+                tensor, partials, pricing.mesh, pricing.target, pricing.objective, largest, pricing.limit_bytes
             )
         return self.memo[key]
 

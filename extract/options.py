@@ -23,6 +23,7 @@ from tilewright.extract.kernel import (
     whole_tiling,
 )
 from tilewright.extract.kernel_price import price
+from tilewright.extract.move_buffers import aligned_bytes
 from tilewright.extract.plan import Memory, Objective, Placement, Tiling
 from tilewright.extract.tiling_choice import Candidates, tiling_key, whole_candidate, worth_pricing
 from tilewright.graph import TensorType
@@ -301,11 +302,6 @@ def _priced_options(
 def _placement(memory: Memory, sharding: Sharding, mesh: LogicalMesh) -> Placement:
     """In DRAM there is one global copy, whatever part of it a tile touches."""
     return Placement(memory, replicated(mesh) if memory is Memory.DRAM else sharding)
-
-
-def aligned_bytes(size_bytes: int, alignment_bytes: int) -> int:
-    """Round a size up to whole alignment units."""
-    return -(-size_bytes // alignment_bytes) * alignment_bytes
 
 
 def needs_tiling(kernel: Kernel) -> bool:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 
-from tilewright.extract.options import aligned_bytes
-from tilewright.extract.plan import Delivery, Memory, Move, MoveKind, Placement, Plan
+from tilewright.extract.move_buffers import move_buffers_bytes, shard_bytes
+from tilewright.extract.plan import Delivery, Plan
 from tilewright.graph import TensorType
-from tilewright.hwmodel.mesh import LogicalMesh, local_shape
+from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
 
 
@@ -18,40 +17,6 @@ class SramProfile:
 
     rows: tuple[int, ...]
     resident_bytes: int
-
-
-def shard_bytes(
-    placement: Placement, tensor: TensorType, mesh: LogicalMesh, alignment_bytes: int
-) -> int:
-    """Return the aligned bytes of a tile's shard; 0 in DRAM."""
-    if placement.memory is Memory.DRAM:
-        return 0
-    local = local_shape(mesh, placement.sharding, tensor.shape)
-    return aligned_bytes(prod(local) * tensor.dtype.itemsize_bytes, alignment_bytes)
-
-
-def move_buffers_bytes(
-    move: Move, tensor: TensorType, mesh: LogicalMesh, alignment_bytes: int
-) -> int:
-    """Return the bytes that a move needs besides its source: slots to reduce from, and the result."""
-    after = shard_bytes(move.after, tensor, mesh, alignment_bytes)
-    before = shard_bytes(move.before, tensor, mesh, alignment_bytes)
-    slack = alignment_bytes * (1 + max(mesh.sizes, default=1))
-    match move.kind:
-        case MoveKind.REDUCE_SCATTER:
-            return after + before + slack
-        case MoveKind.ALL_REDUCE:
-            size = mesh.sizes[move.axis]
-            elements = before // tensor.dtype.itemsize_bytes
-            divisible = elements % size == 0
-            slots = (
-                before + aligned_bytes(-(-before // size), alignment_bytes)
-                if divisible
-                else size * before
-            )
-            return after + slots + slack
-        case _:
-            return after
 
 
 def delivery_bytes(

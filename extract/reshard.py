@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 
+from tilewright.extract.move_buffers import move_buffers_bytes
 from tilewright.extract.plan import Memory, Move, MoveKind, Objective, Placement
 from tilewright.extract.transfer import dram_transfer_cost
 from tilewright.graph import TensorType
@@ -77,6 +78,7 @@ def build_table(
     target: Target,
     objective: Objective,
     largest_shard_bytes: float = float("inf"),
+    largest_buffers_bytes: float = float("inf"),
 ) -> ReshardTable:
     """Return the table of a tensor type.
 
@@ -87,18 +89,22 @@ def build_table(
         target: The machine.
         objective: What costs are.
         largest_shard_bytes: Placements with larger shards are no stations of a chain.
+        largest_buffers_bytes: Moves that need more bytes beside their source are left out.
     """
     placements = tuple(
         p
         for p in _placements(tensor.shape, partials, mesh)
         if p.memory is Memory.DRAM or _local_bytes(tensor, p.sharding, mesh) <= largest_shard_bytes
     )
+    alignment = target.tile.sram.alignment_bytes
     index = {placement: number for number, placement in enumerate(placements)}
     single: dict[tuple[int, int], Move] = {}
     for number, placement in enumerate(placements):
         for move in single_moves(placement, tensor, mesh, target):
             other = index.get(move.after)
-            if other is not None:
+            if other is not None and (
+                move_buffers_bytes(move, tensor, mesh, alignment) <= largest_buffers_bytes
+            ):
                 single[number, other] = move
     rows = np.array([pair[0] for pair in single], dtype=np.int64)
     columns = np.array([pair[1] for pair in single], dtype=np.int64)

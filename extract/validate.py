@@ -15,10 +15,10 @@ from math import prod
 from tilewright.errors import CompileError
 from tilewright.extract.kernel import footprint_bytes
 from tilewright.extract.kernel_price import price
-from tilewright.extract.options import aligned_bytes, units
+from tilewright.extract.move_buffers import aligned_bytes, move_buffers_bytes
+from tilewright.extract.options import units
 from tilewright.extract.plan import Delivery, Memory, Move, MoveKind, Placement, Plan, PlannedOp
 from tilewright.extract.planned import planned_kernel, planned_nest
-from tilewright.extract.profile import move_buffers_bytes
 from tilewright.extract.reshard import move_units, single_moves
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target

@@ -45,11 +45,15 @@ def span_bytes(terms: tuple[tuple[int, int], ...], item_bytes: int) -> int:
 @lru_cache(maxsize=65536)
 def _steps(
     strides: tuple[int, ...],
-    counts: tuple[int, ...],
+    domain: tuple[int, ...],
+    coefficients: tuple[int, ...],
+    sizes: tuple[int, ...],
+    leader_axes: int,
 ) -> tuple[int, tuple[tuple[int, int], ...]]:
-    """Return the lowest offset of an access and its terms with positive distances."""
+    """Return the lowest offset of an access on all tiles and its terms with positive distances."""
     low, terms = 0, []
-    for stride, count in zip(strides, counts, strict=True):
+    tiles = tuple(1 if leader_axes >> a & 1 else size for a, size in enumerate(sizes))
+    for stride, count in zip(strides + coefficients, domain + tiles, strict=True):
         if stride == 0 or count < 2:
             continue
         low += min(0, stride) * (count - 1)
@@ -78,10 +82,9 @@ def _touch(
     if is_table and counts:
         counts = (micro.count, *counts[1:])
     leader_axes = micro.axes if micro.opcode is Opcode.ST and is_write else 0
-    counts += tuple(1 if leader_axes >> a & 1 else size for a, size in enumerate(sizes))
     strides = operand.strides or (0,) * len(micro.domain)
     coefficients = operand.coefficients or (0,) * len(sizes)
-    low, terms = _steps(strides + coefficients, counts)
+    low, terms = _steps(strides, counts, coefficients, sizes, leader_axes)
     item_bytes = operand.dtype.itemsize_bytes
     low += operand.offset_bytes
     high = low + span_bytes(terms, item_bytes)

@@ -93,9 +93,7 @@ def assemble_backend(
         emit_streams(phase, linear.buffers, placed.addresses, mesh.rank, numbers)
         for phase in phases
     )
-    schedules = tuple(
-        estimate_schedule(phase, linear.buffers, mesh, durations) for phase in ordered
-    )
+    schedules = tuple(estimate_schedule(phase, durations) for phase in ordered)
     return BackEnd(
         linear=linear,
         streams_load=streams[0],

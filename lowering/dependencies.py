@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tilewright.hwmodel.mesh import LogicalMesh
-from tilewright.lowering.accesses import touches
+from tilewright.lowering.accesses import Touch, touches
 from tilewright.lowering.dram_order import NONE, DramOrder, Item
 from tilewright.lowering.isa import Engine, Opcode, Space
 from tilewright.lowering.micro import Buffer, Micro
@@ -34,6 +34,8 @@ class OrderedProgram:
 
     micros: tuple[Micro, ...]
     edges: tuple[tuple[int, ...], ...]
+    touches: tuple[tuple[Touch, ...], ...]
+    """Accesses of each micro on its own tile; none for barriers."""
 
 
 class ByteOrder:
@@ -104,11 +106,14 @@ class _Builder:
         self._micros: list[Micro] = []
         self._barriers = 0
         self._edges: list[tuple[int, ...]] = []
+        self._touches: list[tuple[Touch, ...]] = []
 
     def run(self, micros: Sequence[Micro]) -> OrderedProgram:
         for micro in micros:
             self._add(micro)
-        return OrderedProgram(micros=tuple(self._micros), edges=tuple(self._edges))
+        return OrderedProgram(
+            micros=tuple(self._micros), edges=tuple(self._edges), touches=tuple(self._touches)
+        )
 
     def _add(self, micro: Micro) -> None:
         accesses = touches(micro, self._buffers, self._mesh.sizes)
@@ -142,9 +147,9 @@ class _Builder:
         elif micro.role == "first_send":
             # so that a first send implies that all tiles are ready, this one too; see `synchronise`
             found.add(self._ready.get(micro.axes, NONE))
-        self._append(micro, found)
+        self._append(micro, found, accesses)
 
-    def _append(self, micro: Micro, found: set[int]) -> None:
+    def _append(self, micro: Micro, found: set[int], accesses: tuple[Touch, ...] = ()) -> None:
         """Add a micro that depends on the latest micro found of each other engine."""
         found.discard(len(self._micros))
         latest: dict[Engine, int] = {}
@@ -153,6 +158,7 @@ class _Builder:
                 latest[self._micros[position].engine] = position
         latest.pop(micro.engine, None)
         self._micros.append(micro)
+        self._touches.append(accesses)
         self._edges.append(tuple(sorted(latest.values())))
 
     def _add_barrier(self, before: Micro, conflicts: list[tuple[Engine, int]]) -> int:

@@ -333,5 +333,6 @@ def merge_dims(
         else:
             sizes.append(size)
             columns.append(column)
-    rows = list(zip(*columns, strict=True)) if columns else [()] * len(strides)
-    return tuple(sizes), rows
+    if not columns:
+        return (), [()] * len(strides)
+    return tuple(sizes), list(zip(*columns, strict=True))

@@ -6,6 +6,9 @@ global buffer. Deliveries are expanded move by move in front of the op that asks
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -281,6 +284,23 @@ def build_program(plan: Plan, target: Target) -> Program:
         InfeasibleError: The buffers do not fit, although the plan said they would.
         UnsupportedOpError: A kernel has no instructions.
     """
+    with _collector_paused():
+        return _build(plan, target)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Pause the cycle collector: lowering makes many objects, none in cycles, that it would go through."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _build(plan: Plan, target: Target) -> Program:
     lowered = lower_plan(plan, target)
     back = assemble_backend(
         lowered.linear,

@@ -10,11 +10,10 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tilewright.hwmodel.mesh import LogicalMesh
-from tilewright.lowering.accesses import Touch, touches
+from tilewright.lowering.accesses import Touch
 from tilewright.lowering.dependencies import BARRIER_POST, BARRIER_WAIT, OrderedProgram
 from tilewright.lowering.isa import Engine
-from tilewright.lowering.micro import Buffer, Micro
+from tilewright.lowering.micro import Micro
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,16 +37,12 @@ class Schedule:
 
 def estimate_schedule(
     ordered: OrderedProgram,
-    buffers: tuple[Buffer, ...],
-    mesh: LogicalMesh,
     durations: Callable[[Micro], float],
 ) -> Schedule:
     """Simulate the engines of one tile, in order, for one phase.
 
     Args:
         ordered: Micros with barriers and what each waits for.
-        buffers: Table of all buffers.
-        mesh: The logical mesh of the group.
         durations: Cycles of a micro in its engine; asked once for each.
     """
     cycles = [durations(micro) for micro in ordered.micros]
@@ -72,7 +67,7 @@ def estimate_schedule(
         ends=tuple(ends),
         makespan_cycles=max(ends, default=0.0),
         busy_cycles=busy,
-        critical_path_cycles=_critical_path(ordered.micros, cycles, buffers, mesh),
+        critical_path_cycles=_critical_path(ordered, cycles),
     )
 
 
@@ -149,20 +144,14 @@ def _is_dense(touch: Touch) -> bool:
     return not any(touch.coefficients)
 
 
-def _critical_path(
-    micros: Sequence[Micro],
-    cycles: Sequence[float],
-    buffers: tuple[Buffer, ...],
-    mesh: LogicalMesh,
-) -> float:
+def _critical_path(ordered: OrderedProgram, cycles: Sequence[float]) -> float:
     """Return the cycles of the longest chain of data (and of the parts of collectives)."""
     memory: dict[int, _DataTimes] = {}
     peers = _PeerTimes()
     longest = 0.0
-    for micro, length in zip(micros, cycles, strict=True):
+    for micro, accesses, length in zip(ordered.micros, ordered.touches, cycles, strict=True):
         if micro.role in (BARRIER_POST, BARRIER_WAIT):
             continue
-        accesses = touches(micro, buffers, mesh.sizes)
         is_receipt = micro.role in ("ready", "arrive")
         start = peers.earliest(micro)
         for touch in accesses:

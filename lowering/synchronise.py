@@ -84,8 +84,8 @@ def synchronise(ordered: OrderedProgram, mesh: LogicalMesh) -> Synchronised:
             (waits if is_wait else posts)[position].append(signal)
     return Synchronised(
         micros=ordered.micros,
-        waits=tuple(tuple(sorted(signals)) for signals in waits),
-        posts=tuple(tuple(sorted(signals)) for signals in posts),
+        waits=tuple(tuple(sorted(signals)) if signals else () for signals in waits),
+        posts=tuple(tuple(sorted(signals)) if signals else () for signals in posts),
     )
 
 

@@ -130,11 +130,12 @@ class LocalLog:
         places = near.tolist()
         ordered = self._ordered(places, touch.actor, clock)
         superseded: list[int] = []
-        is_gapless = not any(touch.coefficients) and not touch.piece(
-            (0,) * len(self._sizes), self._sizes
-        ).dims
+        is_gapless = (
+            not any(touch.coefficients)
+            and not touch.piece((0,) * len(self._sizes), self._sizes).dims
+        )
         for place, is_ordered in zip(places, ordered, strict=True):
-            earlier = log.records[place]
+            earlier: Record = log.records[place]
             other = earlier.touch
             assert isinstance(other, LocalTouch)
             self.compared += touch.write or other.write
@@ -158,7 +159,7 @@ class LocalLog:
         unordered = full(clock, self._sizes)[..., earlier.engine] < earlier.number
         return local_conflict(other, touch, self._sizes, unordered)
 
-    def _ordered(self, places: list[int], actor: Relation, clock: Clock) -> list[bool]:
+    def _ordered(self, places: Sequence[int], actor: Relation, clock: Clock) -> list[bool]:
         """Return which records are complete, whatever the timing, when an actor makes an access."""
         known: dict[Relation, Sequence[int]] = {}
         found = []
@@ -200,7 +201,7 @@ class SharedLog:
             engines, numbers = log.column(log.ENGINE)[near], log.column(log.NUMBER)[near]
             ordered = known[engines] >= numbers
             for place in self._meeting(near[~ordered], touch).tolist():
-                earlier = log.records[place]
+                earlier: Record = log.records[place]
                 if self._conflict(earlier, touch, table):
                     return earlier
             if touch.write:
@@ -259,7 +260,7 @@ class SharedLog:
             covered = ordered & (hull[0] <= lows) & (highs <= hull[1])
         # the same tile touches the same bytes again
         alike = own & ~covered & (lows == hull[0]) & (highs == hull[1])
-        again = [p for p in places[alike].tolist() if log.records[p].touch.actors == actors]  # type: ignore[union-attr]
+        again = [p for p in places[alike].tolist() if log.records[p].touch.actors == actors]
         return [*places[covered].tolist(), *again]
 
     def collect(self, running: Sequence[Clock]) -> None:

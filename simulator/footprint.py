@@ -85,9 +85,7 @@ def is_injective(itemsize: int, dims: Dims) -> bool:
     return bool(hits.max() <= 1)
 
 
-def apart_modulo(
-    a: StridedSet, b: StridedSet, distances: NDArray[np.int64]
-) -> NDArray[np.bool_]:
+def apart_modulo(a: StridedSet, b: StridedSet, distances: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether the sets fall into different parts of a common period (columns of one matrix).
 
     Args:

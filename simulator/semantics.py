@@ -139,13 +139,18 @@ def reduce(instruction: Instruction, source: AnyArray, old: AnyArray | None, lea
     return convert(result, dtype)
 
 
-def _arranged(x: AnyArray, lead: int, parts: Sequence[Sequence[int]]) -> AnyArray:
-    """Return [*mesh, p0, p1, …] where p is the product of the domain dims of each part."""
+def _arranged(
+    x: AnyArray, lead: int, parts: Sequence[Sequence[int]], dtype: np.dtype[Any]
+) -> AnyArray:
+    """Return [*mesh, p0, p1, …] of a type where p is the product of the domain dims of each part."""
     present = [lead + d for part in parts for d in part]
     dropped = [d for d in range(lead, x.ndim) if d not in present]
     moved = x.transpose(*range(lead), *present, *dropped)
     sizes = [prod(x.shape[lead + d] for d in part) for part in parts]
-    return np.ascontiguousarray(moved.reshape(*x.shape[:lead], *sizes))
+    # one copy that orders and converts
+    with np.errstate(all="ignore"):
+        dense = moved.astype(dtype, order="C", copy=False)
+    return dense.reshape(*x.shape[:lead], *sizes)
 
 
 def _largest(x: AnyArray) -> int:
@@ -180,13 +185,14 @@ def matrix_product(
     dtype = instruction.dst.dtype.numpy
     roles = dimension_roles(instruction)
     dims = {role: [d for d, r in enumerate(roles) if r == role] for role in "bmnk"}
-    left = _arranged(a, lead, (dims["b"], dims["m"], dims["k"]))
-    right = _arranged(b, lead, (dims["b"], dims["k"], dims["n"]))
+    types = (np.dtype(np.float64),) * 2 if is_float(a.dtype) else (a.dtype, b.dtype)
+    left = _arranged(a, lead, (dims["b"], dims["m"], dims["k"]), types[0])
+    right = _arranged(b, lead, (dims["b"], dims["k"], dims["n"]), types[1])
     if is_float(a.dtype):
         # In 64 bits, so that equal columns have equal sums wherever they lie: an array adds all in one
         # order, a BLAS library has other orders for the columns that are left over.
         with np.errstate(all="ignore"):
-            product = np.matmul(left.astype(np.float64), right.astype(np.float64))
+            product = np.matmul(left, right)
     else:
         product = _integer_product(left, right, dtype)
     order = [*dims["b"], *dims["m"], *dims["n"]]

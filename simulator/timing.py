@@ -117,9 +117,9 @@ def _blocked(phase: Phase, state: State) -> str:
             texts.append(f"{where} waits for the other tiles of its group")
             continue
         missing = [
-            f"semaphore {semaphore} (has {state.semaphore[slot // ENGINES, semaphore]}, needs {count})"
+            f"semaphore {semaphore} (has {state.semaphore[semaphore, slot // ENGINES]}, needs {count})"
             for semaphore, count in kind.waits
-            if state.semaphore[slot // ENGINES, semaphore] < count
+            if state.semaphore[semaphore, slot // ENGINES] < count
         ]
         texts.append(f"{where} waits for {' and '.join(missing)}")
     if len(slots) > NAMED_ENGINES:

@@ -8,6 +8,7 @@ from tilewright.simulator.timing_flows import finish_flow, share_anew, start_flo
 from tilewright.simulator.timing_heap import pop, pop_message, push_message, schedule
 from tilewright.simulator.timing_jit import compiled, compiled_part
 from tilewright.simulator.timing_state import (
+    ASKING,
     DONE,
     ENGINES,
     EVENTS,
@@ -18,6 +19,7 @@ from tilewright.simulator.timing_state import (
     ISSUE,
     LEAD,
     MEMBER,
+    NEVER,
     REMOTE,
     SPANS,
     WAIT,
@@ -53,14 +55,19 @@ def _try_issue(tables: Tables, state: State, slot: int, poster: int) -> None:
         me.status = DONE
         return
     kind, tile = tables.stream[me.position], slot // ENGINES
+    lacking = False
     for w in range(0, 4, 2):
-        if state.semaphore[tile, tables.waits[kind, w]] < tables.waits[kind, w + 1]:
-            if me.status != WAIT:
-                me.status = WAIT
-                me.began = now
-            return
+        semaphore, count = tables.waits[kind, w], tables.waits[kind, w + 1]
+        if state.semaphore[semaphore, tile] < count:
+            state.needed[semaphore, tile] = min(state.needed[semaphore, tile], count)
+            lacking = True
+    if lacking:
+        if me.status != WAIT:
+            me.status = WAIT
+            me.began = now
+        return
     for w in range(0, 4, 2):
-        state.semaphore[tile, tables.waits[kind, w]] -= tables.waits[kind, w + 1]
+        state.semaphore[tables.waits[kind, w], tile] -= tables.waits[kind, w + 1]
     if me.status == WAIT:
         state.stall[slot, poster] += now - me.began
     me.status = ISSUE
@@ -72,11 +79,30 @@ def _try_issue(tables: Tables, state: State, slot: int, poster: int) -> None:
 
 
 @compiled_part
-def _wake(tables: Tables, state: State, tile: int, poster: int) -> None:
+def _post(state: State, tile: int, semaphore: int, count: int) -> bool:
+    """Add to a semaphore; return whether an engine waits for what it has now."""
+    total = state.semaphore[semaphore, tile] + count
+    state.semaphore[semaphore, tile] = total
+    if total < state.needed[semaphore, tile]:
+        return False
+    state.needed[semaphore, tile] = NEVER  # engines that still lack something ask again
+    return True
+
+
+@compiled_part
+def _ask(state: State, slot: int, poster: int) -> None:
+    """Let a slot try to issue as soon as the event at hand is over."""
+    number = state.sizes[ASKING]
+    state.asking[number, 0], state.asking[number, 1] = slot, poster
+    state.sizes[ASKING] = number + 1
+
+
+@compiled_part
+def _wake(state: State, tile: int, poster: int) -> None:
     """Let the tile's waiting engines look at their semaphores."""
     for slot in range(tile * ENGINES, (tile + 1) * ENGINES):
         if state.slots[slot].status == WAIT:
-            _try_issue(tables, state, slot, poster)
+            _ask(state, slot, poster)
 
 
 @compiled_part
@@ -134,11 +160,13 @@ def _complete(tables: Tables, state: State, slot: int, kind: int, leader: int, l
         state.sizes[SPANS] += 1
     me.position += 1
     if what.posts_here:
+        awaited = False
         for p in range(0, 6, 3):
             if tables.posts[kind, p + 2] == 0:
-                state.semaphore[tile, tables.posts[kind, p]] += tables.posts[kind, p + 1]
-        _wake(tables, state, tile, slot % ENGINES)
-    _try_issue(tables, state, slot, -1)
+                awaited |= _post(state, tile, tables.posts[kind, p], tables.posts[kind, p + 1])
+        if awaited:
+            _wake(state, tile, slot % ENGINES)
+    _ask(state, slot, -1)
 
 
 @compiled_part
@@ -146,12 +174,13 @@ def _deliver(tables: Tables, state: State, route: int, kind: int) -> None:
     """Let a remote post land at its tiles."""
     for number in range(tables.routes[route].peer_start, tables.routes[route].peer_end):
         peer = tables.peers[number]
+        awaited = False
         for p in range(0, 6, 3):
             if tables.posts[kind, p + 2]:
-                state.semaphore[peer.tile, tables.posts[kind, p]] += (
-                    tables.posts[kind, p + 1] * peer.count
-                )
-        _wake(tables, state, peer.tile, REMOTE)
+                count = tables.posts[kind, p + 1] * peer.count
+                awaited |= _post(state, peer.tile, tables.posts[kind, p], count)
+        if awaited:
+            _wake(state, peer.tile, REMOTE)
 
 
 @compiled_part
@@ -160,14 +189,12 @@ def _progress(tables: Tables, state: State, slot: int, contended: bool) -> bool:
     me = state.slots[slot]
     kind = tables.stream[me.position]
     what, status = tables.kinds[kind], me.status
-    if status == ISSUE:
-        if _is_skipped(tables, kind, slot // ENGINES):
-            _complete(tables, state, slot, kind, slot, 0.0)
-            return True
-        if what.gang >= 0:
-            _gather(tables, state, slot, kind)
-            return False
-    if status != FLOW and what.work > 0.0:
+    skipped = status == ISSUE and _is_skipped(tables, kind, slot // ENGINES)
+    joint = what.gang >= 0 and not skipped
+    if status == ISSUE and joint:
+        _gather(tables, state, slot, kind)
+        return False
+    if status != FLOW and what.work > 0.0 and not skipped:
         me.status = FLOW
         start_flow(tables, state, kind, slot, contended)
         return False
@@ -175,14 +202,13 @@ def _progress(tables: Tables, state: State, slot: int, contended: bool) -> bool:
     if status == FLOW:
         finish_flow(state, slot)
         lost = max(state.clock[0] - me.flowing - what.work / me.limit, 0.0)
-    if what.gang < 0:
-        _complete(tables, state, slot, kind, slot, lost)
-        return True
-    gang = tables.gang_of[what.gang, slot // ENGINES]
-    for index in range(tables.gang_start[gang], tables.gang_start[gang + 1]):
-        _complete(
-            tables, state, tables.gang_member[index] * ENGINES + slot % ENGINES, kind, slot, lost
-        )
+    first, last = 0, 1
+    if joint:
+        gang = tables.gang_of[what.gang, slot // ENGINES]
+        first, last = tables.gang_start[gang], tables.gang_start[gang + 1]
+    for index in range(first, last):
+        member = tables.gang_member[index] * ENGINES + slot % ENGINES if joint else slot
+        _complete(tables, state, member, kind, slot, lost)
     return True
 
 
@@ -199,43 +225,48 @@ def simulate_events(tables: Tables, state: State, contended: bool, max_events: i
     messages = np.empty((64, 4))
     flying = sent = 0
     for slot in range(state.slots.size):
-        _try_issue(tables, state, slot, -1)
-    while state.sizes[HEAP] > 0 or flying > 0:
-        now = np.inf
-        if state.sizes[HEAP] > 0:
-            now = state.times[state.heap[0]]
-        if flying > 0:
-            now = min(now, messages[0, 0])
-        state.clock[0] = now
-        # Events that only rounding separates are one batch: rates are shared anew once for all of them.
-        until = now + 1e-9 + 1e-14 * now
-        while True:
-            if flying > 0 and messages[0, 0] <= until:
-                route, kind = int(messages[0, 2]), int(messages[0, 3])
-                pop_message(messages, flying)
-                flying -= 1
-                _deliver(tables, state, route, kind)
-            elif state.sizes[HEAP] > 0 and state.times[state.heap[0]] <= until:
-                slot = pop(state.heap, state.place, state.times, state.sizes, HEAP)
-                kind = tables.stream[state.slots[slot].position]
-                what = tables.kinds[kind]
-                if _progress(tables, state, slot, contended) and what.posts_away and what.way >= 0:
-                    route = tables.route_of[what.way, slot // ENGINES]
-                    if flying == messages.shape[0]:
-                        grown = np.empty((2 * flying, 4))
-                        grown[:flying] = messages
-                        messages = grown
-                    push_message(
-                        messages, flying, now + tables.routes[route].latency, sent, route, kind
-                    )
-                    flying += 1
-                    sent += 1
-            else:
+        _ask(state, slot, -1)
+    now = until = -1.0
+    while True:
+        for number in range(state.sizes[ASKING]):
+            _try_issue(tables, state, state.asking[number, 0], state.asking[number, 1])
+        state.sizes[ASKING] = 0
+        if flying > 0 and messages[0, 0] <= until:
+            route, kind = int(messages[0, 2]), int(messages[0, 3])
+            pop_message(messages, flying)
+            flying -= 1
+            _deliver(tables, state, route, kind)
+        elif state.sizes[HEAP] > 0 and state.times[state.heap[0]] <= until:
+            slot = pop(state.heap, state.place, state.times, state.sizes, HEAP)
+            kind = tables.stream[state.slots[slot].position]
+            what = tables.kinds[kind]
+            if _progress(tables, state, slot, contended) and what.posts_away and what.way >= 0:
+                route = tables.route_of[what.way, slot // ENGINES]
+                if flying == messages.shape[0]:
+                    grown = np.empty((2 * flying, 4))
+                    grown[:flying] = messages
+                    messages = grown
+                push_message(
+                    messages, flying, now + tables.routes[route].latency, sent, route, kind
+                )
+                flying += 1
+                sent += 1
+        else:
+            share_anew(state)
+            if state.sizes[HEAP] == 0 and flying == 0:
                 break
-            state.sizes[EVENTS] += 1
-            if state.sizes[EVENTS] > max_events:
-                return TOO_LONG
-        share_anew(state)
+            now = np.inf
+            if state.sizes[HEAP] > 0:
+                now = state.times[state.heap[0]]
+            if flying > 0:
+                now = min(now, messages[0, 0])
+            state.clock[0] = now
+            # Events that only rounding separates are one batch: rates are shared anew once for them all.
+            until = now + 1e-9 + 1e-14 * now
+            continue
+        state.sizes[EVENTS] += 1
+        if state.sizes[EVENTS] > max_events:
+            return TOO_LONG
     for slot in range(state.slots.size):
         if state.slots[slot].status != DONE:
             return DEADLOCK

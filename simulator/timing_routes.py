@@ -10,6 +10,7 @@ import numpy as np
 
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.network import Network
+from tilewright.simulator.timing_crossbar import Crossbars, is_crossbars, others, sub_meshes
 from tilewright.simulator.timing_kinds import RouteKey
 from tilewright.simulator.timing_state import DRAM, LINK, SORTS, SRAM, Bools, Floats, Ints
 
@@ -88,12 +89,13 @@ class RouteBuilder:
 
     def __init__(self, network: Network) -> None:
         self._network = network
+        self._crossbars = Crossbars(network) if is_crossbars(network.target) else None
         self._tiles = network.target.tiles
         self._rows: list[Ints] = []
         self._way: list[int] = []
-        self._latency: list[float] = []
-        self._entries: list[tuple[int, Ints, Floats]] = []
-        self._peers: list[tuple[int, Ints]] = []
+        self._latency: list[Floats] = []
+        self._entries: list[tuple[Ints, Ints, Floats]] = []  # routes, resources, shares
+        self._peers: list[tuple[Ints, Ints]] = []  # routes, tiles
 
     def add_way(
         self, key: RouteKey, mesh: LogicalMesh, tiles: tuple[int, ...], wanted: Bools
@@ -101,10 +103,37 @@ class RouteBuilder:
         """Find the routes of the next way for the wanted tiles of a group."""
         row = np.full(self._tiles, -1, dtype=np.int64)
         self._rows.append(row)
+        if self._crossbars is not None and key[0] in ("send", "cast", "post"):
+            self._add_trees(self._crossbars, key, mesh, np.array(tiles, dtype=np.int64), wanted)
+            return
         for index, tile in enumerate(tiles):
             # A tile may share the route of its sub-mesh's first tile.
             if wanted[tile] and row[tile] < 0:
                 self._add_route(key, mesh, tiles, index, row)
+
+    def _add_trees(
+        self, crossbars: Crossbars, key: RouteKey, mesh: LogicalMesh, tiles: Ints, wanted: Bools
+    ) -> None:
+        """Add the routes of all wanted tiles of a group at once."""
+        name, axes, shift = key
+        positions = np.flatnonzero(wanted[tiles])
+        if name == "send":
+            user = np.arange(positions.size)
+            receiver = tiles[_shifted_all(mesh, axes, shift)[positions]]
+        else:
+            number, members = sub_meshes(mesh, axes)
+            user, mates = others(members, number, positions)
+            receiver = tiles[mates]
+        first = len(self._way)
+        trees = crossbars.trees(tiles[positions], user, receiver, with_links=name != "post")
+        self._way += [len(self._rows) - 1] * positions.size
+        self._latency.append(trees.latency)
+        self._rows[-1][tiles[positions]] = first + np.arange(positions.size)
+        self._peers.append((first + user, receiver))
+        if name != "post":
+            routes = np.concatenate([user, trees.user]) + first
+            resources = np.concatenate([receiver, trees.link + self._tiles])
+            self._entries.append((routes, resources, np.ones(routes.size)))
 
     def _add_route(
         self, key: RouteKey, mesh: LogicalMesh, tiles: tuple[int, ...], index: int, row: Ints
@@ -128,46 +157,53 @@ class RouteBuilder:
                 receivers = tuple(tiles[i] for i in sub_mesh(mesh, index, axes) if i != index)
                 route = self._network.multicast(tile, receivers)
         self._way.append(len(self._rows) - 1)
-        self._latency.append(route.latency_cycles)
+        self._latency.append(np.array([route.latency_cycles], dtype=np.float64))
         row[list(users)] = number
+        arrivals = np.array(receivers, dtype=np.int64)
         if name != "read":
-            self._peers.append((number, np.array(receivers, dtype=np.int64)))
+            self._peers.append((np.full(arrivals.size, number, dtype=np.int64), arrivals))
         if name != "post":  # the word that a bare post sends is not worth a share of bandwidth
             links = np.array(route.links, dtype=np.int64) + self._tiles
-            resources = np.concatenate([np.array(receivers, dtype=np.int64), links])
+            resources = np.concatenate([arrivals, links])
             shares = np.concatenate(
-                [np.ones(len(receivers)), np.array(route.weights, dtype=np.float64)]
+                [np.ones(arrivals.size), np.array(route.weights, dtype=np.float64)]
             )
-            self._entries.append((number, resources, shares))
+            routes = np.full(resources.size, number, dtype=np.int64)
+            self._entries.append((routes, resources, shares))
 
     def finish(self, resources: Resources) -> Routes:
         """Return all routes."""
         rows = np.array(self._rows, dtype=np.int64).reshape(len(self._rows), self._tiles)
         peers = _concatenate([tiles for _, tiles in self._peers], np.int64)
+        entry_route = _concatenate([routes for routes, _, _ in self._entries], np.int64)
+        used = _concatenate([used for _, used, _ in self._entries], np.int64)
+        shares = _concatenate([shares for _, _, shares in self._entries], np.float64)
         limit = np.full((len(self._way), SORTS), np.inf)
-        for number, used, shares in self._entries:
-            np.minimum.at(limit[number], resources.sort[used], resources.capacity[used] / shares)
+        np.minimum.at(
+            limit, (entry_route, resources.sort[used]), resources.capacity[used] / shares
+        )
         return Routes(
             route_of=rows,
             way=np.array(self._way, dtype=np.int64),
-            latency=np.array(self._latency, dtype=np.float64),
+            latency=_concatenate(self._latency, np.float64),
             limit=limit,
-            entry_route=_spread([(n, r.size) for n, r, _ in self._entries]),
-            entry_resource=_concatenate([r for _, r, _ in self._entries], np.int64),
-            entry_share=_concatenate([s for _, _, s in self._entries], np.float64),
-            peer_route=_spread([(n, t.size) for n, t in self._peers]),
+            entry_route=entry_route,
+            entry_resource=used,
+            entry_share=shares,
+            peer_route=_concatenate([routes for routes, _ in self._peers], np.int64),
             peer_tile=peers,
             peer_count=np.ones(peers.size, dtype=np.int64),
         )
+
+
+def _shifted_all(mesh: LogicalMesh, axes: int, shift: int) -> Ints:
+    """Return `shifted` of every position."""
+    grid = np.arange(mesh.tiles).reshape(mesh.sizes)
+    moved: Ints = np.roll(grid, -shift, axis=axes.bit_length() - 1).reshape(-1)
+    return moved
 
 
 def _concatenate[T: np.generic](
     arrays: Iterable[np.ndarray[tuple[int, ...], np.dtype[T]]], dtype: type[T]
 ) -> np.ndarray[tuple[int, ...], np.dtype[T]]:
     return np.concatenate([np.empty(0, dtype=dtype), *arrays])
-
-
-def _spread(runs: list[tuple[int, int]]) -> Ints:
-    """Repeat each number as often as its run says."""
-    numbers = np.array([number for number, _ in runs], dtype=np.int64)
-    return np.repeat(numbers, np.array([size for _, size in runs], dtype=np.int64))

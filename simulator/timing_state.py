@@ -34,6 +34,9 @@ ISSUE, WAIT, GATHER, LEAD, FLOW, MEMBER, DONE = 0, 1, 2, 3, 4, 5, 6
 """States of a slot: issuing; waiting for semaphores; waiting for its group; in the latency after the
 group met; payload moving; payload moving in the leader's name; at the end of the stream."""
 
+NEVER = 1 << 62
+"""Count of a semaphore that nobody waits for."""
+
 KIND = np.dtype(
     [
         ("issue", "f8"),  # cycles before the group gathers
@@ -128,13 +131,15 @@ class State(NamedTuple):
     slots: Records  # SLOT
     resources: Records  # RESOURCE
     nodes: Records  # NODE
-    semaphore: Ints  # [t, semaphores]
+    semaphore: Ints  # [semaphores, t]
+    needed: Ints  # [semaphores, t] the least count that a waiting engine looks for
     gang_arrived: Ints
     heap: Ints  # [slots]
     place: Ints  # [slots] -1 for not in the heap
     times: Floats  # [slots]
     dirty: Ints  # [r] stack
-    sizes: Ints  # HEAP, DIRTY, SPANS, EVENTS
+    asking: Ints  # [slots, 2] slots that may issue after the event at hand, and who caused it (-1: itself)
+    sizes: Ints  # HEAP, DIRTY, SPANS, EVENTS, ASKING
     clock: Floats  # [1]
     flow_lost: Floats  # [slots, reports] cycles lost by the current payload
     lost: Floats  # [slots, reports]
@@ -144,7 +149,7 @@ class State(NamedTuple):
     spans: Records  # SPAN
 
 
-HEAP, DIRTY, SPANS, EVENTS = 0, 1, 2, 3
+HEAP, DIRTY, SPANS, EVENTS, ASKING = 0, 1, 2, 3, 4
 
 
 def new_state(
@@ -179,13 +184,15 @@ def new_state(
         slots=mine,
         resources=fresh,
         nodes=np.zeros(room, dtype=NODE),
-        semaphore=np.zeros((tables.tiles.size, semaphores), dtype=np.int64),
+        semaphore=np.zeros((semaphores, tables.tiles.size), dtype=np.int64),
+        needed=np.full((semaphores, tables.tiles.size), NEVER, dtype=np.int64),
         gang_arrived=np.zeros(tables.gang_start.size, dtype=np.int64),
         heap=np.zeros(count, dtype=np.int64),
         place=np.full(count, -1, dtype=np.int64),
         times=np.zeros(count),
         dirty=np.zeros(resources.size, dtype=np.int64),
-        sizes=np.zeros(4, dtype=np.int64),
+        asking=np.zeros((count, 2), dtype=np.int64),
+        sizes=np.zeros(5, dtype=np.int64),
         clock=np.zeros(1),
         flow_lost=np.zeros((count, reports)),
         lost=np.zeros((count, reports)),

@@ -265,11 +265,17 @@ def _route_records(routes: Routes) -> tuple[Records, Records, Records]:
 
 
 def _reserve_nodes(slots: Records, tables: Tables) -> None:
-    """Reserve room for the resources of each slot's largest payload, its own SRAM port included."""
+    """Reserve room for the resources of each slot's largest payload, its own SRAM port included.
+
+    The payload of a gang is its leader's.
+    """
     sizes = tables.routes["end"] - tables.routes["start"]
+    leader = tables.gang_member[tables.gang_start[:-1]]
     for slot, kinds in enumerate(kinds_in_use(slots, tables)):
-        ways = np.unique(tables.kinds["way"][kinds])
-        on = tables.route_of[ways[ways >= 0], slot // ENGINES]
+        tile, gangs = slot // ENGINES, tables.kinds["gang"][kinds]
+        mine = (gangs < 0) | (leader[tables.gang_of[gangs, tile]] == tile) if leader.size else kinds >= 0
+        ways = np.unique(tables.kinds["way"][kinds[mine]])
+        on = tables.route_of[ways[ways >= 0], tile]
         slots["nodes"][slot] = 1 + int(sizes[on].max(initial=0))
     slots["first_node"][1:] = np.cumsum(slots["nodes"])[:-1]
 

@@ -117,22 +117,23 @@ class KernelContext:
             box: The loops; the domain of the view is `box.sizes`.
             origin: Tensor index of the storage's first element.
         """
-        strides = storage.element_strides()
-        steps = [0] * len(box.sizes)
-        first = 0
-        for dim, stride, low in zip(tensor, strides, origin, strict=True):
-            assert not dim.whole, "whole dimensions have no loop"
-            first += (dim.offset - low) * stride
-            for term in dim.terms:
-                first += term.stride * box.starts[term.dim] * stride
-                steps[term.dim] += term.stride * stride
         size = storage.dtype.itemsize_bytes
+        steps = [0] * len(box.sizes)
+        first = storage.offset_bytes
+        for dim, stride, low in zip(tensor, storage.element_strides(), origin, strict=True):
+            assert not dim.whole, "whole dimensions have no loop"
+            stride_bytes = stride * size
+            index = dim.offset - low
+            for term in dim.terms:
+                index += term.stride * box.starts[term.dim]
+                steps[term.dim] += term.stride * stride_bytes
+            first += index * stride_bytes
         return View(
             buffer=storage.buffer,
             dtype=storage.dtype,
-            offset_bytes=storage.offset_bytes + first * size,
+            offset_bytes=first,
             coefficients=storage.byte_coefficients(self.rank),
-            strides=tuple(s * size for s in steps),
+            strides=tuple(steps),
         )
 
     def operand(self, number: int, box: LoopBox) -> View:

@@ -120,13 +120,29 @@ def _by_name(port: Port, length: int) -> Array | None:
 
 
 def _row_limits(graph: Graph) -> dict[str, int]:
-    """Return, for tensors that become gather indices, the fewest rows of the tables they index."""
+    """Return, for tensors that become gather indices, the fewest rows of the tables they index.
+
+    A comparison with 0, 1, ... n - 1 is a one-hot encoding, the same as a table of n rows.
+    """
     limits: dict[str, int] = {}
     for op in reversed(graph.ops):
         if op.kind == "gather":
             rows = graph.types[op.inputs[0]].shape[op.integer("axis")]
             limits[op.inputs[1]] = min(rows, limits.get(op.inputs[1], rows))
+        elif op.kind == "map" and op.text("fn").split("|")[0] == "eq":
+            for name, other in zip(op.inputs, reversed(op.inputs), strict=True):
+                classes = _consecutive(graph.constants.get(other))
+                if classes:
+                    limits[name] = min(classes, limits.get(name, classes))
         elif op.kind in _INDEX_KINDS and op.output in limits:
             for name in op.inputs:
                 limits[name] = min(limits[op.output], limits.get(name, limits[op.output]))
     return limits
+
+
+def _consecutive(constant: Array | None) -> int:
+    """Return n if a constant is 0, 1, ... n - 1 in some shape, else 0."""
+    if constant is None or constant.size < 2:
+        return 0
+    is_range = np.array_equal(constant.ravel(), np.arange(constant.size))
+    return constant.size if is_range else 0

@@ -193,7 +193,7 @@ def program_facts(program: Program, file_bytes: int | None = None) -> list[Fact]
     facts.append(
         (
             "DRAM",
-            f"{byte_text(program.dram_bytes)} of {byte_text(dram)} ({program.dram_bytes / dram:.2%})",
+            f"{byte_text(program.dram_bytes)} of {byte_text(dram)} ({_share(program.dram_bytes / dram)})",
         )
     )
     for region in program.host_regions:
@@ -338,3 +338,7 @@ def _counted(names: Iterable[str]) -> str:
 
 def _head(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def _share(share: float) -> str:
+    return "< 0.01%" if 0 < share < 0.0001 else f"{share:.2%}"

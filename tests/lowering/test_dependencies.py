@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from itertools import product
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from tilewright.dtypes import DType
 from tilewright.errors import ProgramError
 from tilewright.hwmodel.mesh import LogicalMesh
-from tilewright.lowering.accesses import Touch, are_disjoint, span_bytes, touches
+from tilewright.lowering.accesses import Touch, are_disjoint, find_meeting, span_bytes, touches
 from tilewright.lowering.dependencies import ByteOrder, find_dependencies
 from tilewright.lowering.isa import Engine, Opcode, Space
 from tilewright.lowering.micro import Buffer, LinearProgram, Micro, Operand
@@ -43,6 +44,12 @@ touch_strategy = st.builds(
 def test_accesses_called_disjoint_share_no_byte(a: Touch, b: Touch, distance: int) -> None:
     if are_disjoint(a, b, distance):
         assert not bytes_of(a) & bytes_of(b, distance)
+
+
+@given(touch_strategy, touch_strategy, st.lists(st.integers(-30, 300), max_size=40))
+def test_many_accesses_are_compared_like_one(a: Touch, like: Touch, lows: list[int]) -> None:
+    expected = [i for i, low in enumerate(lows) if not are_disjoint(a, like, low - like.low)]
+    assert find_meeting(a, like, np.array(lows, np.int64)).tolist() == expected
 
 
 def test_interleaved_columns_are_disjoint() -> None:

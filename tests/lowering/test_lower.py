@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tilewright.dtypes import DType
-from tilewright.extract.kernel import loop_order, tileable_dims
+from tilewright.extract.kernel import footprint_bytes, loop_order, tileable_dims
 from tilewright.extract.plan import (
     Delivery,
     Memory,
@@ -222,12 +222,15 @@ class Planner:
             resident=resident,
             result=result,
             tiling=None,
+            buffer_bytes=0,
             cost=KernelCost(),
             cost_units=0.0,
         )
         if op.kind == "host":
             return planned
-        return replace(planned, tiling=self.tiling(planned))
+        tiling = self.tiling(planned)
+        kernel = planned_kernel(planned, types, self.mesh)
+        return replace(planned, tiling=tiling, buffer_bytes=footprint_bytes(kernel, tiling, 64))
 
     def tiling(self, planned: PlannedOp) -> Tiling:
         kernel = planned_kernel(planned, self.graph.types, self.mesh)

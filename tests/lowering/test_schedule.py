@@ -127,7 +127,7 @@ def test_schedule_is_the_earliest_that_keeps_all_orders(seed: int, steps: int) -
     linear = random_program(seed, steps)
     addresses = tuple(8 * (b.number % 5) for b in linear.buffers)
     ordered = find_dependencies(linear.run, linear.buffers, addresses, MESH)
-    schedule = estimate_schedule(ordered, linear.buffers, MESH, cycles)
+    schedule = estimate_schedule(ordered, cycles)
     # relax start times until nothing moves, starting from nothing
     starts = [0.0] * len(ordered.micros)
     for _ in range(len(starts) + 1):
@@ -186,7 +186,7 @@ def test_collectives_in_lock_step() -> None:
     use = Micro(opcode=Opcode.VEC, engine=Engine.VE, domain=(8,), dst=operand(0), sources=(whole,))
     ordered = find_dependencies((fill, ready, send, arrive, use), buffers, (0, 8), mesh)
     lengths = {id(fill): 10.0, id(ready): 1.0, id(send): 100.0, id(arrive): 2.0, id(use): 5.0}
-    schedule = estimate_schedule(ordered, buffers, mesh, lambda micro: lengths[id(micro)])
+    schedule = estimate_schedule(ordered, lambda micro: lengths[id(micro)])
     assert schedule.starts == (0.0, 0.0, 10.0, 110.0, 112.0)
     assert schedule.makespan_cycles == 117.0
     assert schedule.critical_path_cycles == pytest.approx(117.0, abs=0)

@@ -37,7 +37,7 @@ def random_order(seed: int, steps: int) -> OrderedProgram:
                 latest[engines[earlier]] = earlier
         edges.append(tuple(sorted(latest.values())))
     micros = tuple(Micro(opcode=Opcode.VEC, engine=engine) for engine in engines)
-    return OrderedProgram(micros=micros, edges=tuple(edges))
+    return OrderedProgram(micros=micros, edges=tuple(edges), touches=((),) * len(micros))
 
 
 def closure(order: OrderedProgram, edges: set[tuple[int, int]]) -> list[set[int]]:
@@ -96,7 +96,7 @@ def arrive(arrivals: int, axes: int = 2) -> Micro:
 
 
 def order_of(*micros: Micro) -> OrderedProgram:
-    return OrderedProgram(micros=micros, edges=((),) * len(micros))
+    return OrderedProgram(micros=micros, edges=((),) * len(micros), touches=((),) * len(micros))
 
 
 def test_parts_of_collectives_wait_and_post() -> None:
@@ -159,7 +159,7 @@ def test_tokens_that_pile_up_are_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         engines = [Engine.VE, Engine.ME] * 3
         edges = [(), (0,), (1,) if has_reply else (), (2,), (3,) if has_reply else (), (4,)]
         micros = tuple(Micro(opcode=Opcode.VEC, engine=engine) for engine in engines)
-        return OrderedProgram(micros=micros, edges=tuple(edges))
+        return OrderedProgram(micros=micros, edges=tuple(edges), touches=((),) * len(micros))
 
     monkeypatch.setattr(module, "MAX_COUNT", 1)
     reduce_edges(chain(True))

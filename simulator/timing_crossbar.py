@@ -1,0 +1,121 @@
+"""Routes between tiles of nested crossbars, for all tiles of a way at once.
+
+The network finds one path at a time; a barrier of thousands of tiles asks for millions. In nested crossbars
+a path leaves every unit of the source and enters every unit of the destination below the level where they
+meet, so whole arrays of paths take a few operations on arrays.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+
+from tilewright.hwmodel.mesh import LogicalMesh
+from tilewright.hwmodel.network import Network
+from tilewright.hwmodel.target import Target, Topology
+from tilewright.simulator.timing_state import Bools, Floats, Ints
+
+
+class Trees(NamedTuple):
+    """Routes from several sources, each to one or more tiles; sizes: s sources."""
+
+    latency: Floats  # [s] cycles, to the farthest tile
+    user: Ints  # for each use of a link: which source
+    link: Ints
+
+
+def is_crossbars(target: Target) -> bool:
+    """Whether the machine has nothing but crossbars (a level of one unit counts as one)."""
+    sizes = {axis.name: axis.size for axis in target.axes}
+    return all(
+        level.topology is Topology.CROSSBAR or all(sizes[name] == 1 for name in level.axes)
+        for level in target.interconnects
+    )
+
+
+def sub_meshes(mesh: LogicalMesh, axes: int) -> tuple[Ints, Ints]:
+    """Return the number of each position's sub-mesh along some axes, and the members of each sub-mesh.
+
+    >>> number, members = sub_meshes(LogicalMesh(("x", "y"), (2, 3)), 0b01)
+    >>> number.tolist(), members.tolist()
+    ([0, 1, 2, 0, 1, 2], [[0, 3], [1, 4], [2, 5]])
+    """
+    masked = [axis for axis in range(mesh.rank) if axes >> axis & 1]
+    size = prod(mesh.sizes[axis] for axis in masked)
+    grid = np.arange(mesh.tiles).reshape(mesh.sizes)
+    last = list(range(mesh.rank - len(masked), mesh.rank))
+    members = np.moveaxis(grid, masked, last).reshape(-1, size)
+    number = np.empty(mesh.tiles, dtype=np.int64)
+    number[members] = np.arange(members.shape[0])[:, None]
+    return number, members
+
+
+class Crossbars:
+    """The links of nested crossbars by level and unit."""
+
+    def __init__(self, network: Network) -> None:
+        target = network.target
+        assert is_crossbars(target), f"{target.name} has levels other than crossbars"
+        sizes = {axis.name: axis.size for axis in target.axes}
+        shape = [prod(sizes[name] for name in level.axes) for level in target.interconnects]
+        numbers = {link.name: index for index, link in enumerate(network.links)}
+        tiles = np.arange(target.tiles)
+        units, out, into = [], [], []
+        for depth, level in enumerate(target.interconnects):
+            name, count = "-".join(level.axes), prod(shape[: depth + 1])
+            units.append(tiles // prod(shape[depth + 1 :]))
+            out.append([numbers[f"{name}[{unit}].out"] for unit in range(count)])
+            into.append([numbers[f"{name}[{unit}].in"] for unit in range(count)])
+        self._unit = np.array(units, dtype=np.int64).reshape(len(shape), target.tiles)
+        self._out = [np.array(links, dtype=np.int64) for links in out]
+        self._into = [np.array(links, dtype=np.int64) for links in into]
+        hops = [level.hop_cycles for level in target.interconnects]
+        # Paths that meet at a level cross it once, and each level below it on the way up and down.
+        self._latency = np.array(
+            [hop + 2 * sum(hops[depth + 1 :]) for depth, hop in enumerate(hops)] + [0.0]
+        )
+
+    def _meeting(self, source: Ints, target: Ints) -> Ints:
+        """Return the level where each path turns down; the number of levels if it goes nowhere."""
+        level = np.full(source.size, self._unit.shape[0], dtype=np.int64)
+        for depth in reversed(range(self._unit.shape[0])):
+            level[self._unit[depth, source] != self._unit[depth, target]] = depth
+        return level
+
+    def trees(self, sources: Ints, user: Ints, receiver: Ints, with_links: bool) -> Trees:
+        """Return a tree from each source to its receivers, every link once.
+
+        Args:
+            sources: Tile of each source.
+            user: Index into `sources` of each receiver.
+            receiver: Tile of each receiver.
+            with_links: Whether to list the links, not the latencies only.
+        """
+        level = self._meeting(sources[user], receiver)
+        highest = np.full(sources.size, self._unit.shape[0], dtype=np.int64)
+        np.minimum.at(highest, user, level)
+        latency = np.zeros(sources.size)
+        np.maximum.at(latency, user, self._latency[level])
+        users, links = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
+        for depth, (out, into) in enumerate(zip(self._out, self._into, strict=True)):
+            if not with_links:
+                break
+            climbing = np.flatnonzero(highest <= depth)
+            entered = self._unit[depth, receiver]
+            keys = np.unique((user * into.size + entered)[level <= depth])
+            users += [climbing, keys // into.size]
+            links += [out[self._unit[depth, sources[climbing]]], into[keys % into.size]]
+        return Trees(latency, np.concatenate(users), np.concatenate(links))
+
+
+def others(members: Ints, number: Ints, positions: Ints) -> tuple[Ints, Ints]:
+    """Pair each position with the other members of its sub-mesh.
+
+    Returns:
+        Index into `positions` and member, for each pair.
+    """
+    mates = members[number[positions]]
+    different: Bools = mates != positions[:, None]
+    return np.nonzero(different)[0], mates[different]
