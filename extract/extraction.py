@@ -92,9 +92,7 @@ def extract(
         peak = max(profile.rows, default=0)
         shortage = peak - capacity
         if shortage <= 0:
-            return replace(
-                plan, peak_sram_bytes=peak, resident_sram_bytes=profile.resident_bytes
-            )
+            return replace(plan, peak_sram_bytes=peak, resident_sram_bytes=profile.resident_bytes)
         where = _name_of_fullest(plan, profile)
         problem = _surcharged(problem, tables, solution, writer.op_variables, profile, capacity)
     else:

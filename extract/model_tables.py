@@ -120,8 +120,8 @@ def _options_of(
         tensor = alternatives.classes[number]
         name = tensor.names[0] if tensor.names else f"class {number}"
         raise InfeasibleError(
-            f"tensor '{name}' {tensor.type}: with the smallest tiles of every way to compute it, it needs more "
-            f"than the {pricing.limit_bytes} bytes of scratchpad that a tile of '{pricing.target.name}' has; "
+            f"tensor '{name}' {tensor.type}: with the smallest tiles of every way to compute it, it "
+            f"needs more than the {pricing.limit_bytes} bytes of scratchpad that a tile of '{pricing.target.name}' has; "
             "choose a target with more SRAM or make the tensor's rows shorter"
         )
     return options if needed else (*options, ABSENT)
@@ -280,7 +280,13 @@ class _ProblemBuilder:
             pricing = self.pricing
             largest = pricing.limit_bytes * LARGEST_SHARD
             self.memo[key] = build_table(
-                tensor, partials, pricing.mesh, pricing.target, pricing.objective, largest, pricing.limit_bytes
+                tensor,
+                partials,
+                pricing.mesh,
+                pricing.target,
+                pricing.objective,
+                largest,
+                pricing.limit_bytes,
             )
         return self.memo[key]
 

@@ -312,8 +312,10 @@ def _check_memory(plan: Plan, target: Target) -> None:
         for delivery in planned.deliveries:
             station = 0
             for move in delivery.moves:
-                needed = before + station + move_buffers_bytes(
-                    move, plan.types[delivery.tensor], plan.mesh, alignment
+                needed = (
+                    before
+                    + station
+                    + move_buffers_bytes(move, plan.types[delivery.tensor], plan.mesh, alignment)
                 )
                 if needed > capacity:
                     raise PlanError(

@@ -16,13 +16,15 @@ SAME = 1.0 + 1e-12
 
 @compiled
 def fair_rates(
+    flows: int,
+    capacities: int,
     limits: Floats,
-    capacities: Floats,
     starts: Ints,
     resources: Ints,
     coefficients: Floats,
     rates: Floats,
     causes: Ints,
+    filling: Floats,
 ) -> None:
     """Write the max-min fair rates of flows into `rates`.
 
@@ -30,53 +32,22 @@ def fair_rates(
     flow of rate x uses x * coefficient of a resource.
 
     Args:
+        flows: Number of flows; arrays may be longer.
+        capacities: Number of resources.
         limits: Maximal rate of each flow, [bytes/cycle].
-        capacities: Capacity of each resource, [bytes/cycle].
         starts: Flow i has the entries starts[i] to starts[i + 1] of the next two.
         resources: Resource of each entry.
         coefficients: Use of the resource per unit of the flow's rate, positive.
         rates: Result, [bytes/cycle].
         causes: Result: the resource that stopped each flow, -1 if its own limit did.
+        filling: [resources, 4]; column 0 holds the capacities, [bytes/cycle], the others are scratch.
     """
-    flows = limits.size
-    used = np.zeros(capacities.size)
-    growth = np.zeros(capacities.size)
-    full = np.zeros(capacities.size, dtype=np.bool_)
-    rates[:flows] = -1.0
+    room, growth, dust = 1, 2, 3  # what is left; its decline per unit of level, 0 once full; rounding
+    for r in range(capacities):
+        filling[r, room] = filling[r, 0]
+        filling[r, growth] = 0.0
     for entry in range(starts[flows]):
-        growth[resources[entry]] += coefficients[entry]
-    # Subtracting the coefficients of stopped flows leaves rounding dust; below it nothing grows.
-    dust = growth * 1e-12
-    rising = flows
-    while rising > 0:
-        level = np.inf
-        for flow in range(flows):
-            if rates[flow] < 0.0:
-                level = min(level, limits[flow])
-        for r in range(capacities.size):
-            if growth[r] > dust[r] and not full[r]:
-                level = min(level, max(capacities[r] - used[r], 0.0) / growth[r])
-        for r in range(capacities.size):
-            if (
-                growth[r] > dust[r]
-                and max(capacities[r] - used[r], 0.0) <= level * SAME * growth[r]
-            ):
-                full[r] = True
-        for flow in range(flows):
-            if rates[flow] >= 0.0:
-                continue
-            cause, stopped = -1, limits[flow] <= level * SAME
-            for entry in range(starts[flow], starts[flow + 1]):
-                if full[resources[entry]]:
-                    if not stopped:
-                        cause = resources[entry]
-                    stopped = True
-                    break
-            if not stopped:
-                continue
-            rates[flow] = min(level, limits[flow])
-            causes[flow] = cause
-            rising -= 1
-            for entry in range(starts[flow], starts[flow + 1]):
-                used[resources[entry]] += rates[flow] * coefficients[entry]
-                growth[resources[entry]] -= coefficients[entry]
+        filling[resources[entry], growth] += coefficients[entry]
+    for r in range(capacities):
+        # Subtracting the coefficients of stopped flows leaves dust; below it nothing grows.
+        filling[r, dust] = filling[r, growth] * 1e-12

@@ -35,10 +35,17 @@ def _choose_cache_directory() -> None:
     config.CACHE_DIR = str(folder)
 
 
+_OPTIONS: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
+"""Without numba's runtime a function cannot allocate, and does not count references.
+
+Counting would take most of the time: each call counts all the arrays of its arguments up and down.
+"""
+
+
 def compiled[F: Callable[..., Any]](function: F) -> F:
     """Compile a function with numba on its first call; the machine code is kept for the next process."""
     _choose_cache_directory()
-    return cast(F, numba.njit(cache=True, error_model="numpy")(function))
+    return cast(F, numba.njit(cache=True, **_OPTIONS)(function))
 
 
 def compiled_part[F: Callable[..., Any]](function: F) -> F:
@@ -46,9 +53,9 @@ def compiled_part[F: Callable[..., Any]](function: F) -> F:
 
     A call would copy the dozens of array headers in its arguments.
     """
-    options: dict[str, Any] = {
+    options = _OPTIONS | {
         "no_cpython_wrapper": True,
         "no_cfunc_wrapper": True,
         "forceinline": True,
     }
-    return cast(F, numba.njit(error_model="numpy", **options)(function))
+    return cast(F, numba.njit(**options)(function))

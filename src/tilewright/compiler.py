@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 
+from tilewright.constant_outputs import fold_constant_outputs
 from tilewright.dtypes import DType
 from tilewright.errors import InfeasibleError
 from tilewright.extract.extraction import ExtractOptions, extract
@@ -114,6 +115,7 @@ def compile_graph(
     tell = progress or (lambda text: None)
 
     timed = _Timed(seconds)
+    graph = fold_constant_outputs(graph)
     mesh = logical_mesh(target)
     done = Compilation(graph=graph, target=target, mesh=mesh, seconds=seconds)
     if options.stop_after is Stage.FRONTEND:
