@@ -121,7 +121,8 @@ def _options_of(
         name = tensor.names[0] if tensor.names else f"class {number}"
         raise InfeasibleError(
             f"tensor '{name}' {tensor.type}: with the smallest tiles of every way to compute it, it "
-            f"needs more than the {pricing.limit_bytes} bytes of scratchpad that a tile of '{pricing.target.name}' has; "
+            f"needs more than the {pricing.limit_bytes} bytes of scratchpad that a tile of "
+            f"'{pricing.target.name}' has; "
             "choose a target with more SRAM or make the tensor's rows shorter"
         )
     return options if needed else (*options, ABSENT)

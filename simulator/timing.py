@@ -14,10 +14,10 @@ from tilewright.errors import ProgramError
 from tilewright.hwmodel.network import Network, network_of
 from tilewright.lowering.isa import Engine, Opcode
 from tilewright.lowering.program import Program
-from tilewright.simulator.timing_core import DEADLOCK, TOO_LONG, simulate_events
+from tilewright.simulator.timing_core import DEADLOCK, FULL, TOO_LONG, simulate_events
 from tilewright.simulator.timing_measure import energy, measure
 from tilewright.simulator.timing_report import PhaseTiming, TimingReport
-from tilewright.simulator.timing_state import DONE, ENGINES, WAIT, State, new_state
+from tilewright.simulator.timing_state import DONE, ENGINES, WAIT, State, new_state, with_more_messages
 from tilewright.simulator.timing_tables import Phase, prepare
 from tilewright.simulator.timing_trace import write_trace
 
@@ -90,7 +90,8 @@ def _run(program: Program, phase: Phase, name: str, contended: bool, max_events:
     state = new_state(
         tables, phase.slots, phase.shared, reports, max(semaphores, default=0) + 1, tags, room
     )
-    end = simulate_events(tables, state, contended, max_events)
+    while (end := simulate_events(tables, state, contended, max_events)) == FULL:
+        state = with_more_messages(state)
     if end == TOO_LONG:
         raise ProgramError(
             f"program '{program.name}', {name} phase: still running after {max_events} events; "

@@ -12,6 +12,7 @@ from tilewright.simulator.timing_state import (
     DONE,
     ENGINES,
     EVENTS,
+    FLYING,
     FLOW,
     GATHER,
     GROUP,
@@ -20,14 +21,17 @@ from tilewright.simulator.timing_state import (
     LEAD,
     MEMBER,
     NEVER,
+    NOW,
     REMOTE,
+    SENT,
     SPANS,
+    UNTIL,
     WAIT,
     State,
     Tables,
 )
 
-FINISHED, DEADLOCK, TOO_LONG = 0, 1, 2
+FINISHED, DEADLOCK, TOO_LONG, FULL = 0, 1, 2, 3
 """How a simulation ends."""
 
 
@@ -50,7 +54,7 @@ def _is_skipped(tables: Tables, kind: int, tile: int) -> bool:
 @compiled_part
 def _try_issue(tables: Tables, state: State, slot: int, poster: int) -> None:
     """Issue the slot's next instruction if its waits hold; `poster` caused this try (-1: own progress)."""
-    now, me = state.clock[0], state.slots[slot]
+    now, me = state.clock[NOW], state.slots[slot]
     if me.position == me.end:
         me.status = DONE
         return
@@ -109,7 +113,7 @@ def _wake(state: State, tile: int, poster: int) -> None:
 def _occupied(tables: Tables, state: State, slot: int, kind: int, lost: float) -> None:
     """Count the busy time since the slot resumed, `lost` cycles of which are contention."""
     me = state.slots[slot]
-    cycles = state.clock[0] - me.resumed
+    cycles = state.clock[NOW] - me.resumed
     me.busy += cycles
     me.ideal += cycles - lost
     members = tables.tiles[slot // ENGINES].members
@@ -119,7 +123,7 @@ def _occupied(tables: Tables, state: State, slot: int, kind: int, lost: float) -
 @compiled_part
 def _gather(tables: Tables, state: State, slot: int, kind: int) -> None:
     """Come to the group's meeting; the last to come starts the activity in the leader's name."""
-    now, engine, me = state.clock[0], slot % ENGINES, state.slots[slot]
+    now, engine, me = state.clock[NOW], slot % ENGINES, state.slots[slot]
     gang = tables.gang_of[tables.kinds[kind].gang, slot // ENGINES]
     first, last = tables.gang_start[gang], tables.gang_start[gang + 1]
     _occupied(tables, state, slot, kind, 0.0)
@@ -146,7 +150,7 @@ def _complete(tables: Tables, state: State, slot: int, kind: int, leader: int, l
 
     `lost` cycles of the leader's payload are contention.
     """
-    now, me, what = state.clock[0], state.slots[slot], tables.kinds[kind]
+    now, me, what = state.clock[NOW], state.slots[slot], tables.kinds[kind]
     tile, tag = slot // ENGINES, state.tags[what.tag]
     _occupied(tables, state, slot, kind, lost)
     if lost > 0.0:
@@ -201,7 +205,7 @@ def _progress(tables: Tables, state: State, slot: int, contended: bool) -> bool:
     lost = 0.0
     if status == FLOW:
         finish_flow(state, slot)
-        lost = max(state.clock[0] - me.flowing - what.work / me.limit, 0.0)
+        lost = max(state.clock[NOW] - me.flowing - what.work / me.limit, 0.0)
     first, last = 0, 1
     if joint:
         gang = tables.gang_of[what.gang, slot // ENGINES]
@@ -214,58 +218,52 @@ def _progress(tables: Tables, state: State, slot: int, contended: bool) -> bool:
 
 @compiled
 def simulate_events(tables: Tables, state: State, contended: bool, max_events: int) -> int:
-    """Run all streams to their ends.
+    """Run all streams to their ends, from the start or from where the last call stopped.
 
     Without `contended` every payload moves at its limit: the time is then the length of the
     longest dependency chain.
 
     Returns:
-        FINISHED, DEADLOCK (nothing is under way but some stream has not ended) or TOO_LONG.
+        FINISHED, DEADLOCK (nothing is under way but some stream has not ended), TOO_LONG or
+        FULL (no room for a message; go on with a larger array).
     """
-    messages = np.empty((64, 4))
-    flying = sent = 0
-    for slot in range(state.slots.size):
-        _ask(state, slot, -1)
-    now = until = -1.0
+    sizes, messages, clock = state.sizes, state.messages, state.clock
     while True:
-        for number in range(state.sizes[ASKING]):
+        for number in range(sizes[ASKING]):
             _try_issue(tables, state, state.asking[number, 0], state.asking[number, 1])
-        state.sizes[ASKING] = 0
-        if flying > 0 and messages[0, 0] <= until:
+        sizes[ASKING] = 0
+        if sizes[FLYING] == messages.shape[0]:
+            return FULL
+        if sizes[FLYING] > 0 and messages[0, 0] <= clock[UNTIL]:
             route, kind = int(messages[0, 2]), int(messages[0, 3])
-            pop_message(messages, flying)
-            flying -= 1
+            pop_message(messages, sizes[FLYING])
+            sizes[FLYING] -= 1
             _deliver(tables, state, route, kind)
-        elif state.sizes[HEAP] > 0 and state.times[state.heap[0]] <= until:
-            slot = pop(state.heap, state.place, state.times, state.sizes, HEAP)
+        elif sizes[HEAP] > 0 and state.times[state.heap[0]] <= clock[UNTIL]:
+            slot = pop(state.heap, state.place, state.times, sizes, HEAP)
             kind = tables.stream[state.slots[slot].position]
             what = tables.kinds[kind]
             if _progress(tables, state, slot, contended) and what.posts_away and what.way >= 0:
                 route = tables.route_of[what.way, slot // ENGINES]
-                if flying == messages.shape[0]:
-                    grown = np.empty((2 * flying, 4))
-                    grown[:flying] = messages
-                    messages = grown
-                push_message(
-                    messages, flying, now + tables.routes[route].latency, sent, route, kind
-                )
-                flying += 1
-                sent += 1
+                arrival = clock[NOW] + tables.routes[route].latency
+                push_message(messages, sizes[FLYING], arrival, sizes[SENT], route, kind)
+                sizes[FLYING] += 1
+                sizes[SENT] += 1
         else:
             share_anew(state)
-            if state.sizes[HEAP] == 0 and flying == 0:
+            if sizes[HEAP] == 0 and sizes[FLYING] == 0:
                 break
             now = np.inf
-            if state.sizes[HEAP] > 0:
+            if sizes[HEAP] > 0:
                 now = state.times[state.heap[0]]
-            if flying > 0:
+            if sizes[FLYING] > 0:
                 now = min(now, messages[0, 0])
-            state.clock[0] = now
+            clock[NOW] = now
             # Events that only rounding separates are one batch: rates are shared anew once for them all.
-            until = now + 1e-9 + 1e-14 * now
+            clock[UNTIL] = now + 1e-9 + 1e-14 * now
             continue
-        state.sizes[EVENTS] += 1
-        if state.sizes[EVENTS] > max_events:
+        sizes[EVENTS] += 1
+        if sizes[EVENTS] > max_events:
             return TOO_LONG
     for slot in range(state.slots.size):
         if state.slots[slot].status != DONE:

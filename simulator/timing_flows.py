@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from tilewright.simulator.timing_fair import fair_rates
 from tilewright.simulator.timing_heap import schedule
 from tilewright.simulator.timing_jit import compiled_part
-from tilewright.simulator.timing_state import DIRTY, ENGINES, HEAP, SORTS, Ints, State, Tables
+from tilewright.simulator.timing_state import DIRTY, ENGINES, HEAP, NOW, SORTS, Ints, State, Tables
 
 OVER = 1.0 + 1e-9
 """A resource is contended when its flows' limits add up to more than this times its capacity."""
@@ -43,7 +41,7 @@ def _join(state: State, slot: int, resource: int, share: float) -> None:
 @compiled_part
 def start_flow(tables: Tables, state: State, kind: int, slot: int, contended: bool) -> None:
     """Let the slot's payload move, at its limit until a contended resource says otherwise."""
-    now, me, what = state.clock[0], state.slots[slot], tables.kinds[kind]
+    now, me, what = state.clock[NOW], state.slots[slot], tables.kinds[kind]
     tile = slot // ENGINES
     route = tables.route_of[what.way, tile] if what.way >= 0 else -1
     limit = what.rate
@@ -77,8 +75,8 @@ def start_flow(tables: Tables, state: State, kind: int, slot: int, contended: bo
 def _settle(state: State, slot: int) -> None:
     """Account for what a payload moved since it was last touched."""
     me = state.slots[slot]
-    passed = state.clock[0] - me.touched
-    me.touched = state.clock[0]
+    passed = state.clock[NOW] - me.touched
+    me.touched = state.clock[NOW]
     me.left -= passed * me.speed
     me.moved += passed * me.speed * me.weight
     if me.cause >= 0:
@@ -117,8 +115,8 @@ def share_anew(state: State) -> None:
     """
     if state.sizes[DIRTY] == 0:
         return
-    slots = np.empty(state.slots.size, dtype=np.int64)
-    flows = entries = done = 0
+    slots = state.scratch.slots
+    flows = done = 0
     resources = state.sizes[DIRTY]
     for index in range(resources):
         state.resources[state.dirty[index]].seen = index
@@ -134,7 +132,6 @@ def share_anew(state: State) -> None:
             me.seen = 1
             slots[flows] = slot
             flows += 1
-            entries += me.nodes
             for other in range(me.first_node, me.first_node + me.nodes):
                 resource = state.nodes[other].resource
                 it = state.resources[resource]
@@ -143,8 +140,8 @@ def share_anew(state: State) -> None:
                     state.dirty[resources] = resource
                     resources += 1
     # Order by slot, so that rounding does not depend on the history of the lists.
-    slots[:flows].sort()
-    _assign(state, slots[:flows], resources, entries)
+    _sort(slots, flows)
+    _assign(state, flows, resources)
     for flow in range(flows):
         state.slots[slots[flow]].seen = 0
     for index in range(resources):
@@ -154,33 +151,53 @@ def share_anew(state: State) -> None:
 
 
 @compiled_part
-def _assign(state: State, slots: Ints, resources: int, room: int) -> None:
+def _sort(values: Ints, size: int) -> None:
+    """Sort the first values in place (Shell's method)."""
+    gap = size // 2
+    while gap > 0:
+        for index in range(gap, size):
+            value, place = values[index], index
+            while place >= gap and values[place - gap] > value:
+                values[place] = values[place - gap]
+                place -= gap
+            values[place] = value
+        gap = 1 if gap == 2 else int(gap / 2.2)
+
+
+@compiled_part
+def _assign(state: State, flows: int, resources: int) -> None:
     """Solve one component and re-time its payloads."""
-    capacities = np.empty(resources)
+    room = state.scratch
     for index in range(resources):
-        capacities[index] = state.resources[state.dirty[index]].capacity
-    starts = np.zeros(slots.size + 1, dtype=np.int64)
-    users, shares = np.empty(room, dtype=np.int64), np.empty(room)
-    limits = np.empty(slots.size)
+        room.capacities[index] = state.resources[state.dirty[index]].capacity
     size = 0
-    for flow in range(slots.size):
-        me = state.slots[slots[flow]]
-        limits[flow] = me.limit
+    for flow in range(flows):
+        me = state.slots[room.slots[flow]]
+        room.limits[flow] = me.limit
         for number in range(me.first_node, me.first_node + me.nodes):
             local = state.resources[state.nodes[number].resource].seen
             if local >= 0:
-                users[size], shares[size] = local, state.nodes[number].share
+                room.users[size], room.shares[size] = local, state.nodes[number].share
                 size += 1
-        starts[flow + 1] = size
-    rates, causes = np.empty(slots.size), np.empty(slots.size, dtype=np.int64)
-    fair_rates(limits, capacities, starts, users, shares, rates, causes)
-    for flow in range(slots.size):
-        slot = slots[flow]
+        room.starts[flow + 1] = size
+    fair_rates(
+        flows,
+        room.limits,
+        room.capacities[:resources],
+        room.starts,
+        room.users,
+        room.shares,
+        room.rates,
+        room.causes,
+        room.filling,
+    )
+    for flow in range(flows):
+        slot = room.slots[flow]
         me = state.slots[slot]
-        cause = -1 if causes[flow] < 0 else state.dirty[causes[flow]]
-        if rates[flow] == me.speed and cause == me.cause:
+        cause = -1 if room.causes[flow] < 0 else state.dirty[room.causes[flow]]
+        if room.rates[flow] == me.speed and cause == me.cause:
             continue
         _settle(state, slot)
-        me.speed, me.cause = rates[flow], cause
-        time = state.clock[0] + max(me.left, 0.0) / me.speed
+        me.speed, me.cause = room.rates[flow], cause
+        time = state.clock[NOW] + max(me.left, 0.0) / me.speed
         schedule(state.heap, state.place, state.times, state.sizes, HEAP, slot, time)

@@ -10,6 +10,9 @@ from tilewright.simulator.timing_jit import compiled
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
+MESSAGE_COLUMNS = 4
+"""Arrival time, number, route, kind."""
+
 
 @compiled
 def _before(times: Floats, first: int, second: int) -> bool:
@@ -82,16 +85,23 @@ def pop(heap: Ints, place: Ints, times: Floats, sizes: Ints, mine: int) -> int:
 
 
 @compiled
+def _move(heap: Floats, origin: int, index: int) -> None:
+    """Copy a message to another row; whole rows at once would take seconds to compile."""
+    for column in range(MESSAGE_COLUMNS):
+        heap[index, column] = heap[origin, column]
+
+
+@compiled
 def push_message(
     heap: Floats, size: int, time: float, number: float, route: float, kind: float
 ) -> None:
-    """Add a message; rows of the heap are (arrival time, number, route, kind)."""
+    """Add a message to a heap of `size` rows; there must be room."""
     index = size
     while index > 0:
         parent = (index - 1) // 2
         if heap[parent, 0] < time or (heap[parent, 0] == time and heap[parent, 1] < number):
             break
-        heap[index] = heap[parent]
+        _move(heap, parent, index)
         index = parent
     heap[index, 0], heap[index, 1], heap[index, 2], heap[index, 3] = time, number, route, kind
 
@@ -114,6 +124,6 @@ def pop_message(heap: Floats, size: int) -> None:
             child = right
         if time < heap[child, 0] or (time == heap[child, 0] and number < heap[child, 1]):
             break
-        heap[index] = heap[child]
+        _move(heap, child, index)
         index = child
-    heap[index] = heap[last]
+    _move(heap, last, index)

@@ -15,6 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tilewright.simulator.timing_fair import SCRATCH_COLUMNS
+from tilewright.simulator.timing_heap import MESSAGE_COLUMNS
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -125,6 +128,20 @@ class Tables(NamedTuple):
     tiles: Records  # TILE [t]
 
 
+class Scratch(NamedTuple):
+    """Room to work out the rates of one component; machine code without numba's runtime cannot allocate."""
+
+    slots: Ints  # [slots] of the component's payloads
+    limits: Floats  # [slots]
+    starts: Ints  # [slots + 1]
+    users: Ints  # [nodes]
+    shares: Floats  # [nodes]
+    capacities: Floats  # [r]
+    rates: Floats  # [slots]
+    causes: Ints  # [slots]
+    filling: Floats  # [r, columns]
+
+
 class State(NamedTuple):
     """What moves, and what is measured."""
 
@@ -139,17 +156,21 @@ class State(NamedTuple):
     times: Floats  # [slots]
     dirty: Ints  # [r] stack
     asking: Ints  # [slots, 2] slots that may issue after the event at hand, and who caused it (-1: itself)
-    sizes: Ints  # HEAP, DIRTY, SPANS, EVENTS, ASKING
-    clock: Floats  # [1]
+    messages: Floats  # [room, columns] heap of remote posts on their way
+    sizes: Ints  # how much of the arrays is in use, and counters
+    clock: Floats  # NOW; UNTIL: events up to then are of one batch
     flow_lost: Floats  # [slots, reports] cycles lost by the current payload
     lost: Floats  # [slots, reports]
     stall: Floats  # [slots, causes]
     tags: Records  # TAG
     tag_busy: Floats  # [tags, engines] cycles, summed over members
     spans: Records  # SPAN
+    scratch: Scratch
 
 
-HEAP, DIRTY, SPANS, EVENTS, ASKING = 0, 1, 2, 3, 4
+HEAP, DIRTY, SPANS, EVENTS, ASKING, FLYING, SENT = 0, 1, 2, 3, 4, 5, 6
+NOW, UNTIL = 0, 1
+MESSAGE_ROOM = 1024
 
 
 def new_state(
@@ -180,6 +201,10 @@ def new_state(
     room = int((slots["first_node"] + slots["nodes"]).max(initial=0))
     mine = slots.copy()
     mine["nodes"] = 0
+    asking = np.full((count, 2), -1, dtype=np.int64)
+    asking[:, 0] = np.arange(count)
+    sizes = np.zeros(7, dtype=np.int64)
+    sizes[ASKING] = count
     return State(
         slots=mine,
         resources=fresh,
@@ -191,13 +216,34 @@ def new_state(
         place=np.full(count, -1, dtype=np.int64),
         times=np.zeros(count),
         dirty=np.zeros(resources.size, dtype=np.int64),
-        asking=np.zeros((count, 2), dtype=np.int64),
-        sizes=np.zeros(5, dtype=np.int64),
-        clock=np.zeros(1),
+        asking=asking,
+        messages=np.zeros((MESSAGE_ROOM, MESSAGE_COLUMNS)),
+        sizes=sizes,
+        clock=np.array([0.0, -1.0]),
         flow_lost=np.zeros((count, reports)),
         lost=np.zeros((count, reports)),
         stall=np.zeros((count, len(CAUSES))),
         tags=times,
         tag_busy=np.zeros((tags, ENGINES)),
         spans=np.zeros(spans, dtype=SPAN),
+        scratch=_scratch(count, room, resources.size),
     )
+
+
+def _scratch(slots: int, nodes: int, resources: int) -> Scratch:
+    return Scratch(
+        slots=np.zeros(slots, dtype=np.int64),
+        limits=np.zeros(slots),
+        starts=np.zeros(slots + 1, dtype=np.int64),
+        users=np.zeros(nodes, dtype=np.int64),
+        shares=np.zeros(nodes),
+        capacities=np.zeros(resources),
+        rates=np.zeros(slots),
+        causes=np.zeros(slots, dtype=np.int64),
+        filling=np.zeros((resources, SCRATCH_COLUMNS)),
+    )
+
+
+def with_more_messages(state: State) -> State:
+    """Return the state with twice the room for messages."""
+    return state._replace(messages=np.concatenate([state.messages, np.zeros_like(state.messages)]))

@@ -14,6 +14,10 @@ import typer
 from tilewright import __version__
 from tilewright.errors import CompileError
 
+# Must be set before numpy loads: the functional simulator multiplies many small matrices, for which
+# threads of the BLAS only spin.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130

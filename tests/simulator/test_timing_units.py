@@ -12,7 +12,7 @@ from tilewright.errors import ProgramError
 from tilewright.hwmodel.load import load_target
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.lowering.isa import Access, Engine, Instruction, Opcode, Post, Space, Wait
-from tilewright.simulator.timing_fair import fair_rates
+from tilewright.simulator.timing_fair import SCRATCH_COLUMNS, fair_rates
 from tilewright.simulator.timing_heap import pop, pop_message, push_message, schedule
 from tilewright.simulator.timing_kinds import Kind, KindTable, dram_bytes, kind_of
 from tilewright.simulator.timing_lowered import expand
@@ -236,6 +236,7 @@ def test_rates_are_max_min_fair(
     pairs = [pair for use in uses for pair in use]
     rates, causes = np.empty(len(uses)), np.empty(len(uses), dtype=np.int64)
     fair_rates(
+        len(uses),
         np.array(limits),
         np.array(capacities),
         starts,
@@ -243,6 +244,7 @@ def test_rates_are_max_min_fair(
         np.array([c for _, c in pairs], dtype=np.float64),
         rates,
         causes,
+        np.empty((len(capacities), SCRATCH_COLUMNS)),
     )
     used = [0.0] * len(capacities)
     for rate, use in zip(rates, uses, strict=True):
