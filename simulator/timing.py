@@ -17,7 +17,14 @@ from tilewright.lowering.program import Program
 from tilewright.simulator.timing_core import DEADLOCK, FULL, TOO_LONG, simulate_events
 from tilewright.simulator.timing_measure import energy, measure
 from tilewright.simulator.timing_report import PhaseTiming, TimingReport
-from tilewright.simulator.timing_state import DONE, ENGINES, WAIT, State, new_state, with_more_messages
+from tilewright.simulator.timing_state import (
+    DONE,
+    ENGINES,
+    WAIT,
+    State,
+    new_state,
+    with_more_messages,
+)
 from tilewright.simulator.timing_tables import Phase, prepare
 from tilewright.simulator.timing_trace import write_trace
 

@@ -85,7 +85,7 @@ class Crossbars:
         return level
 
     def trees(self, sources: Ints, user: Ints, receiver: Ints, with_links: bool) -> Trees:
-        """Return a tree from each source to its receivers, every link once.
+        """Return a tree from each source to its receivers, every link once, those of the way up first.
 
         Args:
             sources: Tile of each source.
@@ -99,14 +99,16 @@ class Crossbars:
         latency = np.zeros(sources.size)
         np.maximum.at(latency, user, self._latency[level])
         users, links = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
-        for depth, (out, into) in enumerate(zip(self._out, self._into, strict=True)):
-            if not with_links:
-                break
+        depths = range(self._unit.shape[0] if with_links else 0)
+        for depth in reversed(depths):
             climbing = np.flatnonzero(highest <= depth)
-            entered = self._unit[depth, receiver]
-            keys = np.unique((user * into.size + entered)[level <= depth])
-            users += [climbing, keys // into.size]
-            links += [out[self._unit[depth, sources[climbing]]], into[keys % into.size]]
+            users.append(climbing)
+            links.append(self._out[depth][self._unit[depth, sources[climbing]]])
+        for depth in depths:
+            into = self._into[depth]
+            keys = np.unique((user * into.size + self._unit[depth, receiver])[level <= depth])
+            users.append(keys // into.size)
+            links.append(into[keys % into.size])
         return Trees(latency, np.concatenate(users), np.concatenate(links))
 
 

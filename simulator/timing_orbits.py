@@ -19,8 +19,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from tilewright.hwmodel.network import Network
-from tilewright.hwmodel.target import Target, Topology
+from tilewright.hwmodel.target import Target
 from tilewright.lowering.program import Group
+from tilewright.simulator.timing_crossbar import is_crossbars
 from tilewright.simulator.timing_kinds import RouteKey
 from tilewright.simulator.timing_state import Ints
 
@@ -74,10 +75,9 @@ def crossbar_orbits(
 
 
 def _is_regular(target: Target, groups: Sequence[Group]) -> bool:
+    if not is_crossbars(target):
+        return False
     sizes = {axis.name: axis.size for axis in target.axes}
-    for level in target.interconnects:
-        if level.topology is not Topology.CROSSBAR and any(sizes[name] > 1 for name in level.axes):
-            return False
     if len(groups) != 1 or groups[0].tiles != tuple(range(target.tiles)):
         return False
     merged = [int(np.prod([sizes[name] for name in axis.axes])) for axis in target.logical_axes]

@@ -179,9 +179,7 @@ class RouteBuilder:
         used = _concatenate([used for _, used, _ in self._entries], np.int64)
         shares = _concatenate([shares for _, _, shares in self._entries], np.float64)
         limit = np.full((len(self._way), SORTS), np.inf)
-        np.minimum.at(
-            limit, (entry_route, resources.sort[used]), resources.capacity[used] / shares
-        )
+        np.minimum.at(limit, (entry_route, resources.sort[used]), resources.capacity[used] / shares)
         return Routes(
             route_of=rows,
             way=np.array(self._way, dtype=np.int64),

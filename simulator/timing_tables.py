@@ -273,8 +273,9 @@ def _reserve_nodes(slots: Records, tables: Tables) -> None:
     leader = tables.gang_member[tables.gang_start[:-1]]
     for slot, kinds in enumerate(kinds_in_use(slots, tables)):
         tile, gangs = slot // ENGINES, tables.kinds["gang"][kinds]
-        mine = (gangs < 0) | (leader[tables.gang_of[gangs, tile]] == tile) if leader.size else kinds >= 0
-        ways = np.unique(tables.kinds["way"][kinds[mine]])
+        leads = gangs < 0
+        leads[~leads] = leader[tables.gang_of[gangs[~leads], tile]] == tile
+        ways = np.unique(tables.kinds["way"][kinds[leads]])
         on = tables.route_of[ways[ways >= 0], tile]
         slots["nodes"][slot] = 1 + int(sizes[on].max(initial=0))
     slots["first_node"][1:] = np.cumsum(slots["nodes"])[:-1]

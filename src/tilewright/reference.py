@@ -200,16 +200,18 @@ def _wide(x: AnyArray) -> AnyArray:
 
 
 def matmul_arrays(a: AnyArray, b: AnyArray, dtype: np.dtype[Any]) -> AnyArray:
-    """Multiply [*batch, m, k] by [*batch, k, n], accumulating in `dtype`.
+    """Multiply [*batch, m, k] by [*batch, k, n].
 
-    8- and 16-bit integers go through f64, which is exact: products are below 2^32.
+    Floats are added in f64, so that equal columns have equal sums (a BLAS library adds leftover
+    columns in another order). 8- and 16-bit integers go through f64 too, which is exact: products
+    are below 2^32. Other integers accumulate in `dtype`.
     """
     if a.dtype.kind in "iu" and a.dtype.itemsize <= 2 and b.dtype.itemsize <= 2:
         return (a.astype(np.float64) @ b.astype(np.float64)).astype(np.int64).astype(dtype)
     if a.dtype.kind in "iub":
         return np.asarray(np.matmul(a.astype(dtype), b.astype(dtype)))
     with np.errstate(all="ignore"):
-        return np.asarray(np.matmul(_wide(a), _wide(b))).astype(dtype, copy=False)
+        return np.asarray(np.matmul(a.astype(np.float64), b.astype(np.float64))).astype(dtype)
 
 
 def _pad_spatial(x: AnyArray, pads: Sequence[int], value: float) -> AnyArray:

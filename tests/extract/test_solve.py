@@ -20,7 +20,11 @@ def random_problem(seed: int, *, tree: bool, capacity: bool) -> ChoiceProblem:
     costs = tuple(rng.integers(0, 20, size).astype(float) for size in sizes)
     edges = []
     for right in range(1, count):
-        lefts = [int(rng.integers(0, right))] if tree else [v for v in range(right) if rng.random() < 0.6]
+        lefts = (
+            [int(rng.integers(0, right))]
+            if tree
+            else [v for v in range(right) if rng.random() < 0.6]
+        )
         for left in lefts:
             left_ports = rng.integers(0, 3, sizes[left])
             right_ports = rng.integers(0, 3, sizes[right])
@@ -32,7 +36,9 @@ def random_problem(seed: int, *, tree: bool, capacity: bool) -> ChoiceProblem:
         for variable in range(count):
             low = int(rng.integers(0, rows))
             high = int(rng.integers(low + 1, rows + 1))
-            usages.append(Usage(variable, low, high, rng.integers(0, 10, sizes[variable]).astype(float)))
+            usages.append(
+                Usage(variable, low, high, rng.integers(0, 10, sizes[variable]).astype(float))
+            )
     return ChoiceProblem(costs, tuple(edges), tuple(usages), rows, 12.0 if capacity else 0.0)
 
 

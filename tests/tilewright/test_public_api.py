@@ -35,7 +35,7 @@ def test_every_public_function_is_documented() -> None:
 
 def test_names_survive_the_import_of_everything(program_file: Path) -> None:
     """No module of the package hides a function of the same name."""
-    for name in ("cli", "commands", "verification", "inputs", "outputs", "report"):
+    for name in ("cli", "commands", "verification", "inputs", "report"):
         __import__(f"tilewright.{name}")
     for name in tilewright.__all__[1:]:
         assert callable(getattr(tilewright, name)), name
