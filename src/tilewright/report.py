@@ -109,7 +109,7 @@ def plan_facts(done: Compilation, plan: Plan) -> list[Fact]:
     size = target.tile.sram.size_bytes
     facts = [
         ("predicted", cost_text(plan, target, plan.cost)),
-        ("proven bound", f"{cost_text(plan, target, plan.bound)}, no plan is better"),
+        ("proven bound", f"{cost_text(plan, target, plan.bound)}, no plan considered is better"),
         ("gap", f"{plan.gap:.2%} (proof: {plan.proof.method})"),
         ("roofline", f"{bound.bound_cycles:,.0f} cycles, limited by {bound.limit}"),
         ("time by kind", _kinds(plan)),

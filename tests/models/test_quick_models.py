@@ -78,7 +78,8 @@ def spread(model: Path | bytes, inputs: Mapping[str, Array]) -> dict[str, float]
     try:
         other = evaluator_differences(model, inputs)
     except ModelError as error:
-        assert "No implementation for operator" in str(error)
+        if "No implementation for operator" not in str(error):
+            raise
         return found
     return {name: max(value, other[name]) for name, value in found.items()}
 
