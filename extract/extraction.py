@@ -267,6 +267,8 @@ class _PlanWriter:
                 cost_units=option.units + moved,
                 block=self.rolled.blocks[instance.block].name,
                 rule=node.origin,
+                split_rules=implementation.rules if implementation else (),
+                macros=implementation.macros if implementation else (),
             )
         )
 

@@ -95,7 +95,9 @@ class PlannedOp:
 
     `op` is the chosen logical op (perhaps fused: attribute `epilogue`) over tensor names of the
     plan; `split_dims` says
-    which loop dimension of its nest each mesh axis splits (-1: none). Host ops have no tiling.
+    which loop dimension of its nest each mesh axis splits (-1: none), `split_rules` which partition rule
+    each axis follows and `macros` by which way tiles get what their pieces do not hold ("": they
+    hold everything). Host ops have no tiling. `rule` made the e-node, "" for those of the model.
     `resident[i]` tells that operand i is a constant loaded once before the first inference.
     """
 
@@ -112,6 +114,8 @@ class PlannedOp:
     """This op's share of the objective, deliveries included."""
     block: str = ""
     rule: str = ""
+    split_rules: tuple[str, ...] = ()
+    macros: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,13 +54,17 @@ class LogicalNode:
 class Implementation:
     """A way to run a node on the mesh: which loop dimension each mesh axis splits (-1: none).
 
-    `operands` and `result` are the shardings that follow.
+    `operands` and `result` are the shardings that follow. `rules` names the partition rule of each axis
+    ("" where it does nothing), `macros` the way by which tiles get what their pieces do not hold ("":
+    they hold everything).
     """
 
     node: int
     split_dims: tuple[int, ...]
     operands: tuple[Sharding, ...]
     result: Sharding
+    rules: tuple[str, ...] = ()
+    macros: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

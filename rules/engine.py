@@ -167,11 +167,11 @@ def saturate(
     """
     options = options or SaturationOptions()
     chosen = options.chosen(without_rules)
-    names = [rule.name for rule in chosen]
-    if len(names) != len(set(names)):
-        raise RuleError("two rules have one name; rename one")
-    work = _Saturation(block_graph, chosen)
-    if chosen:
+    twice = sorted(name for name, count in Counter(chosen.names).items() if count > 1)
+    if twice:
+        raise RuleError(f"two rules have the name '{twice[0]}'; rename one")
+    work = _Saturation(block_graph, chosen.rewrites)
+    if chosen.rewrites:
         work.rewrite(options.rounds, options.nodes_per_class)
     result = ReadOut(
         block_graph,
@@ -181,7 +181,7 @@ def saturate(
         work.rule_names,
         options.nodes_per_class,
     )
-    tables = StrategyTables(mesh, work.typing, work.snapshot)
+    tables = StrategyTables(mesh, work.typing, work.snapshot, chosen.partition)
     work.session.insert(tables.rows())
     work.run("partition", partition)
     implementations, found = read_implementations(work.session, tables, result)

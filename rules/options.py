@@ -8,6 +8,8 @@ from importlib import import_module
 from tilewright.errors import RuleError
 from tilewright.rules.algebra.ruleset import algebra
 from tilewright.rules.fusion.ruleset import fusion
+from tilewright.rules.partition.family import partition_rules
+from tilewright.rules.partition.ruleset import PartitionRule
 from tilewright.rules.registry import Numerics, Rule
 
 _MODULES = (
@@ -23,12 +25,17 @@ def builtin_rules() -> tuple[Rule, ...]:
     return (*algebra.rules, *fusion.rules)
 
 
+type AnyRule = Rule | PartitionRule
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaturationOptions:
     """Which rules run, and how far."""
 
     rules: tuple[Rule, ...] = field(default_factory=builtin_rules)
     """Algebra and fusion rules, in the order in which their rulesets run."""
+    partition: tuple[PartitionRule, ...] = field(default_factory=partition_rules)
+    """Partition rules, in the order in which they claim loops."""
     numerics: frozenset[Numerics] = frozenset({Numerics.EXACT, Numerics.REASSOCIATES})
     """Rules of other classes stay out."""
     rounds: int = 6
@@ -36,7 +43,7 @@ class SaturationOptions:
     nodes_per_class: int = 16
     """An e-class with more e-nodes ends the rounds; so many of them stay."""
 
-    def chosen(self, without_rules: tuple[str, ...]) -> tuple[Rule, ...]:
+    def chosen(self, without_rules: tuple[str, ...]) -> ChosenRules:
         """Return the rules that run.
 
         Args:
@@ -45,14 +52,33 @@ class SaturationOptions:
         Raises:
             RuleError: A name is unknown.
         """
-        known = {rule.name for rule in self.rules} | {rule.ruleset for rule in self.rules}
+        everything: tuple[AnyRule, ...] = (*self.rules, *self.partition)
+        known = {rule.name for rule in everything} | {rule.ruleset for rule in everything}
         for name in without_rules:
             if name not in known:
                 raise RuleError(f"rule '{name}' is unknown; known are {', '.join(sorted(known))}")
-        return tuple(
-            rule
-            for rule in self.rules
-            if rule.name not in without_rules
-            and rule.ruleset not in without_rules
-            and rule.numerics in self.numerics
+        left_out = frozenset(without_rules)
+        return ChosenRules(
+            rewrites=tuple(
+                rule
+                for rule in self.rules
+                if not {rule.name, rule.ruleset} & left_out and rule.numerics in self.numerics
+            ),
+            partition=tuple(
+                rule for rule in self.partition if not {rule.name, rule.ruleset} & left_out
+            ),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenRules:
+    """The rules that run in one saturation, by what they rewrite."""
+
+    rewrites: tuple[Rule, ...]
+    """Of logical values."""
+    partition: tuple[PartitionRule, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all."""
+        return (*(rule.name for rule in self.rewrites), *(rule.name for rule in self.partition))

@@ -308,6 +308,8 @@ def read_implementations(
                 split_dims=chosen.split_dims,
                 operands=chosen.operands,
                 result=chosen.result,
+                rules=chosen.rules,
+                macros=chosen.macros,
             )
         )
     size = PhysicalSize(count, len({row[2] for row in found.get("delivered", [])}))

@@ -6,32 +6,42 @@ operands must lie on the mesh, how the result comes out, and what nest is left f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 
 from tilewright.graph import Op
-from tilewright.hwmodel.mesh import PARTIAL_MAX, PARTIAL_SUM, REPLICATED, LogicalMesh, Sharding
-from tilewright.rules.loopnest import DimMap, LoopNest, OperandMap, Role
-
-NOT_SPLIT = -1
-"""Entry of `split_dims` of an axis that splits no loop dimension."""
-
-PASS_PARTIAL = -2
-"""Internal choice of an axis: all operands and the result stay partial sums over it."""
+from tilewright.hwmodel.mesh import (
+    PARTIAL_MAX,
+    PARTIAL_SUM,
+    REPLICATED,
+    LogicalMesh,
+    Sharding,
+    is_legal,
+)
+from tilewright.rules.loopnest import DimMap, LoopDim, LoopNest, OperandMap, Role
+from tilewright.rules.partition.family import partition_rules
+from tilewright.rules.partition.ruleset import (
+    NOT_SPLIT,
+    AxisUse,
+    Form,
+    PartitionRule,
+    partition,
+)
 
 _PARTIAL = {"sum": PARTIAL_SUM, "max": PARTIAL_MAX}
-_LINEAR_KINDS = ("reshape", "transpose", "slice")
-_LINEAR_MAPS = ("add", "sub", "identity", "neg")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Strategy:
     """A legal way to run an operator on the mesh; the fields are those of `Implementation`."""
 
     split_dims: tuple[int, ...]
     operands: tuple[Sharding, ...]
     result: Sharding
+    rules: tuple[str, ...]
+    macros: tuple[str, ...]
 
 
 def _split_tensor_dim(nest: LoopNest, tensor: OperandMap, dim: int) -> int | None:
@@ -122,13 +132,8 @@ def localise(nest: LoopNest, mesh: LogicalMesh, split_dims: tuple[int, ...]) -> 
     )
 
 
-def passes_partial_sums(op: Op) -> bool:
-    """Whether the operator is linear in all operands together, so that partial sums may pass."""
-    return op.kind in _LINEAR_KINDS or (op.kind == "map" and op.text("fn") in _LINEAR_MAPS)
-
-
 def _splittable(op: Op, nest: LoopNest) -> tuple[int, ...]:
-    """Return the loops that some axis may split, were it to divide them.
+    """Return the loops that some axis could split, were it to divide them and a rule to allow it.
 
     An epilogue is not linear, or adds a third operand that must not be added once per tile: fused
     products keep their reductions whole.
@@ -144,36 +149,92 @@ def _splittable(op: Op, nest: LoopNest) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def strategies(op: Op, nest: LoopNest, mesh: LogicalMesh) -> tuple[Strategy, ...]:
+def _axis_states(nest: LoopNest, loop: int) -> tuple[tuple[int, ...], int]:
+    """Return the states of operands and result on an axis that splits a splittable loop, or none."""
+    states: list[int] = []
+    for tensor in (*range(len(nest.operands)), None):
+        sharding = split_sharding(nest, (loop,), tensor)
+        assert sharding is not None, "splittable loops are legal on their own"
+        states += sharding
+    return tuple(states[:-1]), states[-1]
+
+
+def axis_uses(
+    op: Op, nest: LoopNest, size: int, rules: Sequence[PartitionRule]
+) -> tuple[AxisUse, ...]:
+    """Return what an axis of `size` tiles may do to an operator; nothing comes first.
+
+    Args:
+        op: The operator; only kind and attributes matter.
+        nest: Its annotation.
+        size: Tiles along the axis.
+        rules: The rules that run.
+    """
+    operands, result = _axis_states(nest, NOT_SPLIT)
+    found = [AxisUse(rule="", split_dim=NOT_SPLIT, operands=operands, result=result)]
+    if size == 1:
+        return tuple(found)
+    for loop in _splittable(op, nest):
+        claim = _claim(op, nest.dims[loop], rules)
+        if claim is not None and nest.dims[loop].extent % size == 0:
+            operands, result = _axis_states(nest, loop)
+            found.append(AxisUse(rule=claim, split_dim=loop, operands=operands, result=result))
+    for rule in rules:
+        if rule.form is Form.PASSES and rule.function(op):
+            partials = (PARTIAL_SUM,) * len(nest.operands)
+            found.append(
+                AxisUse(rule=rule.name, split_dim=NOT_SPLIT, operands=partials, result=PARTIAL_SUM)
+            )
+        elif rule.form is Form.MACRO:
+            found += rule.function(op, nest, size)
+    return tuple(found)
+
+
+def _claim(op: Op, loop: LoopDim, rules: Sequence[PartitionRule]) -> str | None:
+    """Return the name of the first rule of the family that claims a loop, if it runs."""
+    for rule in partition.rules:
+        if rule.form is Form.SPLITS and rule.function(op, loop):
+            return rule.name if rule in rules else None
+    return next((r.name for r in rules if r.form is Form.SPLITS and r.function(op, loop)), None)
+
+
+def strategies(
+    op: Op, nest: LoopNest, mesh: LogicalMesh, rules: Sequence[PartitionRule] | None = None
+) -> tuple[Strategy, ...]:
     """Return every legal way to run an operator on the mesh, the fully replicated one first.
 
     Loop extents are divisible by the product of the axes that split them; axes of size 1 split
     nothing.
+
+    Args:
+        op: The operator; only kind and attributes matter.
+        nest: Its annotation.
+        mesh: The mesh.
+        rules: The partition rules that run; all of the package by default.
     """
-    dims = _splittable(op, nest)
-    passing = (PASS_PARTIAL,) if passes_partial_sums(op) else ()
-    choices = [
-        (NOT_SPLIT, *(d for d in dims if nest.dims[d].extent % size == 0), *passing)
-        if size > 1
-        else (NOT_SPLIT,)
-        for size in mesh.sizes
-    ]
+    allowed = partition_rules() if rules is None else rules
     found = []
-    for choice in product(*choices):
-        split_dims = tuple(max(dim, NOT_SPLIT) for dim in choice)
-        factors = _split_factors(nest, mesh, split_dims)
-        if any(loop.extent % factor for loop, factor in zip(nest.dims, factors, strict=True)):
-            continue
-        operands = tuple(_sharding(nest, choice, i) for i in range(len(nest.operands)))
-        found.append(Strategy(split_dims, operands, _sharding(nest, choice, None)))
+    for uses in product(*(axis_uses(op, nest, size, allowed) for size in mesh.sizes)):
+        strategy = Strategy(
+            split_dims=tuple(use.split_dim for use in uses),
+            operands=tuple(
+                tuple(use.operands[i] for use in uses) for i in range(len(nest.operands))
+            ),
+            result=tuple(use.result for use in uses),
+            rules=tuple(use.rule for use in uses),
+            macros=tuple(use.macro for use in uses),
+        )
+        if _divides(nest, mesh, strategy):
+            found.append(strategy)
     return tuple(found)
 
 
-def _sharding(nest: LoopNest, choice: tuple[int, ...], operand: int | None) -> Sharding:
-    """Return the sharding of a tensor for choices that are legal one by one."""
-    base = split_sharding(nest, tuple(max(dim, NOT_SPLIT) for dim in choice), operand)
-    assert base is not None, "splittable loops are legal on their own"
-    return tuple(
-        PARTIAL_SUM if dim == PASS_PARTIAL else state
-        for dim, state in zip(choice, base, strict=True)
+def _divides(nest: LoopNest, mesh: LogicalMesh, strategy: Strategy) -> bool:
+    """Whether the axes together divide the loops that they split and the tensors that they cut."""
+    factors = _split_factors(nest, mesh, strategy.split_dims)
+    if any(loop.extent % factor for loop, factor in zip(nest.dims, factors, strict=True)):
+        return False
+    tensors = zip((*nest.operands, nest.result), (*strategy.operands, strategy.result), strict=True)
+    return all(
+        is_legal(mesh, sharding, tuple(dim.size for dim in tensor)) for tensor, sharding in tensors
     )

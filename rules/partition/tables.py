@@ -9,9 +9,10 @@ from tilewright.hwmodel.mesh import LogicalMesh, Sharding, replicated
 from tilewright.rules.annotations import annotate
 from tilewright.rules.constructors import decode
 from tilewright.rules.partition.derived import strategy_table
+from tilewright.rules.partition.ruleset import NOT_SPLIT, PartitionRule
 from tilewright.rules.signatures import Signature, Typing
 from tilewright.rules.snapshot import ENode, Snapshot
-from tilewright.rules.splitting import NOT_SPLIT, Strategy, strategies
+from tilewright.rules.splitting import Strategy, strategies
 
 Rows = list[tuple[int | str, ...]]
 
@@ -19,10 +20,16 @@ Rows = list[tuple[int | str, ...]]
 class StrategyTables:
     """Numbers of layouts, and the strategies of each signature that computes at run time."""
 
-    def __init__(self, mesh: LogicalMesh, typing: Typing, snapshot: Snapshot) -> None:
+    def __init__(
+        self,
+        mesh: LogicalMesh,
+        typing: Typing,
+        snapshot: Snapshot,
+        rules: tuple[PartitionRule, ...],
+    ) -> None:
         self.layouts: list[Sharding] = []
         self.strategies: dict[int, tuple[Strategy, ...]] = {}
-        self._typing = typing
+        self._typing, self._rules = typing, rules
         self._numbers: dict[Sharding, int] = {}
         self._types = {e_class: numbers[0] for e_class, numbers in snapshot.types.items()}
         for node in snapshot.enodes:
@@ -39,8 +46,17 @@ class StrategyTables:
         nest = annotate(op, types, self._typing.types[signature.result])
         if nest is None:
             whole = replicated(mesh)
-            return (Strategy((NOT_SPLIT,) * mesh.rank, (whole,) * len(types), whole),)
-        found = strategies(op, nest, mesh)
+            nothing = ("",) * mesh.rank
+            return (
+                Strategy(
+                    split_dims=(NOT_SPLIT,) * mesh.rank,
+                    operands=(whole,) * len(types),
+                    result=whole,
+                    rules=nothing,
+                    macros=nothing,
+                ),
+            )
+        found = strategies(op, nest, mesh, self._rules)
         if constructor.operands is None:
             assert all(len({*s.operands}) == 1 for s in found), "list operands share one layout"
         return found

@@ -1,0 +1,17 @@
+"""The partition rules of this package."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from tilewright.rules.partition.ruleset import PartitionRule, partition
+
+_MODULES = ("products", "tensors")
+"""In order: a loop belongs to the first rule that claims it."""
+
+
+def partition_rules() -> tuple[PartitionRule, ...]:
+    """Return every partition rule of this package, in order."""
+    for module in _MODULES:
+        import_module(f"tilewright.rules.partition.{module}")
+    return partition.rules
