@@ -16,6 +16,7 @@ from typing import Any
 from egglog import StringLike, Unit, function, i64Like
 
 from tilewright.dtypes import DType
+from tilewright.errors import RuleError
 from tilewright.graph import TensorType, parse_pipeline
 from tilewright.rules.constructors import decode_tuple, encode_value
 
@@ -49,13 +50,25 @@ _TABLES: dict[str, FactTable] = {}
 def fact_table(
     relation: Any,
 ) -> Callable[[Callable[[Vocabulary], Iterable[Row]]], Callable[[Vocabulary], Iterable[Row]]]:
-    """Register a provider of rows for a relation whose columns are i64 and String."""
+    """Register a provider of rows for a relation whose columns are i64 and String.
+
+    The table has the provider's name. A file of rules that is loaded again replaces its own tables.
+
+    Raises:
+        RuleError: Another file has a table of this name.
+    """
 
     def register(
         provider: Callable[[Vocabulary], Iterable[Row]],
     ) -> Callable[[Vocabulary], Iterable[Row]]:
         name = provider.__name__.strip("_")
-        assert name not in _TABLES, f"fact table {name} is registered twice"
+        code = provider.__code__
+        known = _TABLES.get(name)
+        if known is not None and known.rows.__code__.co_filename != code.co_filename:
+            raise RuleError(
+                f"{code.co_filename}:{code.co_firstlineno}: fact table '{name}' is already in "
+                f"{known.rows.__code__.co_filename}; rename the function"
+            )
         _TABLES[name] = FactTable(name, relation, provider)
         return provider
 

@@ -22,6 +22,8 @@ def builtin_rules() -> tuple[Rule, ...]:
     """Return the rules of this package: algebra, then fusion."""
     for module in _MODULES:
         import_module(f"tilewright.rules.{module}")
+    for family in (algebra, fusion):
+        family.close()
     return (*algebra.rules, *fusion.rules)
 
 

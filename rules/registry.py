@@ -74,6 +74,11 @@ class RuleSet:
     def __init__(self, name: str) -> None:
         self.name = name
         self._rules: dict[str, Rule] = {}
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Take no more rules: the sets of this package are not for rules from outside."""
+        self._is_closed = True
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -97,6 +102,11 @@ class RuleSet:
             made = define(
                 f"{self.name}.{function.__name__}", function, numerics=numerics, source=source
             )
+            if self._is_closed:
+                raise RuleError(
+                    f"rule '{made.name}': rule set '{self.name}' belongs to tilewright; "
+                    "make a RuleSet of your own"
+                )
             if made.name in self._rules:
                 raise RuleError(f"rule '{made.name}' is registered twice; rename one")
             self._rules[made.name] = made

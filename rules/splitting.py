@@ -27,7 +27,6 @@ from tilewright.rules.partition.ruleset import (
     AxisUse,
     Form,
     PartitionRule,
-    partition,
 )
 
 _PARTIAL = {"sum": PARTIAL_SUM, "max": PARTIAL_MAX}
@@ -160,7 +159,11 @@ def _axis_states(nest: LoopNest, loop: int) -> tuple[tuple[int, ...], int]:
 
 
 def axis_uses(
-    op: Op, nest: LoopNest, size: int, rules: Sequence[PartitionRule]
+    op: Op,
+    nest: LoopNest,
+    size: int,
+    rules: Sequence[PartitionRule],
+    claimants: Sequence[PartitionRule],
 ) -> tuple[AxisUse, ...]:
     """Return what an axis of `size` tiles may do to an operator; nothing comes first.
 
@@ -169,13 +172,14 @@ def axis_uses(
         nest: Its annotation.
         size: Tiles along the axis.
         rules: The rules that run.
+        claimants: Rules to which a loop belongs even if they do not run.
     """
     operands, result = _axis_states(nest, NOT_SPLIT)
     found = [AxisUse(rule="", split_dim=NOT_SPLIT, operands=operands, result=result)]
     if size == 1:
         return tuple(found)
     for loop in _splittable(op, nest):
-        claim = _claim(op, nest.dims[loop], rules)
+        claim = _claim(op, nest.dims[loop], rules, claimants)
         if claim is not None and nest.dims[loop].extent % size == 0:
             operands, result = _axis_states(nest, loop)
             found.append(AxisUse(rule=claim, split_dim=loop, operands=operands, result=result))
@@ -190,16 +194,22 @@ def axis_uses(
     return tuple(found)
 
 
-def _claim(op: Op, loop: LoopDim, rules: Sequence[PartitionRule]) -> str | None:
-    """Return the name of the first rule of the family that claims a loop, if it runs."""
-    for rule in partition.rules:
+def _claim(
+    op: Op, loop: LoopDim, rules: Sequence[PartitionRule], claimants: Sequence[PartitionRule]
+) -> str | None:
+    """Return the name of the first rule that claims a loop, if it runs."""
+    for rule in (*claimants, *rules):
         if rule.form is Form.SPLITS and rule.function(op, loop):
             return rule.name if rule in rules else None
-    return next((r.name for r in rules if r.form is Form.SPLITS and r.function(op, loop)), None)
+    return None
 
 
 def strategies(
-    op: Op, nest: LoopNest, mesh: LogicalMesh, rules: Sequence[PartitionRule] | None = None
+    op: Op,
+    nest: LoopNest,
+    mesh: LogicalMesh,
+    rules: Sequence[PartitionRule] | None = None,
+    claimants: Sequence[PartitionRule] | None = None,
 ) -> tuple[Strategy, ...]:
     """Return every legal way to run an operator on the mesh, the fully replicated one first.
 
@@ -211,10 +221,13 @@ def strategies(
         nest: Its annotation.
         mesh: The mesh.
         rules: The partition rules that run; all of the package by default.
+        claimants: Rules to which a loop belongs even if they do not run; those of the package by
+            default.
     """
     allowed = partition_rules() if rules is None else rules
+    first = partition_rules() if claimants is None else claimants
     found = []
-    for uses in product(*(axis_uses(op, nest, size, allowed) for size in mesh.sizes)):
+    for uses in product(*(axis_uses(op, nest, size, allowed, first) for size in mesh.sizes)):
         strategy = Strategy(
             split_dims=tuple(use.split_dim for use in uses),
             operands=tuple(

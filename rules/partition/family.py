@@ -14,4 +14,5 @@ def partition_rules() -> tuple[PartitionRule, ...]:
     """Return every partition rule of this package, in order."""
     for module in _MODULES:
         import_module(f"tilewright.rules.partition.{module}")
+    partition.close()
     return partition.rules

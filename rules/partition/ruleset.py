@@ -83,6 +83,11 @@ class PartitionRules:
     def __init__(self, name: str) -> None:
         self.name = name
         self._rules: dict[str, PartitionRule] = {}
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Take no more rules: the set of this package is not for rules from outside."""
+        self._is_closed = True
 
     @property
     def rules(self) -> tuple[PartitionRule, ...]:
@@ -108,6 +113,11 @@ class PartitionRules:
             made = define_partition(
                 f"{self.name}.{function.__name__}", form, function, source, parameters
             )
+            if self._is_closed:
+                raise RuleError(
+                    f"rule '{made.name}': rule set '{self.name}' belongs to tilewright; "
+                    "make a PartitionRules set of your own"
+                )
             if made.name in self._rules:
                 raise RuleError(f"rule '{made.name}' is registered twice; rename one")
             self._rules[made.name] = made

@@ -16,16 +16,22 @@ from tilewright.hwmodel.mesh import (
     PARTIAL_MAX,
     PARTIAL_SUM,
     LogicalMesh,
-    Sharding,
     local_shape,
-    offset_coefficients,
 )
 from tilewright.reference import AnyArray as Array
 from tilewright.reference import evaluate_op
 from tilewright.rules.annotations import annotate, annotated_kinds
-from tilewright.rules.evaluation import evaluate_product
 from tilewright.rules.inference import infer_type
-from tilewright.rules.loopnest import LoopNest, OperandMap, Role
+from tilewright.rules.loopnest import LoopNest
+from tilewright.rules.partition.spmd import (
+    assemble,
+    distribute,
+    interpret,
+    is_interpretable,
+    piece,
+    reference_value,
+    run_tile,
+)
 from tilewright.rules.splitting import Strategy, localise, split_sharding, strategies
 
 MESHES = (
@@ -111,7 +117,6 @@ CASES = {
     "concat_empty": case("concat", (4, 0, 6), (4, 5, 6), (4, 1, 6), axis=1),
     "expand": case("expand", (4, 1, 6), shape=(4, 6, 6)),
 }
-OPAQUE_KINDS = ("softmax", "layernorm", "rmsnorm", "gather")
 
 
 def random_arrays(types: tuple[TensorType, ...], seed: int) -> list[Array]:
@@ -121,58 +126,6 @@ def random_arrays(types: tuple[TensorType, ...], seed: int) -> list[Array]:
 
 def result_type(op: Op, types: tuple[TensorType, ...]) -> TensorType:
     return infer_type(op.kind, op.attrs, types, DType.F64)
-
-
-def reference(op: Op, arrays: list[Array], result: TensorType) -> Array:
-    if "epilogue" in op.attrs:
-        return evaluate_product(op, arrays, result.dtype)
-    return evaluate_op(op, arrays, {"y": result})[0]
-
-
-def interpret(nest: LoopNest, op: Op, arrays: list[Array]) -> Array:
-    """Run a nest element by element; only for kinds that a nest describes completely."""
-    loops = np.indices([d.extent for d in nest.dims]).reshape(len(nest.dims), -1)
-
-    def places(operand: OperandMap) -> tuple[list[Array], Array]:
-        index, inside = [], np.ones(loops.shape[1], bool)
-        for dim in operand:
-            at = (
-                sum((t.stride * loops[t.dim] for t in dim.terms), np.zeros(loops.shape[1], int))
-                + dim.offset
-            )
-            inside &= (at >= 0) & (at < dim.size)
-            index.append(np.clip(at, 0, dim.size - 1))
-        return index, inside
-
-    neutral = -np.inf if nest.combine == "max" else 1.0 if nest.combine == "prod" else 0.0
-    is_product = op.kind in ("matmul", "conv")
-    values = []
-    for operand, array in zip(nest.operands[: 2 if is_product else 3], arrays, strict=False):
-        index, inside = places(operand)
-        known = array[tuple(index)] if array.size else np.zeros(loops.shape[1])
-        values.append(np.where(inside, known, op.attrs.get("value", neutral)))
-    if op.kind == "map":
-        one = Op(name="", kind="map", inputs=(), outputs=("y",), attrs=op.attrs)
-        elements = evaluate_op(one, values, {"y": TensorType(values[0].shape, DType.F64)})[0]
-    elif op.kind == "concat":
-        elements = np.sum(values, axis=0)
-    else:
-        elements = np.prod(values, axis=0)
-    result = np.full([d.size for d in nest.result], neutral)
-    combine = {"sum": np.add, "max": np.maximum, "prod": np.multiply}[nest.combine]
-    index, _ = places(nest.result)
-    combine.at(result, tuple(index), elements)
-    if "epilogue" in op.attrs:
-        attrs = {"fn": op.text("epilogue")}
-        one = Op(name="", kind="map", inputs=(), outputs=("y",), attrs=attrs)
-        result = evaluate_op(
-            one, [result, *arrays[2:]], {"y": TensorType(result.shape, DType.F64)}
-        )[0]
-    return result
-
-
-def is_interpretable(op: Op, nest: LoopNest) -> bool:
-    return op.kind not in OPAQUE_KINDS and all(d.role is not Role.WHOLE for d in nest.dims)
 
 
 def annotated(op: Op, types: tuple[TensorType, ...]) -> LoopNest:
@@ -190,7 +143,7 @@ def test_nest_means_what_the_reference_computes(name: str) -> None:
     if is_interpretable(op, nest):
         arrays = random_arrays(types, seed=1)
         np.testing.assert_array_equal(
-            interpret(nest, op, arrays), reference(op, arrays, result_type(op, types))
+            interpret(nest, op, arrays), reference_value(op, arrays, result_type(op, types))
         )
 
 
@@ -199,66 +152,6 @@ def test_every_kind_but_host_has_an_annotation() -> None:
     assert set(annotated_kinds()) == kinds
     op = Op(name="h", kind="host", inputs=(), outputs=("y",))
     assert annotate(op, (), TensorType((1,), DType.F32)) is None
-
-
-def piece(mesh: LogicalMesh, sharding: Sharding, array: Array, coords: tuple[int, ...]) -> Array:
-    """Return what a tile holds of an array that is not partial."""
-    sizes = local_shape(mesh, sharding, array.shape)
-    rows = offset_coefficients(mesh, sharding, array.shape)
-    starts = [sum(c * k for c, k in zip(coords, row, strict=True)) for row in rows]
-    return array[tuple(slice(s, s + n) for s, n in zip(starts, sizes, strict=True))]
-
-
-def distribute(
-    mesh: LogicalMesh, sharding: Sharding, array: Array, seed: int
-) -> dict[tuple[int, ...], Array]:
-    """Return each tile's piece; partial values are random addends."""
-    random = np.random.default_rng(seed)
-    axes = [a for a, state in enumerate(sharding) if state == PARTIAL_SUM]
-    tiles = list(product(*map(range, mesh.sizes)))
-    parts: dict[tuple[int, ...], Array] = {}
-    keys = sorted({tuple(c[a] for a in axes) for c in tiles})
-    rest = array.copy()
-    for key in keys[:-1]:
-        parts[key] = random.integers(-3, 4, array.shape).astype(array.dtype)
-        rest = rest - parts[key]
-    parts[keys[-1]] = rest
-    return {c: piece(mesh, sharding, parts[tuple(c[a] for a in axes)], c) for c in tiles}
-
-
-def assemble(
-    mesh: LogicalMesh,
-    sharding: Sharding,
-    pieces: dict[tuple[int, ...], Array],
-    shape: tuple[int, ...],
-) -> Array:
-    """Return the global value; replicated copies must agree."""
-    is_max = PARTIAL_MAX in sharding
-    total = np.full(shape, -np.inf if is_max else 0.0)
-    seen: dict[tuple[int, ...], Array] = {}
-    for coords in sorted(pieces):
-        key = tuple(c for c, state in zip(coords, sharding, strict=True) if state != -1)
-        if key in seen:
-            np.testing.assert_array_equal(seen[key], pieces[coords])
-            continue
-        seen[key] = pieces[coords]
-        view = piece(mesh, sharding, total, coords)
-        view[...] = np.maximum(view, pieces[coords]) if is_max else view + pieces[coords]
-    return total
-
-
-def run_tile(op: Op, nest: LoopNest, arrays: list[Array]) -> Array:
-    if is_interpretable(op, nest):
-        return interpret(nest, op, arrays)
-    shape = tuple(d.size for d in nest.result)
-    local = Op(
-        name="",
-        kind=op.kind,
-        inputs=(),
-        outputs=("y",),
-        attrs=dict(op.attrs) | ({"shape": shape} if "shape" in op.attrs else {}),
-    )
-    return reference(local, arrays, TensorType(shape, DType.F64))
 
 
 def check_strategy(
@@ -278,7 +171,7 @@ def check_strategy(
         pieces[coords] = run_tile(op, local, operands)
         assert pieces[coords].shape == local_shape(mesh, strategy.result, result.shape)
     found = assemble(mesh, strategy.result, pieces, result.shape)
-    np.testing.assert_allclose(found, reference(op, arrays, result), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(found, reference_value(op, arrays, result), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
