@@ -69,11 +69,13 @@ class Implementation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleStats:
-    """What one rule did."""
+    """What one rule did; a partition rule matches once for each implementation that follows it."""
 
     rule: str
     ruleset: str
     matches: int
+    e_nodes: int
+    """E-nodes that it was the first to make."""
     seconds: float
 
 

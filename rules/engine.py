@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any
 
 from egglog import ruleset as make_ruleset
 
 from tilewright.errors import RuleError
-from tilewright.graph import Graph
+from tilewright.graph import Graph, TensorType
 from tilewright.hwmodel.mesh import LogicalMesh
-from tilewright.rules.alternatives import Alternatives, RulesetStats, RuleStats
+from tilewright.rules.alternatives import (
+    Alternatives,
+    Implementation,
+    RulesetStats,
+    RuleStats,
+)
 from tilewright.rules.encoding import analysis, load
 from tilewright.rules.facts import fact_tables
 from tilewright.rules.insertion import rows_of
-from tilewright.rules.options import SaturationOptions
+from tilewright.rules.options import ChosenRules, SaturationOptions
 from tilewright.rules.partition.derived import partition
 from tilewright.rules.partition.tables import StrategyTables
 from tilewright.rules.readout import ReadOut, read_implementations
 from tilewright.rules.registry import Rule, instantiate
 from tilewright.rules.session import RunStats, Session
 from tilewright.rules.signatures import Typing
-from tilewright.rules.snapshot import take_snapshot
+from tilewright.rules.snapshot import Snapshot, take_snapshot
 
 
 @dataclass(slots=True)
@@ -126,15 +133,42 @@ class _Saturation:
         )
 
     def rule_stats(self) -> tuple[RuleStats, ...]:
-        """Return the statistics of all rules that matched, by ruleset and name."""
+        """Return the statistics of all rewrite rules that matched, by ruleset and name."""
+        origins = Counter(node.origin for node in self.snapshot.enodes)
+        made = {name: origins[number] for number, name in enumerate(self.rule_names, start=1)}
         return tuple(
             RuleStats(
-                rule=rule, ruleset=name, matches=matches, seconds=float(total.rule_seconds[rule])
+                rule=rule,
+                ruleset=name,
+                matches=matches,
+                e_nodes=made.get(rule, 0),
+                seconds=float(total.rule_seconds[rule]),
             )
             for name, total in self.totals.items()
+            if name != "partition"
             for rule, matches in sorted(total.matches.items())
             if matches
         )
+
+
+def _partition_stats(
+    implementations: tuple[Implementation, ...], seconds: float
+) -> tuple[RuleStats, ...]:
+    """Return the statistics of partition rules; the ruleset's time is shared out by matches.
+
+    The engine joins tables that all partition rules fill, so that it cannot tell their times apart.
+    """
+    uses = Counter(name for way in implementations for name in sorted({*way.rules} - {""}))
+    return tuple(
+        RuleStats(
+            rule=name,
+            ruleset="partition",
+            matches=count,
+            e_nodes=count,
+            seconds=seconds * count / uses.total(),
+        )
+        for name, count in sorted(uses.items())
+    )
 
 
 @lru_cache(maxsize=32)  # a model has several blocks and is compiled with one choice of rules
@@ -144,6 +178,50 @@ def _rulesets(rules: tuple[Rule, ...]) -> tuple[tuple[str, Any], ...]:
     return tuple(
         (name, make_ruleset(*(instantiate(rule, n) for n, rule in group), name=name))
         for name, group in groupby(numbered, key=lambda pair: pair[1].ruleset)
+    )
+
+
+def _rewritten(graph: Graph, chosen: ChosenRules, options: SaturationOptions) -> _Saturation:
+    """Load a block and run algebra and fusion."""
+    twice = sorted(name for name, count in Counter(chosen.names).items() if count > 1)
+    if twice:
+        raise RuleError(f"two rules have the name '{twice[0]}'; rename one")
+    work = _Saturation(graph, chosen.rewrites)
+    if chosen.rewrites:
+        work.rewrite(options.rounds, options.nodes_per_class)
+    return work
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogicalEGraph:
+    """The tensor part of a saturated block: what explanations of rewriting read.
+
+    `classes` maps the tensors of the block to e-classes; an e-node's `origin` counts `rules` from 1.
+    """
+
+    snapshot: Snapshot
+    classes: Mapping[str, int]
+    rules: tuple[Rule, ...]
+    types: tuple[TensorType, ...]
+    """Type of each number in `snapshot.types`."""
+
+
+def rewrite_block(
+    block_graph: Graph, options: SaturationOptions, without_rules: tuple[str, ...] = ()
+) -> LogicalEGraph:
+    """Return a block's e-graph after algebra and fusion, as `saturate` has it before partition.
+
+    Raises:
+        RuleError: As `saturate`.
+    """
+    chosen = options.chosen(without_rules)
+    work = _rewritten(block_graph, chosen, options)
+    named = work.snapshot.named
+    return LogicalEGraph(
+        snapshot=work.snapshot,
+        classes=MappingProxyType({name: named[n] for name, n in work.numbers.items()}),
+        rules=chosen.rewrites,
+        types=tuple(work.typing.types),
     )
 
 
@@ -167,12 +245,7 @@ def saturate(
     """
     options = options or SaturationOptions()
     chosen = options.chosen(without_rules)
-    twice = sorted(name for name, count in Counter(chosen.names).items() if count > 1)
-    if twice:
-        raise RuleError(f"two rules have the name '{twice[0]}'; rename one")
-    work = _Saturation(block_graph, chosen.rewrites)
-    if chosen.rewrites:
-        work.rewrite(options.rounds, options.nodes_per_class)
+    work = _rewritten(block_graph, chosen, options)
     result = ReadOut(
         block_graph,
         work.numbers,
@@ -197,7 +270,10 @@ def saturate(
         implementations=implementations,
         outputs=result.outputs,
         ruleset_stats=work.ruleset_stats(),
-        rule_stats=work.rule_stats(),
+        rule_stats=(
+            *work.rule_stats(),
+            *_partition_stats(implementations, work.totals["partition"].seconds),
+        ),
         inserted={op.name: op for op in block_graph.ops},
         notes=(*work.notes, *result.notes),
     )

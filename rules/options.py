@@ -45,6 +45,11 @@ class SaturationOptions:
     nodes_per_class: int = 16
     """An e-class with more e-nodes ends the rounds; so many of them stay."""
 
+    @property
+    def everything(self) -> tuple[AnyRule, ...]:
+        """Rules of all families."""
+        return (*self.rules, *self.partition)
+
     def chosen(self, without_rules: tuple[str, ...]) -> ChosenRules:
         """Return the rules that run.
 
@@ -54,8 +59,7 @@ class SaturationOptions:
         Raises:
             RuleError: A name is unknown.
         """
-        everything: tuple[AnyRule, ...] = (*self.rules, *self.partition)
-        known = {rule.name for rule in everything} | {rule.ruleset for rule in everything}
+        known = {rule.name for rule in self.everything} | {rule.ruleset for rule in self.everything}
         for name in without_rules:
             if name not in known:
                 raise RuleError(f"rule '{name}' is unknown; known are {', '.join(sorted(known))}")

@@ -10,7 +10,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tilewright.api import compile, load, run, save, simulate, target, targets, verify
+    from tilewright.api import (
+        compile,
+        load,
+        load_rules,
+        run,
+        save,
+        simulate,
+        target,
+        targets,
+        verify,
+    )
 
 __version__ = "0.1.0"
 
@@ -18,6 +28,7 @@ __all__ = [
     "__version__",
     "compile",
     "load",
+    "load_rules",
     "run",
     "save",
     "simulate",

@@ -26,7 +26,15 @@ from tilewright.hwmodel.target import Target
 from tilewright.inputs import check_inputs, example_inputs
 from tilewright.lowering.program import Program
 from tilewright.lowering.program_file import read_program, write_program
-from tilewright.rules.options import SaturationOptions
+from tilewright.rules.admission import Admission, admit
+from tilewright.rules.options import SaturationOptions, builtin_rules
+from tilewright.rules.partition.family import partition_rules
+from tilewright.rules.user_rules import (
+    UserRules,
+    load_entry_points,
+    load_rule_files,
+    united,
+)
 from tilewright.simulator.functional import run_program
 from tilewright.simulator.timing import TimingReport
 from tilewright.simulator.timing import simulate as simulate_program
@@ -44,6 +52,7 @@ __all__ = [
     "compile",
     "input_ports",
     "load",
+    "load_rules",
     "run",
     "save",
     "simulate",
@@ -69,6 +78,32 @@ def load(model: ModelSource, *, dims: Mapping[str, int] | None = None) -> Graph:
     return load_onnx(model, dims=dims)
 
 
+def load_rules(
+    *paths: str | os.PathLike[str],
+    installed: bool = False,
+    skip_refused: bool = False,
+    progress: Progress | None = None,
+) -> Admission:
+    """Load rules from files and check each of them.
+
+    Args:
+        paths: Python files that hold rule sets.
+        installed: Also take rules of installed packages (entry points of group "tilewright.rules").
+        skip_refused: Go on without rules that fail their check; otherwise the first failure raises.
+        progress: Called with a line of text before each check.
+
+    Returns:
+        The rules that may run, for `compile`, and those that were refused with the reason.
+
+    Raises:
+        RuleError: With the place in the file, what is wrong and what to change.
+    """
+    parts = [load_rule_files([Path(path) for path in paths])]
+    if installed:
+        parts.append(load_entry_points())
+    return admit(united(*parts), skip_refused=skip_refused, tell=progress)
+
+
 def compile(  # the verb that users know from every other compiler's API
     model: ModelSource | Graph,
     target: str | Target = DEFAULT_TARGET,
@@ -76,6 +111,7 @@ def compile(  # the verb that users know from every other compiler's API
     dims: Mapping[str, int] | None = None,
     objective: Objective | str = Objective.LATENCY,
     without_rules: Sequence[str] = (),
+    rules: UserRules | None = None,
     stop_after: Stage | str = Stage.LOWER,
     progress: Progress | None = None,
 ) -> Compilation:
@@ -86,7 +122,8 @@ def compile(  # the verb that users know from every other compiler's API
         target: A preset's name, `mesh_RxC`, a YAML file, or a `Target`.
         dims: Sizes of symbolic input dimensions by name.
         objective: "latency", "throughput" or "energy".
-        without_rules: Names of rewrite rules to leave out.
+        without_rules: Names of rules or of whole rule sets to leave out.
+        rules: More rules, from `load_rules`.
         stop_after: The last stage to run: frontend, roll, saturate, extract or lower.
         progress: Called with a line of text as the work goes on.
 
@@ -98,9 +135,11 @@ def compile(  # the verb that users know from every other compiler's API
     """
     options = CompileOptions(
         objective=_choice(Objective, objective, "objective"),
-        without_rules=_known_rules(without_rules),
+        without_rules=tuple(without_rules),
+        user_rules=rules or UserRules(),
         stop_after=_choice(Stage, stop_after, "stage"),
     )
+    _check_names(options)
     machine = target if isinstance(target, Target) else load_target(target)
     start = time.process_time()
     graph = model if isinstance(model, Graph) else load(model, dims=dims)
@@ -209,7 +248,9 @@ def _choice[T: StrEnum](kind: type[T], name: str, what: str) -> T:
         raise CompileError(f"{what} '{name}' is unknown; choose one of {known}") from None
 
 
-def _known_rules(names: Sequence[str]) -> tuple[str, ...]:
+def _check_names(options: CompileOptions) -> None:
     """Refuse unknown rules before the work begins."""
-    SaturationOptions().chosen(tuple(names))
-    return tuple(names)
+    SaturationOptions(
+        rules=(*builtin_rules(), *options.user_rules.rewrites),
+        partition=(*partition_rules(), *options.user_rules.partition),
+    ).chosen(options.without_rules)

@@ -31,6 +31,12 @@ app = typer.Typer(
 )
 
 
+rules_app = typer.Typer(
+    help="List, check and follow rewrite and partition rules.", no_args_is_help=True
+)
+app.add_typer(rules_app, name="rules")
+
+
 class Emit(StrEnum):
     """What `compile` can write."""
 
@@ -65,6 +71,19 @@ Inputs = Annotated[
     Path | None,
     typer.Option("--inputs", help="An .npz file with an array for each input; else made up."),
 ]
+RuleFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--rules", metavar="FILE", help="A Python file with rules; repeatable."),
+]
+SkipRefused = Annotated[
+    bool, typer.Option("--skip-refused", help="Go on without rules that fail their check.")
+]
+WithoutRules = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--without-rule", metavar="RULE", help="Leave out a rule or a rule set; repeatable."
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of made-up inputs.")]
 
 
@@ -90,10 +109,9 @@ def compile_command(
     stop_after: Annotated[
         StageName | None, typer.Option(help="Stop after this stage and print its result.")
     ] = None,
-    without_rule: Annotated[
-        list[str] | None,
-        typer.Option(metavar="RULE", help="Leave out a rewrite rule or a ruleset; repeatable."),
-    ] = None,
+    without_rule: WithoutRules = None,
+    rules: RuleFiles = None,
+    skip_refused: SkipRefused = False,
     inputs: Inputs = None,
     seed: Seed = 0,
     tolerance: Annotated[
@@ -103,6 +121,7 @@ def compile_command(
 ) -> None:
     """Compile a model, predict and simulate its latency, and write plan and instructions."""
     from tilewright.commands import CompileRequest, compile_and_report
+    from tilewright.rule_commands import RuleSources
     from tilewright.terminal import output_console
 
     request = CompileRequest(
@@ -118,6 +137,7 @@ def compile_command(
         output=output,
         stop_after=stop_after.value if stop_after else None,
         without_rules=tuple(without_rule or ()),
+        rule_sources=RuleSources(files=tuple(rules or ()), skip_refused=skip_refused),
         inputs=inputs,
         seed=seed,
     )
@@ -181,6 +201,92 @@ def demo_command(target: TargetName = "corsair") -> None:
     request = CompileRequest(model=demo_model(), name="squeezenet", target=target, verify=True)
     if not compile_and_report(request, console):
         raise typer.Exit(EXIT_ERROR)
+
+
+@rules_app.command("list")
+def rules_list_command(rules: RuleFiles = None) -> None:
+    """List every rule with its equation."""
+    from tilewright.rule_commands import RuleSources, report_rules
+    from tilewright.terminal import output_console
+
+    report_rules(RuleSources(files=tuple(rules or ())), output_console())
+
+
+@rules_app.command("check")
+def rules_check_command(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RULE...", help="Rules or rule sets; else those of --rules, or all."
+        ),
+    ] = None,
+    rules: RuleFiles = None,
+) -> None:
+    """Check that rules are sound; show the smallest counterexample of those that are not."""
+    from tilewright.rule_commands import RuleSources, check_and_report
+    from tilewright.terminal import output_console
+
+    sources = RuleSources(files=tuple(rules or ()))
+    if not check_and_report(tuple(names or ()), sources, output_console()):
+        raise typer.Exit(EXIT_ERROR)
+
+
+@rules_app.command("stats")
+def rules_stats_command(
+    model: Annotated[Path, typer.Argument(help="An ONNX model.")],
+    target: TargetName = "corsair",
+    dim: Dims = None,
+    objective: Annotated[
+        ObjectiveName, typer.Option(help="What to minimise.")
+    ] = ObjectiveName.latency,
+    rules: RuleFiles = None,
+    skip_refused: SkipRefused = False,
+    without_rule: WithoutRules = None,
+    worth: Annotated[
+        bool, typer.Option(help="Plan again without each rule that the plan rests on.")
+    ] = True,
+) -> None:
+    """Show what each rule did for a model, and what the plan would lose without it."""
+    from tilewright.rule_commands import PlanRequest, RuleSources, stats_and_report
+    from tilewright.terminal import output_console
+
+    request = PlanRequest(
+        model=model,
+        target=target,
+        dims=_dims(dim),
+        objective=objective.value,
+        without_rules=tuple(without_rule or ()),
+        sources=RuleSources(files=tuple(rules or ()), skip_refused=skip_refused),
+    )
+    stats_and_report(request, worth, output_console())
+
+
+@rules_app.command("explain")
+def rules_explain_command(
+    model: Annotated[Path, typer.Argument(help="An ONNX model.")],
+    tensor: Annotated[str, typer.Option(metavar="NAME", help="A tensor that the model computes.")],
+    target: TargetName = "corsair",
+    dim: Dims = None,
+    objective: Annotated[
+        ObjectiveName, typer.Option(help="What to minimise.")
+    ] = ObjectiveName.latency,
+    rules: RuleFiles = None,
+    skip_refused: SkipRefused = False,
+    without_rule: WithoutRules = None,
+) -> None:
+    """Show which rules connect a tensor's term in the model with the one that the plan computes."""
+    from tilewright.rule_commands import PlanRequest, RuleSources, explain_and_report
+    from tilewright.terminal import output_console
+
+    request = PlanRequest(
+        model=model,
+        target=target,
+        dims=_dims(dim),
+        objective=objective.value,
+        without_rules=tuple(without_rule or ()),
+        sources=RuleSources(files=tuple(rules or ()), skip_refused=skip_refused),
+    )
+    explain_and_report(request, tensor, output_console())
 
 
 def _version(value: bool) -> None:

@@ -25,6 +25,7 @@ from tilewright.lowering.assembler import disassemble
 from tilewright.lowering.program import Program
 from tilewright.lowering.program_file import program_bytes
 from tilewright.program_commands import print_timing, print_written, trace_bytes
+from tilewright.rule_commands import RuleSources, print_refusals
 from tilewright.simulator.functional import run_program
 from tilewright.simulator.timing import simulate
 from tilewright.simulator.timing_report import TimingReport
@@ -69,6 +70,7 @@ class CompileRequest:
     output: Path | None = None
     stop_after: str | None = None
     without_rules: tuple[str, ...] = ()
+    rule_sources: RuleSources = field(default_factory=RuleSources)
     inputs: Path | None = None
     seed: int = 0
 
@@ -86,6 +88,8 @@ def compile_and_report(request: CompileRequest, console: Console) -> bool:
     _check_request(request)
     begin = time.monotonic()
     with progress(console, begin) as tell:
+        admission = request.rule_sources.admit(tell)
+        print_refusals(admission.refused, console)
         tell(f"reading {request.name}")
         done = api.compile(
             request.model,
@@ -93,6 +97,7 @@ def compile_and_report(request: CompileRequest, console: Console) -> bool:
             dims=request.dims,
             objective=request.objective,
             without_rules=request.without_rules,
+            rules=admission.rules,
             stop_after=request.last,
             progress=tell,
         )

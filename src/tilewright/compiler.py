@@ -21,9 +21,11 @@ from tilewright.lowering.lower import build_program
 from tilewright.lowering.program import Program
 from tilewright.rules.alternatives import Alternatives
 from tilewright.rules.engine import saturate
-from tilewright.rules.options import SaturationOptions
+from tilewright.rules.options import SaturationOptions, builtin_rules
+from tilewright.rules.partition.family import partition_rules
 from tilewright.rules.registry import Numerics
 from tilewright.rules.roll import Rolled, roll
+from tilewright.rules.user_rules import UserRules
 
 
 class Stage(StrEnum):
@@ -44,10 +46,11 @@ _REALISATION_ATTEMPTS = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileOptions:
-    """What a user chooses: objective, rules to leave out, the stage to stop after."""
+    """What a user chooses: objective, rules to leave out and to add, the stage to stop after."""
 
     objective: Objective = Objective.LATENCY
     without_rules: tuple[str, ...] = ()
+    user_rules: UserRules = field(default_factory=UserRules)
     stop_after: Stage = Stage.LOWER
     extract: ExtractOptions = field(default_factory=ExtractOptions)
 
@@ -62,6 +65,7 @@ class Compilation:
     graph: Graph
     target: Target
     mesh: LogicalMesh
+    options: CompileOptions
     rolled: Rolled | None = None
     alternatives: tuple[Alternatives, ...] = ()
     plan: Plan | None = None
@@ -84,6 +88,15 @@ def allowed_numerics(graph: Graph) -> frozenset[Numerics]:
             if fn == "round" or (is_integer_cast and has_float):
                 return frozenset({Numerics.EXACT})
     return frozenset({Numerics.EXACT, Numerics.REASSOCIATES})
+
+
+def saturation_options(graph: Graph, options: CompileOptions) -> SaturationOptions:
+    """Return what saturation is asked for: rules of this package, then those of the user."""
+    return SaturationOptions(
+        rules=(*builtin_rules(), *options.user_rules.rewrites),
+        partition=(*partition_rules(), *options.user_rules.partition),
+        numerics=allowed_numerics(graph),
+    )
 
 
 class _Timed:
@@ -117,7 +130,7 @@ def compile_graph(
     timed = _Timed(seconds)
     graph = fold_constant_outputs(graph)
     mesh = logical_mesh(target)
-    done = Compilation(graph=graph, target=target, mesh=mesh, seconds=seconds)
+    done = Compilation(graph=graph, target=target, mesh=mesh, options=options, seconds=seconds)
     if options.stop_after is Stage.FRONTEND:
         return done
     tell(f"rolling {len(graph.ops)} ops")
@@ -135,7 +148,7 @@ def compile_graph(
                     saturate,
                     block.graph,
                     mesh,
-                    options=SaturationOptions(numerics=allowed_numerics(graph)),
+                    options=saturation_options(graph, options),
                     without_rules=options.without_rules,
                 ),
             )

@@ -1,0 +1,69 @@
+"""Which rules from outside may run: each is checked first, and refused with a reason if it is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tilewright.errors import RuleError
+from tilewright.rules.checking import check_rule
+from tilewright.rules.options import AnyRule
+from tilewright.rules.partition.checking import check_partition_rule
+from tilewright.rules.partition.ruleset import PartitionRule
+from tilewright.rules.user_rules import UserRules
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A rule that may not run, and why: the text of the check's error, with the place in its file."""
+
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """The rules that passed their checks, and those that did not."""
+
+    rules: UserRules = field(default_factory=UserRules)
+    refused: tuple[Refusal, ...] = ()
+
+
+def check_any(rule: AnyRule) -> None:
+    """Check a rule of any family.
+
+    Raises:
+        RuleError: It is wrong, or says nothing.
+    """
+    if isinstance(rule, PartitionRule):
+        check_partition_rule(rule)
+    else:
+        check_rule(rule)
+
+
+def admit(rules: UserRules, *, skip_refused: bool = False, tell: Tell | None = None) -> Admission:
+    """Check rules from outside.
+
+    Args:
+        rules: What was loaded.
+        skip_refused: Go on without rules that fail; otherwise the first failure is raised.
+        tell: Called with a line before each check.
+
+    Raises:
+        RuleError: A rule fails its check.
+    """
+    refused = []
+    for rule in rules.rules:
+        if tell:
+            tell(f"checking rule {rule.name}")
+        try:
+            check_any(rule)
+        except RuleError as error:
+            if not skip_refused:
+                raise
+            refused.append(Refusal(rule=rule.name, reason=str(error)))
+    return Admission(
+        rules=rules.without(frozenset(r.rule for r in refused)), refused=tuple(refused)
+    )

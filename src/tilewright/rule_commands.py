@@ -1,0 +1,223 @@
+"""What the commands on rules do: list, check, stats, explain."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from tilewright import api
+from tilewright.compiler import Compilation, Stage
+from tilewright.errors import RuleError
+from tilewright.listings import op_kind, splits_text
+from tilewright.rule_explanation import Explanation, explain_tensor
+from tilewright.rule_stats import losses, rule_rows, slow_rules
+from tilewright.rules.admission import Admission, Refusal, check_any
+from tilewright.rules.options import AnyRule, builtin_rules
+from tilewright.rules.partition.family import partition_rules
+from tilewright.rules.partition.ruleset import PartitionRule
+from tilewright.rules.user_rules import UserRules, load_entry_points, load_rule_files, united
+from tilewright.terminal import Tell, print_facts, print_table, print_text, progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleSources:
+    """Where rules come from besides this package: files, and installed packages always."""
+
+    files: tuple[Path, ...] = ()
+    skip_refused: bool = False
+
+    def load(self) -> UserRules:
+        """Return the rules, unchecked."""
+        return united(load_rule_files(self.files), load_entry_points())
+
+    def admit(self, tell: Tell) -> Admission:
+        """Return the rules that may run."""
+        return api.load_rules(
+            *self.files, installed=True, skip_refused=self.skip_refused, progress=tell
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRequest:
+    """A model to plan for a target."""
+
+    model: Path
+    target: str
+    dims: Mapping[str, int] = field(default_factory=dict)
+    objective: str = "latency"
+    without_rules: tuple[str, ...] = ()
+    sources: RuleSources = field(default_factory=RuleSources)
+
+
+def print_refusals(refused: tuple[Refusal, ...], console: Console) -> None:
+    """Say which rules were refused, each with its reason."""
+    if refused:
+        names = ", ".join(r.rule for r in refused)
+        print_text(console, f"refused {len(refused)} of the rules given, going on without: {names}")
+    for refusal in refused:
+        print_text(console, refusal.reason)
+
+
+def report_rules(sources: RuleSources, console: Console) -> None:
+    """Print every rule with its family, class of numerics and equation."""
+    rules = _all_rules(sources.load())
+    families: dict[str, list[AnyRule]] = {}
+    for rule in rules:
+        families.setdefault(rule.ruleset, []).append(rule)
+    for family, members in families.items():
+        rows = [(rule.name.partition(".")[2], _numerics(rule), rule.equation) for rule in members]
+        print_table(console, family, ("rule", "numerics", "equation"), rows, left=3)
+    print_text(console, f"{len(rules)} rules; sources and conditions are in their files")
+
+
+def _all_rules(extra: UserRules) -> tuple[AnyRule, ...]:
+    return (
+        *builtin_rules(),
+        *extra.rewrites,
+        *partition_rules(),
+        *extra.partition,
+    )
+
+
+def _numerics(rule: AnyRule) -> str:
+    return "exact" if isinstance(rule, PartitionRule) else rule.numerics.value
+
+
+def check_and_report(names: tuple[str, ...], sources: RuleSources, console: Console) -> bool:
+    """Check rules and print a verdict for each; return whether all passed.
+
+    Args:
+        names: Names of rules or rule sets; none: those of `sources`, or all where there are none.
+        sources: Rules beside those of this package.
+        console: Where to print.
+
+    Raises:
+        RuleError: A name is unknown, or a file cannot be loaded.
+    """
+    extra = sources.load()
+    chosen = _named(_all_rules(extra), names) if names else extra.rules or _all_rules(extra)
+    rows, reasons = [], []
+    with progress(console, time.monotonic()) as tell:
+        for rule in chosen:
+            tell(f"checking {rule.name}")
+            start = time.process_time()
+            try:
+                check_any(rule)
+                verdict = "accepted"
+            except RuleError as error:
+                verdict = "REFUSED"
+                reasons.append(str(error))
+            rows.append((rule.name, verdict, f"{time.process_time() - start:.2f}"))
+    print_table(console, "checked rules", ("rule", "verdict", "CPU s"), rows, left=2)
+    for reason in reasons:
+        console.print()
+        print_text(console, reason)
+    return not reasons
+
+
+def _named(rules: tuple[AnyRule, ...], names: tuple[str, ...]) -> tuple[AnyRule, ...]:
+    known = {rule.name for rule in rules} | {rule.ruleset for rule in rules}
+    for name in names:
+        if name not in known:
+            raise RuleError(f"rule '{name}' is unknown; known are {', '.join(sorted(known))}")
+    return tuple(rule for rule in rules if {rule.name, rule.ruleset} & {*names})
+
+
+def _planned(request: PlanRequest, console: Console, tell: Tell) -> Compilation:
+    admission = request.sources.admit(tell)
+    print_refusals(admission.refused, console)
+    return api.compile(
+        request.model,
+        request.target,
+        dims=request.dims,
+        objective=request.objective,
+        without_rules=request.without_rules,
+        rules=admission.rules,
+        stop_after=Stage.EXTRACT,
+        progress=tell,
+    )
+
+
+def stats_and_report(request: PlanRequest, with_losses: bool, console: Console) -> None:
+    """Print what each rule did for a model: matches, e-nodes, seconds, uses in the plan and its worth.
+
+    Args:
+        request: The model and its target.
+        with_losses: Plan again without each rule that the plan rests on.
+        console: Where to print.
+    """
+    with progress(console, time.monotonic()) as tell:
+        done = _planned(request, console, tell)
+        rows = rule_rows(done)
+        used = tuple(row.rule for row in rows if row.uses)
+        lost = losses(done, used, tell) if with_losses else {}
+    assert done.plan is not None
+    header = ("rule", "matches", "e-nodes", "seconds", "in plan", "worth")
+    cells = [
+        (
+            row.rule,
+            f"{row.matches:,}",
+            f"{row.e_nodes:,}",
+            f"{row.seconds:.3f}",
+            f"{row.uses:,}" if row.uses else "-",
+            _worth(lost[row.rule]) if row.rule in lost else "-",
+        )
+        for row in rows
+    ]
+    title = f"rules on {done.graph.name} for {done.target.name}"
+    print_table(console, title, header, cells, left=1)
+    total = sum(stats.seconds for found in done.alternatives for stats in found.ruleset_stats)
+    print_facts(
+        console,
+        "together",
+        [
+            ("plan", f"{done.plan.cost:,.0f}, bound {done.plan.bound:,.0f}"),
+            ("worth", "by how much the plan's cost grows without the rule (planned again)"),
+            ("saturation", f"{total:.2f} s"),
+            *(("slow", text) for text in slow_rules(done)),
+            *(("note", n) for n in sorted({n for f in done.alternatives for n in f.notes})),
+        ],
+    )
+
+
+def _worth(loss: float) -> str:
+    return "no plan" if loss == float("inf") else f"{loss:+.2%}"
+
+
+def explain_and_report(request: PlanRequest, tensor: str, console: Console) -> None:
+    """Print how the plan computes a tensor and which rules lead there."""
+    with progress(console, time.monotonic()) as tell:
+        done = _planned(request, console, tell)
+        tell("following the rules")
+        explanations = explain_tensor(done, tensor)
+    for explanation in explanations:
+        console.print()
+        print_text(console, _explanation_text(explanation, done))
+
+
+def _explanation_text(found: Explanation, done: Compilation) -> str:
+    lines = [f"{found.tensor}", f"  = {found.original}    [the model]"]
+    if found.planned is None:
+        lines.append("  not computed on its own; what reads it takes it in:")
+        lines += [f"    {name}" for name in found.inside] or ["    nothing reads it"]
+        return "\n".join(lines)
+    if found.steps is None:
+        lines.append(f"  = {found.chosen}    [no chain of rules found]")
+    for step in found.steps or ():
+        lines += [f"  = {step.after}    [{step.rule}]", f"      {step.equation}"]
+    lines += [f"  where {line}" for line in found.where]
+    planned, plan = found.planned, done.plan
+    assert plan is not None
+    lines.append(f"  runs as {op_kind(planned)}, split {splits_text(plan, planned)}")
+    names = sorted({rule for rule in planned.split_rules if rule})
+    lines += [f"    by {name}" for name in names]
+    for delivery in planned.deliveries:
+        moves = ", ".join(move.kind.value for move in delivery.moves)
+        if moves:
+            lines.append(f"    {delivery.tensor} comes by {moves}")
+    lines.append(f"    {planned.cost_units:,.0f} of {plan.cost:,.0f} in all")
+    return "\n".join(lines)
