@@ -89,7 +89,6 @@ def compile_and_report(request: CompileRequest, console: Console) -> bool:
     begin = time.monotonic()
     with progress(console, begin) as tell:
         admission = request.rule_sources.admit(tell)
-        print_refusals(admission.refused, console)
         tell(f"reading {request.name}")
         done = api.compile(
             request.model,
@@ -101,6 +100,7 @@ def compile_and_report(request: CompileRequest, console: Console) -> bool:
             stop_after=request.last,
             progress=tell,
         )
+    print_refusals(admission.refused, console)
     _print_front(done, console)
     seconds = dict(done.seconds)
     timing: TimingReport | None = None

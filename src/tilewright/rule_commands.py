@@ -127,10 +127,9 @@ def _named(rules: tuple[AnyRule, ...], names: tuple[str, ...]) -> tuple[AnyRule,
     return tuple(rule for rule in rules if {rule.name, rule.ruleset} & {*names})
 
 
-def _planned(request: PlanRequest, console: Console, tell: Tell) -> Compilation:
+def _planned(request: PlanRequest, tell: Tell) -> tuple[Compilation, tuple[Refusal, ...]]:
     admission = request.sources.admit(tell)
-    print_refusals(admission.refused, console)
-    return api.compile(
+    done = api.compile(
         request.model,
         request.target,
         dims=request.dims,
@@ -140,6 +139,7 @@ def _planned(request: PlanRequest, console: Console, tell: Tell) -> Compilation:
         stop_after=Stage.EXTRACT,
         progress=tell,
     )
+    return done, admission.refused
 
 
 def stats_and_report(request: PlanRequest, with_losses: bool, console: Console) -> None:
@@ -151,10 +151,11 @@ def stats_and_report(request: PlanRequest, with_losses: bool, console: Console) 
         console: Where to print.
     """
     with progress(console, time.monotonic()) as tell:
-        done = _planned(request, console, tell)
+        done, refused = _planned(request, tell)
         rows = rule_rows(done)
         used = tuple(row.rule for row in rows if row.uses)
         lost = losses(done, used, tell) if with_losses else {}
+    print_refusals(refused, console)
     assert done.plan is not None
     header = ("rule", "matches", "e-nodes", "seconds", "in plan", "worth")
     cells = [
@@ -191,9 +192,10 @@ def _worth(loss: float) -> str:
 def explain_and_report(request: PlanRequest, tensor: str, console: Console) -> None:
     """Print how the plan computes a tensor and which rules lead there."""
     with progress(console, time.monotonic()) as tell:
-        done = _planned(request, console, tell)
+        done, refused = _planned(request, tell)
         tell("following the rules")
         explanations = explain_tensor(done, tensor)
+    print_refusals(refused, console)
     for explanation in explanations:
         console.print()
         print_text(console, _explanation_text(explanation, done))

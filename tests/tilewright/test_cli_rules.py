@@ -1,0 +1,118 @@
+"""The commands on rules: list, check, stats, explain, and rules given to compile."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Command = Callable[..., Any]
+
+MODEL = ("--target", "toy", "--dim", "batch=2")
+RULES = '''
+from tilewright.rules.authoring import Numerics, Rewrite, RuleSet, String, Tensor
+from tilewright.rules.terms import map1
+
+mine = RuleSet("mine")
+
+
+@mine.rule(numerics=Numerics.EXACT, source="test")
+def relu_of_relu(x: Tensor, d: String) -> Rewrite:
+    """relu(relu(x)) = relu(x)."""
+    return Rewrite(map1(map1(x, "relu", d), "relu", d), to=map1(x, "relu", d))
+'''
+WRONG = '''
+
+@mine.rule(numerics=Numerics.EXACT, source="test")
+def relu_vanishes(x: Tensor, d: String) -> Rewrite:
+    """relu(x) = x."""
+    return Rewrite(map1(x, "relu", d), to=x)
+'''
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    path = tmp_path / "sound.py"
+    path.write_text(RULES)
+    return path
+
+
+@pytest.fixture
+def wrong(tmp_path: Path) -> Path:
+    path = tmp_path / "wrong.py"
+    path.write_text(RULES + WRONG)
+    return path
+
+
+def test_list_names_every_family_and_rules_of_files(tilewright: Command, sound: Path) -> None:
+    ran = tilewright("rules", "list", "--rules", sound)
+    assert ran.code == 0, ran.err
+    for family in ("algebra", "fusion", "partition", "mine"):
+        assert re.search(rf"^{family}$", ran.out, re.M), family
+    assert re.search(r"^relu_of_relu +exact +relu\(relu\(x\)\) = relu\(x\)\.", ran.out, re.M)
+    assert re.search(r"^matmul_contracting_axis +exact +A\[m, k/p\]", ran.out, re.M)
+
+
+def test_check_accepts_and_refuses(tilewright: Command, sound: Path, wrong: Path) -> None:
+    ran = tilewright("rules", "check", "--rules", sound)
+    assert ran.code == 0, ran.err
+    assert re.search(r"^mine\.relu_of_relu +accepted", ran.out, re.M)
+    assert "algebra." not in ran.out
+    ran = tilewright("rules", "check", "--rules", wrong)
+    assert ran.code == 1
+    assert re.search(r"^mine\.relu_vanishes +REFUSED", ran.out, re.M)
+    assert "relu(x) = x" in ran.out
+    ran = tilewright("rules", "check", "partition.matmul_rows", "fusion.map_after_map")
+    assert ran.code == 0
+    assert len(re.findall(r"accepted", ran.out)) == 2
+    ran = tilewright("rules", "check", "fusion.nothing")
+    assert ran.code == 1
+    assert "rule 'fusion.nothing' is unknown" in ran.err
+
+
+def test_a_refused_rule_stops_a_compilation_unless_asked(
+    tilewright: Command, cnn: Path, wrong: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    ran = tilewright("compile", cnn, *MODEL, "--rules", wrong, "-o", out)
+    assert ran.code == 1
+    assert "mine.relu_vanishes" in ran.err
+    assert not out.exists()
+    ran = tilewright("compile", cnn, *MODEL, "--rules", wrong, "--skip-refused", "--verify")
+    assert ran.code == 0, ran.err
+    first = next(line for line in ran.out.splitlines() if line and not line.startswith("["))
+    assert first == ("refused 1 of the rules given, going on without: mine.relu_vanishes")
+    assert ran.out.splitlines()[-1].startswith("verified: 2 outputs agree")
+
+
+def test_stats_show_matches_uses_and_worth(tilewright: Command, cnn: Path) -> None:
+    ran = tilewright("rules", "stats", cnn, *MODEL)
+    assert ran.code == 0, ran.err
+    row = re.search(
+        r"^fusion\.map_after_binary +(\d+) +(\d+) +[\d.]+ +(\d+|-) +(\S+)", ran.out, re.M
+    )
+    assert row is not None
+    rows = re.findall(r"^(\w+\.\w+) +[\d,]+ +[\d,]+ +[\d.]+ +(\S+) +(\S+)", ran.out, re.M)
+    worth = {name: value for name, uses, value in rows if uses != "-"}
+    assert any(name.startswith("partition.") for name in worth)
+    assert all(re.fullmatch(r"[+-][\d.]+%|no plan", value) for value in worth.values())
+    assert not re.search(r"^(typing|load|constness)\.", ran.out, re.M)
+    without = tilewright("rules", "stats", cnn, *MODEL, "--without-rule", "partition", "--no-worth")
+    assert without.code == 0
+    assert "partition." not in without.out
+
+
+def test_explain_follows_fused_tensors(tilewright: Command, cnn: Path) -> None:
+    ran = tilewright("compile", cnn, *MODEL, "--stop-after", "frontend")
+    names = re.findall(r"^ *(\S+): f32\[[\d,]+\] = (\w+)", ran.out, re.M)
+    relu = next(name for name, kind in names if kind == "map")
+    ran = tilewright("rules", "explain", cnn, *MODEL, "--tensor", relu)
+    assert ran.code == 0, ran.err
+    assert "[the model]" in ran.out
+    assert "runs as" in ran.out or "takes it in" in ran.out
+    ran = tilewright("rules", "explain", cnn, *MODEL, "--tensor", "no such")
+    assert ran.code == 1
+    assert "no operator makes a tensor 'no such'" in ran.err
