@@ -23,14 +23,18 @@ from tilewright.graph import Graph, Op, TensorType
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
 from tilewright.rules.alternatives import Alternatives
+from tilewright.rules.memory.family import memory_rules
+from tilewright.rules.memory.ruleset import MemoryRule
 from tilewright.rules.roll import Instance, Rolled
+from tilewright.rules.tiling.family import tiling_rules
+from tilewright.rules.tiling.ruleset import TilingRule
 
 _ATTEMPTS = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractOptions:
-    """What to minimise and how hard to try.
+    """What to minimise, how hard to try, and which tiling and memory rules run.
 
     `sram_limit_bytes` overrides the scratchpad of the target (for what lowering found to be too tight).
     """
@@ -38,6 +42,8 @@ class ExtractOptions:
     objective: Objective = Objective.LATENCY
     solve: SolveOptions = field(default_factory=SolveOptions)
     sram_limit_bytes: int | None = None
+    tiling: tuple[TilingRule, ...] = field(default_factory=tiling_rules)
+    memory: tuple[MemoryRule, ...] = field(default_factory=memory_rules)
 
 
 def extract(
@@ -75,7 +81,8 @@ def extract(
         mesh=mesh,
         objective=options.objective,
         limit_bytes=capacity,
-        tilings=tiling_candidates(alternatives, mesh, target),
+        tilings=tiling_candidates(alternatives, mesh, target, options.tiling),
+        memory=options.memory,
     )
     tables = build_tables(graph, rolled, alternatives, pricing)
     bound: tuple[float, Proof] | None = None

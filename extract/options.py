@@ -31,6 +31,8 @@ from tilewright.hwmodel.cost import KernelCost
 from tilewright.hwmodel.mesh import LogicalMesh, Sharding, is_partial, local_shape, replicated
 from tilewright.hwmodel.target import Target
 from tilewright.rules.alternatives import Alternatives, Implementation, LogicalNode
+from tilewright.rules.memory.family import memory_rules
+from tilewright.rules.memory.ruleset import Holding, MemoryRule
 from tilewright.rules.splitting import localise
 
 
@@ -57,14 +59,15 @@ class Option:
 ABSENT = Option(node=None)
 
 LARGEST_SHARD = 0.75
-"""Larger shards than this share of the scratchpad stay in DRAM."""
+"""Larger shards than this share of the scratchpad are no stations of a chain of moves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pricing:
     """What options are priced with: the machine, the objective, and the tilings to choose from.
 
-    `tilings` maps a local nest's extents and tileable dims to candidates.
+    `tilings` maps a local nest's extents and tileable dims to candidates, `memory` are the rules of
+    where tensors may lie.
     """
 
     target: Target
@@ -72,6 +75,7 @@ class Pricing:
     objective: Objective
     limit_bytes: int
     tilings: Mapping[tuple[object, ...], Candidates]
+    memory: tuple[MemoryRule, ...] = field(default_factory=memory_rules)
     priced: dict[tuple[object, ...], tuple[tuple[Tiling, KernelCost, int], ...]] = field(
         default_factory=dict
     )
@@ -202,7 +206,7 @@ def _memory_levels(
     result = alternatives.classes[node.result].type
     if node.kind == "reshape":
         (operand,) = implementation.operands
-        levels = _levels(result, implementation.result, pricing, always_dram=True)
+        levels = _levels(result, implementation.result, pricing)
         if is_partial(operand):
             levels = [level for level in levels if level is Memory.SRAM]
         return [((level,), level) for level in levels]
@@ -211,26 +215,39 @@ def _memory_levels(
         tensor = alternatives.classes[argument]
         if tensor.is_constant and is_partial(sharding):
             return []
-        choices.append(_levels(tensor.type, sharding, pricing, always_dram=tensor.is_constant))
+        choices.append(
+            _levels(
+                tensor.type,
+                sharding,
+                pricing,
+                is_constant=tensor.is_constant,
+                is_movable=tensor.is_constant,
+            )
+        )
     _tie_small_constants(alternatives, node, implementation, choices, pricing)
-    results = _levels(result, implementation.result, pricing, always_dram=True)
+    results = _levels(result, implementation.result, pricing)
     return [(tuple(memories), level) for *memories, level in product(*choices, results)]
 
 
 def _levels(
-    tensor: TensorType, sharding: Sharding, pricing: Pricing, *, always_dram: bool
+    tensor: TensorType,
+    sharding: Sharding,
+    pricing: Pricing,
+    *,
+    is_constant: bool = False,
+    is_movable: bool = True,
 ) -> list[Memory]:
-    """Return the levels that make sense for a shard: not SRAM if too large, not DRAM if partial or tiny."""
-    local_bytes = (
-        prod(local_shape(pricing.mesh, sharding, tensor.shape)) * tensor.dtype.itemsize_bytes
+    """Return the levels that some memory rule allows for a shard, in the order of the rules."""
+    held = Holding(
+        is_constant=is_constant,
+        is_partial=is_partial(sharding),
+        is_movable=is_movable,
+        shard_bytes=prod(local_shape(pricing.mesh, sharding, tensor.shape))
+        * tensor.dtype.itemsize_bytes,
+        scratchpad_bytes=pricing.limit_bytes,
     )
-    if is_partial(sharding):
-        return [Memory.SRAM] if 2 * local_bytes <= pricing.limit_bytes else []
-    if local_bytes > pricing.limit_bytes * LARGEST_SHARD:
-        return [Memory.DRAM]
-    if local_bytes <= pricing.limit_bytes / 32 and not always_dram:
-        return [Memory.SRAM]
-    return [Memory.SRAM, Memory.DRAM]
+    allowed = (Memory(rule.level.value) for rule in pricing.memory if rule.function(held))
+    return list(dict.fromkeys(allowed))
 
 
 def _tie_small_constants(

@@ -17,15 +17,26 @@ from tilewright.hwmodel.target import Target
 from tilewright.rules.alternatives import Alternatives
 from tilewright.rules.loopnest import Role
 from tilewright.rules.tiling.engine import TilingAlternatives, TilingRequest, tiling_alternatives
+from tilewright.rules.tiling.ruleset import TilingRule
 
 _MOST_COMBINATIONS = 400
 """Combinations of tile sizes for one kernel; beyond, every other size of the longest list is left out."""
 
 
 def tiling_candidates(
-    alternatives: tuple[Alternatives, ...], mesh: LogicalMesh, target: Target
+    alternatives: tuple[Alternatives, ...],
+    mesh: LogicalMesh,
+    target: Target,
+    rules: tuple[TilingRule, ...] | None = None,
 ) -> Mapping[tuple[object, ...], Candidates]:
-    """Return the candidates of every kernel shape that occurs, by `tiling_key`."""
+    """Return the candidates of every kernel shape that occurs, by `tiling_key`.
+
+    Args:
+        alternatives: The saturated blocks.
+        mesh: Their mesh.
+        target: The machine.
+        rules: The tiling rules that run; all of the package by default.
+    """
     kernels: dict[tuple[object, ...], Kernel] = {}
     for found in alternatives:
         by_node = implementations_by_node(found)
@@ -39,7 +50,7 @@ def tiling_candidates(
                 kernel = kernel_of(found, node, implementation, memories, Memory.DRAM, mesh)
                 kernels.setdefault(tiling_key(kernel), kernel)
     requests = [_request(kernel, number, target) for number, kernel in enumerate(kernels.values())]
-    results = tiling_alternatives(requests)
+    results = tiling_alternatives(requests, rules)
     return MappingProxyType(
         {
             key: _combine(kernel, found)
@@ -56,6 +67,7 @@ def _request(kernel: Kernel, number: int, target: Target) -> TilingRequest:
         extents=tuple(dim.extent for dim in dims),
         is_tileable=tuple(i in tileable for i in range(len(dims))),
         is_parallel=tuple(dim.role is Role.PARALLEL for dim in dims),
+        is_combining=tuple(dim.role is Role.REDUCTION for dim in dims),
         quanta=_quanta(kernel, target),
     )
 

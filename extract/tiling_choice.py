@@ -87,6 +87,8 @@ def worth_pricing(
     kernel: Kernel, candidates: Candidates, target: Target, budget_bytes: int, limit: int = 2
 ) -> list[tuple[Tiling, int]]:
     """Return up to `limit` tilings that fit the budget, likely cheapest first, with their footprint."""
+    if not len(candidates):  # the tiling rules that run make none
+        return []
     scores, sizes = _scores(kernel, candidates, target)
     alignment = target.tile.sram.alignment_bytes
     chosen: list[tuple[Tiling, int]] = []

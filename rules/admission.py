@@ -7,9 +7,13 @@ from dataclasses import dataclass, field
 
 from tilewright.errors import RuleError
 from tilewright.rules.checking import check_rule
+from tilewright.rules.memory.checking import check_memory_rule
+from tilewright.rules.memory.ruleset import MemoryRule
 from tilewright.rules.options import AnyRule
 from tilewright.rules.partition.checking import check_partition_rule
 from tilewright.rules.partition.ruleset import PartitionRule
+from tilewright.rules.tiling.checking import check_tiling_rule
+from tilewright.rules.tiling.ruleset import TilingRule
 from tilewright.rules.user_rules import UserRules
 
 Tell = Callable[[str], None]
@@ -37,10 +41,15 @@ def check_any(rule: AnyRule) -> None:
     Raises:
         RuleError: It is wrong, or says nothing.
     """
-    if isinstance(rule, PartitionRule):
-        check_partition_rule(rule)
-    else:
-        check_rule(rule)
+    match rule:
+        case PartitionRule():
+            check_partition_rule(rule)
+        case TilingRule():
+            check_tiling_rule(rule)
+        case MemoryRule():
+            check_memory_rule(rule)
+        case _:
+            check_rule(rule)
 
 
 def admit(rules: UserRules, *, skip_refused: bool = False, tell: Tell | None = None) -> Admission:

@@ -14,9 +14,11 @@ from tilewright.graph import Op
 from tilewright.hwmodel.mesh import PARTIAL_MAX, PARTIAL_SUM, REPLICATED
 from tilewright.rules import facts, terms
 from tilewright.rules.loopnest import LoopDim, LoopNest, Role
+from tilewright.rules.memory.ruleset import Holding, Level, MemoryRules
 from tilewright.rules.partition.ruleset import NOT_SPLIT, AxisUse, PartitionRules
 from tilewright.rules.registry import Numerics, Rewrite, RuleSet
 from tilewright.rules.terms import Tensor, constant_of_type, has_type, is_constant
+from tilewright.rules.tiling.ruleset import TilingRewrite, TilingRules
 
 __all__ = [
     "NOT_SPLIT",
@@ -24,8 +26,11 @@ __all__ = [
     "PARTIAL_SUM",
     "REPLICATED",
     "AxisUse",
+    "Holding",
+    "Level",
     "LoopDim",
     "LoopNest",
+    "MemoryRules",
     "Numerics",
     "Op",
     "PartitionRules",
@@ -34,6 +39,8 @@ __all__ = [
     "RuleSet",
     "String",
     "Tensor",
+    "TilingRewrite",
+    "TilingRules",
     "constant_of_type",
     "eq",
     "facts",

@@ -8,9 +8,13 @@ from importlib import import_module
 from tilewright.errors import RuleError
 from tilewright.rules.algebra.ruleset import algebra
 from tilewright.rules.fusion.ruleset import fusion
+from tilewright.rules.memory.family import memory_rules
+from tilewright.rules.memory.ruleset import MemoryRule
 from tilewright.rules.partition.family import partition_rules
 from tilewright.rules.partition.ruleset import PartitionRule
 from tilewright.rules.registry import Numerics, Rule
+from tilewright.rules.tiling.family import tiling_rules
+from tilewright.rules.tiling.ruleset import TilingRule
 
 _MODULES = (
     *("algebra.movement", "algebra.products", "algebra.scales", "algebra.normalisation"),
@@ -27,7 +31,7 @@ def builtin_rules() -> tuple[Rule, ...]:
     return (*algebra.rules, *fusion.rules)
 
 
-type AnyRule = Rule | PartitionRule
+type AnyRule = Rule | PartitionRule | TilingRule | MemoryRule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,10 @@ class SaturationOptions:
     """Algebra and fusion rules, in the order in which their rulesets run."""
     partition: tuple[PartitionRule, ...] = field(default_factory=partition_rules)
     """Partition rules, in the order in which they claim loops."""
+    tiling: tuple[TilingRule, ...] = field(default_factory=tiling_rules)
+    """Tiling rules, for the kernels of the plan."""
+    memory: tuple[MemoryRule, ...] = field(default_factory=memory_rules)
+    """Memory rules, for the tensors of the plan."""
     numerics: frozenset[Numerics] = frozenset({Numerics.EXACT, Numerics.REASSOCIATES})
     """Rules of other classes stay out."""
     rounds: int = 6
@@ -48,7 +56,7 @@ class SaturationOptions:
     @property
     def everything(self) -> tuple[AnyRule, ...]:
         """Rules of all families."""
-        return (*self.rules, *self.partition)
+        return (*self.rules, *self.partition, *self.tiling, *self.memory)
 
     def chosen(self, without_rules: tuple[str, ...]) -> ChosenRules:
         """Return the rules that run.
@@ -64,27 +72,35 @@ class SaturationOptions:
             if name not in known:
                 raise RuleError(f"rule '{name}' is unknown; known are {', '.join(sorted(known))}")
         left_out = frozenset(without_rules)
+
+        def kept[R: AnyRule](rules: tuple[R, ...]) -> tuple[R, ...]:
+            return tuple(rule for rule in rules if not {rule.name, rule.ruleset} & left_out)
+
         return ChosenRules(
-            rewrites=tuple(
-                rule
-                for rule in self.rules
-                if not {rule.name, rule.ruleset} & left_out and rule.numerics in self.numerics
-            ),
-            partition=tuple(
-                rule for rule in self.partition if not {rule.name, rule.ruleset} & left_out
-            ),
+            rewrites=tuple(r for r in kept(self.rules) if r.numerics in self.numerics),
+            partition=kept(self.partition),
+            tiling=kept(self.tiling),
+            memory=kept(self.memory),
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChosenRules:
-    """The rules that run in one saturation, by what they rewrite."""
+    """The rules that run, by what they are about."""
 
     rewrites: tuple[Rule, ...]
     """Of logical values."""
     partition: tuple[PartitionRule, ...]
+    tiling: tuple[TilingRule, ...]
+    memory: tuple[MemoryRule, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of all."""
-        return (*(rule.name for rule in self.rewrites), *(rule.name for rule in self.partition))
+        everything: tuple[AnyRule, ...] = (
+            *self.rewrites,
+            *self.partition,
+            *self.tiling,
+            *self.memory,
+        )
+        return tuple(rule.name for rule in everything)

@@ -12,16 +12,17 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
 from tilewright.errors import RuleError
-from tilewright.rules.options import AnyRule, builtin_rules
-from tilewright.rules.partition.family import partition_rules
+from tilewright.rules.memory.ruleset import MemoryRule, MemoryRules
+from tilewright.rules.options import AnyRule, SaturationOptions
 from tilewright.rules.partition.ruleset import PartitionRule, PartitionRules
 from tilewright.rules.registry import Rule, RuleSet
+from tilewright.rules.tiling.ruleset import TilingRule, TilingRules
 
 ENTRY_POINTS = "tilewright.rules"
 """Group of entry points; each names a module that holds rule sets."""
@@ -33,20 +34,28 @@ class UserRules:
 
     rewrites: tuple[Rule, ...] = ()
     partition: tuple[PartitionRule, ...] = ()
+    tiling: tuple[TilingRule, ...] = ()
+    memory: tuple[MemoryRule, ...] = ()
     sources: tuple[str, ...] = ()
     """The files and entry points that they came from."""
 
     @property
     def rules(self) -> tuple[AnyRule, ...]:
         """All of them."""
-        return (*self.rewrites, *self.partition)
+        return (*self.rewrites, *self.partition, *self.tiling, *self.memory)
 
     def without(self, names: frozenset[str]) -> UserRules:
         """Return the rules but those of these names."""
-        return UserRules(
-            rewrites=tuple(rule for rule in self.rewrites if rule.name not in names),
-            partition=tuple(rule for rule in self.partition if rule.name not in names),
-            sources=self.sources,
+
+        def kept[R: AnyRule](rules: tuple[R, ...]) -> tuple[R, ...]:
+            return tuple(rule for rule in rules if rule.name not in names)
+
+        return replace(
+            self,
+            rewrites=kept(self.rewrites),
+            partition=kept(self.partition),
+            tiling=kept(self.tiling),
+            memory=kept(self.memory),
         )
 
 
@@ -92,8 +101,7 @@ def united(*parts: UserRules) -> UserRules:
 
 
 def _builtin_names() -> dict[str, str]:
-    everything: tuple[AnyRule, ...] = (*builtin_rules(), *partition_rules())
-    return {rule.name: "tilewright" for rule in everything}
+    return {rule.name: "tilewright" for rule in SaturationOptions().everything}
 
 
 def _united(parts: Sequence[UserRules], taken: dict[str, str]) -> UserRules:
@@ -109,6 +117,8 @@ def _united(parts: Sequence[UserRules], taken: dict[str, str]) -> UserRules:
     return UserRules(
         rewrites=tuple(rule for part in parts for rule in part.rewrites),
         partition=tuple(rule for part in parts for rule in part.partition),
+        tiling=tuple(rule for part in parts for rule in part.tiling),
+        memory=tuple(rule for part in parts for rule in part.memory),
         sources=tuple(source for part in parts for source in part.sources),
     )
 
@@ -163,12 +173,22 @@ def _placed(path: Path, error: RuleError) -> str:
 
 
 def _rules_of(module: ModuleType, source: str) -> UserRules:
-    sets = [value for value in vars(module).values() if isinstance(value, RuleSet | PartitionRules)]
-    rewrites = [r for s in dict.fromkeys(sets) if isinstance(s, RuleSet) for r in s.rules]
-    splits = [r for s in dict.fromkeys(sets) if isinstance(s, PartitionRules) for r in s.rules]
-    if not rewrites and not splits:
+    """Return the rules of the rule sets among a module's global names."""
+    values = list(vars(module).values())
+
+    def sets[S](kind: type[S]) -> list[S]:
+        return list(dict.fromkeys(value for value in values if isinstance(value, kind)))
+
+    found = UserRules(
+        rewrites=tuple(rule for each in sets(RuleSet) for rule in each.rules),
+        partition=tuple(rule for each in sets(PartitionRules) for rule in each.rules),
+        tiling=tuple(rule for each in sets(TilingRules) for rule in each.rules),
+        memory=tuple(rule for each in sets(MemoryRules) for rule in each.rules),
+        sources=(source,),
+    )
+    if not found.rules:
         raise RuleError(
             f'{source} holds no rule; make a RuleSet("name") there and decorate functions with its '
             "rule(...)"
         )
-    return UserRules(rewrites=tuple(rewrites), partition=tuple(splits), sources=(source,))
+    return found

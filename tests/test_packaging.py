@@ -118,7 +118,17 @@ def test_versions_agree() -> None:
 
 def test_public_names_import_late_and_resolve() -> None:
     """The public list is fixed, and each name of it exists in the API."""
-    names = {"load", "compile", "run", "save", "simulate", "target", "targets", "verify"}
+    names = {
+        "load",
+        "load_rules",
+        "compile",
+        "run",
+        "save",
+        "simulate",
+        "target",
+        "targets",
+        "verify",
+    }
     assert set(tilewright.__all__) == names | {"__version__"}
     assert all(callable(getattr(tilewright, name)) for name in names)
     with pytest.raises(AttributeError, match="no attribute 'absent'"):

@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+
+from egglog import Ruleset, Schedule, i64, rule, var
+from egglog import ruleset as make_ruleset
 
 from tilewright.rules.session import Session
 from tilewright.rules.tiling.candidates import tile_sizes
-from tilewright.rules.tiling.rules import tiling
-from tilewright.rules.tiling.terms import outermost_candidate, row_loop, tile_size
+from tilewright.rules.tiling.family import tiling_rules
+from tilewright.rules.tiling.ruleset import TilingRule, instantiate
+from tilewright.rules.tiling.terms import (
+    COMBINES,
+    PARALLEL,
+    Kernel,
+    Loop,
+    outermost_candidate,
+    row_loop,
+    tile_size,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +35,8 @@ class TilingRequest:
     """False for loops that must run whole."""
     is_parallel: tuple[bool, ...]
     """Loops that may be outermost."""
+    is_combining: tuple[bool, ...]
+    """Loops whose indices are summed up or combined otherwise."""
     quanta: tuple[int, ...]
     """Preferred multiples of tile sizes; 1 for none."""
 
@@ -37,16 +52,42 @@ class TilingAlternatives:
     """Loops that may be outermost, ascending; empty when no tileable loop is parallel."""
 
 
-def _loop(request: TilingRequest, number: int) -> tuple[int, int]:
-    """Return extent and quantum of a loop; a loop that runs whole has its extent as quantum."""
+def _loop(request: TilingRequest, number: int) -> tuple[int, int, int]:
+    """Return the columns of a loop; a loop that runs whole has its extent as quantum."""
     extent = request.extents[number]
-    return extent, request.quanta[number] if request.is_tileable[number] else max(extent, 1)
+    quantum = request.quanta[number] if request.is_tileable[number] else max(extent, 1)
+    return extent, quantum, COMBINES if request.is_combining[number] else PARALLEL
 
 
-def tiling_alternatives(requests: Sequence[TilingRequest]) -> tuple[TilingAlternatives, ...]:
+def _load(extent: i64, quantum: i64, combines: i64, kernel: i64, loop: i64) -> Ruleset:
+    """Return what makes a term of each loop and kernel that there is."""
+    return make_ruleset(
+        rule(row_loop(extent, quantum, combines), name="load.loop").then(
+            Loop.whole(extent, quantum, combines)
+        ),
+        rule(outermost_candidate(kernel, loop), name="load.kernel").then(Kernel.named(kernel)),
+        name="load",
+    )
+
+
+@lru_cache(maxsize=8)  # once for each choice of rules
+def _schedule(rules: tuple[TilingRule, ...]) -> Schedule:
+    names = ("extent", "quantum", "combines", "kernel", "loop")
+    load = _load(*(var(name, i64) for name in names))
+    ruleset = make_ruleset(*(instantiate(made) for made in rules), name="tiling")
+    return load + ruleset.saturate()
+
+
+def tiling_alternatives(
+    requests: Sequence[TilingRequest], rules: tuple[TilingRule, ...] | None = None
+) -> tuple[TilingAlternatives, ...]:
     """Return the tiling choices of kernels, in the order of the requests.
 
-    One e-graph serves all requests; loops of equal extent and quantum share an e-class.
+    One e-graph serves all requests; equal loops share an e-class.
+
+    Args:
+        requests: The kernels.
+        rules: The tiling rules that run; all of the package by default.
     """
     loops = list(
         dict.fromkeys(_loop(r, i) for r in requests for i, extent in enumerate(r.extents) if extent)
@@ -58,13 +99,14 @@ def tiling_alternatives(requests: Sequence[TilingRequest]) -> tuple[TilingAltern
         if request.is_parallel[i] and request.is_tileable[i] and extent > 1
     ]
     session = Session()
-    sizes = [(e, q, s) for e, q in loops for s in tile_sizes(e, q)]
+    bases = dict.fromkeys((e, q) for e, q, _ in loops)
+    sizes = [(e, q, s) for e, q in bases for s in tile_sizes(e, q)]
     session.insert(((row_loop, loops), (tile_size, sizes), (outermost_candidate, outermost)))
-    session.run(tiling.saturate(), "tiling")
+    session.run(_schedule(tiling_rules() if rules is None else rules), "tiling")
     found = session.read(("tiled", "ordered"))
     by_loop: defaultdict[tuple[int | str, ...], list[int]] = defaultdict(list)
     for row in found.get("tiled", []):
-        by_loop[row[:2]].append(int(row[2]))
+        by_loop[row[:3]].append(int(row[3]))
     by_kernel: defaultdict[int, list[int]] = defaultdict(list)
     for row in found.get("ordered", []):
         by_kernel[int(row[0])].append(int(row[1]))

@@ -1,8 +1,8 @@
 # mypy: disable-error-code="empty-body"
 """Terms of the tiling e-graph.
 
-The e-class of `loop(extent, quantum)` holds all ways to run that loop in tiles, the e-class of
-`kernel(key)` all orders of its loops. A kernel refers to its loops by extent and quantum, so the e-graph
+The e-class of `loop(...)` holds all ways to run that loop in tiles, the e-class of
+`kernel(key)` all orders of its loops. A kernel refers to its loops by their columns, so the e-graph
 holds the product of tile sizes without spelling it out, and kernels share loops.
 """
 
@@ -10,18 +10,24 @@ from __future__ import annotations
 
 from egglog import Expr, Unit, function, i64Like, method
 
+PARALLEL = 0
+"""Column `combines` of a loop whose indices make different results."""
+
+COMBINES = 1
+"""Column `combines` of a loop whose indices are summed up (or combined otherwise)."""
+
 
 class Loop(Expr, egg_sort="Loop"):
     """One loop of a kernel on one tile's data."""
 
     @method(egg_fn="loop", unextractable=True)
     @classmethod
-    def whole(cls, extent: i64Like, quantum: i64Like) -> Loop:
+    def whole(cls, extent: i64Like, quantum: i64Like, combines: i64Like) -> Loop:
         """Name the loop over `extent` indices that prefers multiples of `quantum`."""
 
     @method(egg_fn="tiled")
     @classmethod
-    def tiled(cls, extent: i64Like, quantum: i64Like, size: i64Like) -> Loop:
+    def tiled(cls, extent: i64Like, quantum: i64Like, combines: i64Like, size: i64Like) -> Loop:
         """Run the loop in tiles of `size` indices, the last one perhaps smaller."""
 
 
@@ -40,7 +46,7 @@ class Kernel(Expr, egg_sort="Kernel"):
 
 
 @function(egg_fn="row_loop")
-def row_loop(extent: i64Like, quantum: i64Like) -> Unit:
+def row_loop(extent: i64Like, quantum: i64Like, combines: i64Like) -> Unit:
     """Hold when a kernel has such a loop."""
 
 

@@ -16,7 +16,14 @@ from pathlib import Path
 from types import MappingProxyType
 
 from tilewright.capacity import check_capacity
-from tilewright.compiler import Compilation, CompileOptions, Progress, Stage, compile_graph
+from tilewright.compiler import (
+    Compilation,
+    CompileOptions,
+    Progress,
+    Stage,
+    available_rules,
+    compile_graph,
+)
 from tilewright.errors import CompileError, ProgramError
 from tilewright.extract.plan import Objective
 from tilewright.frontend import load_onnx
@@ -27,8 +34,6 @@ from tilewright.inputs import check_inputs, example_inputs
 from tilewright.lowering.program import Program
 from tilewright.lowering.program_file import read_program, write_program
 from tilewright.rules.admission import Admission, admit
-from tilewright.rules.options import SaturationOptions, builtin_rules
-from tilewright.rules.partition.family import partition_rules
 from tilewright.rules.user_rules import (
     UserRules,
     load_entry_points,
@@ -250,7 +255,4 @@ def _choice[T: StrEnum](kind: type[T], name: str, what: str) -> T:
 
 def _check_names(options: CompileOptions) -> None:
     """Refuse unknown rules before the work begins."""
-    SaturationOptions(
-        rules=(*builtin_rules(), *options.user_rules.rewrites),
-        partition=(*partition_rules(), *options.user_rules.partition),
-    ).chosen(options.without_rules)
+    available_rules(options.user_rules).chosen(options.without_rules)

@@ -21,8 +21,7 @@ from tilewright.lowering.lower import build_program
 from tilewright.lowering.program import Program
 from tilewright.rules.alternatives import Alternatives
 from tilewright.rules.engine import saturate
-from tilewright.rules.options import SaturationOptions, builtin_rules
-from tilewright.rules.partition.family import partition_rules
+from tilewright.rules.options import SaturationOptions
 from tilewright.rules.registry import Numerics
 from tilewright.rules.roll import Rolled, roll
 from tilewright.rules.user_rules import UserRules
@@ -91,11 +90,19 @@ def allowed_numerics(graph: Graph) -> frozenset[Numerics]:
 
 
 def saturation_options(graph: Graph, options: CompileOptions) -> SaturationOptions:
-    """Return what saturation is asked for: rules of this package, then those of the user."""
-    return SaturationOptions(
-        rules=(*builtin_rules(), *options.user_rules.rewrites),
-        partition=(*partition_rules(), *options.user_rules.partition),
-        numerics=allowed_numerics(graph),
+    """Return which rules run on a graph, and how far."""
+    return replace(available_rules(options.user_rules), numerics=allowed_numerics(graph))
+
+
+def available_rules(user: UserRules) -> SaturationOptions:
+    """Return the rules of this package, then those of the user."""
+    own = SaturationOptions()
+    return replace(
+        own,
+        rules=(*own.rules, *user.rewrites),
+        partition=(*own.partition, *user.partition),
+        tiling=(*own.tiling, *user.tiling),
+        memory=(*own.memory, *user.memory),
     )
 
 
@@ -171,8 +178,15 @@ def _realise(
     """Extract and lower; a plan that cannot be allocated goes back with less scratchpad to plan with."""
     target, rejected = done.target, list(done.rejected)
     limit = options.extract.sram_limit_bytes or target.tile.sram.size_bytes
+    chosen = available_rules(options.user_rules).chosen(options.without_rules)
     for _ in range(_REALISATION_ATTEMPTS):
-        choice = replace(options.extract, objective=options.objective, sram_limit_bytes=limit)
+        choice = replace(
+            options.extract,
+            objective=options.objective,
+            sram_limit_bytes=limit,
+            tiling=chosen.tiling,
+            memory=chosen.memory,
+        )
         tell("extracting a plan")
         plan = timed(
             Stage.EXTRACT,

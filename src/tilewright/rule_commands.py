@@ -16,9 +16,8 @@ from tilewright.listings import op_kind, splits_text
 from tilewright.rule_explanation import Explanation, explain_tensor
 from tilewright.rule_stats import losses, rule_rows, slow_rules
 from tilewright.rules.admission import Admission, Refusal, check_any
-from tilewright.rules.options import AnyRule, builtin_rules
-from tilewright.rules.partition.family import partition_rules
-from tilewright.rules.partition.ruleset import PartitionRule
+from tilewright.rules.options import AnyRule, SaturationOptions
+from tilewright.rules.registry import Rule
 from tilewright.rules.user_rules import UserRules, load_entry_points, load_rule_files, united
 from tilewright.terminal import Tell, print_facts, print_table, print_text, progress
 
@@ -75,16 +74,11 @@ def report_rules(sources: RuleSources, console: Console) -> None:
 
 
 def _all_rules(extra: UserRules) -> tuple[AnyRule, ...]:
-    return (
-        *builtin_rules(),
-        *extra.rewrites,
-        *partition_rules(),
-        *extra.partition,
-    )
+    return (*SaturationOptions().everything, *extra.rules)
 
 
 def _numerics(rule: AnyRule) -> str:
-    return "exact" if isinstance(rule, PartitionRule) else rule.numerics.value
+    return rule.numerics.value if isinstance(rule, Rule) else "exact"
 
 
 def check_and_report(names: tuple[str, ...], sources: RuleSources, console: Console) -> bool:
@@ -161,9 +155,11 @@ def stats_and_report(request: PlanRequest, with_losses: bool, console: Console) 
     cells = [
         (
             row.rule,
-            f"{row.matches:,}",
-            f"{row.e_nodes:,}",
-            f"{row.seconds:.3f}",
+            *(
+                (f"{row.matches:,}", f"{row.e_nodes:,}", f"{row.seconds:.3f}")
+                if row.matches
+                else ("-", "-", "-")  # tiling and memory rules run inside extraction
+            ),
             f"{row.uses:,}" if row.uses else "-",
             _worth(lost[row.rule]) if row.rule in lost else "-",
         )

@@ -5,10 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 
-from tilewright.compiler import Compilation, Stage, compile_graph, saturation_options
+from tilewright.compiler import (
+    Compilation,
+    Stage,
+    available_rules,
+    compile_graph,
+    saturation_options,
+)
 from tilewright.errors import InfeasibleError
-from tilewright.extract.plan import Plan
+from tilewright.extract.kernel import Kernel, loop_order
+from tilewright.extract.plan import PlannedOp, Tiling
+from tilewright.extract.planned import planned_kernel
+from tilewright.hwmodel.mesh import is_partial
+from tilewright.rules.loopnest import Role
+from tilewright.rules.memory.ruleset import Holding
 
 Tell = Callable[[str], None]
 
@@ -30,7 +42,11 @@ class RuleRow:
 
 
 def rule_rows(done: Compilation) -> tuple[RuleRow, ...]:
-    """Return a row for every rule that matched, those of the plan first, then by e-nodes and name."""
+    """Return a row for every rule that matched, those of the plan first, then by e-nodes and name.
+
+    Tiling and memory rules run inside extraction: their matches and seconds are not counted, and they
+    have a row when the plan follows them.
+    """
     totals: dict[str, list[float]] = {}
     for found in done.alternatives:
         for stats in found.rule_stats:
@@ -39,7 +55,9 @@ def rule_rows(done: Compilation) -> tuple[RuleRow, ...]:
                 row[column] += value
     options = saturation_options(done.graph, done.options)
     known = {rule.name for rule in options.everything}
-    uses = rule_uses(done.plan) if done.plan else Counter()
+    uses = rule_uses(done) if done.plan else Counter()
+    for rule in uses:
+        totals.setdefault(rule, [0, 0, 0.0])
     rows = [
         RuleRow(
             rule=rule,
@@ -54,12 +72,62 @@ def rule_rows(done: Compilation) -> tuple[RuleRow, ...]:
     return tuple(sorted(rows, key=lambda row: (-row.uses, -row.e_nodes, row.rule)))
 
 
-def rule_uses(plan: Plan) -> Counter[str]:
-    """Count the operators of a plan whose e-node or whose split follows each rule."""
+def rule_uses(done: Compilation) -> Counter[str]:
+    """Count the operators of a plan whose e-node, split, tiling or memory levels follow each rule."""
+    assert done.plan is not None
     uses: Counter[str] = Counter()
-    for planned in plan.ops:
-        uses.update({planned.rule, *planned.split_rules} - {""})
+    for planned in done.plan.ops:
+        found = {planned.rule, *planned.split_rules} - {""}
+        if planned.op.kind != "host":
+            kernel = planned_kernel(planned, done.plan.types, done.plan.mesh)
+            found |= _tiling_uses(kernel, planned.tiling)
+            found |= _memory_uses(done, planned, kernel)
+        uses.update(sorted(found))
     return uses
+
+
+def _tiling_uses(kernel: Kernel, tiling: Tiling | None) -> set[str]:
+    """Name the rules of this package that a tiling follows."""
+    if tiling is None:
+        return set()
+    found = set()
+    for loop, size in zip(kernel.nest.dims, tiling.sizes, strict=True):
+        if size >= loop.extent:
+            found.add("tiling.whole_loop")
+        elif loop.role is Role.REDUCTION:
+            found.add("tiling.accumulate_over_parts")
+        else:
+            found.add("tiling.round_to_quantum" if loop.extent % size else "tiling.divide")
+    if tiling.order != tuple(loop_order(kernel)):
+        found.add("tiling.choose_outermost")
+    return found
+
+
+def _memory_uses(done: Compilation, planned: PlannedOp, kernel: Kernel) -> set[str]:
+    """Name the first rule that allows the level of each operand and of the result."""
+    plan = done.plan
+    assert plan is not None
+    rules = available_rules(done.options.user_rules).chosen(done.options.without_rules).memory
+    constants = {*plan.graph.constants, *(op.output for op in plan.folded)}
+    tensors = [
+        (delivery.tensor in constants, kind, sharding, delivery.after.memory)
+        for delivery, kind, sharding in zip(
+            planned.deliveries, kernel.operand_types, kernel.operand_shardings, strict=True
+        )
+    ]
+    tensors.append((False, kernel.result_type, kernel.result_sharding, planned.result.memory))
+    found = set()
+    for is_constant, kind, sharding, level in tensors:
+        held = Holding(
+            is_constant=is_constant,
+            is_partial=is_partial(sharding),
+            is_movable=True,
+            shard_bytes=kind.size_bytes,
+            scratchpad_bytes=done.target.tile.sram.size_bytes,
+        )
+        allowing = (r.name for r in rules if r.level.value == level.value and r.function(held))
+        found |= {*islice(allowing, 1)}
+    return found
 
 
 def losses(done: Compilation, rules: tuple[str, ...], tell: Tell) -> Mapping[str, float]:

@@ -24,6 +24,7 @@ def request(key: str, *extents: int, **changes: tuple[object, ...]) -> TilingReq
     values: dict[str, object] = {
         "is_tileable": (True,) * count,
         "is_parallel": (True,) * (count - 1) + (False,),
+        "is_combining": (False,) * (count - 1) + (True,),
         "quanta": (1,) * count,
     }
     return TilingRequest(key=key, extents=extents, **(values | changes))  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Memory: where weights and values may lie."""

@@ -1,0 +1,130 @@
+"""The tiling family: how loops of a kernel may be cut, and which loop may be outermost."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_type_hints
+
+from egglog import Fact, RewriteOrRule, Unit, eq, i64, rule, union, var
+
+from tilewright.errors import RuleError
+from tilewright.rules.tiling.terms import Kernel, Loop
+
+ROOT = "root"
+
+
+@dataclass(frozen=True, slots=True)
+class TilingRewrite:
+    """A loop or kernel run as `left` may also be run as `to` when the facts of `when` hold."""
+
+    left: Loop | Kernel
+    to: Loop | Kernel
+    when: tuple[Fact | Unit, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TilingRule:
+    """A registered tiling rule; `function` maps its pattern variables to a TilingRewrite."""
+
+    name: str
+    source: str
+    function: Callable[..., TilingRewrite]
+    sorts: Mapping[str, Any] = field(hash=False, compare=False)
+
+    @property
+    def ruleset(self) -> str:
+        """Name of the family."""
+        return self.name.partition(".")[0]
+
+    @property
+    def equation(self) -> str:
+        """First line of the docstring."""
+        return (inspect.getdoc(self.function) or "").splitlines()[0]
+
+
+class TilingRules:
+    """The rules of the family in order of registration."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._rules: dict[str, TilingRule] = {}
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Take no more rules: the set of this package is not for rules from outside."""
+        self._is_closed = True
+
+    @property
+    def rules(self) -> tuple[TilingRule, ...]:
+        """Rules in order of registration."""
+        return tuple(self._rules.values())
+
+    def rule(
+        self, *, source: str
+    ) -> Callable[[Callable[..., TilingRewrite]], Callable[..., TilingRewrite]]:
+        """Register a function of pattern variables as a tiling rule.
+
+        Raises:
+            RuleError: No docstring, a variable without a sort, a bad or taken name.
+        """
+
+        def register(function: Callable[..., TilingRewrite]) -> Callable[..., TilingRewrite]:
+            made = _defined(f"{self.name}.{function.__name__}", function, source)
+            if self._is_closed:
+                raise RuleError(
+                    f"rule '{made.name}': rule set '{self.name}' belongs to tilewright; "
+                    "make a TilingRules set of your own"
+                )
+            if made.name in self._rules:
+                raise RuleError(f"rule '{made.name}' is registered twice; rename one")
+            self._rules[made.name] = made
+            return function
+
+        return register
+
+
+def _defined(name: str, function: Callable[..., TilingRewrite], source: str) -> TilingRule:
+    code = function.__code__
+    where = f"{code.co_filename}:{code.co_firstlineno}: rule '{name}'"
+    if not re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", name):
+        raise RuleError(f"{where}: expected a name like family.snake_case")
+    if not inspect.getdoc(function):
+        raise RuleError(f"{where} has no docstring; write its equation there")
+    hints = get_type_hints(function)
+    parameters = tuple(inspect.signature(function).parameters)
+    for parameter in parameters:
+        if hints.get(parameter) not in (i64, Loop, Kernel):
+            raise RuleError(
+                f"{where}: parameter '{parameter}' has no sort; annotate it as i64, Loop or Kernel"
+            )
+    return TilingRule(
+        name=name,
+        source=source,
+        function=function,
+        sorts={parameter: hints[parameter] for parameter in parameters},
+    )
+
+
+def instantiate(made: TilingRule) -> RewriteOrRule:
+    """Return the engine's form of a rule.
+
+    Raises:
+        RuleError: A condition is a Python bool instead of a fact.
+    """
+    rewrite = made.function(**{name: var(name, sort) for name, sort in made.sorts.items()})
+    if any(isinstance(fact, bool) for fact in rewrite.when):
+        code = made.function.__code__
+        raise RuleError(
+            f"{code.co_filename}:{code.co_firstlineno}: rule '{made.name}': a condition is a bool; "
+            "write eq(x).to(y)"
+        )
+    root: Any = var(ROOT, Loop if isinstance(rewrite.left, Loop) else Kernel)
+    return rule(eq(root).to(rewrite.left), *rewrite.when, name=made.name).then(
+        union(root).with_(rewrite.to)
+    )
+
+
+tiling = TilingRules("tiling")
