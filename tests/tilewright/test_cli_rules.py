@@ -91,7 +91,7 @@ def test_a_refused_rule_stops_a_compilation_unless_asked(
 def test_stats_show_matches_uses_and_worth(tilewright: Command, cnn: Path) -> None:
     ran = tilewright("rules", "stats", cnn, *MODEL)
     assert ran.code == 0, ran.err
-    rows = re.findall(r"^(\w+\.\w+) +[\d,-]+ +[\d,-]+ +[\d.-]+ +(\S+) +(\S+)", ran.out, re.M)
+    rows = re.findall(r"^(\w+\.\w+) +[\d,-]+ +[\d,-]+ +[\d.-]+ +(\S+) +(\S.*?) *$", ran.out, re.M)
     worth = {name: value for name, uses, value in rows if uses != "-"}
     families = {name.partition(".")[0] for name in worth}
     assert {"partition", "tiling", "memory"} <= families
