@@ -23,6 +23,8 @@ from tilewright.graph import Graph, Op, TensorType
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
 from tilewright.rules.alternatives import Alternatives
+from tilewright.rules.collectives.family import collective_rules
+from tilewright.rules.collectives.ruleset import CollectiveRule
 from tilewright.rules.memory.family import memory_rules
 from tilewright.rules.memory.ruleset import MemoryRule
 from tilewright.rules.roll import Instance, Rolled
@@ -34,7 +36,7 @@ _ATTEMPTS = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractOptions:
-    """What to minimise, how hard to try, and which tiling and memory rules run.
+    """What to minimise, how hard to try, and which of their rules run.
 
     `sram_limit_bytes` overrides the scratchpad of the target (for what lowering found to be too tight).
     """
@@ -44,6 +46,7 @@ class ExtractOptions:
     sram_limit_bytes: int | None = None
     tiling: tuple[TilingRule, ...] = field(default_factory=tiling_rules)
     memory: tuple[MemoryRule, ...] = field(default_factory=memory_rules)
+    collective: tuple[CollectiveRule, ...] = field(default_factory=collective_rules)
 
 
 def extract(
@@ -83,6 +86,7 @@ def extract(
         limit_bytes=capacity,
         tilings=tiling_candidates(alternatives, mesh, target, options.tiling),
         memory=options.memory,
+        collective=options.collective,
     )
     tables = build_tables(graph, rolled, alternatives, pricing)
     bound: tuple[float, Proof] | None = None

@@ -288,6 +288,7 @@ class _ProblemBuilder:
                 pricing.objective,
                 largest,
                 pricing.limit_bytes,
+                pricing.collective,
             )
         return self.memo[key]
 

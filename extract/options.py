@@ -31,6 +31,8 @@ from tilewright.hwmodel.cost import KernelCost
 from tilewright.hwmodel.mesh import LogicalMesh, Sharding, is_partial, local_shape, replicated
 from tilewright.hwmodel.target import Target
 from tilewright.rules.alternatives import Alternatives, Implementation, LogicalNode
+from tilewright.rules.collectives.family import collective_rules
+from tilewright.rules.collectives.ruleset import CollectiveRule
 from tilewright.rules.memory.family import memory_rules
 from tilewright.rules.memory.ruleset import Holding, MemoryRule
 from tilewright.rules.splitting import localise
@@ -67,7 +69,7 @@ class Pricing:
     """What options are priced with: the machine, the objective, and the tilings to choose from.
 
     `tilings` maps a local nest's extents and tileable dims to candidates, `memory` are the rules of
-    where tensors may lie.
+    where tensors may lie, `collective` those of fused steps of resharding.
     """
 
     target: Target
@@ -76,6 +78,7 @@ class Pricing:
     limit_bytes: int
     tilings: Mapping[tuple[object, ...], Candidates]
     memory: tuple[MemoryRule, ...] = field(default_factory=memory_rules)
+    collective: tuple[CollectiveRule, ...] = field(default_factory=collective_rules)
     priced: dict[tuple[object, ...], tuple[tuple[Tiling, KernelCost, int], ...]] = field(
         default_factory=dict
     )

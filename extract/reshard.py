@@ -23,7 +23,6 @@ from tilewright.extract.transfer import dram_transfer_cost
 from tilewright.graph import TensorType
 from tilewright.hwmodel.collectives import collective_cost
 from tilewright.hwmodel.mesh import (
-    PARTIAL_MAX,
     PARTIAL_SUM,
     REPLICATED,
     LogicalMesh,
@@ -34,6 +33,9 @@ from tilewright.hwmodel.mesh import (
     replicated,
 )
 from tilewright.hwmodel.target import Target
+from tilewright.rules.collectives.family import collective_rules
+from tilewright.rules.collectives.ruleset import CollectiveRule
+from tilewright.rules.collectives.steps import after_step, steps
 
 UNREACHABLE = float("inf")
 """Cost between placements that no chain of moves joins."""
@@ -79,6 +81,7 @@ def build_table(
     objective: Objective,
     largest_shard_bytes: float = float("inf"),
     largest_buffers_bytes: float = float("inf"),
+    rules: tuple[CollectiveRule, ...] | None = None,
 ) -> ReshardTable:
     """Return the table of a tensor type.
 
@@ -90,6 +93,7 @@ def build_table(
         objective: What costs are.
         largest_shard_bytes: Placements with larger shards are no stations of a chain.
         largest_buffers_bytes: Moves that need more bytes beside their source are left out.
+        rules: The collective rules that run; all of the package by default.
     """
     placements = tuple(
         p
@@ -100,7 +104,7 @@ def build_table(
     index = {placement: number for number, placement in enumerate(placements)}
     single: dict[tuple[int, int], Move] = {}
     for number, placement in enumerate(placements):
-        for move in single_moves(placement, tensor, mesh, target):
+        for move in single_moves(placement, tensor, mesh, target, rules):
             other = index.get(move.after)
             if other is not None and (
                 move_buffers_bytes(move, tensor, mesh, alignment) <= largest_buffers_bytes
@@ -118,15 +122,28 @@ def build_table(
 
 
 def single_moves(
-    placement: Placement, tensor: TensorType, mesh: LogicalMesh, target: Target
+    placement: Placement,
+    tensor: TensorType,
+    mesh: LogicalMesh,
+    target: Target,
+    rules: tuple[CollectiveRule, ...] | None = None,
 ) -> list[Move]:
-    """Return every single move that a tensor in this placement can make."""
+    """Return every single move that a tensor in this placement can make.
+
+    Args:
+        placement: Where it is.
+        tensor: Global shape and element type.
+        mesh: The logical mesh.
+        target: The machine.
+        rules: The collective rules that run; all of the package by default.
+    """
     if placement.memory is Memory.DRAM:
         return _loads(placement, tensor, mesh, target)
     moves = _stores(placement, tensor, mesh, target)
+    fusing = collective_rules() if rules is None else rules
     for axis in range(mesh.rank):
         if mesh.sizes[axis] > 1:
-            moves += _axis_moves(placement, axis, tensor, mesh, target)
+            moves += _axis_moves(placement, axis, tensor, mesh, target, fusing)
     return moves
 
 
@@ -201,52 +218,30 @@ def _local_bytes(tensor: TensorType, sharding: Sharding, mesh: LogicalMesh) -> i
 
 
 def _axis_moves(
-    placement: Placement, axis: int, tensor: TensorType, mesh: LogicalMesh, target: Target
+    placement: Placement,
+    axis: int,
+    tensor: TensorType,
+    mesh: LogicalMesh,
+    target: Target,
+    rules: tuple[CollectiveRule, ...],
 ) -> list[Move]:
     sharding = placement.sharding
-    state = sharding[axis]
     local = local_shape(mesh, sharding, tensor.shape)
     local_bytes = _local_bytes(tensor, sharding, mesh)
     moves = []
-
-    def add(kind: MoveKind, after_state: int, dim: int = -1, to_dim: int = -1) -> None:
-        after = (*sharding[:axis], after_state, *sharding[axis + 1 :])
+    for step in steps(mesh, sharding, local, axis, rules):
+        kind = MoveKind(step.kind.value)
         cost = collective_cost(target, mesh, axis, kind.value, local_bytes, dtype=tensor.dtype)
         moves.append(
             Move(
                 kind=kind,
                 axis=axis,
-                dim=dim,
-                to_dim=to_dim,
+                dim=step.dim,
+                to_dim=step.to_dim,
                 before=placement,
-                after=Placement(Memory.SRAM, after),
+                after=Placement(Memory.SRAM, after_step(sharding, step)),
                 cycles=cost.cycles,
                 energy_pj=cost.energy_pj * mesh.tiles,
             )
         )
-
-    targets = [d for d in range(tensor.rank) if _can_cut(sharding, axis, d, local, mesh)]
-    if state in (PARTIAL_SUM, PARTIAL_MAX):
-        add(MoveKind.ALL_REDUCE, REPLICATED)
-        for dim in targets:
-            add(MoveKind.REDUCE_SCATTER, dim, dim=dim)
-    elif state == REPLICATED:
-        for dim in targets:
-            add(MoveKind.SLICE, dim, dim=dim)
-    elif _is_least_significant(sharding, axis, state):
-        add(MoveKind.ALL_GATHER, REPLICATED, dim=state)
-        for dim in targets:
-            if dim != state:
-                add(MoveKind.ALL_TO_ALL, dim, dim=state, to_dim=dim)
     return moves
-
-
-def _is_least_significant(sharding: Sharding, axis: int, dim: int) -> bool:
-    """Whether no later axis splits the same dimension."""
-    return dim not in sharding[axis + 1 :]
-
-
-def _can_cut(
-    sharding: Sharding, axis: int, dim: int, local: tuple[int, ...], mesh: LogicalMesh
-) -> bool:
-    return _is_least_significant(sharding, axis, dim) and local[dim] % mesh.sizes[axis] == 0

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from tilewright.errors import RuleError
 from tilewright.rules.checking import check_rule
+from tilewright.rules.collectives.checking import check_collective_rule
+from tilewright.rules.collectives.ruleset import CollectiveRule
 from tilewright.rules.memory.checking import check_memory_rule
 from tilewright.rules.memory.ruleset import MemoryRule
 from tilewright.rules.options import AnyRule
@@ -48,6 +50,8 @@ def check_any(rule: AnyRule) -> None:
             check_tiling_rule(rule)
         case MemoryRule():
             check_memory_rule(rule)
+        case CollectiveRule():
+            check_collective_rule(rule)
         case _:
             check_rule(rule)
 

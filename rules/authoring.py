@@ -13,6 +13,7 @@ from egglog import String, eq, i64, join
 from tilewright.graph import Op
 from tilewright.hwmodel.mesh import PARTIAL_MAX, PARTIAL_SUM, REPLICATED
 from tilewright.rules import facts, terms
+from tilewright.rules.collectives.ruleset import CollectiveRules, Step, StepKind
 from tilewright.rules.loopnest import LoopDim, LoopNest, Role
 from tilewright.rules.memory.ruleset import Holding, Level, MemoryRules
 from tilewright.rules.partition.ruleset import NOT_SPLIT, AxisUse, PartitionRules
@@ -26,6 +27,7 @@ __all__ = [
     "PARTIAL_SUM",
     "REPLICATED",
     "AxisUse",
+    "CollectiveRules",
     "Holding",
     "Level",
     "LoopDim",
@@ -37,6 +39,8 @@ __all__ = [
     "Rewrite",
     "Role",
     "RuleSet",
+    "Step",
+    "StepKind",
     "String",
     "Tensor",
     "TilingRewrite",

@@ -7,6 +7,8 @@ from importlib import import_module
 
 from tilewright.errors import RuleError
 from tilewright.rules.algebra.ruleset import algebra
+from tilewright.rules.collectives.family import collective_rules
+from tilewright.rules.collectives.ruleset import CollectiveRule
 from tilewright.rules.fusion.ruleset import fusion
 from tilewright.rules.memory.family import memory_rules
 from tilewright.rules.memory.ruleset import MemoryRule
@@ -31,7 +33,7 @@ def builtin_rules() -> tuple[Rule, ...]:
     return (*algebra.rules, *fusion.rules)
 
 
-type AnyRule = Rule | PartitionRule | TilingRule | MemoryRule
+type AnyRule = Rule | PartitionRule | TilingRule | MemoryRule | CollectiveRule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,8 @@ class SaturationOptions:
     """Tiling rules, for the kernels of the plan."""
     memory: tuple[MemoryRule, ...] = field(default_factory=memory_rules)
     """Memory rules, for the tensors of the plan."""
+    collective: tuple[CollectiveRule, ...] = field(default_factory=collective_rules)
+    """Collective rules, for the resharding of the plan."""
     numerics: frozenset[Numerics] = frozenset({Numerics.EXACT, Numerics.REASSOCIATES})
     """Rules of other classes stay out."""
     rounds: int = 6
@@ -56,7 +60,7 @@ class SaturationOptions:
     @property
     def everything(self) -> tuple[AnyRule, ...]:
         """Rules of all families."""
-        return (*self.rules, *self.partition, *self.tiling, *self.memory)
+        return (*self.rules, *self.partition, *self.tiling, *self.memory, *self.collective)
 
     def chosen(self, without_rules: tuple[str, ...]) -> ChosenRules:
         """Return the rules that run.
@@ -81,6 +85,7 @@ class SaturationOptions:
             partition=kept(self.partition),
             tiling=kept(self.tiling),
             memory=kept(self.memory),
+            collective=kept(self.collective),
         )
 
 
@@ -93,6 +98,7 @@ class ChosenRules:
     partition: tuple[PartitionRule, ...]
     tiling: tuple[TilingRule, ...]
     memory: tuple[MemoryRule, ...]
+    collective: tuple[CollectiveRule, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -102,5 +108,6 @@ class ChosenRules:
             *self.partition,
             *self.tiling,
             *self.memory,
+            *self.collective,
         )
         return tuple(rule.name for rule in everything)

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tilewright.errors import RuleError
+from tilewright.rules.collectives.ruleset import CollectiveRule, CollectiveRules
 from tilewright.rules.memory.ruleset import MemoryRule, MemoryRules
 from tilewright.rules.options import AnyRule, SaturationOptions
 from tilewright.rules.partition.ruleset import PartitionRule, PartitionRules
@@ -36,13 +37,14 @@ class UserRules:
     partition: tuple[PartitionRule, ...] = ()
     tiling: tuple[TilingRule, ...] = ()
     memory: tuple[MemoryRule, ...] = ()
+    collective: tuple[CollectiveRule, ...] = ()
     sources: tuple[str, ...] = ()
     """The files and entry points that they came from."""
 
     @property
     def rules(self) -> tuple[AnyRule, ...]:
         """All of them."""
-        return (*self.rewrites, *self.partition, *self.tiling, *self.memory)
+        return (*self.rewrites, *self.partition, *self.tiling, *self.memory, *self.collective)
 
     def without(self, names: frozenset[str]) -> UserRules:
         """Return the rules but those of these names."""
@@ -56,6 +58,7 @@ class UserRules:
             partition=kept(self.partition),
             tiling=kept(self.tiling),
             memory=kept(self.memory),
+            collective=kept(self.collective),
         )
 
 
@@ -119,6 +122,7 @@ def _united(parts: Sequence[UserRules], taken: dict[str, str]) -> UserRules:
         partition=tuple(rule for part in parts for rule in part.partition),
         tiling=tuple(rule for part in parts for rule in part.tiling),
         memory=tuple(rule for part in parts for rule in part.memory),
+        collective=tuple(rule for part in parts for rule in part.collective),
         sources=tuple(source for part in parts for source in part.sources),
     )
 
@@ -184,6 +188,7 @@ def _rules_of(module: ModuleType, source: str) -> UserRules:
         partition=tuple(rule for each in sets(PartitionRules) for rule in each.rules),
         tiling=tuple(rule for each in sets(TilingRules) for rule in each.rules),
         memory=tuple(rule for each in sets(MemoryRules) for rule in each.rules),
+        collective=tuple(rule for each in sets(CollectiveRules) for rule in each.rules),
         sources=(source,),
     )
     if not found.rules:

@@ -103,6 +103,7 @@ def available_rules(user: UserRules) -> SaturationOptions:
         partition=(*own.partition, *user.partition),
         tiling=(*own.tiling, *user.tiling),
         memory=(*own.memory, *user.memory),
+        collective=(*own.collective, *user.collective),
     )
 
 
@@ -186,6 +187,7 @@ def _realise(
             sram_limit_bytes=limit,
             tiling=chosen.tiling,
             memory=chosen.memory,
+            collective=chosen.collective,
         )
         tell("extracting a plan")
         plan = timed(

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
+from types import MappingProxyType
 
 from tilewright.compiler import (
     Compilation,
@@ -16,7 +17,7 @@ from tilewright.compiler import (
 )
 from tilewright.errors import InfeasibleError
 from tilewright.extract.kernel import Kernel, loop_order
-from tilewright.extract.plan import PlannedOp, Tiling
+from tilewright.extract.plan import MoveKind, PlannedOp, Tiling
 from tilewright.extract.planned import planned_kernel
 from tilewright.hwmodel.mesh import is_partial
 from tilewright.rules.loopnest import Role
@@ -72,6 +73,15 @@ def rule_rows(done: Compilation) -> tuple[RuleRow, ...]:
     return tuple(sorted(rows, key=lambda row: (-row.uses, -row.e_nodes, row.rule)))
 
 
+_COLLECTIVE: Mapping[MoveKind, str] = MappingProxyType(
+    {
+        MoveKind.REDUCE_SCATTER: "collective.slice_of_all_reduce",
+        MoveKind.ALL_TO_ALL: "collective.slice_of_all_gather",
+    }
+)
+"""The rule behind each move that no chain is made of otherwise."""
+
+
 def rule_uses(done: Compilation) -> Counter[str]:
     """Count the operators of a plan whose e-node, split, tiling or memory levels follow each rule."""
     assert done.plan is not None
@@ -82,6 +92,12 @@ def rule_uses(done: Compilation) -> Counter[str]:
             kernel = planned_kernel(planned, done.plan.types, done.plan.mesh)
             found |= _tiling_uses(kernel, planned.tiling)
             found |= _memory_uses(done, planned, kernel)
+        found |= {
+            _COLLECTIVE[move.kind]
+            for delivery in planned.deliveries
+            for move in delivery.moves
+            if move.kind in _COLLECTIVE
+        }
         uses.update(sorted(found))
     return uses
 

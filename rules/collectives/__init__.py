@@ -1,0 +1,1 @@
+"""Collectives: what two steps of communication are as one."""
