@@ -190,16 +190,25 @@ def targets_command(
 
 
 @app.command("demo")
-def demo_command(target: TargetName = "corsair") -> None:
+def demo_command(
+    target: TargetName = "corsair",
+    picture: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write what is printed as an SVG picture."),
+    ] = None,
+) -> None:
     """Compile, simulate, run and check a convolutional network; needs no download."""
     from tilewright.commands import CompileRequest, compile_and_report
     from tilewright.demo import DEMO_TEXT, demo_model
-    from tilewright.terminal import output_console, print_text
+    from tilewright.terminal import output_console, print_text, write_picture
 
-    console = output_console()
+    console = output_console(record=picture is not None)
     print_text(console, DEMO_TEXT)
     request = CompileRequest(model=demo_model(), name="squeezenet", target=target, verify=True)
-    if not compile_and_report(request, console):
+    passed = compile_and_report(request, console)
+    if picture is not None:
+        write_picture(console, "./tw demo", picture)
+    if not passed:
         raise typer.Exit(EXIT_ERROR)
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
 from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
+
+from tilewright.arrays import write_file
 
 Row = tuple[str, ...]
 Tell = Callable[[str], None]
@@ -24,12 +28,26 @@ _LABEL_WIDTH = 18
 _STYLES = {"agrees": "green", "DIFFERS": "bold red"}
 
 
-def output_console() -> Console:
-    """Return the console for results."""
-    console = Console(markup=False, highlight=False, emoji=False)
+def output_console(*, record: bool = False) -> Console:
+    """Return the console for results; one that records can also be written as a picture."""
+    console = Console(markup=False, highlight=False, emoji=False, record=record)
     if not console.is_terminal and "COLUMNS" not in console._environ:
         console.width = PLAIN_WIDTH
     return console
+
+
+def write_picture(console: Console, title: str, path: Path) -> None:
+    """Write what a recording console has printed as an SVG picture of a terminal.
+
+    The picture's fonts are the reader's own, so that it needs nothing from elsewhere.
+    """
+    svg = console.export_svg(title=title, unique_id="terminal")
+    svg = _WEB_FONT.sub("", svg).replace("Fira Code", _FONTS)
+    write_file(path, svg.encode())
+
+
+_WEB_FONT = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)
+_FONTS = "ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas"
 
 
 def error_console() -> Console:
