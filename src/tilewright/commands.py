@@ -239,7 +239,7 @@ def _verify(
     text = f"{result.report.instructions:,} instructions executed, each on all tiles of its group"
     hazards = result.report.hazards
     if hazards is not None:
-        text += "; no race, no read of uninitialised memory, semaphores balanced"
+        text += "\nno race, no read of uninitialised memory, semaphores balanced"
     print_text(console, text)
     return checks
 
