@@ -149,9 +149,10 @@ def _simple_leaves(
         if not is_equal(pattern, typing, leaves):
             break
         leaves = random_leaves(instance, random)
+    divides = any(node.call and node.call.operator == "ewdiv" for node in pattern.nodes)
     for number, leaf in enumerate(leaves):
         for place in np.ndindex(*leaf.shape):
-            for simple in (0.0, 1.0):
+            for simple in (1.0,) if divides else (0.0, 1.0):
                 changed = leaf.copy()
                 changed[place] = simple
                 tried = [*leaves[:number], changed, *leaves[number + 1 :]]

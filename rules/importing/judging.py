@@ -25,6 +25,7 @@ from tilewright.rules.importing.trial import Outcome, Trial, run_trial
 
 _AUTHORS_INSTANCES = 300
 _BROADCAST_INSTANCES = 300
+_LEAST_INSTANCES = 5
 _LEAST_FRESH = 8
 _MOST_SEARCHES = 6
 
@@ -70,8 +71,8 @@ def _judged(rule: ForeignRule, work: _Work) -> ImportedRule:
     pattern = work.pattern
     as_meant = work.trials(Domain.AUTHORS, _AUTHORS_INSTANCES)
     trials = (*as_meant, *work.trials(Domain.BROADCAST, _BROADCAST_INSTANCES))
-    if not trials:
-        note = "the left side has no meaning on any of the random shapes"
+    if len(trials) < _LEAST_INSTANCES:
+        note = f"the left side has a meaning on {len(trials)} random shapes; they show nothing"
         return _entry(rule, Verdict.VACUOUS, note=note)
     guard: Guard | None = ()
     counterexample = None
