@@ -6,7 +6,7 @@ builder takes care of rank 0, of broadcasting between different ranks, and of fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from types import MappingProxyType
@@ -55,6 +55,10 @@ class Builder:
     ops: list[Op] = field(default_factory=list)
     types: dict[str, TensorType] = field(default_factory=dict)
     constants: dict[str, Array] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    """Constants without values: which tensor of which file has them."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """What only absent values keep from being known: one of these."""
     label: str = "node"
     """Name of the node being imported; names and errors start with it."""
     folded_bytes: int = 0
@@ -89,6 +93,24 @@ class Builder:
     def scalar(self, number: float | bool, dtype: DType) -> Value:
         """Return a known scalar."""
         return self.constant(np.asarray(number).astype(dtype.numpy))
+
+    def absent_constant(self, stem: str, type_: TensorType, place: str) -> Value:
+        """Return a constant that is known by type only.
+
+        Args:
+            stem: Its name, if that is free.
+            type_: Its type as ONNX sees it; the shape may be ().
+            place: Which tensor of which file has its values.
+        """
+        value = self.tensor(self.unique(stem), type_.shape, type_.dtype)
+        self.absent[value.name] = place
+        self.missing[value.name] = place
+        return value
+
+    def missing_of(self, values: Iterable[Value]) -> str | None:
+        """Return the place of absent values but for which all of `values` were known."""
+        found = [self.missing.get(v.name) for v in values if v.data is None]
+        return next((m for m in found), None) if all(found) else None
 
     def charge(self, size_bytes: int) -> None:
         """Count bytes that constant folding creates.
@@ -144,6 +166,10 @@ class Builder:
         inner = TensorType(inner_shape(shape), dtype)
         if inner.elements == 0:
             return self.constant(np.zeros(shape, dtype.numpy))
+        if kind == "reshape" and inputs[0].name in self.absent:
+            # the same bytes, as another type
+            stem, place = f"{self.label}.{kind}", self.absent[inputs[0].name]
+            return self.absent_constant(stem, TensorType(shape, dtype), place)
         name = self.unique(f"{self.label}.{kind}")
         op = Op(
             name=name,
@@ -157,6 +183,8 @@ class Builder:
             (array,) = evaluate_op(op, [self.constants[v.name] for v in inputs], {name: inner})
             self.constants[name] = array
             return Value(name=name, shape=shape, dtype=dtype, data=array.reshape(shape))
+        if missing := self.missing_of(inputs):
+            self.missing[name] = missing
         self.ops.append(op)
         return Value(name=name, shape=shape, dtype=dtype)
 

@@ -9,6 +9,7 @@ from math import prod
 
 import numpy as np
 
+from tilewright.constants import absent, known
 from tilewright.frontend.editing import Editor, remove_dead
 from tilewright.frontend.layout import sink_transposes
 from tilewright.frontend.patterns import recognise
@@ -48,8 +49,15 @@ def merge_duplicates(graph: Graph) -> Graph:
     """Let equal constants and equal operators on equal inputs be computed once."""
     editor = Editor(graph)
     constants: dict[tuple[object, ...], str] = {}
-    for name, array in graph.constants.items():
-        first = constants.setdefault(_content(array), name)
+    contents: dict[str, tuple[object, ...]] = {
+        name: _content(array) for name, array in known(graph.constants).items()
+    }
+    contents |= {
+        name: ("absent", place, graph.types[name])
+        for name, place in absent(graph.constants).items()
+    }
+    for name, content in contents.items():
+        first = constants.setdefault(content, name)
         if first != name:
             editor.alias(name, first)
     seen: dict[tuple[object, ...], str] = {}

@@ -6,13 +6,16 @@ from math import prod
 
 import ml_dtypes
 import numpy as np
-from onnx import AttributeProto, TensorProto
+from onnx import AttributeProto, TensorProto, helper
 
+from tilewright.constants import absent_error
+from tilewright.dtypes import DType
 from tilewright.errors import ModelError
 from tilewright.frontend.builder import Builder
-from tilewright.frontend.model_file import decode, decode_sparse
+from tilewright.frontend.model_file import decode, decode_sparse, reference_of
 from tilewright.frontend.registry import NodeContext, importer
 from tilewright.frontend.values import Value
+from tilewright.graph import TensorType
 
 _WIDENED = {
     np.dtype(ml_dtypes.int4): np.dtype(np.int8),
@@ -38,7 +41,12 @@ def value_of_proto(b: Builder, tensor: TensorProto, stem: str) -> Value:
     4-bit integers are widened to 8 bits; types that the graph does not have stay host-only.
     """
     if tensor.data_type in _HOST_ONLY:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            what = f"{stem}: an element type that only the host has"
+            raise absent_error(what, _place(tensor))
         return Value(name=b.unique(stem), shape=tuple(tensor.dims), dtype=None, proto=tensor)
+    if tensor.data_location == TensorProto.EXTERNAL:
+        return _absent(b, tensor, stem)
     array = decode(tensor)
     if array.dtype not in _WIDENED:
         return b.constant(array, stem)
@@ -46,6 +54,17 @@ def value_of_proto(b: Builder, tensor: TensorProto, stem: str) -> Value:
     return Value(
         name=value.name, shape=value.shape, dtype=value.dtype, data=value.data, proto=tensor
     )
+
+
+def _absent(b: Builder, tensor: TensorProto, stem: str) -> Value:
+    """Return an initializer whose values were not loaded."""
+    found = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    dtype = DType.from_numpy(_WIDENED.get(found, found))
+    return b.absent_constant(stem, TensorType(tuple(tensor.dims), dtype), _place(tensor))
+
+
+def _place(tensor: TensorProto) -> str:
+    return f"'{tensor.name}' ({reference_of(tensor)})"
 
 
 @importer("Constant")

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from tilewright.constants import Constants, absent, known
 from tilewright.graph import Array, AttrValue, Graph, Op, TensorType
 
 
@@ -22,6 +23,9 @@ class Editor:
     ops: list[Op] = field(init=False)
     types: dict[str, TensorType] = field(init=False)
     constants: dict[str, Array] = field(init=False)
+    """Constants that have values."""
+    absent: Mapping[str, str] = field(init=False)
+    """Constants without: which tensor of which file has them."""
     producer: dict[str, Op] = field(init=False)
     aliases: dict[str, str] = field(default_factory=dict)
     changed: bool = False
@@ -29,7 +33,8 @@ class Editor:
     def __post_init__(self) -> None:
         self.ops = list(self.graph.ops)
         self.types = dict(self.graph.types)
-        self.constants = dict(self.graph.constants)
+        self.constants = dict(known(self.graph.constants))
+        self.absent = absent(self.graph.constants)
         self.producer = {name: op for op in self.ops for name in op.outputs}
 
     def use_counts(self) -> dict[str, int]:
@@ -96,7 +101,9 @@ class Editor:
         )
         outputs = tuple(replace(p, tensor=self.resolve(p.tensor)) for p in self.graph.outputs)
         return remove_dead(
-            replace(self.graph, ops=ops, outputs=outputs), self.types, self.constants
+            replace(self.graph, ops=ops, outputs=outputs),
+            self.types,
+            Constants(self.constants, self.absent),
         )
 
 
@@ -116,7 +123,10 @@ def remove_dead(
     return replace(
         graph,
         ops=tuple(ops),
-        constants=MappingProxyType({k: v for k, v in constants.items() if k in needed}),
+        constants=Constants(
+            {k: v for k, v in known(constants).items() if k in needed},
+            {k: v for k, v in absent(constants).items() if k in needed},
+        ),
         types=MappingProxyType({k: v for k, v in types.items() if k in defined}),
         host_models=MappingProxyType({k: v for k, v in graph.host_models.items() if k in regions}),
     )

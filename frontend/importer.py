@@ -17,6 +17,7 @@ from types import MappingProxyType
 import numpy as np
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 
+from tilewright.constants import absent_error
 from tilewright.dtypes import DType
 from tilewright.errors import CompileError, ModelError, ShapeError, UnsupportedOpError
 from tilewright.frontend import (
@@ -184,6 +185,8 @@ class ModelImport:
                     outputs=tuple(wanted if n == old else n for n in op.outputs),
                 )
         b.types[wanted] = b.types.pop(old)
+        if old in b.missing:
+            b.missing[wanted] = b.missing.pop(old)
         return replace(value, name=wanted)
 
     def import_node(self, node: NodeProto, scope: Scope, label: str, key: str) -> tuple[Value, ...]:
@@ -230,6 +233,8 @@ class ModelImport:
                 inlined = self.inline_function(node, inputs, scope, label, opset)
                 if inlined is not None:
                     return inlined
+        if missing := self.b.missing_of(v for _, v in bindings if v.proto is None):
+            raise absent_error(f"{label}: evaluation at compile time", missing)
         assert len(self.notes) == known_notes, "notes of an attempt that failed"
         return self.leave_to_host(node, bindings, opsets, label, reason, key)
 

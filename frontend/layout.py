@@ -31,7 +31,7 @@ def _perm_of(editor: Editor, op: Op) -> tuple[int, ...] | None:
     """Return the permutation that all inputs of an operator share; constants fit any."""
     perms = set()
     for name in op.inputs:
-        if name in editor.constants:
+        if name in editor.constants or name in editor.absent:
             continue
         maker = editor.producer.get(name)
         if maker is None or maker.kind != "transpose":
@@ -46,8 +46,14 @@ def _sunk(editor: Editor, op: Op) -> list[Op]:
         return [op]
     inverse = tuple(int(i) for i in np.argsort(perm))
     inputs = []
+    made = []
     for name in op.inputs:
-        if name in editor.constants:
+        if name in editor.absent and editor.types[name].elements > 1:
+            made.append(_transposed(editor, name, inverse))
+            inputs.append(made[-1].output)
+        elif name in editor.absent:
+            inputs.append(name)
+        elif name in editor.constants:
             constant = editor.constants[name]
             inputs.append(
                 editor.add_constant(name, constant.transpose(inverse))
@@ -75,7 +81,22 @@ def _sunk(editor: Editor, op: Op) -> list[Op]:
     editor.producer[inner] = moved
     editor.producer[op.output] = after
     editor.changed = True
-    return [moved, after]
+    return [*made, moved, after]
+
+
+def _transposed(editor: Editor, name: str, perm: tuple[int, ...]) -> Op:
+    """Return an operator that transposes a constant whose values are not here."""
+    shape, output = editor.types[name].shape, editor.fresh(name)
+    editor.types[output] = TensorType(tuple(shape[i] for i in perm), editor.types[name].dtype)
+    op = Op(
+        name=f"{output}.transpose",
+        kind="transpose",
+        inputs=(name,),
+        outputs=(output,),
+        attrs=MappingProxyType({"perm": perm}),
+    )
+    editor.producer[output] = op
+    return op
 
 
 def _permuted(

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from tilewright.constants import Constants
 from tilewright.errors import ModelError
 from tilewright.frontend.builder import Builder
 from tilewright.frontend.cleanup import clean_up
@@ -21,6 +22,7 @@ def load_onnx(
     source: str | os.PathLike[str] | bytes,
     *,
     dims: Mapping[str, int] | None = None,
+    weights: bool = True,
     max_constant_bytes: int = DEFAULT_MAX_CONSTANT_BYTES,
 ) -> Graph:
     """Import an ONNX model, opset 9 to 23.
@@ -28,6 +30,8 @@ def load_onnx(
     Args:
         source: Path of a model file, or its bytes.
         dims: Sizes of symbolic input dimensions by name; an unnamed one is called `input.position`.
+        weights: Whether to load values in external files; else such constants are known by type only
+            (`tilewright.constants`), and what needs their values raises.
         max_constant_bytes: Budget for constants that folding computes, [bytes].
 
     Returns:
@@ -38,7 +42,7 @@ def load_onnx(
         ShapeError: A dimension is unbound, or shapes do not fit.
         UnsupportedOpError: Neither the target nor the host can run an operator.
     """
-    model = read_model(source)
+    model = read_model(source, weights=weights)
     forced: frozenset[str] = frozenset()
     while True:
         b = Builder(max_constant_bytes=max_constant_bytes)
@@ -62,7 +66,7 @@ def load_onnx(
         inputs=inputs,
         outputs=outputs,
         types=MappingProxyType(b.types),
-        constants=MappingProxyType(b.constants),
+        constants=Constants(b.constants, b.absent),
         ops=ops,
         host_models=MappingProxyType(host_models),
         notes=tuple(state.notes),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
@@ -41,8 +42,13 @@ _BITS: Mapping[int, int] = {
 }  # fmt: skip
 
 
-def read_model(source: str | os.PathLike[str] | bytes) -> ModelProto:
+def read_model(source: str | os.PathLike[str] | bytes, *, weights: bool = True) -> ModelProto:
     """Read and check a model; external data is loaded, functions are inlined.
+
+    Args:
+        source: Path of a model file, or its bytes.
+        weights: Whether to load the values of the model's external initializers; else they stay
+            references, which are checked but not followed.
 
     Raises:
         ModelError: The file is absent, broken, unsafe or of an opset that is not supported.
@@ -67,9 +73,13 @@ def read_model(source: str | os.PathLike[str] | bytes) -> ModelProto:
             f"{where}: {len(data):_} bytes that are not a complete ONNX model; export it again"
         ) from None
     _check_header(model, where)
-    for tensor in tensors_of(model.graph):
+    referring = 0 if weights else len(model.graph.initializer)  # tensors_of yields these first
+    for number, tensor in enumerate(tensors_of(model.graph)):
         check_tensor(tensor)
-        _load_external(tensor, folder)
+        if number >= referring:
+            _load_external(tensor, folder)
+        elif tensor.data_location == TensorProto.EXTERNAL:
+            reference_of(tensor)
     return _inline_functions(model, where)
 
 
@@ -166,38 +176,28 @@ def check_tensor(tensor: TensorProto) -> None:
         )
 
 
-def _load_external(tensor: TensorProto, folder: Path | None) -> None:
-    """Replace a tensor's external reference by the bytes."""
-    if tensor.data_location != TensorProto.EXTERNAL:
-        return
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Where the bytes of a tensor are: a range of a file, whose path is relative to the model's."""
+
+    location: str
+    offset_bytes: int
+    length_bytes: int
+
+    def __str__(self) -> str:
+        stop = self.offset_bytes + self.length_bytes
+        return f"bytes {self.offset_bytes:_} to {stop:_} of file '{self.location}'"
+
+
+def reference_of(tensor: TensorProto) -> Reference:
+    """Return the checked reference of an external tensor; the file is not looked at.
+
+    Raises:
+        ModelError: The path leaves the model's folder, or the range does not fit the tensor.
+    """
     label = f"tensor '{tensor.name}'"
-    if folder is None:
-        raise ModelError(
-            f"{label}: stored in another file, but the model came as bytes; pass its path"
-        )
     entries = {e.key: e.value for e in tensor.external_data}
-    path = _inside(folder, entries.get("location", ""), label)
-    expected = (prod(tensor.dims) * _BITS[tensor.data_type] + 7) // 8
-    try:
-        offset = int(entries.get("offset", "0"))
-        length = int(entries.get("length", str(expected)))
-    except ValueError:
-        raise ModelError(f"{label}: external offset or length is not a number") from None
-    size = path.stat().st_size
-    if length != expected or offset < 0 or offset + length > size:
-        raise ModelError(
-            f"{label}: bytes {offset:_} to {offset + length:_} of '{path.name}' ({size:_} bytes) "
-            f"do not hold {expected:_} bytes"
-        )
-    with path.open("rb") as file:
-        file.seek(offset)
-        tensor.raw_data = file.read(length)
-    del tensor.external_data[:]
-    tensor.data_location = TensorProto.DEFAULT
-
-
-def _inside(folder: Path, location: str, label: str) -> Path:
-    """Return the path of an external file; it must lie in the model's folder, links resolved."""
+    location = entries.get("location", "")
     if (
         not location
         or os.path.isabs(location)
@@ -208,6 +208,44 @@ def _inside(folder: Path, location: str, label: str) -> Path:
         raise ModelError(
             f"{label}: external data path '{location}' leaves the model's folder; refused"
         )
+    expected = (prod(tensor.dims) * _BITS[tensor.data_type] + 7) // 8
+    try:
+        offset = int(entries.get("offset", "0"))
+        length = int(entries.get("length", str(expected)))
+    except ValueError:
+        raise ModelError(f"{label}: external offset or length is not a number") from None
+    found = Reference(location, offset, length)
+    if length != expected or offset < 0:
+        raise ModelError(f"{label}: {found} do not hold {expected:_} bytes")
+    return found
+
+
+def _load_external(tensor: TensorProto, folder: Path | None) -> None:
+    """Replace a tensor's external reference by the bytes."""
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return
+    label = f"tensor '{tensor.name}'"
+    if folder is None:
+        raise ModelError(
+            f"{label}: stored in another file, but the model came as bytes; pass its path, or "
+            "compile without its values (--shapes-only, weights=False)"
+        )
+    found = reference_of(tensor)
+    path = _inside(folder, found.location, label)
+    size = path.stat().st_size
+    if found.offset_bytes + found.length_bytes > size:
+        raise ModelError(
+            f"{label}: {found} ({size:_} bytes) do not hold {found.length_bytes:_} bytes"
+        )
+    with path.open("rb") as file:
+        file.seek(found.offset_bytes)
+        tensor.raw_data = file.read(found.length_bytes)
+    del tensor.external_data[:]
+    tensor.data_location = TensorProto.DEFAULT
+
+
+def _inside(folder: Path, location: str, label: str) -> Path:
+    """Return the path of an external file; it must lie in the model's folder, links resolved."""
     root = folder.resolve()
     path = (root / location).resolve()
     if not path.is_relative_to(root):
@@ -216,7 +254,8 @@ def _inside(folder: Path, location: str, label: str) -> Path:
         )
     if not path.is_file():
         raise ModelError(
-            f"{label}: external data file '{location}' is missing; put it beside the model"
+            f"{label}: external data file '{location}' is missing; put it beside the model, or "
+            "compile without its values (--shapes-only, weights=False)"
         )
     return path
 

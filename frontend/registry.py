@@ -20,6 +20,7 @@ from types import MappingProxyType, ModuleType
 import numpy as np
 from onnx import AttributeProto, NodeProto, TensorProto
 
+from tilewright.constants import absent_error
 from tilewright.errors import ModelError, ShapeError
 from tilewright.frontend.builder import Builder
 from tilewright.frontend.values import FallbackError, Value
@@ -93,6 +94,8 @@ class NodeContext:
     def known(self, index: int, what: str) -> np.ndarray:
         """Return the data of an input that must be known."""
         data = self.inp(index).data
+        if missing := self.b.missing_of([self.inp(index)]):
+            raise absent_error(f"{self.b.label}: {what}", missing)
         if data is None:
             raise FallbackError(f"{what} is not constant")
         return np.asarray(data)

@@ -18,6 +18,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from tilewright.constants import Constants, absent, known
 from tilewright.graph import Graph, Op, Port
 
 _NEXT_OCCURRENCES = 8
@@ -256,6 +257,7 @@ def _block(graph: Graph, number: int, first: _Segment, exported: set[int]) -> Bl
     results = {name for op in first.ops for name in op.outputs}
     outside = [name for name in first.tensors if name not in results]
     regions = [op.text("region") for op in first.ops if op.kind == "host"]
+    values, places = known(graph.constants), absent(graph.constants)
 
     def port(name: str) -> Port:
         kind = graph.types[name]
@@ -266,8 +268,9 @@ def _block(graph: Graph, number: int, first: _Segment, exported: set[int]) -> Bl
         inputs=tuple(port(name) for name in outside if name not in graph.constants),
         outputs=tuple(port(first.tensors[i]) for i in sorted(exported)),
         types=MappingProxyType({name: graph.types[name] for name in first.tensors}),
-        constants=MappingProxyType(
-            {name: graph.constants[name] for name in outside if name in graph.constants}
+        constants=Constants(
+            {name: values[name] for name in outside if name in values},
+            {name: places[name] for name in outside if name in places},
         ),
         ops=first.ops,
         host_models=MappingProxyType({region: graph.host_models[region] for region in regions}),

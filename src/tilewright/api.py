@@ -67,12 +67,16 @@ __all__ = [
 ]
 
 
-def load(model: ModelSource, *, dims: Mapping[str, int] | None = None) -> Graph:
+def load(
+    model: ModelSource, *, dims: Mapping[str, int] | None = None, weights: bool = True
+) -> Graph:
     """Import an ONNX model.
 
     Args:
         model: A file or its bytes.
         dims: Sizes of symbolic input dimensions by name.
+        weights: Whether to load weights from external data files. Without them, which need not be
+            there, a compilation goes up to the plan; what needs a value says which.
 
     Returns:
         The graph in core operators; `graph.notes` says what was folded or goes to the host.
@@ -80,7 +84,7 @@ def load(model: ModelSource, *, dims: Mapping[str, int] | None = None) -> Graph:
     Raises:
         ModelError: The file is broken or unsafe; ShapeError when a dimension is unbound.
     """
-    return load_onnx(model, dims=dims)
+    return load_onnx(model, dims=dims, weights=weights)
 
 
 def load_rules(
@@ -114,6 +118,7 @@ def compile(  # the verb that users know from every other compiler's API
     target: str | Target = DEFAULT_TARGET,
     *,
     dims: Mapping[str, int] | None = None,
+    weights: bool = True,
     objective: Objective | str = Objective.LATENCY,
     without_rules: Sequence[str] = (),
     rules: UserRules | None = None,
@@ -126,6 +131,7 @@ def compile(  # the verb that users know from every other compiler's API
         model: An ONNX file, its bytes, or a graph from `load`.
         target: A preset's name, `mesh_RxC`, a YAML file, or a `Target`.
         dims: Sizes of symbolic input dimensions by name.
+        weights: As in `load`; without them the last stage must be extract or an earlier one.
         objective: "latency", "throughput" or "energy".
         without_rules: Names of rules or of whole rule sets to leave out.
         rules: More rules, from `load_rules`.
@@ -147,9 +153,10 @@ def compile(  # the verb that users know from every other compiler's API
     _check_names(options)
     machine = target if isinstance(target, Target) else load_target(target)
     start = time.process_time()
-    graph = model if isinstance(model, Graph) else load(model, dims=dims)
+    graph = model if isinstance(model, Graph) else load(model, dims=dims, weights=weights)
     seconds = {str(Stage.FRONTEND): time.process_time() - start}
-    check_capacity(graph, machine)
+    if options.stop_after in (Stage.EXTRACT, Stage.LOWER):
+        check_capacity(graph, machine)
     done = compile_graph(graph, machine, options, progress)
     return replace(done, seconds=MappingProxyType(seconds | dict(done.seconds)))
 

@@ -92,6 +92,10 @@ def compile_command(
     model: Annotated[Path, typer.Argument(help="An ONNX model.")],
     target: TargetName = "corsair",
     dim: Dims = None,
+    shapes_only: Annotated[
+        bool,
+        typer.Option("--shapes-only", help="Load no weights from external files; needs none."),
+    ] = False,
     objective: Annotated[
         ObjectiveName, typer.Option(help="What to minimise.")
     ] = ObjectiveName.latency,
@@ -129,6 +133,7 @@ def compile_command(
         name=model.name,
         target=target,
         dims=_dims(dim),
+        shapes_only=shapes_only,
         objective=objective.value,
         verify=verify,
         tolerance=tolerance,

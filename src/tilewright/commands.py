@@ -62,6 +62,7 @@ class CompileRequest:
     name: str
     target: str = api.DEFAULT_TARGET
     dims: Mapping[str, int] = field(default_factory=dict)
+    shapes_only: bool = False
     objective: str = "latency"
     verify: bool = False
     tolerance: float | None = None
@@ -94,6 +95,7 @@ def compile_and_report(request: CompileRequest, console: Console) -> bool:
             request.model,
             request.target,
             dims=request.dims,
+            weights=not request.shapes_only,
             objective=request.objective,
             without_rules=request.without_rules,
             rules=admission.rules,
@@ -142,6 +144,10 @@ def _check_request(request: CompileRequest) -> None:
     if request.verify and request.last is not Stage.LOWER:
         raise CompileError(
             f"--verify runs the program, --stop-after {request.last} makes none; drop one of the two"
+        )
+    if request.shapes_only and request.last is Stage.LOWER:
+        raise CompileError(
+            "--shapes-only loads no weights, of which a program is made; add --stop-after extract"
         )
     if (request.inputs is not None or request.tolerance is not None) and not request.verify:
         raise CompileError("--inputs and --tolerance are for the verification; add --verify")

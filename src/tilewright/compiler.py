@@ -9,8 +9,9 @@ from enum import StrEnum
 from functools import partial
 
 from tilewright.constant_outputs import fold_constant_outputs
+from tilewright.constants import absent
 from tilewright.dtypes import DType
-from tilewright.errors import InfeasibleError
+from tilewright.errors import CompileError, InfeasibleError
 from tilewright.extract.extraction import ExtractOptions, extract
 from tilewright.extract.plan import Objective, Plan
 from tilewright.graph import Graph, parse_pipeline
@@ -107,6 +108,21 @@ def available_rules(user: UserRules) -> SaturationOptions:
     )
 
 
+def _check_values(graph: Graph) -> None:
+    """Refuse to make a program of weights that were not loaded, before any work.
+
+    Raises:
+        CompileError: Says which values are missing.
+    """
+    missing = absent(graph.constants)
+    if missing:
+        place = next(iter(missing.values()))
+        raise CompileError(
+            f"model '{graph.name}': a program needs the values of {len(missing)} constants that were not "
+            f"loaded, the first is {place}; stop after extract, or load the weights"
+        )
+
+
 class _Timed:
     """Calls functions and adds up their processor time by stage."""
 
@@ -134,7 +150,8 @@ def compile_graph(
     options = options or CompileOptions()
     seconds: dict[str, float] = {}
     tell = progress or (lambda text: None)
-
+    if options.stop_after is Stage.LOWER:
+        _check_values(graph)
     timed = _Timed(seconds)
     graph = fold_constant_outputs(graph)
     mesh = logical_mesh(target)

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import MappingProxyType
 
+from tilewright.constants import Constants, absent
 from tilewright.graph import Array, Graph
 from tilewright.reference import evaluate_op
 
 
 def fold_constant_outputs(graph: Graph) -> Graph:
     """Return the graph with such outputs as constants; the ops behind them stay for others."""
-    known = set(graph.constants)
+    fixed = set(graph.constants)
     for op in graph.ops:
-        if all(name in known for name in op.inputs):
-            known.update(op.outputs)
-    wanted = {port.tensor for port in graph.outputs if port.tensor in known}
+        if all(name in fixed for name in op.inputs):
+            fixed.update(op.outputs)
+    wanted = {port.tensor for port in graph.outputs if port.tensor in fixed}
     if wanted <= set(graph.constants):
         return graph
-    values: dict[str, Array] = dict(graph.constants)
+    values: dict[str, Array] = {}
     needed = set(wanted)
     for op in reversed(graph.ops):
         if not needed.isdisjoint(op.outputs):
@@ -26,9 +26,10 @@ def fold_constant_outputs(graph: Graph) -> Graph:
     for op in graph.ops:
         if not needed.isdisjoint(op.outputs):
             region = graph.host_models[op.text("region")] if op.kind == "host" else None
-            results = evaluate_op(op, [values[name] for name in op.inputs], graph.types, region)
+            inputs = [values[n] if n in values else graph.constants[n] for n in op.inputs]
+            results = evaluate_op(op, inputs, graph.types, region)
             values.update(zip(op.outputs, results, strict=True))
-    folded = {name: values[name] for name in sorted(wanted)}
+    folded = {name: values[name] for name in sorted(wanted) if name in values}
     ops = tuple(op for op in graph.ops if wanted.isdisjoint(op.outputs))
-    constants = MappingProxyType({**graph.constants, **folded})
+    constants = Constants({**known(graph.constants), **folded}, absent(graph.constants))
     return replace(graph, ops=ops, constants=constants)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tilewright.arrays import read_arrays
+from tilewright.constants import known
 from tilewright.dtypes import DType
 from tilewright.errors import ModelError
 from tilewright.graph import Array, Graph, Port
@@ -131,7 +132,7 @@ def _row_limits(graph: Graph) -> dict[str, int]:
             limits[op.inputs[1]] = min(rows, limits.get(op.inputs[1], rows))
         elif op.kind == "map" and op.text("fn").split("|")[0] == "eq":
             for name, other in zip(op.inputs, reversed(op.inputs), strict=True):
-                classes = _consecutive(graph.constants.get(other))
+                classes = _consecutive(known(graph.constants).get(other))
                 if classes:
                     limits[name] = min(classes, limits.get(name, classes))
         elif op.kind in _INDEX_KINDS and op.output in limits:

@@ -30,7 +30,7 @@ _HOST_NOTE = "host region"
 def model_facts(graph: Graph) -> list[Fact]:
     """Describe the model and what of it goes to the host."""
     kinds = Counter(op.kind for op in graph.ops)
-    weights = sum(array.nbytes for array in graph.constants.values())
+    weights = sum(graph.types[name].size_bytes for name in graph.constants)
     facts = [
         ("model", f"{graph.name}: {len(graph.ops):,} ops, {byte_text(weights)} of weights"),
         ("ops", ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())),

@@ -197,6 +197,7 @@ def test_scratchpad_that_holds_no_op(tilewright, tmp_path: Path) -> None:
         ((*COMPILE, "--emit", "plan"), r"--emit needs a folder.*-o DIR"),
         ((*COMPILE, "--inputs", "x.npz"), r"add --verify"),
         ((*COMPILE, "--verify", "--stop-after", "extract"), r"--stop-after extract makes none"),
+        ((*COMPILE, "--shapes-only"), r"--shapes-only.*add --stop-after extract"),
         ((*COMPILE, "--verify", "--tolerance", "nan"), r"--tolerance is nan"),
         ((*COMPILE, "--without-rule", "fusion.nothing"), r"rule 'fusion.nothing' is unknown"),
         (
