@@ -12,14 +12,13 @@ The model takes `input_ids` and `position_ids` [1, s] and, in decode mode, the c
 from __future__ import annotations
 
 import onnx
+from model_writer import embedded, linear_std
 from transformer_writer import (
     Mode,
     Size,
     Writer,
     attention,
-    embedded,
     embedding,
-    linear_std,
     residual_std,
     run_script,
 )

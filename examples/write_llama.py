@@ -6,7 +6,8 @@
 
 RMSNorm in primitive operators, rotary positions, grouped-query attention, SwiGLU. The model takes
 `input_ids` and `position_ids` [1, s] and, in decode mode, the cache; it returns `logits`
-[1, s, vocab] and the cache with the new tokens.
+[1, s, vocab] and the cache with the new tokens. The presets have the dimensions that Meta
+published (arXiv 2407.21783, table 3, and the Llama 3 model card).
 """
 
 from __future__ import annotations
@@ -15,14 +16,13 @@ from functools import partial
 
 import numpy as np
 import onnx
+from model_writer import embedded, linear_std
 from transformer_writer import (
     Mode,
     Size,
     Writer,
     attention,
-    embedded,
     embedding,
-    linear_std,
     residual_std,
     run_script,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tilewright.constants import Constants, absent
+from tilewright.constants import Constants, absent, known
 from tilewright.graph import Array, Graph
 from tilewright.reference import evaluate_op
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import write_llama
+from model_writer import save
 from onnx import ModelProto, TensorProto, helper, numpy_helper
-from transformer_writer import save
 
 from tilewright import api
 from tilewright.constants import Constants
