@@ -25,7 +25,14 @@ from tilewright.rules.alternatives import (
 from tilewright.rules.encoding import analysis, load
 from tilewright.rules.facts import fact_tables
 from tilewright.rules.insertion import rows_of
-from tilewright.rules.options import ChosenRules, SaturationOptions
+from tilewright.rules.limits import (
+    OvergrownError,
+    check_e_nodes,
+    check_matches,
+    e_node_limit,
+    largest_class,
+)
+from tilewright.rules.options import ChosenRules, SaturationOptions, builtin_rules
 from tilewright.rules.partition.derived import partition
 from tilewright.rules.partition.tables import StrategyTables
 from tilewright.rules.readout import ReadOut, read_implementations
@@ -33,6 +40,9 @@ from tilewright.rules.registry import Rule, instantiate
 from tilewright.rules.session import RunStats, Session
 from tilewright.rules.signatures import Typing
 from tilewright.rules.snapshot import Snapshot, take_snapshot
+
+_FIRST = {"algebra": 0, "fusion": 1}
+"""Place of the rulesets that run first in each round; others follow by name."""
 
 
 @dataclass(slots=True)
@@ -50,10 +60,11 @@ class _Totals:
 class _Saturation:
     """State of one saturation."""
 
-    def __init__(self, graph: Graph, rules: tuple[Rule, ...]) -> None:
+    def __init__(self, graph: Graph, rules: tuple[Rule, ...], nodes_per_op: int) -> None:
         self.graph = graph
         self.session = Session()
         self.typing = Typing()
+        self.rules = rules
         self.rule_names = tuple(rule.name for rule in rules)
         self.rulesets = _rulesets(rules)
         self.totals: dict[str, _Totals] = {}
@@ -64,7 +75,13 @@ class _Saturation:
         self.run("load", load)
         self.snapshot = take_snapshot(self.session)
         self.count("load", self.snapshot.e_nodes, self.snapshot.e_classes)
+        self.limit = e_node_limit(self.snapshot.e_nodes, nodes_per_op)
         self.analyse("load")
+
+    @property
+    def tensors(self) -> dict[str, int]:
+        """E-class of each tensor of the graph."""
+        return {name: self.snapshot.named[number] for name, number in self.numbers.items()}
 
     def run(self, name: str, schedule: Any) -> RunStats:
         """Run a ruleset and add up what it did."""
@@ -94,13 +111,20 @@ class _Saturation:
         self.count("analysis", self.snapshot.e_nodes, self.snapshot.e_classes)
 
     def round(self) -> bool:
-        """Run every ruleset of rules once; return whether something changed."""
+        """Run every ruleset of rules once; return whether something changed.
+
+        Raises:
+            OvergrownError: The e-graph has become too large.
+        """
         is_changed = False
         for name, ruleset in self.rulesets:
             self.session.insert(self.typing.new_facts(fact_tables(), self.snapshot))
-            if self.run(name, ruleset).is_changed:
+            stats = self.run(name, ruleset)
+            check_matches(self.rewrites(), sum(stats.matches.values()), self.limit)
+            if stats.is_changed:
                 is_changed = True
                 self.analyse(name)
+                check_e_nodes(self.snapshot, self.limit, self.rule_names)
             self.count(name, self.snapshot.e_nodes, self.snapshot.e_classes)
         return is_changed
 
@@ -109,14 +133,21 @@ class _Saturation:
         for number in range(rounds):
             if not self.round():
                 return
-            largest = max(Counter(n.result for n in self.snapshot.enodes).values(), default=0)
-            if largest > nodes_per_class:
+            largest = largest_class(self.snapshot, nodes_per_class, self.tensors, self.rule_names)
+            if largest is not None:
                 self.notes.append(
-                    f"rewriting stopped after round {number + 1} of {rounds}: an e-class has "
-                    f"{largest} e-nodes, the limit is {nodes_per_class}"
+                    f"rewriting stopped after round {number + 1} of {rounds}: {largest}; "
+                    f"the limit is {nodes_per_class}"
                 )
                 return
         self.notes.append(f"rewriting stopped after {rounds} rounds, before it was saturated")
+
+    def rewrites(self) -> Counter[str]:
+        """Return the matches of each rule so far."""
+        return sum(
+            (self.totals[name].matches for name, _ in self.rulesets if name in self.totals),
+            Counter(),
+        )
 
     def ruleset_stats(self) -> tuple[RulesetStats, ...]:
         """Return the statistics of all rulesets in order of their first run."""
@@ -181,15 +212,30 @@ def _rulesets(rules: tuple[Rule, ...]) -> tuple[tuple[str, Any], ...]:
     )
 
 
+def _in_order(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    """Return rules in an order that does not depend on files: by ruleset, the first ones first, by name."""
+    return tuple(sorted(rules, key=lambda r: (_FIRST.get(r.ruleset, len(_FIRST)), r.name)))
+
+
 def _rewritten(graph: Graph, chosen: ChosenRules, options: SaturationOptions) -> _Saturation:
-    """Load a block and run algebra and fusion."""
+    """Load a block and run algebra and fusion, without the rules that make it outgrow the limit."""
     twice = sorted(name for name, count in Counter(chosen.names).items() if count > 1)
     if twice:
         raise RuleError(f"two rules have the name '{twice[0]}'; rename one")
-    work = _Saturation(graph, chosen.rewrites)
-    if chosen.rewrites:
-        work.rewrite(options.rounds, options.nodes_per_class)
-    return work
+    notes: list[str] = []
+    rules = _in_order(chosen.rewrites)
+    while True:
+        work = _Saturation(graph, rules, options.nodes_per_op)
+        try:
+            if rules:
+                work.rewrite(options.rounds, options.nodes_per_class)
+        except OvergrownError as overgrown:
+            culprit = overgrown.culprit({rule.name for rule in builtin_rules()})
+            notes.append(f"rule '{culprit}' is left out: {overgrown}")
+            rules = tuple(rule for rule in rules if rule.name != culprit)
+            continue
+        work.notes[:0] = notes
+        return work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +266,7 @@ def rewrite_block(
     return LogicalEGraph(
         snapshot=work.snapshot,
         classes=MappingProxyType({name: named[n] for name, n in work.numbers.items()}),
-        rules=chosen.rewrites,
+        rules=work.rules,
         types=tuple(work.typing.types),
     )
 

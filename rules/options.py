@@ -56,6 +56,8 @@ class SaturationOptions:
     """At most so many times algebra, then fusion."""
     nodes_per_class: int = 16
     """An e-class with more e-nodes ends the rounds; so many of them stay."""
+    nodes_per_op: int = 16
+    """A block with more logical e-nodes for each of its ops is saturated without the rule that made most."""
 
     @property
     def everything(self) -> tuple[AnyRule, ...]:

@@ -13,10 +13,13 @@ from tilewright.graph import Graph, Op, TensorType
 from tilewright.rules.alternatives import Implementation, LogicalNode, TensorClass
 from tilewright.rules.annotations import annotate
 from tilewright.rules.constructors import OUTPUT, constructor_of, decode, encode
+from tilewright.rules.limits import described_class
 from tilewright.rules.partition.tables import StrategyTables
 from tilewright.rules.session import Session
 from tilewright.rules.signatures import Typing
 from tilewright.rules.snapshot import INSERTED, ENode, Snapshot
+
+_NAMED_CLASSES = 3
 
 NodeKey = tuple[str, tuple[int, ...], tuple[str, ...]]
 """Constructor, operand e-classes and texts: what makes an e-node one."""
@@ -49,7 +52,7 @@ class ReadOut:
     """Classes and nodes of a snapshot.
 
     Nodes whose choice could form a cycle are left out: those of the inserted graph come first, in
-    its order, then those of rules by rule, constructor and attributes; each stays unless its result
+    its order, then those of rules by constructor and attributes; each stays unless its result
     already reaches it.
     """
 
@@ -107,7 +110,7 @@ class ReadOut:
                 by_op[keys[node_key(node)]].append(node)
             else:
                 made.append(node)
-        made.sort(key=lambda n: (n.origin, n.constructor.name, n.signature_texts, n.args, n.result))
+        made.sort(key=lambda n: (n.constructor.name, n.signature_texts, n.args, n.result))
         inserted = [
             Candidate(tuple(sorted(nodes, key=_output_number)), name)
             for name, nodes in sorted(by_op.items(), key=lambda pair: order[pair[0]])
@@ -124,10 +127,25 @@ class ReadOut:
             if counts[result] <= limit or candidate.op_name:
                 kept.append(candidate)
         if len(kept) < len(candidates):
-            self.notes = (
-                f"{len(candidates) - len(kept)} e-nodes left out: more than {limit} in a class",
-            )
+            self.notes = self._overfull(candidates, counts, limit)
         return kept
+
+    def _overfull(
+        self, candidates: list[Candidate], counts: Counter[int], limit: int
+    ) -> tuple[str, ...]:
+        """Say of which classes nodes were left out."""
+        members: defaultdict[int, list[ENode]] = defaultdict(list)
+        for candidate in candidates:
+            members[candidate.first.result].append(candidate.first)
+        full = [e_class for e_class, count in counts.items() if count > limit]
+        notes = [
+            f"{described_class(e_class, members[e_class], self._named, self._rule_names)}; "
+            f"{limit} stay"
+            for e_class in full[:_NAMED_CLASSES]
+        ]
+        if len(full) > _NAMED_CLASSES:
+            notes.append(f"{len(full) - _NAMED_CLASSES} more e-classes keep {limit} e-nodes each")
+        return tuple(notes)
 
     def _used(self, candidates: list[Candidate]) -> list[Candidate]:
         """Return the nodes of classes that named tensors are, or may be, computed from."""

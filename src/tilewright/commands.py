@@ -26,6 +26,7 @@ from tilewright.lowering.program import Program
 from tilewright.lowering.program_file import program_bytes
 from tilewright.program_commands import print_timing, print_written, trace_bytes
 from tilewright.rule_commands import RuleSources, print_refusals
+from tilewright.rules.limits import slow_rules
 from tilewright.simulator.functional import run_program
 from tilewright.simulator.timing import simulate
 from tilewright.simulator.timing_report import TimingReport
@@ -172,6 +173,7 @@ def _print_front(done: Compilation, console: Console) -> None:
         rows = report.saturation_rows(done)
         print_table(console, "e-graph", report.SATURATION_HEADER, rows)
         notes = sorted({note for found in done.alternatives for note in found.notes})
+        notes += map(str, slow_rules(done.alternatives))
         print_text(console, "\n".join(f"note: {note}" for note in notes))
 
 

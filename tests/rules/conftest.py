@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,9 @@ import pytest
 from tilewright.dtypes import DType
 from tilewright.graph import Array, AttrValue, Graph, Op, Port, TensorType
 from tilewright.rules.inference import infer_type
+
+# pytest's importlib mode does not find `rule_cases` by itself.
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 class GraphBuilder:

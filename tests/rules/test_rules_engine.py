@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import networkx as nx
 import numpy as np
 import pytest
 from egglog import String
+from rule_cases import check_structure
 
 from tilewright.dtypes import DType
 from tilewright.errors import RuleError
@@ -28,33 +28,6 @@ from tilewright.rules.terms import Tensor, matmul, transpose
 
 GRID = LogicalMesh(("x", "y"), (2, 2))
 NO_MESH = LogicalMesh((), ())
-
-
-def check_structure(graph: Graph, found: Alternatives) -> None:
-    """Numbers are places, nodes are acyclic and in order, every class can be computed."""
-    assert [c.number for c in found.classes] == list(range(len(found.classes)))
-    assert [n.number for n in found.nodes] == list(range(len(found.nodes)))
-    arcs: nx.DiGraph[int] = nx.DiGraph((n.result, a) for n in found.nodes for a in n.args)
-    assert nx.is_directed_acyclic_graph(arcs)
-    leaves = {c.number for c in found.classes if c.is_input} | {
-        c.number for c in found.classes if any(name in graph.constants for name in c.names)
-    }
-    ready = set(leaves)
-    for node in found.nodes:
-        assert set(node.args) <= ready, "a node follows some node of each argument class"
-        ready.update(node.results)
-    assert ready >= {c.number for c in found.classes}
-    names = Counter(name for c in found.classes for name in c.names)
-    assert set(names) == {n for op in graph.ops for n in (*op.inputs, *op.outputs)} | {
-        p.tensor for p in graph.inputs
-    }
-    assert set(names.values()) == {1}
-    assert [
-        found.classes[c].names.count(p.tensor)
-        for c, p in zip(found.outputs, graph.outputs, strict=True)
-    ] == [1] * len(graph.outputs)
-    keys = [(n.kind, repr(sorted(n.attrs.items())), n.args, n.results) for n in found.nodes]
-    assert len(set(keys)) == len(keys)
 
 
 def check_implementations(found: Alternatives) -> None:
