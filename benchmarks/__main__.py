@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: `python -m benchmarks quality|speed|accuracy`."""
+"""Command line of the benchmarks: `python -m benchmarks quality|speed|saturation|accuracy`."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ def parser() -> argparse.ArgumentParser:
         if name == "quality":
             command.add_argument("--update", action="store_true", help="rewrite the baseline")
     commands.add_parser("speed", help="CPU seconds and memory against the limits")
+    saturation = commands.add_parser("saturation", help="full-size models against the limits")
+    saturation.add_argument("models", nargs="*", help="only these models")
     measure = commands.add_parser("measure", help="one model on one target, as JSON")
     measure.add_argument("model")
     measure.add_argument("target")
     measure.add_argument("--run", action="store_true", help="also run the program")
     measure.add_argument("--simulate", action="store_true", help="also simulate its timing")
+    measure.add_argument("--saturate", action="store_true", help="only saturate, without weights")
     return top
 
 
@@ -35,13 +38,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a benchmark and return the exit code; without arguments, quality and speed."""
     args = parser().parse_args(arguments)
     if args.command == "measure":
-        worker.main(args.model, args.target, run=args.run, simulate=args.simulate)
+        worker.main(
+            args.model,
+            args.target,
+            run=args.run,
+            simulate=args.simulate,
+            saturate=args.saturate,
+        )
         return 0
     # Only now: the measured process must not have imported the compiler before it takes the time.
-    from benchmarks import accuracy, quality, speed
+    from benchmarks import accuracy, quality, saturation, speed
 
     if args.command == "speed":
         return speed.main()
+    if args.command == "saturation":
+        return saturation.main(args.models)
     if args.command is None:
         return max(quality.main(subset="quick", names=(), update=False), speed.main())
     subset = "full" if args.full else "quick"

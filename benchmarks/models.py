@@ -1,7 +1,8 @@
 """The models that tests and benchmarks compile, by name.
 
 A name is a key of the fetcher, a `light_*` model of the onnx package (with seeded weights), or a
-transformer of `examples/` such as `llama_prefill` or `gpt2_decode_8x128` (layers x width).
+transformer of `examples/` such as `llama_prefill` or `gpt2_decode_8x128` (layers x width). Models that
+are only saturated have their published size and no weights: `SHAPES`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import onnx
@@ -89,6 +91,12 @@ CASES: Mapping[str, Case] = MappingProxyType(
     }
 )
 
+SHAPES = (
+    *(f"{name}_{mode}" for name in ("llama3-8b", "llama3-70b") for mode in ("prefill", "decode")),
+    *("gpt2_prefill", "gpt2_decode", "mobilenetv2", "resnet50", "unet"),
+)
+"""Presets of the scripts in `examples/`, for `shapes_of`."""
+
 _TRANSFORMER = re.compile(r"(llama|gpt2)_(prefill|decode)(?:_(\d+)x(\d+))?")
 
 
@@ -144,11 +152,36 @@ def _strokes(shape: tuple[int, ...]) -> Array:
     return np.broadcast_to(image, shape).copy()
 
 
-def _transformer(family: str, mode: str, layers: str | None, width: str | None) -> bytes:
-    """Build a transformer with the scripts of `examples/`."""
+def shapes_of(name: str) -> bytes:
+    """Return a model of `SHAPES`, whose weights refer to a file that is nowhere."""
+    _find_examples()
+    import write_cnn
+    import write_gpt2
+    import write_llama
+    from model_writer import referenced
+
+    preset, _, mode = name.partition("_")
+    if preset in write_cnn.NETWORKS:
+        graph, size = write_cnn.NETWORKS[preset]
+        writer: Any = graph(size)
+    elif preset in write_llama.PRESETS:
+        writer = write_llama.llama_graph(write_llama.PRESETS[preset], mode)
+    else:
+        writer = write_gpt2.gpt2_graph(write_gpt2.PRESETS[preset], mode)
+    model = writer.model(name, referenced(writer.weights, "weights.data"))
+    return bytes(model.SerializeToString())
+
+
+def _find_examples() -> None:
+    """Let the scripts of `examples/` be imported."""
     folder = str(ROOT / "examples")
     if folder not in sys.path:
         sys.path.insert(0, folder)
+
+
+def _transformer(family: str, mode: str, layers: str | None, width: str | None) -> bytes:
+    """Build a transformer with the scripts of `examples/`."""
+    _find_examples()
     if family == "llama":
         from write_llama import PRESETS, build_llama as build  # noqa: I001
     else:

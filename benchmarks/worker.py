@@ -102,6 +102,35 @@ def measure(name: str, target: str, *, run: bool, simulate: bool) -> dict[str, A
     return report
 
 
+def measure_saturation(name: str, target: str) -> dict[str, Any]:
+    """Import and saturate a model without weights and return what was measured.
+
+    Args:
+        name: One of `benchmarks.models.SHAPES`.
+        target: Name of a target.
+    """
+    from benchmarks.models import shapes_of
+    from tilewright import api
+    from tilewright.compiler import Stage
+    from tilewright.rules.limits import slow_rules
+
+    model = shapes_of(name)
+    done = api.compile(model, target, weights=False, stop_after=Stage.SATURATE)
+    assert done.rolled is not None, "the compilation got beyond"
+    return {
+        "ops": len(done.graph.ops),
+        "unique_blocks": len(done.rolled.blocks),
+        "unique_ops": sum(len(block.graph.ops) for block in done.rolled.blocks),
+        "mesh_axes": sum(size > 1 for size in done.mesh.sizes),
+        "e_nodes": sum(found.ruleset_stats[-1].e_nodes for found in done.alternatives),
+        "import_seconds": done.seconds["frontend"] + done.seconds["roll"],
+        "saturate_seconds": done.seconds["saturate"],
+        "peak_bytes": peak_bytes(),
+        "notes": sorted({note for found in done.alternatives for note in found.notes}),
+        "slow_rules": [str(slow) for slow in slow_rules(done.alternatives)],
+    }
+
+
 def _watch_egraph(clock: Clock) -> None:
     """Measure insertion into the e-graph and reading it out, wherever the engine calls them."""
     from tilewright.rules import engine
@@ -115,6 +144,9 @@ def _watch_egraph(clock: Clock) -> None:
     session.read = clock.wrap("access", Session.read)
 
 
-def main(name: str, target: str, *, run: bool, simulate: bool) -> None:
+def main(name: str, target: str, *, run: bool, simulate: bool, saturate: bool) -> None:
     """Print the measurement as one line of JSON."""
-    print(json.dumps(measure(name, target, run=run, simulate=simulate)))
+    if saturate:
+        print(json.dumps(measure_saturation(name, target)))
+    else:
+        print(json.dumps(measure(name, target, run=run, simulate=simulate)))
