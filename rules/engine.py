@@ -39,7 +39,7 @@ from tilewright.rules.readout import ReadOut, read_implementations
 from tilewright.rules.registry import Rule, instantiate
 from tilewright.rules.session import RunStats, Session
 from tilewright.rules.signatures import Typing
-from tilewright.rules.snapshot import Snapshot, take_snapshot
+from tilewright.rules.snapshot import Snapshot, analysed, take_snapshot
 
 _FIRST = {"algebra": 0, "fusion": 1}
 """Place of the rulesets that run first in each round; others follow by name."""
@@ -101,12 +101,14 @@ class _Saturation:
         total.e_nodes, total.e_classes = e_nodes, e_classes
 
     def analyse(self, ran: str) -> None:
-        """Type the new e-nodes; the engine and this class then know the type of each e-class."""
-        self.snapshot = take_snapshot(self.session)
+        """Type the new e-nodes; the engine and this class then know the type of each e-class.
+
+        `snapshot` must be current.
+        """
         self.typing.extend(self.snapshot, self.rule_names, ran)
         self.session.insert(self.typing.new_rows())
         self.run("analysis", analysis.saturate())
-        self.snapshot = take_snapshot(self.session)
+        self.snapshot = analysed(self.snapshot, self.session)
         self.typing.extend(self.snapshot, self.rule_names, "analysis")
         self.count("analysis", self.snapshot.e_nodes, self.snapshot.e_classes)
 
@@ -123,8 +125,9 @@ class _Saturation:
             check_matches(self.rewrites(), sum(stats.matches.values()), self.limit)
             if stats.is_changed:
                 is_changed = True
-                self.analyse(name)
+                self.snapshot = take_snapshot(self.session)
                 check_e_nodes(self.snapshot, self.limit, self.rule_names)
+                self.analyse(name)
             self.count(name, self.snapshot.e_nodes, self.snapshot.e_classes)
         return is_changed
 

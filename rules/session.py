@@ -86,26 +86,28 @@ class Session:
             sorts = (*table.input_sorts, table.output_sort)
             rows = table.rows
             if rows:
-                tables[name] = [self._row(low, sorts, (*row.inputs, row.output)) for row in rows]
+                columns = zip(*((*row.inputs, row.output) for row in rows), strict=True)
+                decoded = [
+                    self._column(low, sort, values)
+                    for sort, values in zip(sorts, columns, strict=True)
+                ]
+                tables[name] = list(zip(*decoded, strict=True))
         return tables
 
-    def _row(
-        self, low: Any, sorts: tuple[str, ...], values: tuple[Any, ...]
-    ) -> tuple[int | str, ...]:
-        row: list[int | str] = []
-        for sort, value in zip(sorts, values, strict=True):
-            number = int(str(value)[6:-1])  # "Value(17)"
-            if sort == "String":
-                if number not in self._texts:
-                    self._texts[number] = low.value_to_string(value)
-                row.append(self._texts[number])
-            elif sort == "i64":
-                if number not in self._numbers:
-                    self._numbers[number] = low.value_to_i64(value)
-                row.append(self._numbers[number])
-            else:
-                row.append(number)
-        return tuple(row)
+    def _column(self, low: Any, sort: str, values: Sequence[Any]) -> Sequence[int | str]:
+        """Return a column of a table; texts and numbers are asked for once each."""
+        ids = [int(str(value)[6:-1]) for value in values]  # "Value(17)"
+        known: dict[int, Any]
+        if sort == "String":
+            known, decode = self._texts, low.value_to_string
+        elif sort == "i64":
+            known, decode = self._numbers, low.value_to_i64
+        else:
+            return ids
+        for number, value in dict(zip(ids, values, strict=True)).items():
+            if number not in known:
+                known[number] = decode(value)
+        return [known[number] for number in ids]
 
 
 def _table_text(rows: Iterable[Row]) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from tilewright.rules.constructors import CONSTRUCTORS, Constructor
 from tilewright.rules.session import Session
 
+_ANALYSES = ("has_type", "is_constant")
+
 _TABLES = (
     *CONSTRUCTORS,
-    *("leaf", "node", "cons", "empty", "has_type", "is_constant", "origin", "nothing"),
+    *("leaf", "node", "cons", "empty", "origin", "nothing"),
+    *_ANALYSES,
 )
 
 INSERTED = 0
@@ -98,13 +101,27 @@ def take_snapshot(session: Session) -> Snapshot:
                 origin = origins[(name, *operands, *padding, "\t".join((*texts, dtype)))]
             columns = cast(tuple[int, ...], operands)
             enodes.append(ENode(constructor, args, texts, dtype, result, origin, columns))
-    types: dict[int, list[int]] = {}
-    for row in tables.get("has_type", []):
-        types.setdefault(cast(int, row[0]), []).append(cast(int, row[1]))
     return Snapshot(
         enodes=tuple(enodes),
         leaves={cast(int, row[0]): cast(int, row[1]) for row in tables.get("leaf", [])},
         named={cast(int, row[0]): cast(int, row[1]) for row in tables.get("node", [])},
-        types={number: tuple(sorted(found)) for number, found in types.items()},
-        constants=frozenset(cast(int, row[0]) for row in tables.get("is_constant", [])),
+        types=_types(tables),
+        constants=_constants(tables),
     )
+
+
+def analysed(snapshot: Snapshot, session: Session) -> Snapshot:
+    """Return a snapshot with what analyses have found since; they make no e-nodes and unite nothing."""
+    tables = session.read(_ANALYSES)
+    return replace(snapshot, types=_types(tables), constants=_constants(tables))
+
+
+def _types(tables: Mapping[str, list[tuple[int | str, ...]]]) -> dict[int, tuple[int, ...]]:
+    types: dict[int, list[int]] = {}
+    for row in tables.get("has_type", []):
+        types.setdefault(cast(int, row[0]), []).append(cast(int, row[1]))
+    return {number: tuple(sorted(found)) for number, found in types.items()}
+
+
+def _constants(tables: Mapping[str, list[tuple[int | str, ...]]]) -> frozenset[int]:
+    return frozenset(cast(int, row[0]) for row in tables.get("is_constant", []))
