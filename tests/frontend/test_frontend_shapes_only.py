@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from tilewright.constants import Constants
 from tilewright.errors import CompileError, ModelError
 from tilewright.frontend import load_onnx
 from tilewright.graph import Graph
+from tilewright.reference import evaluate
 
 Build = Callable[..., ModelProto]
 TINY = write_llama.PRESETS["tiny"]
@@ -189,3 +191,32 @@ def test_small_operands_may_be_absent() -> None:
     weights = {"s": np.ones(1, np.float32)} | dict.fromkeys("abcd", vector)
     done = api.compile(with_external(nodes, weights), "toy", weights=False, stop_after="extract")
     assert done.plan is not None
+
+
+def test_transposes_sink_below_absent_operands() -> None:
+    """What import does to the layout is right for the values, whatever they are."""
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((3, 2)).astype(np.float32)
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0]),
+        helper.make_node("Add", ["t", "w"], ["a"]),
+        helper.make_node("Transpose", ["a"], ["y"], perm=[1, 0]),
+    ]
+    graph = load_onnx(with_external(nodes, {"w": w}), weights=False)
+    (moved,) = (op for op in graph.ops if op.kind == "transpose")
+    assert moved.inputs == ("w",), "only the constant is transposed, by the compiler"
+    x = rng.standard_normal((2, 3)).astype(np.float32)
+    found = evaluate(replace(graph, constants={"w": w}), {"x": x})["y"]
+    np.testing.assert_array_equal(found, (x.T + w).T)
+
+
+def test_a_weight_read_twice_is_one_constant() -> None:
+    """Import makes a [1, 3] of the [3] for each reader; these are merged again."""
+    nodes = [
+        helper.make_node("Add", ["x", "a"], ["s"]),
+        helper.make_node("Add", ["s", "a"], ["t"]),
+        helper.make_node("Add", ["t", "b"], ["y"]),
+    ]
+    vector = np.ones(3, np.float32)
+    graph = load_onnx(with_external(nodes, {"a": vector, "b": vector}), weights=False)
+    assert len(graph.constants) == 2

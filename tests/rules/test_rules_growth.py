@@ -22,6 +22,7 @@ from tilewright.rules.engine import saturate
 from tilewright.rules.evaluation import disagreements
 from tilewright.rules.limits import slow_rules
 from tilewright.rules.options import SaturationOptions, builtin_rules
+from tilewright.rules.partition.family import partition_rules
 
 TWO_AXES = LogicalMesh(("x", "y"), (4, 4))
 THREE_AXES = LogicalMesh(("x", "y", "z"), (2, 2, 2))
@@ -159,11 +160,12 @@ def test_the_order_of_rules_does_not_matter(
     models: dict[str, Callable[..., Graph]], model: str
 ) -> None:
     graph = models[model](1)
-    rules = list(builtin_rules())
+    rules, partition = list(builtin_rules()), list(partition_rules())
     expected = comparable(saturate(graph, TWO_AXES))
     for seed in range(3):
-        np.random.default_rng(seed).shuffle(rules)  # type: ignore[arg-type]
-        options = SaturationOptions(rules=tuple(rules))
+        for shuffled in (rules, partition):
+            np.random.default_rng(seed).shuffle(shuffled)  # type: ignore[arg-type]
+        options = SaturationOptions(rules=tuple(rules), partition=tuple(partition))
         assert comparable(saturate(graph, TWO_AXES, options=options)) == expected
 
 
