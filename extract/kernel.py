@@ -19,7 +19,7 @@ alias       reshape                           nothing: operand and result are th
 ==========  ================================  ====================================================
 
 Operands in the scratchpad are read in place (the whole shard is there). Operands in DRAM are staged box by
-box, twice buffered; a result in DRAM likewise. A padded operand is staged with its padding. Operands of
+box, twice buffered; a result in DRAM likewise, and an operand that is gathered from other tiles (`gathered`). A padded operand is staged with its padding. Operands of
 concat and pad cover a part of the result: a box takes from each only what both have in common.
 
 `kernel_work` counts a kernel's instructions and bytes, `kernel_price.price` prices them.
@@ -37,6 +37,7 @@ from tilewright.dtypes import DType
 from tilewright.extract.plan import Memory, Tiling
 from tilewright.graph import AttrValue, TensorType, parse_pipeline
 from tilewright.hwmodel.mesh import LogicalMesh, Sharding
+from tilewright.rules.gathered import Gather
 from tilewright.rules.loopnest import DimMap, LoopNest, Role
 
 Box = tuple[tuple[int, int], ...]
@@ -110,6 +111,8 @@ class Kernel:
     mesh: LogicalMesh
     operand_shardings: tuple[Sharding, ...]
     result_sharding: Sharding
+    gather: Gather | None = None
+    """The operand that arrives in chunks from other tiles; its pieces are the last loop."""
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -125,6 +128,7 @@ class Kernel:
             self.mesh,
             self.operand_shardings,
             self.result_sharding,
+            self.gather,
         )
 
     @property
@@ -168,6 +172,8 @@ def tileable_dims(kernel: Kernel) -> tuple[int, ...]:
     rows: tuple[int, ...] = ()
     if kernel.family is Family.ROWS:
         rows = tuple(term.dim for term in kernel.nest.result[-1].terms)
+    if kernel.gather is not None:  # every step has a chunk of each piece
+        rows = (len(kernel.nest.dims) - 1,)
     return tuple(
         number
         for number, dim in enumerate(kernel.nest.dims)
@@ -261,6 +267,8 @@ def is_broadcast(kernel: Kernel, operand: int) -> bool:
 def is_staged(kernel: Kernel, operand: int) -> bool:
     """Whether boxes of the operand are copied to a buffer of the kernel before use."""
     streamed = kernel.operand_memory[operand] is Memory.DRAM
+    if kernel.gather is not None and kernel.gather.operand == operand:
+        return True
     match kernel.family:
         case Family.ALIAS:
             return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import ceil
 
+from tilewright.extract.gathered import gather_price
 from tilewright.extract.kernel import Kernel, reduction_boxes, result_boxes
 from tilewright.extract.kernel_work import MatrixWork, Traffic, VectorWork, kernel_work
 from tilewright.extract.plan import Tiling
@@ -21,8 +22,8 @@ from tilewright.hwmodel.target import Target
 def price(kernel: Kernel, tiling: Tiling, target: Target) -> KernelCost:
     """Return the predicted cost of a kernel on one tile while all tiles run it.
 
-    The engines overlap. What cannot be hidden is in `startup_cycles`: the first loads, the last store,
-    and the first (or last) box of the matrix or vector unit, whichever has less to do.
+    The engines overlap. What cannot be hidden is in `startup_cycles`: the first loads or the first chunk
+    that is gathered, the last store, and the first (or last) box of the matrix or vector unit, whichever has less to do.
     """
     burst = target.tile.dma.burst_bytes
     work = kernel_work(kernel, tiling, burst, multicast=target.dram.read_multicast)
@@ -38,16 +39,25 @@ def price(kernel: Kernel, tiling: Tiling, target: Target) -> KernelCost:
             first_load += each_cycles
     for count, size_bytes in work.local_copies:
         costs.append(_local_copy_price(count, size_bytes, target))
+    stored_cycles = sum(cost.dma_out_cycles for cost in costs)
+    first_chunk = 0.0
+    if kernel.gather is not None:
+        cost, first_chunk = gather_price(kernel, tiling, target)
+        costs.append(cost)
     total = _sum(costs)
     results = max(1, result_boxes(kernel, tiling))
     boxes = max(1, results * reduction_boxes(kernel, tiling))
     longer = max(total.matrix_cycles, total.vector_cycles)
     shorter = min(total.matrix_cycles, total.vector_cycles)
     compute = longer + shorter / results
+    first = max(first_load, first_chunk)
+    sent_cycles = total.dma_out_cycles - stored_cycles
     latency = max(
-        first_load + compute + last_store,
+        first + compute + last_store,
         total.dma_in_cycles + compute / boxes + last_store,
-        first_load + compute / results + total.dma_out_cycles,
+        sent_cycles + compute / boxes + last_store,
+        first + compute / results + stored_cycles,
+        total.dma_out_cycles,
         total.sram_cycles,
     )
     return replace(total, startup_cycles=latency - total.latency_cycles)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from math import prod
 
+from tilewright.extract.gathered import gathered_kernel
 from tilewright.extract.kernel import (
     Family,
     Kernel,
@@ -35,6 +36,7 @@ from tilewright.rules.collectives.family import collective_rules
 from tilewright.rules.collectives.ruleset import CollectiveRule
 from tilewright.rules.memory.family import memory_rules
 from tilewright.rules.memory.ruleset import Holding, MemoryRule
+from tilewright.rules.gathered import Gather, find_gather
 from tilewright.rules.splitting import localise
 
 
@@ -137,7 +139,7 @@ def kernel_of(
     assert node.nest is not None
     types = [alternatives.classes[a].type for a in node.args]
     result = alternatives.classes[node.result].type
-    return Kernel(
+    kernel = Kernel(
         kind=node.kind,
         attrs=node.attrs,
         nest=localise(node.nest, mesh, implementation.split_dims),
@@ -151,6 +153,13 @@ def kernel_of(
         operand_shardings=implementation.operands,
         result_sharding=implementation.result,
     )
+    return gathered_kernel(kernel, _gather(node, implementation, mesh))
+
+
+def _gather(node: LogicalNode, implementation: Implementation, mesh: LogicalMesh) -> Gather | None:
+    assert node.nest is not None, "host regions have no kernel"
+    used = implementation
+    return find_gather(node.nest, mesh, used.split_dims, used.operands, used.macros)
 
 
 def _local(mesh: LogicalMesh, sharding: Sharding, tensor: TensorType) -> TensorType:
@@ -227,6 +236,11 @@ def _memory_levels(
                 is_movable=tensor.is_constant,
             )
         )
+    gather = _gather(node, implementation, pricing.mesh)
+    if gather is not None:
+        if alternatives.classes[node.args[gather.operand]].is_constant:
+            return []  # it is delivered whole for nothing
+        choices[gather.operand] = [m for m in choices[gather.operand] if m is Memory.SRAM]
     _tie_small_constants(alternatives, node, implementation, choices, pricing)
     results = _levels(result, implementation.result, pricing)
     return [(tuple(memories), level) for *memories, level in product(*choices, results)]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tilewright.extract.gathered import gathered_kernel
 from tilewright.extract.kernel import Kernel
 from tilewright.extract.plan import Memory, Placement, PlannedOp
 from tilewright.graph import TensorType
 from tilewright.hwmodel.mesh import LogicalMesh, Sharding, local_shape
 from tilewright.rules.annotations import annotate
+from tilewright.rules.gathered import find_gather
 from tilewright.rules.loopnest import LoopNest
 from tilewright.rules.splitting import localise, split_sharding
 
@@ -58,7 +60,7 @@ def planned_kernel(
     def local(name: str, sharding: Sharding) -> TensorType:
         return TensorType(local_shape(mesh, sharding, types[name].shape), types[name].dtype)
 
-    return Kernel(
+    kernel = Kernel(
         kind=op.kind,
         attrs=op.attrs,
         nest=localise(nest, mesh, planned.split_dims),
@@ -70,3 +72,5 @@ def planned_kernel(
         operand_shardings=operands,
         result_sharding=result,
     )
+    gather = find_gather(nest, mesh, planned.split_dims, operands, planned.macros)
+    return gathered_kernel(kernel, gather)

@@ -8,10 +8,12 @@ first, at once, by what matters most: bytes from and to DRAM, and the number of 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tilewright.extract.gathered import chunk_cycles
 from tilewright.extract.kernel import (
     Kernel,
     footprint_bytes,
@@ -119,6 +121,8 @@ def _scores(
         if streamed:
             rate = _dram_cycles_per_byte(kernel, kernel.operand_shardings[number], target)
             cycles = cycles + box * loads * rate
+        if kernel.gather is not None and kernel.gather.operand == number:
+            cycles = cycles + _exposed_cycles(kernel, shape, box, loads, target)
     if kernel.result_memory is Memory.DRAM:
         box = shape.result * kernel.result_type.dtype.itemsize_bytes
         if is_result_staged(kernel):
@@ -126,6 +130,22 @@ def _scores(
         rate = _dram_cycles_per_byte(kernel, kernel.result_sharding, target)
         cycles = cycles + box * shape.results * rate
     return cycles, footprint
+
+
+def _exposed_cycles(
+    kernel: Kernel, shape: Shapes, box_bytes: Values, loads: Values, target: Target
+) -> Values:
+    """Return the cycles of gathering an operand in chunks that its products do not hide.
+
+    The first chunk precedes all products, the last one is multiplied when all have arrived.
+    """
+    gather, matrix = kernel.gather, target.tile.matrix
+    assert gather is not None, "the kernel gathers an operand"
+    fixed, per_byte = chunk_cycles(target, kernel.mesh, gather)
+    chunk = fixed + box_bytes / gather.size * per_byte
+    rate = matrix.rows * matrix.columns.get(kernel.operand_types[1].dtype, 1)
+    products = prod(dim.extent for dim in kernel.nest.dims) / rate
+    return np.maximum(chunk + products, chunk * loads + products / shape.boxes)
 
 
 def _shapes(nest: LoopNest, candidates: Candidates) -> Shapes:

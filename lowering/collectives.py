@@ -93,7 +93,7 @@ def _slice(builder: Builder, move: Move, source: Storage, type_: TensorType, nam
     _check_least_significant(move, move.after, move.dim)
     made = new_storage(builder, move.after, type_, name)
     start, rank = (0,) * type_.rank, builder.mesh.rank
-    piece = _pieces(builder, source, move.axis, move.dim, made.shape[move.dim])
+    piece = pieces_view(builder, source, move.axis, move.dim, made.shape[move.dim])
     builder.copy(made.shape, made.box(start, rank), piece)
     return made
 
@@ -104,8 +104,8 @@ def _all_gather(
     """Every tile multicasts its shard to its place in all copies."""
     _check_least_significant(move, move.before, move.dim)
     made = new_storage(builder, move.after, type_, name)
-    place = _pieces(builder, made, move.axis, move.dim, source.shape[move.dim])
-    _multicast(builder, move.axis, made, source.shape, place, _start(builder, source))
+    place = pieces_view(builder, made, move.axis, move.dim, source.shape[move.dim])
+    multicast(builder, move.axis, made, source.shape, place, _start(builder, source))
     return made
 
 
@@ -119,8 +119,8 @@ def _all_to_all(
     shape = tuple(
         made.shape[d] if d == move.to_dim else size for d, size in enumerate(source.shape)
     )
-    piece = _pieces(builder, source, move.axis, move.to_dim, made.shape[move.to_dim])
-    place = _pieces(builder, made, move.axis, move.dim, source.shape[move.dim])
+    piece = pieces_view(builder, source, move.axis, move.to_dim, made.shape[move.to_dim])
+    place = pieces_view(builder, made, move.axis, move.dim, source.shape[move.dim])
     _exchange(builder, move.axis, made, shape, place, piece)
     return made
 
@@ -131,7 +131,7 @@ def _reduce_scatter(
     """Every tile gathers its piece of all partial values in slots and sums them."""
     _check_least_significant(move, move.after, move.dim)
     made = new_storage(builder, move.after, type_, name)
-    piece = _pieces(builder, source, move.axis, move.dim, made.shape[move.dim])
+    piece = pieces_view(builder, source, move.axis, move.dim, made.shape[move.dim])
     slots = _slots(builder, move.axis, made.shape, type_.dtype, name)
     _exchange(builder, move.axis, slots, made.shape, _slot(builder, slots, move.axis), piece)
     _combine(builder, move, slots, _start(builder, made), made.shape)
@@ -148,7 +148,7 @@ def _all_reduce(
     flat_source, flat_made = replace_shape(source, (elements,)), replace_shape(made, (elements,))
     if elements % size:
         slots = _slots(builder, move.axis, (elements,), type_.dtype, name)
-        _multicast(
+        multicast(
             builder,
             move.axis,
             slots,
@@ -160,13 +160,13 @@ def _all_reduce(
         return made
     shape = (elements // size,)
     slots = _slots(builder, move.axis, shape, type_.dtype, name)
-    piece = _pieces(builder, flat_source, move.axis, 0, shape[0])
+    piece = pieces_view(builder, flat_source, move.axis, 0, shape[0])
     _exchange(builder, move.axis, slots, shape, _slot(builder, slots, move.axis), piece)
     bytes_ = shape[0] * type_.dtype.itemsize_bytes
     own = local_storage(builder.buffer(f"{name}.piece", Space.L1, bytes_), type_.dtype, shape)
     _combine(builder, move, slots, own.box((0,), rank), shape)
-    place = _pieces(builder, flat_made, move.axis, 0, shape[0])
-    _multicast(builder, move.axis, flat_made, shape, place, own.box((0,), rank))
+    place = pieces_view(builder, flat_made, move.axis, 0, shape[0])
+    multicast(builder, move.axis, flat_made, shape, place, own.box((0,), rank))
     return made
 
 
@@ -197,7 +197,7 @@ def _start(builder: Builder, storage: Storage) -> View:
     return storage.box((0,) * len(storage.shape), builder.mesh.rank)
 
 
-def _pieces(builder: Builder, storage: Storage, axis: int, dim: int, length: int) -> View:
+def pieces_view(builder: Builder, storage: Storage, axis: int, dim: int, length: int) -> View:
     """Return the access of piece `coordinate` on the axis, pieces being `length` long on a dimension."""
     view = _start(builder, storage)
     step = length * storage.element_strides()[dim] * storage.dtype.itemsize_bytes
@@ -223,7 +223,7 @@ def _slots(builder: Builder, axis: int, shape: tuple[int, ...], dtype: DType, na
 
 def _slot(builder: Builder, slots: Storage, axis: int) -> View:
     """Return the access of the slot of the addressing tile, over one slot's shape."""
-    view = _pieces(builder, slots, axis, 0, 1)
+    view = pieces_view(builder, slots, axis, 0, 1)
     return replace(view, strides=view.strides[1:])
 
 
@@ -278,7 +278,7 @@ def _arrive(builder: Builder, axis: int, storage: Storage) -> None:
     )
 
 
-def _multicast(
+def multicast(
     builder: Builder, axis: int, made: Storage, shape: tuple[int, ...], place: View, source: View
 ) -> None:
     """Emit one multicast of every tile's `source` to `place` in all copies of `made`."""

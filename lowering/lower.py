@@ -24,7 +24,7 @@ from tilewright.extract.plan import (
     Plan,
     PlannedOp,
 )
-from tilewright.extract.planned import planned_kernel
+from tilewright.extract.planned import planned_kernel, planned_nest
 from tilewright.graph import Array, Op
 from tilewright.hwmodel.mesh import replicated
 from tilewright.hwmodel.target import Target
@@ -32,6 +32,7 @@ from tilewright.lowering.backend import assemble_backend
 from tilewright.lowering.collectives import emit_move, new_storage
 from tilewright.lowering.durations import micro_durations
 from tilewright.lowering.emit import Builder, Storage, dram_storage
+from tilewright.lowering.gathered import in_pieces
 from tilewright.lowering.isa import Engine, Opcode, Space
 from tilewright.lowering.kernels import emit_kernel
 from tilewright.lowering.loops import roll
@@ -208,12 +209,15 @@ class _Lowering:
             )
             return
         result = new_storage(builder, planned.result, type_, op.output)
+        nest = planned_nest(planned, plan.types)
         sources = tuple(
-            self._seen(storage, sharding)
-            for storage, sharding in zip(operands, kernel.operand_shardings, strict=True)
+            self._seen(in_pieces(storage, tensor, kernel), sharding)
+            for storage, tensor, sharding in zip(
+                operands, nest.operands, kernel.operand_shardings, strict=True
+            )
         )
         assert planned.tiling is not None, f"{op.kind} '{op.name}' has no tiling"
-        seen = self._seen(result, kernel.result_sharding)
+        seen = self._seen(in_pieces(result, nest.result, kernel), kernel.result_sharding)
         emit_kernel(builder, kernel, planned.tiling, sources, seen, op.name)
         self.located[op.output] = result
 

@@ -11,7 +11,9 @@ from math import prod
 
 import numpy as np
 
+from tilewright.extract.gathered import gather_work
 from tilewright.extract.plan import Delivery, Memory, MoveKind, Plan
+from tilewright.extract.planned import planned_kernel
 from tilewright.hwmodel.mesh import LogicalMesh, local_shape
 from tilewright.hwmodel.network import axis_group, logical_tile_ids, network_of
 from tilewright.hwmodel.target import Target
@@ -36,6 +38,12 @@ def axis_traffic_bytes(plan: Plan) -> tuple[float, ...]:
             }
             share = shares.get(move.kind, (size - 1) / size)
             totals[move.axis] += prod(shard) * type_.dtype.itemsize_bytes * share
+    for planned in plan.ops:
+        if planned.op.kind != "host" and any(planned.macros):
+            kernel = planned_kernel(planned, plan.types, plan.mesh)
+            if kernel.gather is not None and planned.tiling is not None:
+                sent = gather_work(kernel, planned.tiling).sent_bytes
+                totals[kernel.gather.axis] += sent * (kernel.gather.size - 1)
     return tuple(totals)
 
 

@@ -20,6 +20,7 @@ from tilewright.hwmodel.mesh import (
     Sharding,
     is_legal,
 )
+from tilewright.rules.gathered import are_pieces_ordered
 from tilewright.rules.loopnest import DimMap, LoopDim, LoopNest, OperandMap, Role
 from tilewright.rules.partition.family import partition_rules
 from tilewright.rules.partition.ruleset import (
@@ -237,7 +238,9 @@ def strategies(
             rules=tuple(use.rule for use in uses),
             macros=tuple(use.macro for use in uses),
         )
-        if _divides(nest, mesh, strategy):
+        if _divides(nest, mesh, strategy) and are_pieces_ordered(
+            nest, mesh, strategy.split_dims, strategy.operands, strategy.macros
+        ):
             found.append(strategy)
     return tuple(found)
 

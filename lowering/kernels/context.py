@@ -25,6 +25,7 @@ from tilewright.extract.kernel import (
 from tilewright.extract.plan import Memory, Tiling
 from tilewright.graph import parse_pipeline
 from tilewright.lowering.emit import Builder, Storage, View, local_storage
+from tilewright.lowering.gathered import GatheredOperand
 from tilewright.lowering.isa import Space
 from tilewright.lowering.micro import Buffer
 from tilewright.rules.loopnest import OperandMap, Role
@@ -75,6 +76,7 @@ class KernelContext:
         self._staging_shapes = [staging_shape(kernel, tiling, n) for n in numbers]
         self._result_shape = result_shape(kernel, tiling)
         self._loaded: dict[int, tuple[int, ...]] = {}
+        self._gathered = self._gathered_operand()
 
     # ------------------------------------------------------------------ boxes
 
@@ -103,6 +105,21 @@ class KernelContext:
                 is_first=all(index[d] == 0 for d in reductions),
                 is_last=all(index[d] == trips[d] - 1 for d in reductions),
             )
+
+    def _gathered_operand(self) -> GatheredOperand | None:
+        gather, nest = self.kernel.gather, self.kernel.nest
+        if gather is None:
+            return None
+        number = gather.operand
+        tensor = nest.operands[number]
+        return GatheredOperand(
+            self.builder,
+            self.kernel,
+            self.operands[number],
+            self._pools[f"operand{number}"],
+            self._staging_shapes[number],
+            (nest.box(tensor, box.starts, box.sizes) for box in self.boxes()),
+        )
 
     # ------------------------------------------------------------------ views
 
@@ -146,6 +163,10 @@ class KernelContext:
 
     def staged(self, number: int, box: LoopBox) -> tuple[Storage, tuple[int, ...]]:
         """Return an operand's filled staging box and the tensor index of its first element."""
+        gather = self.kernel.gather
+        if self._gathered is not None and gather is not None and gather.operand == number:
+            tensor = self.kernel.nest.operands[number]
+            return self._gathered.staged(self.kernel.nest.box(tensor, box.starts, box.sizes))
         ranges = self.stage(number, box)
         shape = self._staging_shapes[number]
         storage = self.pool(f"operand{number}", self.operands[number].dtype, shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from tilewright.extract.plan import Plan, PlannedOp
-from tilewright.extract.planned import planned_nest
+from tilewright.extract.planned import planned_kernel, planned_nest
 from tilewright.graph import Graph
 from tilewright.hwmodel.mesh import format_sharding
 from tilewright.lowering.listing import listing
@@ -138,19 +138,25 @@ def operands_text(plan: Plan, planned: PlannedOp) -> str:
 
 
 def splits_text(plan: Plan, planned: PlannedOp) -> str:
-    """Return which loop dimension each mesh axis splits, as y:m x:n."""
+    """Return which loop dimension each mesh axis splits, as y:m x:n, and by what macro if any."""
     if planned.op.kind == "host":
         return "host"
     nest = planned_nest(planned, plan.types)
-    pairs = zip(plan.mesh.names, planned.split_dims, strict=True)
-    return " ".join(f"{axis}:{nest.dims[split].name}" for axis, split in pairs if split >= 0) or "-"
+    macros = planned.macros or ("",) * plan.mesh.rank
+    axes = zip(plan.mesh.names, planned.split_dims, macros, strict=True)
+    texts = [
+        f"{axis}:{nest.dims[split].name}" + (f"({macro})" if macro else "")
+        for axis, split, macro in axes
+        if split >= 0
+    ]
+    return " ".join(texts) or "-"
 
 
 def tile_text(plan: Plan, planned: PlannedOp) -> str:
     """Return the tile sizes of an op's loops, as m=16 n=64."""
     if planned.tiling is None:
         return "-"
-    nest = planned_nest(planned, plan.types)
+    nest = planned_kernel(planned, plan.types, plan.mesh).nest
     sizes = zip(nest.dims, planned.tiling.sizes, strict=True)
     return " ".join(f"{dim.name}={size}" for dim, size in sizes if size > 1) or "1"
 

@@ -1,0 +1,120 @@
+"""Kernels with an operand that arrives in chunks from the tiles of an axis: their form and their price.
+
+The operand's pieces stay in the scratchpad; its boxes are staged, twice buffered, by multicasts of all tiles of
+the axis at once, as those of an operand in DRAM are staged by loads. So buffers, tilings and code generation
+are those of streamed operands, on the nest with the gathered loop in two (`tilewright.rules.gathered`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tilewright.extract.kernel import Kernel, box_loads
+from tilewright.extract.plan import Tiling
+from tilewright.graph import TensorType
+from tilewright.hwmodel.collectives import Collective, collective_cost
+from tilewright.hwmodel.cost import KernelCost
+from tilewright.hwmodel.mesh import LogicalMesh, Sharding
+from tilewright.hwmodel.target import Target
+from tilewright.rules.gathered import Gather, chunk_nest, cut_dim, cut_shape, cut_sharding
+from tilewright.rules.loopnest import OperandMap
+
+
+def gathered_kernel(kernel: Kernel, gather: Gather | None) -> Kernel:
+    """Return the kernel that multiplies chunk by chunk.
+
+    Args:
+        kernel: The kernel as if the gathered operand were whole in the nest, with the local type of
+            its piece.
+        gather: What is gathered; None leaves the kernel as it is.
+    """
+    if gather is None:
+        return kernel
+    nest = kernel.nest
+    length = nest.dims[gather.loop].extent // gather.size
+
+    def cut(
+        tensor: OperandMap, type_: TensorType, sharding: Sharding
+    ) -> tuple[TensorType, Sharding]:
+        dim = cut_dim(tensor, gather.loop)
+        shape = cut_shape(type_.shape, dim, length)
+        return TensorType(shape, type_.dtype), cut_sharding(sharding, dim)
+
+    operands = tuple(
+        cut(*item)
+        for item in zip(
+            nest.operands, kernel.operand_types, kernel.operand_shardings, strict=True
+        )
+    )
+    result_type, result_sharding = cut(nest.result, kernel.result_type, kernel.result_sharding)
+    return replace(
+        kernel,
+        nest=chunk_nest(nest, gather),
+        operand_types=tuple(type_ for type_, _ in operands),
+        operand_shardings=tuple(sharding for _, sharding in operands),
+        result_type=result_type,
+        result_sharding=result_sharding,
+        gather=gather,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatherWork:
+    """What a tile sends to the axis in the course of a kernel."""
+
+    steps: int
+    """Multicasts."""
+    sent_bytes: int
+    """Bytes of all of them, each counted once whatever the number of receivers."""
+
+
+def gather_work(kernel: Kernel, tiling: Tiling) -> GatherWork:
+    """Count the multicasts of a tile; a chunk that is needed again is sent again."""
+    gather = kernel.gather
+    assert gather is not None, "the kernel gathers an operand"
+    tensor = kernel.nest.operands[gather.operand]
+    steps = box_loads(kernel, tiling, gather.operand)
+    chunks = 1
+    for dim in tensor:
+        for term in dim.terms:
+            chunks *= -(-kernel.nest.dims[term.dim].extent // tiling.sizes[term.dim])
+    piece_bytes = kernel.operand_types[gather.operand].size_bytes
+    return GatherWork(steps=steps, sent_bytes=piece_bytes * max(1, steps // chunks))
+
+
+def gather_price(kernel: Kernel, tiling: Tiling, target: Target) -> tuple[KernelCost, float]:
+    """Return the cost of gathering an operand in chunks, and the cycles of one chunk.
+
+    A step is an all-gather of a chunk with its handshake. The next may begin before the product of this
+    one is done, but not before it has arrived: steps take the sum of their cycles on the sending engine.
+
+    Args:
+        kernel: The kernel.
+        tiling: How it is cut; boxes of the gathered operand are chunks.
+        target: The machine.
+    """
+    gather, work = kernel.gather, gather_work(kernel, tiling)
+    assert gather is not None, "the kernel gathers an operand"
+    if work.sent_bytes == 0:
+        return KernelCost(), 0.0
+    chunk_bytes = -(-work.sent_bytes // work.steps)
+    one = collective_cost(target, kernel.mesh, gather.axis, Collective.ALL_GATHER, chunk_bytes)
+    sram_bytes = (gather.size + 1) * work.sent_bytes
+    cost = KernelCost(
+        dma_out_cycles=one.cycles * work.steps,
+        sram_cycles=sram_bytes / target.tile.sram.bytes_per_cycle,
+        sram_bytes=sram_bytes,
+        noc_bytes=round(one.noc_bytes * work.steps),
+        energy_pj=one.energy_pj * work.steps,
+    )
+    return cost, one.cycles
+
+
+def chunk_cycles(target: Target, mesh: LogicalMesh, gather: Gather) -> tuple[float, float]:
+    """Return the cycles of a gathered chunk as a fixed part and cycles for each byte of a tile's own."""
+    large = 1 << 20
+    few, many = (
+        collective_cost(target, mesh, gather.axis, Collective.ALL_GATHER, size).cycles
+        for size in (1, large)
+    )
+    return few, (many - few) / large

@@ -1,0 +1,101 @@
+"""Products whose operand is gathered in chunks, each sent while the one before is multiplied.
+
+All tiles of the axis send at once, a chunk of its own piece each: no tile needs to know a step's sender,
+and the number of chunks is a matter of tiling, whatever the size of the axis. Two buffers of p chunks take
+the place of the whole operand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from tilewright.graph import Op
+from tilewright.reference import AnyArray
+from tilewright.rules.gathered import GATHERED, cut_dim
+from tilewright.rules.loopnest import LoopNest
+from tilewright.rules.partition.ruleset import AxisUse, partition
+
+_SOURCE = (
+    "overlap: Wang et al. (ASPLOS 2023); blocks: van de Geijn & Watts, SUMMA (1997); "
+    "ring attention: arXiv 2310.01889"
+)
+
+
+@partition.macro(source=_SOURCE)
+def gathered_matmul_rows(op: Op, nest: LoopNest, size: int) -> Iterable[AxisUse]:
+    """A[m/p, k] B[k, n/p] = C[m, n/p]: rows of A arrive in chunks, each makes its rows of C."""
+    return _uses(gathered_matmul_rows.__name__, op, nest, size, split="n", operand=0, loop="m")
+
+
+@partition.macro(source=_SOURCE)
+def gathered_matmul_terms(op: Op, nest: LoopNest, size: int) -> Iterable[AxisUse]:
+    """A[m, k/p] B[k, n/p] = C[m, n/p]: columns of A arrive in chunks, each adds its terms to C."""
+    return _uses(gathered_matmul_terms.__name__, op, nest, size, split="n", operand=0, loop="k")
+
+
+@partition.macro(source=_SOURCE)
+def gathered_matmul_columns(op: Op, nest: LoopNest, size: int) -> Iterable[AxisUse]:
+    """A[m/p, k] B[k, n/p] = C[m/p, n]: columns of B (keys) arrive in chunks, each makes its own of C."""
+    return _uses(gathered_matmul_columns.__name__, op, nest, size, split="m", operand=1, loop="n")
+
+
+@partition.macro(source=_SOURCE)
+def gathered_matmul_values(op: Op, nest: LoopNest, size: int) -> Iterable[AxisUse]:
+    """A[m/p, k] B[k/p, n] = C[m/p, n]: rows of B (values) arrive in chunks, each adds its terms to C."""
+    return _uses(gathered_matmul_values.__name__, op, nest, size, split="m", operand=1, loop="k")
+
+
+def _uses(
+    name: str, op: Op, nest: LoopNest, size: int, *, split: str, operand: int, loop: str
+) -> Iterable[AxisUse]:
+    """Yield the use of an axis that splits one loop and gathers an operand along another."""
+    if op.kind != "matmul":
+        return
+    names = [dim.name for dim in nest.dims]
+    own, along = names.index(split), names.index(loop)
+    if size < 2 or nest.dims[own].extent % size or nest.dims[along].extent % size:
+        return
+    states = [_state(nest, number, own) for number in range(len(nest.operands))]
+    states[operand] = _state(nest, operand, along)
+    result = cut_dim(nest.result, own)
+    assert result is not None, "the loop that is split runs over the result"
+    yield AxisUse(
+        rule=f"{partition.name}.{name}",
+        split_dim=own,
+        operands=tuple(states),
+        result=result,
+        macro=GATHERED,
+    )
+
+
+def _state(nest: LoopNest, operand: int, loop: int) -> int:
+    """Return the dimension of an operand that a loop runs along, -1 (replicated) if none."""
+    dim = cut_dim(nest.operands[operand], loop)
+    return -1 if dim is None else dim
+
+
+def gathered_operand(pieces: Sequence[AnyArray], dim: int, chunks: int) -> AnyArray:
+    """Return the operand that a tile has multiplied by after all steps: what the macro means.
+
+    Step s brings chunk s of every piece, which goes to the indices that it has in the whole. Indices
+    that no step brought are NaN.
+
+    Args:
+        pieces: What the tiles of the axis hold, in the order of their coordinates.
+        dim: The dimension that is split.
+        chunks: Number of steps; the last chunks may be shorter.
+    """
+    length = pieces[0].shape[dim]
+    shape = [*pieces[0].shape]
+    shape[dim] *= len(pieces)
+    whole = np.full(shape, np.nan)
+    along = np.moveaxis(whole, dim, 0)
+    width = -(-length // chunks)
+    for first in range(0, length, width):
+        last = min(first + width, length)
+        for number, piece in enumerate(pieces):
+            chunk = np.moveaxis(piece, dim, 0)[first:last]
+            along[number * length + first : number * length + last] = chunk
+    return whole
