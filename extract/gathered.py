@@ -8,11 +8,12 @@ are those of streamed operands, on the nest with the gathered loop in two (`tile
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 
-from tilewright.extract.kernel import Kernel, box_loads
+from tilewright.extract.kernel import Kernel, box_loads, staging_shape
 from tilewright.extract.plan import Tiling
 from tilewright.graph import TensorType
-from tilewright.hwmodel.collectives import Collective, collective_cost
+from tilewright.hwmodel.collectives import Collective, CollectiveCost, collective_cost
 from tilewright.hwmodel.cost import KernelCost
 from tilewright.hwmodel.mesh import LogicalMesh, Sharding
 from tilewright.hwmodel.target import Target
@@ -83,7 +84,7 @@ def gather_work(kernel: Kernel, tiling: Tiling) -> GatherWork:
 
 
 def gather_price(kernel: Kernel, tiling: Tiling, target: Target) -> tuple[KernelCost, float]:
-    """Return the cost of gathering an operand in chunks, and the cycles of one chunk.
+    """Return the cost of gathering an operand in chunks, and the cycles of the first chunk.
 
     A step is an all-gather of a chunk with its handshake. The next may begin before the product of this
     one is done, but not before it has arrived: steps take the sum of their cycles on the sending engine.
@@ -97,8 +98,15 @@ def gather_price(kernel: Kernel, tiling: Tiling, target: Target) -> tuple[Kernel
     assert gather is not None, "the kernel gathers an operand"
     if work.sent_bytes == 0:
         return KernelCost(), 0.0
-    chunk_bytes = -(-work.sent_bytes // work.steps)
-    one = collective_cost(target, kernel.mesh, gather.axis, Collective.ALL_GATHER, chunk_bytes)
+
+    def chunk(size_bytes: int) -> CollectiveCost:
+        return collective_cost(
+            target, kernel.mesh, gather.axis, Collective.ALL_GATHER, size_bytes
+        )
+
+    one = chunk(-(-work.sent_bytes // work.steps))  # the mean: the last ones may be smaller
+    box = prod(staging_shape(kernel, tiling, gather.operand)) // gather.size
+    first = chunk(box * kernel.operand_types[gather.operand].dtype.itemsize_bytes)
     sram_bytes = (gather.size + 1) * work.sent_bytes
     cost = KernelCost(
         dma_out_cycles=one.cycles * work.steps,
@@ -107,7 +115,7 @@ def gather_price(kernel: Kernel, tiling: Tiling, target: Target) -> tuple[Kernel
         noc_bytes=round(one.noc_bytes * work.steps),
         energy_pj=one.energy_pj * work.steps,
     )
-    return cost, one.cycles
+    return cost, first.cycles
 
 
 def chunk_cycles(target: Target, mesh: LogicalMesh, gather: Gather) -> tuple[float, float]:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from math import prod
 
-from tilewright.errors import CompileError
+from tilewright.extract.gathered_check import Shard, arriving, check_chunks, gathers
 from tilewright.extract.kernel import footprint_bytes
 from tilewright.extract.kernel_price import price
 from tilewright.extract.move_buffers import aligned_bytes, move_buffers_bytes
 from tilewright.extract.options import units
 from tilewright.extract.plan import Delivery, Memory, Move, MoveKind, Placement, Plan, PlannedOp
+from tilewright.extract.plan_error import PlanError
 from tilewright.extract.planned import planned_kernel, planned_nest
 from tilewright.extract.reshard import move_units, single_moves
 from tilewright.hwmodel.mesh import LogicalMesh
@@ -28,10 +30,6 @@ Interval = tuple[int, int]
 Coordinates = tuple[int, ...]
 
 _RELATIVE = 1e-9
-
-
-class PlanError(CompileError):
-    """A plan is wrong: a bug of the compiler, not of its user."""
 
 
 def validate_plan(plan: Plan, target: Target) -> None:
@@ -46,7 +44,7 @@ def validate_plan(plan: Plan, target: Target) -> None:
         for delivery in planned.deliveries:
             _check_delivery(plan, target, delivery, placements, planned.op.name)
         if planned.op.kind != "host":
-            _check_shares(plan, planned)
+            _check_shares(plan, planned, target)
     for delivery in plan.output_deliveries:
         _check_delivery(plan, target, delivery, placements, "model output")
         if delivery.after.memory is not Memory.DRAM:
@@ -187,16 +185,15 @@ def _touched(nest: LoopNest, operand: OperandMap, loops: list[Interval]) -> list
     ]
 
 
-def _check_shares(plan: Plan, planned: PlannedOp) -> None:
+def _check_shares(plan: Plan, planned: PlannedOp, target: Target) -> None:
     """Check, tile by tile, that what a tile reads and makes is what its placements say."""
     nest, mesh, op = planned_nest(planned, plan.types), plan.mesh, planned.op
     _check_reductions(plan, planned, nest)
+    check_chunks(plan, planned, nest, target)
     for tile in _tiles(mesh):
         loops = _loops(nest, mesh, planned, tile)
-        for name, operand, delivery in zip(
-            op.inputs, nest.operands, planned.deliveries, strict=True
-        ):
-            held = _shard(mesh, delivery.after, plan.types[name].shape, tile)
+        for number, (name, operand) in enumerate(zip(op.inputs, nest.operands, strict=True)):
+            held = _held(plan, planned, nest, number)(tile)
             for (low, high), (first, last) in zip(
                 _touched(nest, operand, loops), held, strict=True
             ):
@@ -212,6 +209,15 @@ def _check_shares(plan: Plan, planned: PlannedOp) -> None:
                 raise PlanError(
                     f"'{op.name}' on tile {tile} makes {made}, its result's shard is {held}"
                 )
+
+
+def _held(plan: Plan, planned: PlannedOp, nest: LoopNest, operand: int) -> Shard:
+    """Return what each tile has of an operand in the course of the op."""
+    shape = plan.types[planned.op.inputs[operand]].shape
+    shard = partial(_shard, plan.mesh, planned.deliveries[operand].after, shape)
+    if gathers(planned, operand, nest):
+        return arriving(plan, planned, operand, nest, shard)
+    return shard
 
 
 def _check_reductions(plan: Plan, planned: PlannedOp, nest: LoopNest) -> None:

@@ -1,8 +1,9 @@
 """An operand that arrives in chunks: one multicast a step, a step ahead of the products.
 
-Steps alternate between two buffers. The chunk of step s + 1 is sent in front of the product of step s in
-the linear order, so that its queues reach it while that product runs; step s + 2 waits, by its ready
-handshake, until the product of step s has let go of its buffer on all tiles.
+Steps alternate between two buffers. The first two chunks are sent in front of all products. The chunk of
+step s + 2 stands right behind the last product of step s, whose buffer it takes: its ready handshake waits
+until that product is done on all tiles, while the product of step s + 1 runs. Stores of results come after
+it, so that they do not hold it up in the sending engine's queue.
 """
 
 from __future__ import annotations
@@ -60,28 +61,36 @@ class GatheredOperand:
         assert kernel.gather is not None, "the kernel gathers an operand"
         self._builder, self._gather, self._source = builder, kernel.gather, source
         self._copies, self._shape = copies, shape
-        self._steps = tuple(key for key, _ in groupby(ranges))
-        self._current = -1
-        self._sent = 0
+        self._steps = tuple((key, len(tuple(boxes))) for key, boxes in groupby(ranges))
+        self._current = 0
+        self._boxes_done = 0
 
     def staged(self, ranges: Box) -> tuple[Storage, tuple[int, ...]]:
         """Return the buffer that holds a box, and the operand's index of its first element."""
-        if self._current < 0 or self._steps[self._current] != ranges:
-            self._current += 1
-            assert self._steps[self._current] == ranges, "boxes come in order"
-        while self._sent < min(self._current + 2, len(self._steps)):
-            self._send(self._sent)
-            self._sent += 1
+        assert self._steps[self._current][0] == ranges, "boxes come in order"
+        if self._current == 0 and self._boxes_done == 0:
+            self._send(0)
+            self._send(1)
         return self._buffer(self._current), tuple(low for low, _ in ranges)
+
+    def box_done(self) -> None:
+        """Let go of a box whose product is emitted; the last one of a step makes way for another."""
+        self._boxes_done += 1
+        if self._boxes_done == self._steps[self._current][1]:
+            self._boxes_done = 0
+            self._current += 1
+            self._send(self._current + 1)
 
     def _buffer(self, step: int) -> Storage:
         buffer = self._copies[step % len(self._copies)]
         return local_storage(buffer, self._source.dtype, self._shape)
 
     def _send(self, step: int) -> None:
-        """Send this tile's part of a chunk to its place on every tile of the axis."""
+        """Send this tile's part of a chunk, if there is one, to its place on every tile of the axis."""
+        if step >= len(self._steps):
+            return
         builder, gather = self._builder, self._gather
-        made, ranges = self._buffer(step), self._steps[step]
+        made, (ranges, _) = self._buffer(step), self._steps[step]
         lengths = tuple(
             1 if dim == gather.dim else high - low for dim, (low, high) in enumerate(ranges)
         )

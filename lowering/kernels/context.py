@@ -172,6 +172,11 @@ class KernelContext:
         storage = self.pool(f"operand{number}", self.operands[number].dtype, shape)
         return storage, tuple(low for low, _ in ranges)
 
+    def box_done(self) -> None:
+        """Let go of what the product of a box has read, once it is emitted."""
+        if self._gathered is not None:
+            self._gathered.box_done()
+
     def operand_box(self, number: int, box: LoopBox) -> View:
         """Return the access of an operand's box over the dimensions of the tensor, not the loops."""
         tensor, storage = self.kernel.nest.operands[number], self.operands[number]

@@ -23,6 +23,7 @@ def contract(context: KernelContext) -> None:
         if box.is_first:
             context.begin_result()
         _product(context, box)
+        context.box_done()
         if box.is_last:
             _finish(context, box)
             context.store_result(box)

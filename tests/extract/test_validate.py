@@ -20,7 +20,8 @@ from tilewright.extract.plan import (
     Plan,
     PlannedOp,
 )
-from tilewright.extract.validate import PlanError, validate_plan
+from tilewright.extract.plan_error import PlanError
+from tilewright.extract.validate import validate_plan
 
 
 @cache
