@@ -118,6 +118,39 @@ def gather_price(kernel: Kernel, tiling: Tiling, target: Target) -> tuple[Kernel
     return cost, first.cycles
 
 
+LEAST_SAVING = 0.05
+"""Chunks that save a smaller share of gathering and product than this are not considered."""
+
+_NUMBERS_OF_CHUNKS = (2, 4, 8, 16, 32)
+
+
+def most_in_chunks(
+    target: Target, mesh: LogicalMesh, gather: Gather, piece_bytes: int, whole_cycles: float
+) -> float | None:
+    """Return the cycles below which a product in chunks is an option beside the one that gathers first.
+
+    Nearly equal options cost time and blur the bound.
+
+    Args:
+        target: The machine.
+        mesh: The logical mesh.
+        gather: What is gathered.
+        piece_bytes: What each tile holds of it.
+        whole_cycles: What the same product takes with its operand whole.
+
+    Returns:
+        The cycles; None if no number of chunks can save enough, because each has its handshake.
+    """
+    fixed, per_byte = chunk_cycles(target, mesh, gather)
+    payload = piece_bytes * per_byte
+    most = (1 - LEAST_SAVING) * (whole_cycles + fixed + payload)
+    best = min(
+        max(fixed + payload / n + whole_cycles, n * fixed + payload + whole_cycles / n)
+        for n in _NUMBERS_OF_CHUNKS
+    )
+    return most if best < most else None
+
+
 def chunk_cycles(target: Target, mesh: LogicalMesh, gather: Gather) -> tuple[float, float]:
     """Return the cycles of a gathered chunk as a fixed part and cycles for each byte of a tile's own."""
     large = 1 << 20

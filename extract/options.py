@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
-from math import prod
+from math import inf, prod
 
-from tilewright.extract.gathered import gathered_kernel
+from tilewright.extract.gathered import gathered_kernel, most_in_chunks
 from tilewright.extract.kernel import (
     Family,
     Kernel,
@@ -34,9 +34,9 @@ from tilewright.hwmodel.target import Target
 from tilewright.rules.alternatives import Alternatives, Implementation, LogicalNode
 from tilewright.rules.collectives.family import collective_rules
 from tilewright.rules.collectives.ruleset import CollectiveRule
+from tilewright.rules.gathered import GATHERED, Gather, find_gather
 from tilewright.rules.memory.family import memory_rules
 from tilewright.rules.memory.ruleset import Holding, MemoryRule
-from tilewright.rules.gathered import Gather, find_gather
 from tilewright.rules.splitting import localise
 
 
@@ -176,10 +176,41 @@ def _node_options(
     if node.kind == "host":
         return [_host_option(alternatives, node, number, pricing)]
     options = []
-    for implementation in implementations:
+    plain: dict[tuple[object, ...], float] = {}
+    for implementation in sorted(implementations, key=lambda i: GATHERED in i.macros):
         for memories in _memory_levels(alternatives, node, implementation, pricing):
-            options += _priced_options(alternatives, node, implementation, memories, pricing)
+            key = (implementation.split_dims, memories)
+            if GATHERED in implementation.macros:
+                most = _most_in_chunks(alternatives, node, implementation, pricing, plain.get(key))
+                if most is None:
+                    continue
+                found = _priced_options(alternatives, node, implementation, memories, pricing)
+                found = [option for option in found if option.units < most]
+            else:
+                found = _priced_options(alternatives, node, implementation, memories, pricing)
+                if found:
+                    plain[key] = min(option.units for option in found)
+            options += found
     return options
+
+
+def _most_in_chunks(
+    alternatives: Alternatives,
+    node: LogicalNode,
+    implementation: Implementation,
+    pricing: Pricing,
+    whole: float | None,
+) -> float | None:
+    """Return what a product may cost with an operand in chunks, see `most_in_chunks`."""
+    if whole is None:
+        return inf  # the operand does not fit whole
+    if pricing.objective is Objective.ENERGY:
+        return None
+    gather = _gather(node, implementation, pricing.mesh)
+    assert gather is not None, "the implementation gathers an operand"
+    tensor = alternatives.classes[node.args[gather.operand]].type
+    piece = _local(pricing.mesh, implementation.operands[gather.operand], tensor)
+    return most_in_chunks(pricing.target, pricing.mesh, gather, piece.size_bytes, whole)
 
 
 def _host_option(

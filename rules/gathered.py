@@ -69,7 +69,7 @@ def _depends(tensor: OperandMap, loop: int) -> bool:
     return any(term.dim == loop for dim in tensor for term in dim.terms)
 
 
-def are_pieces_ordered(
+def is_sound_gather(
     nest: LoopNest,
     mesh: LogicalMesh,
     split_dims: tuple[int, ...],
@@ -79,12 +79,15 @@ def are_pieces_ordered(
     """Whether a strategy gathers nothing, or pieces that are together what a tile's loops need.
 
     A later axis on the same loop would cut the pieces where the tile needs them whole, and two axes
-    that gather would need one another's chunks.
+    that gather would need one another's chunks. Beside an axis that does nothing, whose tiles all compute
+    the same, gathering in chunks is not worth an e-node.
     """
     gather = find_gather(nest, mesh, split_dims, operands, macros)
     if gather is None:
         return True
-    return macros.count(GATHERED) == 1 and gather.loop not in split_dims[gather.axis + 1 :]
+    is_idle = any(n > 1 and dim < 0 for n, dim in zip(mesh.sizes, split_dims, strict=True))
+    is_ordered = gather.loop not in split_dims[gather.axis + 1 :]
+    return macros.count(GATHERED) == 1 and is_ordered and not is_idle
 
 
 def cut_dim(tensor: OperandMap, loop: int) -> int | None:

@@ -20,7 +20,7 @@ from tilewright.hwmodel.mesh import (
     Sharding,
     is_legal,
 )
-from tilewright.rules.gathered import are_pieces_ordered
+from tilewright.rules.gathered import is_sound_gather
 from tilewright.rules.loopnest import DimMap, LoopDim, LoopNest, OperandMap, Role
 from tilewright.rules.partition.family import partition_rules
 from tilewright.rules.partition.ruleset import (
@@ -238,7 +238,7 @@ def strategies(
             rules=tuple(use.rule for use in uses),
             macros=tuple(use.macro for use in uses),
         )
-        if _divides(nest, mesh, strategy) and are_pieces_ordered(
+        if _divides(nest, mesh, strategy) and is_sound_gather(
             nest, mesh, strategy.split_dims, strategy.operands, strategy.macros
         ):
             found.append(strategy)
