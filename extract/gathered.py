@@ -25,8 +25,7 @@ def gathered_kernel(kernel: Kernel, gather: Gather | None) -> Kernel:
     """Return the kernel that multiplies chunk by chunk.
 
     Args:
-        kernel: The kernel as if the gathered operand were whole in the nest, with the local type of
-            its piece.
+        kernel: The kernel as if the gathered operand were whole.
         gather: What is gathered; None leaves the kernel as it is.
     """
     if gather is None:
@@ -34,27 +33,25 @@ def gathered_kernel(kernel: Kernel, gather: Gather | None) -> Kernel:
     nest = kernel.nest
     length = nest.dims[gather.loop].extent // gather.size
 
-    def cut(
-        tensor: OperandMap, type_: TensorType, sharding: Sharding
-    ) -> tuple[TensorType, Sharding]:
-        dim = cut_dim(tensor, gather.loop)
-        shape = cut_shape(type_.shape, dim, length)
-        return TensorType(shape, type_.dtype), cut_sharding(sharding, dim)
-
-    operands = tuple(
-        cut(*item)
-        for item in zip(
-            nest.operands, kernel.operand_types, kernel.operand_shardings, strict=True
+    def cut(tensor: OperandMap, type_: TensorType) -> TensorType:
+        return TensorType(
+            cut_shape(type_.shape, cut_dim(tensor, gather.loop), length), type_.dtype
         )
-    )
-    result_type, result_sharding = cut(nest.result, kernel.result_type, kernel.result_sharding)
+
+    def states(tensor: OperandMap, sharding: Sharding) -> Sharding:
+        return cut_sharding(sharding, cut_dim(tensor, gather.loop))
+
+    operand_types = list(map(cut, nest.operands, kernel.operand_types))
+    held = operand_types[gather.operand]
+    shape = (*held.shape[: gather.dim], 1, *held.shape[gather.dim + 1 :])
+    operand_types[gather.operand] = TensorType(shape, held.dtype)
     return replace(
         kernel,
         nest=chunk_nest(nest, gather),
-        operand_types=tuple(type_ for type_, _ in operands),
-        operand_shardings=tuple(sharding for _, sharding in operands),
-        result_type=result_type,
-        result_sharding=result_sharding,
+        operand_types=tuple(operand_types),
+        operand_shardings=tuple(map(states, nest.operands, kernel.operand_shardings)),
+        result_type=cut(nest.result, kernel.result_type),
+        result_sharding=states(nest.result, kernel.result_sharding),
         gather=gather,
     )
 

@@ -269,8 +269,10 @@ def _memory_levels(
         )
     gather = _gather(node, implementation, pricing.mesh)
     if gather is not None:
-        if alternatives.classes[node.args[gather.operand]].is_constant:
-            return []  # it is delivered whole for nothing
+        axes = zip(pricing.mesh.sizes, implementation.split_dims, strict=True)
+        is_idle = any(size > 1 and split < 0 for size, split in axes)
+        if is_idle or alternatives.classes[node.args[gather.operand]].is_constant:
+            return []  # an axis computes everything twice, or the operand is whole for nothing
         choices[gather.operand] = [m for m in choices[gather.operand] if m is Memory.SRAM]
     _tie_small_constants(alternatives, node, implementation, choices, pricing)
     results = _levels(result, implementation.result, pricing)

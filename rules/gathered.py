@@ -79,15 +79,12 @@ def is_sound_gather(
     """Whether a strategy gathers nothing, or pieces that are together what a tile's loops need.
 
     A later axis on the same loop would cut the pieces where the tile needs them whole, and two axes
-    that gather would need one another's chunks. Beside an axis that does nothing, whose tiles all compute
-    the same, gathering in chunks is not worth an e-node.
+    that gather would need one another's chunks.
     """
     gather = find_gather(nest, mesh, split_dims, operands, macros)
     if gather is None:
         return True
-    is_idle = any(n > 1 and dim < 0 for n, dim in zip(mesh.sizes, split_dims, strict=True))
-    is_ordered = gather.loop not in split_dims[gather.axis + 1 :]
-    return macros.count(GATHERED) == 1 and is_ordered and not is_idle
+    return macros.count(GATHERED) == 1 and gather.loop not in split_dims[gather.axis + 1 :]
 
 
 def cut_dim(tensor: OperandMap, loop: int) -> int | None:

@@ -12,10 +12,15 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from tilewright.graph import Op
+from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.reference import AnyArray
-from tilewright.rules.gathered import GATHERED, cut_dim
+from tilewright.rules.gathered import GATHERED, cut_dim, find_gather
 from tilewright.rules.loopnest import LoopNest
+from tilewright.rules.partition.checking import macro_meaning
 from tilewright.rules.partition.ruleset import AxisUse, partition
+from tilewright.rules.partition.samples import Sample
+from tilewright.rules.partition.spmd import Pieces, run_tile, tiles_of
+from tilewright.rules.splitting import Strategy, localise
 
 _SOURCE = (
     "overlap: Wang et al. (ASPLOS 2023); blocks: van de Geijn & Watts, SUMMA (1997); "
@@ -76,25 +81,42 @@ def _state(nest: LoopNest, operand: int, loop: int) -> int:
     return -1 if dim is None else dim
 
 
-def gathered_operand(pieces: Sequence[AnyArray], dim: int, chunks: int) -> AnyArray:
-    """Return the operand that a tile has multiplied by after all steps: what the macro means.
+@macro_meaning(GATHERED)
+def multiply_in_chunks(
+    sample: Sample, mesh: LogicalMesh, strategy: Strategy, held: tuple[Pieces, ...]
+) -> Pieces:
+    """Return what the tiles make: the operator on operands of which one has arrived from all pieces.
 
-    Step s brings chunk s of every piece, which goes to the indices that it has in the whole. Indices
-    that no step brought are NaN.
+    Step s brings chunk s of every piece of the axis, in the order of the coordinates, to the indices
+    that it has in the whole. Pieces are cut into two chunks here, the second the shorter one.
+    """
+    gather = find_gather(
+        sample.nest, mesh, strategy.split_dims, strategy.operands, strategy.macros
+    )
+    assert gather is not None, "the strategy gathers"
+    local = localise(sample.nest, mesh, strategy.split_dims)
+    results = {}
+    for tile in tiles_of(mesh):
+        line = [(*tile[: gather.axis], c, *tile[gather.axis + 1 :]) for c in range(gather.size)]
+        operands = [part[tile] for part in held]
+        pieces = [held[gather.operand][peer] for peer in line]
+        operands[gather.operand] = arrived(pieces, gather.dim)
+        results[tile] = run_tile(sample.op, local, operands)
+    return results
+
+
+def arrived(pieces: Sequence[AnyArray], dim: int) -> AnyArray:
+    """Return an operand after two steps: chunks of all pieces, at their indices in the whole.
 
     Args:
         pieces: What the tiles of the axis hold, in the order of their coordinates.
         dim: The dimension that is split.
-        chunks: Number of steps; the last chunks may be shorter.
     """
     length = pieces[0].shape[dim]
-    shape = [*pieces[0].shape]
-    shape[dim] *= len(pieces)
-    whole = np.full(shape, np.nan)
+    whole = np.full_like(np.concatenate(pieces, dim), np.nan)
     along = np.moveaxis(whole, dim, 0)
-    width = -(-length // chunks)
-    for first in range(0, length, width):
-        last = min(first + width, length)
+    half = -(-length // 2)
+    for first, last in ((0, half), (half, length)):
         for number, piece in enumerate(pieces):
             chunk = np.moveaxis(piece, dim, 0)[first:last]
             along[number * length + first : number * length + last] = chunk

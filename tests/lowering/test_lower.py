@@ -178,6 +178,7 @@ class Planner:
     def op(self, op: Op) -> PlannedOp:
         types = self.graph.types
         split: tuple[int, ...] = ()
+        macros: tuple[str, ...] = ()
         if op.kind == "host":
             wanted = [dram_placement(self.mesh)] * len(op.inputs)
             result = dram_placement(self.mesh)
@@ -194,9 +195,12 @@ class Planner:
                 )
             ]
             strategy = self.random.choice(legal)
-            split = strategy.split_dims
+            split, macros = strategy.split_dims, strategy.macros
             result = self.placement(strategy.result)
-            wanted = [self.placement(s) for s in strategy.operands]
+            wanted = [
+                Placement(Memory.SRAM, s) if any(macros) else self.placement(s)
+                for s in strategy.operands
+            ]
             if op.kind == "reshape":
                 in_dram = result.memory is Memory.DRAM
                 wanted = [
@@ -225,6 +229,7 @@ class Planner:
             buffer_bytes=0,
             cost=KernelCost(),
             cost_units=0.0,
+            macros=macros,
         )
         if op.kind == "host":
             return planned

@@ -23,6 +23,8 @@ from tilewright.reference import evaluate_op
 from tilewright.rules.annotations import annotate, annotated_kinds
 from tilewright.rules.inference import infer_type
 from tilewright.rules.loopnest import LoopNest
+from tilewright.rules.partition.checking import check_strategy as check_macro
+from tilewright.rules.partition.samples import Sample
 from tilewright.rules.partition.spmd import (
     assemble,
     distribute,
@@ -158,6 +160,9 @@ def check_strategy(
     op: Op, types: tuple[TensorType, ...], mesh: LogicalMesh, strategy: Strategy
 ) -> None:
     nest, result = annotated(op, types), result_type(op, types)
+    if any(strategy.macros):
+        check_macro(Sample(op=op, types=types, result=result, nest=nest), mesh, strategy)
+        return
     local = localise(nest, mesh, strategy.split_dims)
     arrays = random_arrays(types, seed=2)
     tiles = [
