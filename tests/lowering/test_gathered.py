@@ -34,6 +34,7 @@ from tilewright.hwmodel.network import logical_mesh
 from tilewright.hwmodel.target import Target
 from tilewright.lowering.isa import Opcode
 from tilewright.lowering.lower import build_program, lower
+from tilewright.lowering.placement import axis_traffic_bytes
 from tilewright.reference import map_function
 from tilewright.rules.annotations import annotate
 from tilewright.rules.gathered import GATHERED
@@ -46,15 +47,17 @@ RULES = ("rows", "terms", "columns", "values")
 
 @cache
 def product(
-    m: int, k: int, n: int, batch: tuple[int, ...], epilogue: str, dtype: DType = DType.F32
+    m: int, k: int, n: int, batch: tuple[int, ...] = (), epilogue: str = "", constant: str = ""
 ) -> Graph:
-    """Return a graph of one product of two inputs, with a bias if it has an epilogue."""
+    """Return a graph of one product, with a bias if it has an epilogue; one operand may be constant."""
+    dtype = DType.F32
     types = {
         "a": TensorType((*batch, m, k), dtype),
         "b": TensorType((*batch, k, n), dtype),
         "bias": TensorType((*(1 for _ in batch), 1, n), dtype),
         "c": TensorType((*batch, m, n), dtype),
     }
+    constants = {constant: np.ones(types[constant].shape, np.float32)} if constant else {}
     inputs = ("a", "b", "bias") if epilogue else ("a", "b")
     attrs: dict[str, Any] = {"epilogue": epilogue, "product_dtype": "f32"} if epilogue else {}
     op = Op(name="c", kind="matmul", inputs=inputs, outputs=("c",), attrs=attrs)
@@ -64,10 +67,10 @@ def product(
 
     return Graph(
         name="product",
-        inputs=tuple(port(name) for name in inputs),
+        inputs=tuple(port(name) for name in inputs if name not in constants),
         outputs=(port("c"),),
         types={name: types[name] for name in (*inputs, "c")},
-        constants={},
+        constants=constants,
         ops=(op,),
     )
 
@@ -112,15 +115,21 @@ def planned(
         moves = table.moves(table.index[before], table.index[after])
         return Delivery(tensor=name, before=before, moves=moves, after=after)
 
+    def operand(name: str, sharding: Sharding) -> Delivery:
+        if name in graph.constants:
+            stays = Placement(Memory.SRAM, sharding)
+            return Delivery(tensor=name, before=stays, moves=(), after=stays)
+        return deliver(name, in_memory, place(name, sharding))
+
     result = place("c", strategy.result)
     made = PlannedOp(
         op=op,
         split_dims=strategy.split_dims,
         deliveries=tuple(
-            deliver(name, in_memory, place(name, sharding))
+            operand(name, sharding)
             for name, sharding in zip(op.inputs, strategy.operands, strict=True)
         ),
-        resident=(False,) * len(op.inputs),
+        resident=tuple(name in graph.constants for name in op.inputs),
         result=result,
         tiling=None,
         buffer_bytes=0,
@@ -193,3 +202,67 @@ def test_every_gathering_strategy_computes_the_product(
         program = build_program(plan, target)
         result = run_program(program, arrays(graph))
         np.testing.assert_array_equal(result.outputs["c"], expected(graph))
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("seed", range(3))
+def test_multicasts_are_those_that_were_counted(rule: str, seed: int) -> None:
+    target = load_target("mesh_2x3")
+    graph = product(24, 48, 36)
+    for strategy in gathering(graph, target, rule):
+        plan = planned(graph, target, strategy, chooser=random.Random(seed))
+        made, tiling = plan.ops[0], plan.ops[0].tiling
+        assert tiling is not None
+        kernel = planned_kernel(made, graph.types, plan.mesh)
+        work = gather_work(kernel, tiling)
+        linear = lower(plan, target)
+        staging = {b.number for b in linear.buffers if b.name.startswith("c.operand")}
+        sends = [m for m in linear.run if m.opcode is Opcode.MCS and m.dst is not None]
+        sends = [m for m in sends if m.dst is not None and m.dst.buffer in staging]
+        assert len(sends) == work.steps
+        assert len(staging) == min(work.steps, 2)
+        sent = sum(int(np.prod(m.domain)) * m.sources[0].dtype.itemsize_bytes for m in sends)
+        assert sent == work.sent_bytes
+
+
+@pytest.mark.parametrize("chunks", [2, 4])
+@pytest.mark.parametrize("rule", ["rows", "terms"])
+def test_chunks_travel_while_products_run(rule: str, chunks: int) -> None:
+    """Simulated, chunks save what the price says, so that the sum of both is not what it takes."""
+    target = load_target("mesh_1x8")
+    graph = product(64, 256, 64, constant="b")
+    (strategy,) = gathering(graph, target, rule)
+    loop, length = ("m", 8) if rule == "rows" else ("k", 32)
+    predicted, simulated = [], []
+    for size in (length, length // chunks):
+        plan = planned(graph, target, strategy, sizes={loop: size})
+        kernel, tiling = planned_kernel(plan.ops[0], graph.types, plan.mesh), plan.ops[0].tiling
+        assert tiling is not None
+        cost = price(kernel, tiling, target)
+        predicted.append(cost.latency_cycles)
+        simulated.append(simulate(build_program(plan, target)).run.cycles)
+    gathering_cycles, _ = gather_price(kernel, tiling, target)
+    assert predicted[1] < 0.8 * (cost.matrix_cycles + gathering_cycles.dma_out_cycles)
+    assert simulated[0] - simulated[1] == pytest.approx(predicted[0] - predicted[1], rel=0.1)
+
+
+def test_a_gathered_operand_need_not_fit_whole() -> None:
+    """A is as large as the scratchpad; a tile holds an eighth of it and two chunks."""
+    target = load_target("mesh_1x8")
+    graph = product(256, 256, 64, constant="b")
+    assert graph.types["a"].size_bytes == target.tile.sram.size_bytes
+    (strategy,) = gathering(graph, target, "rows")
+    program = build_program(planned(graph, target, strategy, sizes={"m": 8}), target)
+    result = run_program(program, arrays(graph))
+    given = arrays(graph)["a"]
+    np.testing.assert_array_equal(result.outputs["c"], given @ graph.constants["b"])
+
+
+def test_gathering_counts_as_traffic_of_its_axis() -> None:
+    target = load_target("mesh_1x8")
+    graph = product(64, 256, 64, constant="b")
+    (strategy,) = gathering(graph, target, "rows")
+    assert strategy.macros == ("", GATHERED)
+    plan = planned(graph, target, strategy, sizes={"m": 2}, in_dram=("c",))
+    piece_bytes = 64 * 256 * 4 // 8
+    assert axis_traffic_bytes(plan) == (0.0, 7.0 * piece_bytes)
