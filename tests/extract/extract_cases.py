@@ -121,11 +121,25 @@ def one_block(graph: Graph) -> Rolled:
     return Rolled(blocks=(Block(name="all", graph=graph),), instances=(instance,))
 
 
-def saturated(graph: Graph, target: Target, *, rolled: Rolled | None = None) -> Case:
+GATHERED_RULES = tuple(
+    f"partition.gathered_matmul_{part}" for part in ("rows", "terms", "columns", "values")
+)
+"""Products that begin before an operand is gathered."""
+
+
+def saturated(
+    graph: Graph,
+    target: Target,
+    *,
+    rolled: Rolled | None = None,
+    without_rules: tuple[str, ...] = (),
+) -> Case:
     """Roll and saturate."""
     mesh = logical_mesh(target)
     rolled = rolled or roll(graph)
-    found = tuple(saturate(block.graph, mesh) for block in rolled.blocks)
+    found = tuple(
+        saturate(block.graph, mesh, without_rules=without_rules) for block in rolled.blocks
+    )
     return Case(graph=graph, rolled=rolled, alternatives=found, target=target, mesh=mesh)
 
 

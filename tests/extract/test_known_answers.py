@@ -1,11 +1,15 @@
-"""Plans whose shape is known from the literature: tensor parallel and data parallel layers."""
+"""Plans whose shape is known from the literature: tensor parallel and data parallel layers.
+
+Where the literature's collectives precede or follow whole products, so they must here: rules that gather
+an operand chunk by chunk while products run are left out then (test_gathered_plans.py).
+"""
 
 from __future__ import annotations
 
 from functools import cache
 
 import pytest
-from extract_cases import Builder, Case, saturated
+from extract_cases import GATHERED_RULES, Builder, Case, saturated
 
 from tilewright.extract.plan import Memory, MoveKind, Plan, PlannedOp
 from tilewright.extract.planned import planned_nest
@@ -15,12 +19,19 @@ from tilewright.rules.loopnest import Role
 
 
 @cache
-def mlp(tokens: int, width: int, hidden: int, rows: int, columns: int) -> tuple[Case, Plan]:
+def mlp(
+    tokens: int,
+    width: int,
+    hidden: int,
+    rows: int,
+    columns: int,
+    without_rules: tuple[str, ...] = (),
+) -> tuple[Case, Plan]:
     """Return the plan of tanh(relu(x w) v)."""
     b = Builder("mlp")
     inner = b.map("relu", b.matmul(b.input(tokens, width), b.weight(width, hidden)))
     graph = b.graph(b.map("tanh", b.matmul(inner, b.weight(hidden, width))))
-    case = saturated(graph, mesh_target(rows, columns))
+    case = saturated(graph, mesh_target(rows, columns), without_rules=without_rules)
     plan = case.extract()
     validate_plan(plan, case.target)
     return case, plan
@@ -60,7 +71,7 @@ def between(plan: Plan) -> list[MoveKind]:
 @pytest.mark.parametrize(("tokens", "width"), [(32, 128), (32, 64)])
 def test_few_tokens_give_columns_then_rows_with_one_reduction(tokens: int, width: int) -> None:
     """Shoeybi et al., "Megatron-LM" (2019): no communication between the products, one reduction behind."""
-    case, plan = mlp(tokens, width, 1024, 1, 8)
+    case, plan = mlp(tokens, width, 1024, 1, 8, GATHERED_RULES)
     weights = sum(array.nbytes for array in plan.graph.constants.values())
     assert weights > case.target.tile.sram.size_bytes, "could be replicated"
     first, second = products(plan)
@@ -90,7 +101,7 @@ def test_two_axes_combine_tokens_with_columns_then_rows() -> None:
 def test_many_tokens_and_small_weights_are_data_parallel(
     tokens: int, width: int, hidden: int, rows: int, columns: int
 ) -> None:
-    _, plan = mlp(tokens, width, hidden, rows, columns)
+    _, plan = mlp(tokens, width, hidden, rows, columns, GATHERED_RULES)
     assert [splits(plan, op) for op in products(plan)] == [{"tokens"}, {"tokens"}]
     assert between(plan) == []
     assert reductions(plan) == 0
