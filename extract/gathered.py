@@ -1,8 +1,9 @@
 """Kernels with an operand that arrives in chunks from the tiles of an axis: their form and their price.
 
-The operand's pieces stay in the scratchpad; its boxes are staged, twice buffered, by multicasts of all tiles of
-the axis at once, as those of an operand in DRAM are staged by loads. So buffers, tilings and code generation
-are those of streamed operands, on the nest with the gathered loop in two (`tilewright.rules.gathered`).
+The operand's pieces stay in the scratchpad; its boxes are staged, twice buffered, by multicasts of all tiles
+of the axis at once, as those of an operand in DRAM are staged by loads. So buffers, tilings and code
+generation are those of streamed operands, on the nest with the gathered loop in two
+(`tilewright.rules.gathered`).
 """
 
 from __future__ import annotations
@@ -34,9 +35,7 @@ def gathered_kernel(kernel: Kernel, gather: Gather | None) -> Kernel:
     length = nest.dims[gather.loop].extent // gather.size
 
     def cut(tensor: OperandMap, type_: TensorType) -> TensorType:
-        return TensorType(
-            cut_shape(type_.shape, cut_dim(tensor, gather.loop), length), type_.dtype
-        )
+        return TensorType(cut_shape(type_.shape, cut_dim(tensor, gather.loop), length), type_.dtype)
 
     def states(tensor: OperandMap, sharding: Sharding) -> Sharding:
         return cut_sharding(sharding, cut_dim(tensor, gather.loop))
@@ -97,9 +96,7 @@ def gather_price(kernel: Kernel, tiling: Tiling, target: Target) -> tuple[Kernel
         return KernelCost(), 0.0
 
     def chunk(size_bytes: int) -> CollectiveCost:
-        return collective_cost(
-            target, kernel.mesh, gather.axis, Collective.ALL_GATHER, size_bytes
-        )
+        return collective_cost(target, kernel.mesh, gather.axis, Collective.ALL_GATHER, size_bytes)
 
     one = chunk(-(-work.sent_bytes // work.steps))  # the mean: the last ones may be smaller
     box = prod(staging_shape(kernel, tiling, gather.operand)) // gather.size

@@ -1,4 +1,4 @@
-"""The independent check of gathered operands: which indices arrive in which step, in what memory, at what cost.
+"""The independent check of gathered operands: what arrives in which step, in what memory, at what cost.
 
 For `validate`. Nothing here uses the nest in pieces from which kernels are priced and generated.
 """

@@ -19,7 +19,8 @@ alias       reshape                           nothing: operand and result are th
 ==========  ================================  ====================================================
 
 Operands in the scratchpad are read in place (the whole shard is there). Operands in DRAM are staged box by
-box, twice buffered; a result in DRAM likewise, and an operand that is gathered from other tiles (`gathered`). A padded operand is staged with its padding. Operands of
+box, twice buffered; a result in DRAM likewise, and an operand that arrives in chunks from other tiles
+(`gathered`). A padded operand is staged with its padding. Operands of
 concat and pad cover a part of the result: a box takes from each only what both have in common.
 
 `kernel_work` counts a kernel's instructions and bytes, `kernel_price.price` prices them.

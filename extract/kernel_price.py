@@ -23,7 +23,8 @@ def price(kernel: Kernel, tiling: Tiling, target: Target) -> KernelCost:
     """Return the predicted cost of a kernel on one tile while all tiles run it.
 
     The engines overlap. What cannot be hidden is in `startup_cycles`: the first loads or the first chunk
-    that is gathered, the last store, and the first (or last) box of the matrix or vector unit, whichever has less to do.
+    that is gathered, the last store, and the first (or last) box of the matrix or vector unit, whichever
+    has less to do.
     """
     burst = target.tile.dma.burst_bytes
     work = kernel_work(kernel, tiling, burst, multicast=target.dram.read_multicast)

@@ -90,9 +90,7 @@ def multiply_in_chunks(
     Step s brings chunk s of every piece of the axis, in the order of the coordinates, to the indices
     that it has in the whole. Pieces are cut into two chunks here, the second the shorter one.
     """
-    gather = find_gather(
-        sample.nest, mesh, strategy.split_dims, strategy.operands, strategy.macros
-    )
+    gather = find_gather(sample.nest, mesh, strategy.split_dims, strategy.operands, strategy.macros)
     assert gather is not None, "the strategy gathers"
     local = localise(sample.nest, mesh, strategy.split_dims)
     results = {}

@@ -84,9 +84,7 @@ def test_the_price_is_the_larger_of_products_and_chunks(rows: int) -> None:
     tiling = Tiling((rows, *extents[1:]), loop_order(kernel))
     cost = price(kernel, tiling, case.target)
     steps = 16 // rows
-    chunk = collective_cost(
-        case.target, plan.mesh, 1, Collective.ALL_GATHER, rows * 256 * 4
-    ).cycles
+    chunk = collective_cost(case.target, plan.mesh, 1, Collective.ALL_GATHER, rows * 256 * 4).cycles
     compute = cost.matrix_cycles + cost.vector_cycles / steps
     assert cost.dma_out_cycles == pytest.approx(chunk * steps)
     assert cost.noc_bytes == 7 * 16 * 256 * 4
