@@ -39,6 +39,7 @@ from tilewright.extract.plan import Memory, Tiling
 from tilewright.graph import AttrValue, TensorType, parse_pipeline
 from tilewright.hwmodel.mesh import LogicalMesh, Sharding
 from tilewright.rules.gathered import Gather
+from tilewright.rules.halo import NO_AXIS, HaloDim
 from tilewright.rules.loopnest import DimMap, LoopNest, Role
 
 Box = tuple[tuple[int, int], ...]
@@ -114,6 +115,8 @@ class Kernel:
     result_sharding: Sharding
     gather: Gather | None = None
     """The operand that arrives in chunks from other tiles; its pieces are the last loop."""
+    halo: tuple[HaloDim, ...] = ()
+    """Exchanged before the kernel runs: operand 0 is then the piece with its surroundings."""
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -130,6 +133,7 @@ class Kernel:
             self.operand_shardings,
             self.result_sharding,
             self.gather,
+            self.halo,
         )
 
     @property
@@ -365,7 +369,7 @@ def buffers(kernel: Kernel, tiling: Tiling) -> tuple[KernelBuffer, ...]:
 
     Code generation allocates exactly these.
     """
-    found = []
+    found = halo_buffers(kernel)
     for operand, type_ in enumerate(kernel.operand_types):
         loads = box_loads(kernel, tiling, operand) if is_staged(kernel, operand) else 0
         if loads:
@@ -380,6 +384,22 @@ def buffers(kernel: Kernel, tiling: Tiling) -> tuple[KernelBuffer, ...]:
     for name, size in _temporaries(kernel, tiling, elements):
         found.append(KernelBuffer(name=name, size_bytes=size, copies=1))
     return tuple(found)
+
+
+def halo_buffers(kernel: Kernel) -> list[KernelBuffer]:
+    """Return the buffers of a halo exchange: piece and surroundings, flags by coordinate, one neutral element.
+
+    The flags say for each coordinate of an axis whether a neighbour gave the halo: on all tiles but the first.
+    """
+    if not kernel.halo:
+        return []
+    flags = sum(kernel.mesh.sizes[d.axis] for d in kernel.halo if d.axis != NO_AXIS)
+    sizes = {
+        "halo": kernel.operand_types[0].size_bytes,
+        "flags": flags * DType.BOOL.itemsize_bytes,
+        "neutral": kernel.operand_types[0].dtype.itemsize_bytes,
+    }
+    return [KernelBuffer(name=name, size_bytes=size, copies=1) for name, size in sizes.items()]
 
 
 def gather_loop(kernel: Kernel) -> int:

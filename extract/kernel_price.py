@@ -6,6 +6,7 @@ from dataclasses import replace
 from math import ceil
 
 from tilewright.extract.gathered import gather_price
+from tilewright.extract.halo import with_halo_price
 from tilewright.extract.kernel import Kernel, reduction_boxes, result_boxes
 from tilewright.extract.kernel_work import MatrixWork, Traffic, VectorWork, kernel_work
 from tilewright.extract.plan import Tiling
@@ -61,7 +62,8 @@ def price(kernel: Kernel, tiling: Tiling, target: Target) -> KernelCost:
         total.dma_out_cycles,
         total.sram_cycles,
     )
-    return replace(total, startup_cycles=latency - total.latency_cycles)
+    own = replace(total, startup_cycles=latency - total.latency_cycles)
+    return with_halo_price(kernel, own, target)
 
 
 def _sum(costs: list[KernelCost]) -> KernelCost:

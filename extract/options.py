@@ -35,6 +35,7 @@ from tilewright.rules.alternatives import Alternatives, Implementation, LogicalN
 from tilewright.rules.collectives.family import collective_rules
 from tilewright.rules.collectives.ruleset import CollectiveRule
 from tilewright.rules.gathered import GATHERED, Gather, find_gather
+from tilewright.rules.halo import HALO, halo_dims
 from tilewright.rules.memory.family import memory_rules
 from tilewright.rules.memory.ruleset import Holding, MemoryRule
 from tilewright.rules.splitting import localise
@@ -138,13 +139,15 @@ def kernel_of(
     """Return the kernel that one tile runs for an implementation."""
     assert node.nest is not None
     types = [alternatives.classes[a].type for a in node.args]
+    local = localise(node.nest, mesh, implementation.split_dims, implementation.macros)
     result = alternatives.classes[node.result].type
     kernel = Kernel(
         kind=node.kind,
         attrs=node.attrs,
-        nest=localise(node.nest, mesh, implementation.split_dims),
+        nest=local,
         operand_types=tuple(
-            _local(mesh, s, t) for s, t in zip(implementation.operands, types, strict=True)
+            TensorType(tuple(dim.size for dim in operand), t.dtype)
+            for operand, t in zip(local.operands, types, strict=True)
         ),
         result_type=_local(mesh, implementation.result, result),
         operand_memory=operand_memory,
@@ -152,6 +155,7 @@ def kernel_of(
         mesh=mesh,
         operand_shardings=implementation.operands,
         result_sharding=implementation.result,
+        halo=halo_dims(node.nest, mesh, implementation.split_dims, implementation.macros),
     )
     return gathered_kernel(kernel, _gather(node, implementation, mesh))
 
@@ -274,6 +278,8 @@ def _memory_levels(
         if is_idle or alternatives.classes[node.args[gather.operand]].is_constant:
             return []  # an axis computes everything twice, or the operand is whole for nothing
         choices[gather.operand] = [m for m in choices[gather.operand] if m is Memory.SRAM]
+    if HALO in implementation.macros:
+        choices[0] = [level for level in choices[0] if level is Memory.SRAM]
     _tie_small_constants(alternatives, node, implementation, choices, pricing)
     results = _levels(result, implementation.result, pricing)
     return [(tuple(memories), level) for *memories, level in product(*choices, results)]

@@ -11,6 +11,7 @@ from tilewright.graph import TensorType
 from tilewright.hwmodel.mesh import LogicalMesh, Sharding, local_shape
 from tilewright.rules.annotations import annotate
 from tilewright.rules.gathered import find_gather
+from tilewright.rules.halo import halo_dims
 from tilewright.rules.loopnest import LoopNest
 from tilewright.rules.splitting import localise, split_sharding
 
@@ -56,21 +57,24 @@ def planned_kernel(
     op = planned.op
     operands = tuple(operand_sharding(planned, nest, i) for i in range(len(op.inputs)))
     result = result_sharding(planned, nest)
-
-    def local(name: str, sharding: Sharding) -> TensorType:
-        return TensorType(local_shape(mesh, sharding, types[name].shape), types[name].dtype)
+    local_nest = localise(nest, mesh, planned.split_dims, planned.macros)
+    output = types[op.output]
 
     kernel = Kernel(
         kind=op.kind,
         attrs=op.attrs,
-        nest=localise(nest, mesh, planned.split_dims),
-        operand_types=tuple(local(n, s) for n, s in zip(op.inputs, operands, strict=True)),
-        result_type=local(op.output, result),
+        nest=local_nest,
+        operand_types=tuple(
+            TensorType(tuple(dim.size for dim in tensor), types[name].dtype)
+            for name, tensor in zip(op.inputs, local_nest.operands, strict=True)
+        ),
+        result_type=TensorType(local_shape(mesh, result, output.shape), output.dtype),
         operand_memory=tuple(d.after.memory for d in planned.deliveries),
         result_memory=planned.result.memory,
         mesh=mesh,
         operand_shardings=operands,
         result_sharding=result,
+        halo=halo_dims(nest, mesh, planned.split_dims, planned.macros),
     )
     gather = find_gather(nest, mesh, planned.split_dims, operands, planned.macros)
     return gathered_kernel(kernel, gather)

@@ -14,7 +14,7 @@ from itertools import product
 from math import prod
 
 from tilewright.extract.gathered_check import Shard, arriving, check_chunks, gathers
-from tilewright.extract.kernel import footprint_bytes
+from tilewright.extract.kernel import Kernel, footprint_bytes
 from tilewright.extract.kernel_price import price
 from tilewright.extract.move_buffers import aligned_bytes, move_buffers_bytes
 from tilewright.extract.options import units
@@ -22,6 +22,7 @@ from tilewright.extract.plan import Delivery, Memory, Move, MoveKind, Placement,
 from tilewright.extract.plan_error import PlanError
 from tilewright.extract.planned import planned_kernel, planned_nest
 from tilewright.extract.reshard import move_units, single_moves
+from tilewright.extract.validate_halo import check_halo
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
 from tilewright.rules.loopnest import LoopNest, OperandMap, Role
@@ -190,10 +191,14 @@ def _check_shares(plan: Plan, planned: PlannedOp, target: Target) -> None:
     nest, mesh, op = planned_nest(planned, plan.types), plan.mesh, planned.op
     _check_reductions(plan, planned, nest)
     check_chunks(plan, planned, nest, target)
+    kernel = planned_kernel(planned, plan.types, mesh)
     for tile in _tiles(mesh):
         loops = _loops(nest, mesh, planned, tile)
         for number, (name, operand) in enumerate(zip(op.inputs, nest.operands, strict=True)):
-            held = _held(plan, planned, nest, number)(tile)
+            if number == 0 and kernel.halo:
+                held = _with_halo(plan, planned, kernel, nest, tile)
+            else:
+                held = _held(plan, planned, nest, number)(tile)
             for (low, high), (first, last) in zip(
                 _touched(nest, operand, loops), held, strict=True
             ):
@@ -218,6 +223,29 @@ def _held(plan: Plan, planned: PlannedOp, nest: LoopNest, operand: int) -> Shard
     if gathers(planned, operand, nest):
         return arriving(plan, planned, operand, nest, shard)
     return shard
+
+
+def _with_halo(
+    plan: Plan, planned: PlannedOp, kernel: Kernel, nest: LoopNest, tile: Coordinates
+) -> list[Interval]:
+    """Return what a tile reaches of operand 0 when its neighbours have sent their rows."""
+    mesh, delivery = plan.mesh, planned.deliveries[0]
+    loops = _loops(nest, mesh, planned, tile)
+    starts, sizes = tuple(low for low, _ in loops), tuple(high - low for low, high in loops)
+
+    def held(other: Coordinates) -> list[Interval]:
+        return _shard(mesh, delivery.after, plan.types[delivery.tensor].shape, other)
+
+    touched = list(nest.box(nest.operands[0], starts, sizes))
+    return check_halo(
+        planned,
+        kernel,
+        mesh,
+        tile,
+        held,
+        touched,
+        lambda why: PlanError(f"'{planned.op.name}': {why}"),
+    )
 
 
 def _check_reductions(plan: Plan, planned: PlannedOp, nest: LoopNest) -> None:

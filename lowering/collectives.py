@@ -249,7 +249,8 @@ def _whole(builder: Builder, storage: Storage) -> Operand:
     )
 
 
-def _ready(builder: Builder, axis: int, storage: Storage) -> None:
+def ready(builder: Builder, axis: int, storage: Storage) -> None:
+    """Tell the peers of an axis that a buffer may be written."""
     size = TensorType(storage.shape, storage.dtype).size_bytes
     builder.emit(
         Micro(
@@ -263,7 +264,8 @@ def _ready(builder: Builder, axis: int, storage: Storage) -> None:
     )
 
 
-def _arrive(builder: Builder, axis: int, storage: Storage) -> None:
+def arrive(builder: Builder, axis: int, storage: Storage, arrivals: int) -> None:
+    """Wait until so many arrivals have been posted for a buffer."""
     size = TensorType(storage.shape, storage.dtype).size_bytes
     builder.emit(
         Micro(
@@ -273,7 +275,7 @@ def _arrive(builder: Builder, axis: int, storage: Storage) -> None:
             dst=_whole(builder, storage),
             axes=1 << axis,
             role="arrive",
-            arrivals=builder.mesh.sizes[axis] - 1,
+            arrivals=arrivals,
         )
     )
 
@@ -282,9 +284,9 @@ def multicast(
     builder: Builder, axis: int, made: Storage, shape: tuple[int, ...], place: View, source: View
 ) -> None:
     """Emit one multicast of every tile's `source` to `place` in all copies of `made`."""
-    _ready(builder, axis, made)
+    ready(builder, axis, made)
     builder.send(Opcode.MCS, shape, place, source, axes=1 << axis, shift=0, role="first_send")
-    _arrive(builder, axis, made)
+    arrive(builder, axis, made, builder.mesh.sizes[axis] - 1)
 
 
 def _exchange(
@@ -294,9 +296,9 @@ def _exchange(
 
     The own piece is copied by the vector unit.
     """
-    _ready(builder, axis, made)
+    ready(builder, axis, made)
     for shift in range(1, builder.mesh.sizes[axis]):
         role = "first_send" if shift == 1 else "send"
         builder.send(Opcode.SND, shape, place, piece, axes=1 << axis, shift=shift, role=role)
     builder.copy(shape, place, piece)
-    _arrive(builder, axis, made)
+    arrive(builder, axis, made, builder.mesh.sizes[axis] - 1)

@@ -181,7 +181,7 @@ def check_collectives(micros: Sequence[Micro], mesh: LogicalMesh) -> None:
     """
     arrivals: dict[int, int | None] = {}
     for micro in micros:
-        is_send = micro.opcode in (Opcode.SND, Opcode.MCS)
+        is_send = micro.opcode in (Opcode.SND, Opcode.MCS) or micro.role == "send"
         if not is_send and micro.role not in ("ready", "arrive"):
             continue
         due = arrivals.get(micro.axes, None)

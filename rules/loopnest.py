@@ -62,6 +62,9 @@ class DimMap:
     whole: bool = False
 
 
+UNCUT = -1
+"""The dimension of a tensor that no split cuts, as in a sharding (replicated)."""
+
 OperandMap = tuple[DimMap, ...]
 """One DimMap for each dimension of a tensor."""
 
@@ -117,3 +120,16 @@ class LoopNest:
                 span = sum(t.stride * (self.dims[t.dim].extent - 1) for t in others)
                 return term.dim if span < term.stride else None
         return None
+
+    def cut_dim(self, tensor: OperandMap, loop: int) -> int | None:
+        """Return the tensor dimension that an equal split of a loop cuts into contiguous pieces.
+
+        Returns:
+            The dimension, UNCUT if the tensor does not depend on the loop, None if pieces overlap.
+        """
+        touched = [i for i, m in enumerate(tensor) if any(t.dim == loop for t in m.terms)]
+        if not touched:
+            return UNCUT
+        if len(touched) > 1 or self.major_dim(tensor[touched[0]]) != loop:
+            return None
+        return touched[0]

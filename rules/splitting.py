@@ -21,6 +21,7 @@ from tilewright.hwmodel.mesh import (
     is_legal,
 )
 from tilewright.rules.gathered import is_sound_gather
+from tilewright.rules.halo import are_halos_alone, halo_dims, with_halo
 from tilewright.rules.loopnest import DimMap, LoopDim, LoopNest, OperandMap, Role
 from tilewright.rules.partition.family import partition_rules
 from tilewright.rules.partition.ruleset import (
@@ -44,23 +45,13 @@ class Strategy:
     macros: tuple[str, ...]
 
 
-def _split_tensor_dim(nest: LoopNest, tensor: OperandMap, dim: int) -> int | None:
-    """Return the tensor dimension that a loop split cuts: REPLICATED if none, None if illegal."""
-    touched = [i for i, m in enumerate(tensor) if any(t.dim == dim for t in m.terms)]
-    if not touched:
-        return REPLICATED
-    if len(touched) > 1 or nest.major_dim(tensor[touched[0]]) != dim:
-        return None
-    return touched[0]
-
-
 def _axis_state(nest: LoopNest, tensor: OperandMap, dim: int, is_result: bool) -> int | None:
     """Return the sharding state that an axis which splits loop `dim` needs; None if illegal."""
     if dim == NOT_SPLIT:
         return REPLICATED
     if nest.dims[dim].role is Role.WHOLE:
         return None
-    state = _split_tensor_dim(nest, tensor, dim)
+    state = nest.cut_dim(tensor, dim)
     if not is_result or state != REPLICATED:
         return state
     return _PARTIAL.get(nest.combine) if nest.dims[dim].role is Role.REDUCTION else None
@@ -102,13 +93,16 @@ def _split_factors(
     )
 
 
-def localise(nest: LoopNest, mesh: LogicalMesh, split_dims: tuple[int, ...]) -> LoopNest:
+def localise(
+    nest: LoopNest, mesh: LogicalMesh, split_dims: tuple[int, ...], macros: tuple[str, ...] = ()
+) -> LoopNest:
     """Return the nest of one tile: loop extents and tensor sizes are divided by the splits.
 
     Args:
         nest: The nest in the global view.
         mesh: Gives the axis sizes.
         split_dims: A legal split: a loop dimension, or NOT_SPLIT, for each mesh axis.
+        macros: The macro of each axis; operands are then those that the tile has after it.
     """
     factors = _split_factors(nest, mesh, split_dims)
 
@@ -124,12 +118,14 @@ def localise(nest: LoopNest, mesh: LogicalMesh, split_dims: tuple[int, ...]) -> 
     for loop, factor in zip(nest.dims, factors, strict=True):
         assert loop.extent % factor == 0, f"loop {loop.name} of {loop.extent} is cut into {factor}"
         dims.append(loop if factor == 1 else replace(loop, extent=loop.extent // factor))
-    return replace(
+    local = replace(
         nest,
         dims=tuple(dims),
         operands=tuple(tuple(cut(m) for m in operand) for operand in nest.operands),
         result=tuple(cut(m) for m in nest.result),
     )
+    halo = halo_dims(nest, mesh, split_dims, macros)
+    return with_halo(local, halo) if halo else local
 
 
 def _splittable(op: Op, nest: LoopNest) -> tuple[int, ...]:
@@ -238,8 +234,10 @@ def strategies(
             rules=tuple(use.rule for use in uses),
             macros=tuple(use.macro for use in uses),
         )
-        if _divides(nest, mesh, strategy) and is_sound_gather(
-            nest, mesh, strategy.split_dims, strategy.operands, strategy.macros
+        if (
+            _divides(nest, mesh, strategy)
+            and is_sound_gather(nest, mesh, strategy.split_dims, strategy.operands, strategy.macros)
+            and are_halos_alone(strategy.operands, strategy.macros)
         ):
             found.append(strategy)
     return tuple(found)

@@ -8,6 +8,7 @@ from tilewright.extract.kernel import Family, Kernel
 from tilewright.extract.plan import Tiling
 from tilewright.lowering.emit import Builder, Storage
 from tilewright.lowering.kernels.context import KernelContext
+from tilewright.lowering.kernels.halo import exchange_halo
 
 Generator = Callable[[KernelContext], None]
 
@@ -47,4 +48,7 @@ def emit_kernel(
     """
     if kernel.family is Family.ALIAS or kernel.result_type.elements == 0:
         return
-    _GENERATORS[kernel.family](KernelContext(builder, kernel, tiling, operands, result, name))
+    context = KernelContext(builder, kernel, tiling, operands, result, name)
+    if kernel.halo:
+        context.operands = (exchange_halo(context), *operands[1:])
+    _GENERATORS[kernel.family](context)
