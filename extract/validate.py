@@ -25,6 +25,7 @@ from tilewright.extract.reshard import move_units, single_moves
 from tilewright.extract.validate_halo import check_halo
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
+from tilewright.rules.halo import HALO
 from tilewright.rules.loopnest import LoopNest, OperandMap, Role
 
 Interval = tuple[int, int]
@@ -191,6 +192,8 @@ def _check_shares(plan: Plan, planned: PlannedOp, target: Target) -> None:
     nest, mesh, op = planned_nest(planned, plan.types), plan.mesh, planned.op
     _check_reductions(plan, planned, nest)
     check_chunks(plan, planned, nest, target)
+    if HALO in planned.macros and planned.deliveries[0].after.memory is not Memory.SRAM:
+        raise PlanError(f"'{op.name}': halos are of operand 0 in SRAM, it is in DRAM")
     kernel = planned_kernel(planned, plan.types, mesh)
     for tile in _tiles(mesh):
         loops = _loops(nest, mesh, planned, tile)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tilewright.errors import CompileError
 from tilewright.extract.kernel import Kernel
-from tilewright.extract.plan import Memory, PlannedOp
+from tilewright.extract.plan import PlannedOp
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.rules.halo import HALO
 
@@ -37,11 +37,9 @@ def check_halo(
         fail: Makes the error.
 
     Raises:
-        CompileError: The operand is not in the scratchpad, a neighbour lacks what it should give, or the
-            kernel looks for an element at another place than where the exchange puts it.
+        CompileError: A neighbour lacks what it should give, or the kernel looks for an element at
+            another place than where the exchange puts it.
     """
-    if planned.deliveries[0].after.memory is not Memory.SRAM:
-        raise fail("exchanges a halo of an operand in DRAM")
     local = kernel.nest.box(
         kernel.nest.operands[0],
         (0,) * len(kernel.nest.dims),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from itertools import chain
 from math import prod
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from tilewright.dtypes import DType
+from tilewright.extract.halo import halo_work
 from tilewright.extract.kernel import (
     Family,
     Kernel,
@@ -34,6 +36,7 @@ from tilewright.lowering.isa import Engine, Opcode, Space
 from tilewright.lowering.kernels import emit_kernel
 from tilewright.reference import evaluate_op
 from tilewright.rules.annotations import annotate
+from tilewright.rules.halo import halo_dims
 from tilewright.rules.loopnest import Role
 from tilewright.rules.splitting import Strategy, localise, strategies
 
@@ -259,20 +262,23 @@ def make_kernel(
     nest = annotate(op, types, result)
     assert nest is not None
 
-    def local(type_: TensorType, sharding: tuple[int, ...]) -> TensorType:
-        return TensorType(local_shape(mesh, sharding, type_.shape), type_.dtype)
-
+    own = localise(nest, mesh, strategy.split_dims, strategy.macros)
+    halo = halo_dims(nest, mesh, strategy.split_dims, strategy.macros)
     return Kernel(
         kind=op.kind,
         attrs=attrs,
-        nest=localise(nest, mesh, strategy.split_dims),
-        operand_types=tuple(local(t, s) for t, s in zip(types, strategy.operands, strict=True)),
-        result_type=local(result, strategy.result),
-        operand_memory=tuple(memories[:-1]),
+        nest=own,
+        operand_types=tuple(
+            TensorType(tuple(d.size for d in tensor), t.dtype)
+            for t, tensor in zip(types, own.operands, strict=True)
+        ),
+        result_type=TensorType(local_shape(mesh, strategy.result, shape), result.dtype),
+        operand_memory=(Memory.SRAM, *memories[1:-1]) if halo else tuple(memories[:-1]),
         result_memory=Memory.SRAM if is_partial(strategy.result) else memories[-1],
         mesh=mesh,
         operand_shardings=strategy.operands,
         result_sharding=strategy.result,
+        halo=halo,
     )
 
 
@@ -388,7 +394,8 @@ def check_counts(builder: Builder, kernel: Kernel, tiling: Tiling, first: int) -
             assert count == sum(t.count for t in work.traffic if t.store is is_store)
     if not doubled:
         instructions = sum(m.engine is Engine.VE for m in builder.micros)
-        assert instructions == sum(w.count for w in work.vector)
+        halo = chain(*halo_work(kernel)) if kernel.halo else ()
+        assert instructions == sum(w.count for w in chain(work.vector, halo))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -191,7 +191,7 @@ class Planner:
                 if not any(is_partial(o) for o in s.operands)
                 and all(
                     split_sharding(nest, s.split_dims, i) is not None
-                    for i in (*range(len(op.inputs)), None)
+                    for i in (*range(any(s.macros), len(op.inputs)), None)
                 )
             ]
             strategy = self.random.choice(legal)
