@@ -53,6 +53,8 @@ def check_halo(
             raise fail(f"several axes split dimension {dim}, one of them with a halo")
         if item.size != own[1] - own[0] or min(item.low, item.high) < 0:
             raise fail(f"the halo of dimension {dim} is around {item.size} of {own} elements")
+        if item.whole != kernel.operand_types[0].shape[dim]:
+            raise fail(f"the buffer has not the {item.whole} elements of piece and halo")
         if item.axis != (axes[0] if axes else -1):
             raise fail(f"dimension {dim} exchanges on axis {item.axis}, it is split by {axes}")
         low, high = _received(item.axis, mesh, tile, held, dim, (item.low, item.high), fail)
@@ -60,7 +62,7 @@ def check_halo(
         first = own[0] - item.low
         if local[dim] != (touched[dim][0] - first, touched[dim][1] - first):
             raise fail(f"tile {tile} reads {local[dim]} of its buffer, which begins at {first}")
-        if local[dim][0] < 0 or local[dim][1] > kernel.operand_types[0].shape[dim]:
+        if local[dim][0] < 0 or local[dim][1] > item.whole:
             raise fail(f"tile {tile} reads {local[dim]} of a buffer of {item.whole}")
     return reached
 

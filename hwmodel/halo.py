@@ -79,7 +79,9 @@ def shift_pattern(target: Target, mesh: LogicalMesh, axis: int, step: int) -> Pa
         cycles_per_byte=float((load / network.rates).max()),
         latency_cycles=max(route.latency_cycles for route in routes),
         hops=float(load.sum()) / target.tiles,
-        level_bytes=tuple(float(load[network.level_ingress(x)].sum()) / target.tiles for x in levels),
+        level_bytes=tuple(
+            float(load[network.level_ingress(x)].sum()) / target.tiles for x in levels
+        ),
     )
 
 

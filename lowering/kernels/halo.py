@@ -125,14 +125,10 @@ def _send(context: KernelContext, dim: int, source: Storage, buffer: Storage) ->
             continue
         domain, rows = _section(context, dim, source, taken, length)
         _, place = _section(context, dim, buffer, placed, length)
-        builder.send(
-            Opcode.SND, domain, place, rows, axes=1 << item.axis, shift=shift, role=role
-        )
+        builder.send(Opcode.SND, domain, place, rows, axes=1 << item.axis, shift=shift, role=role)
         role = "send"
     if not reaches_all_peers(builder.mesh.sizes[item.axis], item.low, item.high):
-        builder.emit(
-            Micro(opcode=Opcode.PS, engine=Engine.DO, axes=1 << item.axis, role="send")
-        )
+        builder.emit(Micro(opcode=Opcode.PS, engine=Engine.DO, axes=1 << item.axis, role="send"))
 
 
 def _mask(
