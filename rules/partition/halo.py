@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 
 from tilewright.graph import Op
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.reference import AnyArray
-from tilewright.rules.halo import HALO, NO_AXIS, HaloDim, halo_margins
+from tilewright.rules.halo import HALO, NO_AXIS, HaloDim, halo_dims, halo_margins
 from tilewright.rules.loopnest import LoopNest
+from tilewright.rules.partition.checking import macro_meaning
 from tilewright.rules.partition.ruleset import AxisUse, partition
+from tilewright.rules.partition.samples import Sample
+from tilewright.rules.partition.spmd import Pieces, run_tile, tiles_of
+from tilewright.rules.splitting import Strategy, localise
 
 _GSPMD = "GSPMD (arXiv 2105.04663), section 4.3: halo exchange"
-
-Tiles = Mapping[tuple[int, ...], AnyArray]
-"""What each tile holds, by its coordinates."""
 
 
 @partition.macro(source=_GSPMD)
@@ -76,7 +77,7 @@ def _haloed_dim(nest: LoopNest, loop: int, size: int) -> int | None:
 
 
 def local_inputs(
-    dims: tuple[HaloDim, ...], mesh: LogicalMesh, pieces: Tiles, neutral: float
+    dims: tuple[HaloDim, ...], mesh: LogicalMesh, pieces: Pieces, neutral: float
 ) -> dict[tuple[int, ...], AnyArray]:
     """Return what each tile's kernel reads of operand 0: the meaning of the macro in collectives.
 
@@ -97,8 +98,23 @@ def local_inputs(
     return held
 
 
+@macro_meaning(HALO)
+def run_with_halo(
+    sample: Sample, mesh: LogicalMesh, strategy: Strategy, held: tuple[Pieces, ...]
+) -> Pieces:
+    """Exchange halos of operand 0, then run every tile on what it has."""
+    dims = halo_dims(sample.nest, mesh, strategy.split_dims, strategy.macros)
+    neutral = -np.inf if sample.nest.combine == "max" else 0.0
+    surrounded = local_inputs(dims, mesh, held[0], neutral)
+    local = localise(sample.nest, mesh, strategy.split_dims, strategy.macros)
+    return {
+        tile: run_tile(sample.op, local, [surrounded[tile], *(part[tile] for part in held[1:])])
+        for tile in tiles_of(mesh)
+    }
+
+
 def _surrounded(
-    held: Tiles, tile: tuple[int, ...], dim: int, item: HaloDim, neutral: float
+    held: Pieces, tile: tuple[int, ...], dim: int, item: HaloDim, neutral: float
 ) -> AnyArray:
     """Return what a tile holds with what comes before and after it on one dimension."""
     own = held[tile]

@@ -254,7 +254,7 @@ def test_splits_that_would_be_wrong_do_not_exist(name: str, loop: str, reason: s
     nest = annotated(op, types)
     number = [d.name for d in nest.dims].index(loop)
     found = strategies(op, nest, LogicalMesh(("x",), (2,)))
-    assert all(s.split_dims != (number,) for s in found), reason
+    assert all(s.split_dims != (number,) or s.macros != ("",) for s in found), reason
     assert len(found) > 1, "other loops can be split"
 
 
