@@ -117,6 +117,8 @@ class Kernel:
     """The operand that arrives in chunks from other tiles; its pieces are the last loop."""
     halo: tuple[HaloDim, ...] = ()
     """Exchanged before the kernel runs: operand 0 is then the piece with its surroundings."""
+    vocabulary: tuple[int, ...] = ()
+    """Axes that share out the rows of a gather's table."""
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -134,6 +136,7 @@ class Kernel:
             self.result_sharding,
             self.gather,
             self.halo,
+            self.vocabulary,
         )
 
     @property
@@ -381,15 +384,16 @@ def buffers(kernel: Kernel, tiling: Tiling) -> tuple[KernelBuffer, ...]:
         size = elements * kernel.result_type.dtype.itemsize_bytes
         copies = 2 if result_boxes(kernel, tiling) > 1 else 1
         found.append(KernelBuffer(name="result", size_bytes=size, copies=copies))
+    found += vocabulary_buffers(kernel)
     for name, size in _temporaries(kernel, tiling, elements):
         found.append(KernelBuffer(name=name, size_bytes=size, copies=1))
     return tuple(found)
 
 
 def halo_buffers(kernel: Kernel) -> list[KernelBuffer]:
-    """Return the buffers of a halo exchange: piece and surroundings, flags by coordinate, one neutral element.
+    """Return the buffers of a halo exchange: piece and surroundings, flags, one neutral element.
 
-    The flags say for each coordinate of an axis whether a neighbour gave the halo: on all tiles but the first.
+    Flags say for each coordinate of an axis whether a neighbour gave the halo: not on the first tile.
     """
     if not kernel.halo:
         return []
@@ -398,6 +402,26 @@ def halo_buffers(kernel: Kernel) -> list[KernelBuffer]:
         "halo": kernel.operand_types[0].size_bytes,
         "flags": flags * DType.BOOL.itemsize_bytes,
         "neutral": kernel.operand_types[0].dtype.itemsize_bytes,
+    }
+    return [KernelBuffer(name=name, size_bytes=size, copies=1) for name, size in sizes.items()]
+
+
+def vocabulary_buffers(kernel: Kernel) -> list[KernelBuffer]:
+    """Return the buffers of a look-up in a part of a table.
+
+    The first row of each part by coordinates, the indices relative to the tile's part, those made rows of
+    it, which ones are, and a zero.
+    """
+    if not kernel.vocabulary:
+        return []
+    indices = kernel.operand_types[1]
+    parts = prod(kernel.mesh.sizes[axis] for axis in kernel.vocabulary)
+    sizes = {
+        "starts": parts * indices.dtype.itemsize_bytes,
+        "shifted": indices.size_bytes,
+        "rows": indices.size_bytes,
+        "here": indices.elements * DType.BOOL.itemsize_bytes,
+        "zero": kernel.result_type.dtype.itemsize_bytes,
     }
     return [KernelBuffer(name=name, size_bytes=size, copies=1) for name, size in sizes.items()]
 

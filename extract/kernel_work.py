@@ -149,6 +149,8 @@ def kernel_work(kernel: Kernel, tiling: Tiling, burst_bytes: int, *, multicast: 
             vector += _row_work(kernel, tiling)
         case Family.COPY:
             vector += _copy_work(kernel, tiling)
+        case Family.GATHER if kernel.vocabulary:
+            vector += _vocabulary_work(kernel, tiling)
         case _:
             pass
     traffic, copies = _traffic(kernel, tiling, burst_bytes, multicast=multicast)
@@ -264,6 +266,28 @@ def _copy_work(kernel: Kernel, tiling: Tiling) -> list[VectorWork]:
     elif kernel.kind == "pad":
         found.append(VectorWork(1, "fill", 1, dtype, 1))
     return found
+
+
+def _vocabulary_work(kernel: Kernel, tiling: Tiling) -> list[VectorWork]:
+    """Return the work on indices, once, and on each result box of a look-up in a part of a table."""
+    index, count = kernel.operand_types[1].dtype, kernel.operand_types[1].elements
+    parts = prod(kernel.mesh.sizes[axis] for axis in kernel.vocabulary)
+    doublings = (parts - 1).bit_length()
+    found = [
+        VectorWork(1, "fill", 1, index, 1),
+        *(
+            VectorWork(1, "add_const", min(1 << n, parts - (1 << n)), index, 2)
+            for n in range(doublings)
+        ),
+        VectorWork(1, "fill", 1, kernel.result_type.dtype, 1),
+        VectorWork(1, "sub", count, index, 3),
+        VectorWork(1, "clip_min", count, index, 2),
+        VectorWork(1, "clip_max", count, index, 2),
+        VectorWork(1, "eq", count, index, 3),
+    ]
+    dtype = kernel.result_type.dtype
+    classes = _result_classes(kernel, tiling)
+    return found + [VectorWork(n, "where", elements, dtype, 2) for n, elements in classes]
 
 
 def _spread(count: int, fn: str, elements: int, dtype: DType, operands: int) -> list[VectorWork]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from math import inf, prod
 
+from tilewright.dtypes import DType
 from tilewright.extract.gathered import gathered_kernel, most_in_chunks
 from tilewright.extract.kernel import (
     Family,
@@ -39,6 +40,7 @@ from tilewright.rules.halo import HALO, halo_dims
 from tilewright.rules.memory.family import memory_rules
 from tilewright.rules.memory.ruleset import Holding, MemoryRule
 from tilewright.rules.splitting import localise
+from tilewright.rules.vocabulary import VOCABULARY, vocabulary_axes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +158,7 @@ def kernel_of(
         operand_shardings=implementation.operands,
         result_sharding=implementation.result,
         halo=halo_dims(node.nest, mesh, implementation.split_dims, implementation.macros),
+        vocabulary=vocabulary_axes(implementation.macros),
     )
     return gathered_kernel(kernel, _gather(node, implementation, mesh))
 
@@ -280,6 +283,10 @@ def _memory_levels(
         choices[gather.operand] = [m for m in choices[gather.operand] if m is Memory.SRAM]
     if HALO in implementation.macros:
         choices[0] = [level for level in choices[0] if level is Memory.SRAM]
+    if VOCABULARY in implementation.macros:
+        # a table in DRAM is read row by row anyway, and truth values have no sum
+        can_sum = result.dtype is not DType.BOOL
+        choices = [[Memory.SRAM] if can_sum and Memory.SRAM in c else [] for c in choices]
     _tie_small_constants(alternatives, node, implementation, choices, pricing)
     results = _levels(result, implementation.result, pricing)
     return [(tuple(memories), level) for *memories, level in product(*choices, results)]

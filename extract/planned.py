@@ -14,6 +14,7 @@ from tilewright.rules.gathered import find_gather
 from tilewright.rules.halo import halo_dims
 from tilewright.rules.loopnest import LoopNest
 from tilewright.rules.splitting import localise, split_sharding
+from tilewright.rules.vocabulary import vocabulary_axes
 
 
 def planned_nest(planned: PlannedOp, types: Mapping[str, TensorType]) -> LoopNest:
@@ -75,6 +76,7 @@ def planned_kernel(
         operand_shardings=operands,
         result_sharding=result,
         halo=halo_dims(nest, mesh, planned.split_dims, planned.macros),
+        vocabulary=vocabulary_axes(planned.macros),
     )
     gather = find_gather(nest, mesh, planned.split_dims, operands, planned.macros)
     return gathered_kernel(kernel, gather)

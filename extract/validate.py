@@ -7,7 +7,7 @@ nest tile by tile, moves are checked for what they claim, and memory is counted 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -23,10 +23,13 @@ from tilewright.extract.plan_error import PlanError
 from tilewright.extract.planned import planned_kernel, planned_nest
 from tilewright.extract.reshard import move_units, single_moves
 from tilewright.extract.validate_halo import check_halo
+from tilewright.extract.validate_vocabulary import check_vocabulary
+from tilewright.graph import Op
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
 from tilewright.rules.halo import HALO
 from tilewright.rules.loopnest import LoopNest, OperandMap, Role
+from tilewright.rules.vocabulary import VOCABULARY
 
 Interval = tuple[int, int]
 Coordinates = tuple[int, ...]
@@ -202,6 +205,10 @@ def _check_shares(plan: Plan, planned: PlannedOp, target: Target) -> None:
                 held = _with_halo(plan, planned, kernel, nest, tile)
             else:
                 held = _held(plan, planned, nest, number)(tile)
+            if number == 0 and VOCABULARY in planned.macros:
+                rows = op.integer("axis")
+                check_vocabulary(planned, kernel, mesh, tile, held[rows], _fails(op))
+                held[rows] = (0, operand[rows].size)  # the other rows are on other tiles
             for (low, high), (first, last) in zip(
                 _touched(nest, operand, loops), held, strict=True
             ):
@@ -240,15 +247,12 @@ def _with_halo(
         return _shard(mesh, delivery.after, plan.types[delivery.tensor].shape, other)
 
     touched = list(nest.box(nest.operands[0], starts, sizes))
-    return check_halo(
-        planned,
-        kernel,
-        mesh,
-        tile,
-        held,
-        touched,
-        lambda why: PlanError(f"'{planned.op.name}': {why}"),
-    )
+    return check_halo(planned, kernel, mesh, tile, held, touched, _fails(planned.op))
+
+
+def _fails(op: Op) -> Callable[[str], PlanError]:
+    """Return what makes an error about an op."""
+    return lambda why: PlanError(f"'{op.name}': {why}")
 
 
 def _check_reductions(plan: Plan, planned: PlannedOp, nest: LoopNest) -> None:
@@ -270,10 +274,9 @@ def _check_reductions(plan: Plan, planned: PlannedOp, nest: LoopNest) -> None:
         if reduces and (op.attrs.get("epilogue") or nest.combine not in ("sum", "max")):
             raise PlanError(f"'{op.name}' splits a reduction that must be whole")
         partial_out = planned.result.sharding[axis] <= -2
-        if partial_out != (reduces or partial_in):
-            raise PlanError(
-                f"'{op.name}': axis {axis} must {'' if reduces or partial_in else 'not '}be partial"
-            )
+        sums = reduces or partial_in or VOCABULARY in planned.macros[axis : axis + 1]
+        if partial_out != sums:
+            raise PlanError(f"'{op.name}': axis {axis} must {'' if sums else 'not '}be partial")
 
 
 def _check_cost(plan: Plan, target: Target) -> None:

@@ -30,6 +30,7 @@ from tilewright.rules.partition.ruleset import (
     Form,
     PartitionRule,
 )
+from tilewright.rules.vocabulary import VOCABULARY, with_table_rows
 
 _PARTIAL = {"sum": PARTIAL_SUM, "max": PARTIAL_MAX}
 
@@ -124,6 +125,8 @@ def localise(
         operands=tuple(tuple(cut(m) for m in operand) for operand in nest.operands),
         result=tuple(cut(m) for m in nest.result),
     )
+    if VOCABULARY in macros:
+        local = with_table_rows(local, mesh, macros)
     halo = halo_dims(nest, mesh, split_dims, macros)
     return with_halo(local, halo) if halo else local
 

@@ -8,6 +8,7 @@ from tilewright.extract.kernel import Family, gather_loop
 from tilewright.lowering.emit import View
 from tilewright.lowering.kernels.context import KernelContext, LoopBox
 from tilewright.lowering.kernels.registry import generates
+from tilewright.lowering.kernels.vocabulary import mask_rows_of_others
 from tilewright.rules.loopnest import DimMap, Term
 
 
@@ -25,6 +26,8 @@ def gather(context: KernelContext) -> None:
             _look_up(context, box, context.target(box), context.operand(1, box))
         else:
             _look_up_single(context, box)
+        if context.kernel.vocabulary:
+            mask_rows_of_others(context, box)
         context.store_result(box)
 
 

@@ -9,6 +9,7 @@ from tilewright.extract.plan import Tiling
 from tilewright.lowering.emit import Builder, Storage
 from tilewright.lowering.kernels.context import KernelContext
 from tilewright.lowering.kernels.halo import exchange_halo
+from tilewright.lowering.kernels.vocabulary import local_rows
 
 Generator = Callable[[KernelContext], None]
 
@@ -51,4 +52,6 @@ def emit_kernel(
     context = KernelContext(builder, kernel, tiling, operands, result, name)
     if kernel.halo:
         context.operands = (exchange_halo(context), *operands[1:])
+    if kernel.vocabulary:
+        context.operands = (operands[0], local_rows(context))
     _GENERATORS[kernel.family](context)

@@ -39,6 +39,7 @@ from tilewright.rules.annotations import annotate
 from tilewright.rules.halo import halo_dims
 from tilewright.rules.loopnest import Role
 from tilewright.rules.splitting import Strategy, localise, strategies
+from tilewright.rules.vocabulary import vocabulary_axes
 
 AnyArray = np.ndarray[Any, np.dtype[Any]]
 Case = tuple[str, dict[str, Any], list[tuple[int, ...]], list[str], tuple[int, ...], str]
@@ -264,6 +265,9 @@ def make_kernel(
 
     own = localise(nest, mesh, strategy.split_dims, strategy.macros)
     halo = halo_dims(nest, mesh, strategy.split_dims, strategy.macros)
+    shared = vocabulary_axes(strategy.macros)
+    needed = [Memory.SRAM] * (2 if shared else 1 if halo else 0)
+
     return Kernel(
         kind=op.kind,
         attrs=attrs,
@@ -273,12 +277,13 @@ def make_kernel(
             for t, tensor in zip(types, own.operands, strict=True)
         ),
         result_type=TensorType(local_shape(mesh, strategy.result, shape), result.dtype),
-        operand_memory=(Memory.SRAM, *memories[1:-1]) if halo else tuple(memories[:-1]),
+        operand_memory=tuple(needed + memories[len(needed) : -1]),
         result_memory=Memory.SRAM if is_partial(strategy.result) else memories[-1],
         mesh=mesh,
         operand_shardings=strategy.operands,
         result_sharding=strategy.result,
         halo=halo,
+        vocabulary=shared,
     )
 
 
