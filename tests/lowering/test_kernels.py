@@ -204,6 +204,7 @@ CASES: dict[str, Case] = {
     "gather": ("gather", {"axis": 0}, [(10, 8), (8,)], ["f32", "i64"], (8, 8), "f32"),
     "gather_inner": ("gather", {"axis": 1}, [(4, 10, 6), (5,)], ["f32", "i32"], (4, 5, 6), "f32"),
     "gather_last": ("gather", {"axis": 1}, [(4, 10), (6,)], ["i8", "i32"], (4, 6), "i8"),
+    "gather_shared": ("gather", {"axis": 0}, [(16, 3), (7,)], ["f16", "i32"], (7, 3), "f16"),
     "gather_single": ("gather", {"axis": 0}, [(10, 8), (1,)], ["f32", "i64"], (1, 8), "f32"),
 }  # fmt: skip
 
@@ -246,12 +247,17 @@ def expected(case: Case, op: Op, arrays: list[AnyArray]) -> AnyArray:
 
 
 def pick_strategy(op: Op, case: Case, mesh: LogicalMesh, random_: random.Random) -> Strategy:
+    legal = every_strategy(op, case, mesh)
+    return random_.choice(legal[1:] or legal) if random_.random() < 0.8 else legal[0]
+
+
+def every_strategy(op: Op, case: Case, mesh: LogicalMesh) -> list[Strategy]:
+    """Return the strategies of an operator whose operands are complete, the replicated one first."""
     _, _, shapes, dtypes, shape, dtype = case
     types = tuple(TensorType(s, DType(d)) for s, d in zip(shapes, dtypes, strict=True))
     nest = annotate(op, types, TensorType(shape, DType(dtype)))
     assert nest is not None
-    legal = [s for s in strategies(op, nest, mesh) if not any(is_partial(o) for o in s.operands)]
-    return random_.choice(legal[1:] or legal) if random_.random() < 0.8 else legal[0]
+    return [s for s in strategies(op, nest, mesh) if not any(is_partial(o) for o in s.operands)]
 
 
 def make_kernel(
@@ -418,6 +424,26 @@ def test_kernel_computes_its_operator(
         memories = [random_.choice(list(Memory)) for _ in range(len(arrays) + 1)]
         kernel = make_kernel(op, case, mesh, strategy, memories)
         tiling = whole_tiling(kernel) if trial == 0 else random_tiling(kernel, random_)
+        builder, found, first = run_kernel(case, kernel, tiling, arrays, micro_machine)
+        check_equal(name, case, found, wanted)
+        check_counts(builder, kernel, tiling, first)
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if CASES[n][0] in ("conv", "pool", "gather")])
+@pytest.mark.parametrize("mesh", MESHES[1:], ids=lambda m: "x".join(map(str, m.sizes)))
+def test_kernels_with_macros_compute_their_operator(
+    name: str, mesh: LogicalMesh, micro_machine: Callable[..., Any], rng: np.random.Generator
+) -> None:
+    case = CASES[name]
+    op = make_op(case)
+    random_ = random.Random(f"{name} {mesh.sizes}")
+    arrays = make_inputs(case, rng)
+    wanted = expected(case, op, arrays)
+    legal = [s for s in every_strategy(op, case, mesh) if any(s.macros)]
+    for strategy in random_.sample(legal, min(len(legal), 3 if mesh.tiles < 16 else 1)):
+        memories = [random_.choice(list(Memory)) for _ in range(len(arrays) + 1)]
+        kernel = make_kernel(op, case, mesh, strategy, memories)
+        tiling = random_tiling(kernel, random_)
         builder, found, first = run_kernel(case, kernel, tiling, arrays, micro_machine)
         check_equal(name, case, found, wanted)
         check_counts(builder, kernel, tiling, first)
