@@ -13,8 +13,9 @@ from math import prod
 from tilewright.dtypes import DType
 from tilewright.extract.kernel import Kernel
 from tilewright.extract.kernel_work import VectorWork
+from tilewright.extract.vector_price import vector_price
 from tilewright.hwmodel.collectives import CollectiveCost
-from tilewright.hwmodel.cost import KernelCost, vector_cost
+from tilewright.hwmodel.cost import KernelCost
 from tilewright.hwmodel.halo import halo_cost
 from tilewright.hwmodel.target import Target
 from tilewright.rules.halo import NO_AXIS
@@ -87,13 +88,5 @@ def _vector_price(works: tuple[VectorWork, ...], target: Target) -> KernelCost:
     """Return the cost of vector instructions one after the other."""
     total = KernelCost()
     for work in works:
-        moved = work.elements * work.dtype.itemsize_bytes
-        total += vector_cost(
-            target,
-            work.fn,
-            work.dtype,
-            elements=work.elements,
-            read_bytes=moved * (work.operands - 1),
-            written_bytes=moved,
-        )
+        total += vector_price(work, target)
     return total

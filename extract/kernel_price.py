@@ -8,14 +8,14 @@ from math import ceil
 from tilewright.extract.gathered import gather_price
 from tilewright.extract.halo import with_halo_price
 from tilewright.extract.kernel import Kernel, reduction_boxes, result_boxes
-from tilewright.extract.kernel_work import MatrixWork, Traffic, VectorWork, kernel_work
+from tilewright.extract.kernel_work import MatrixWork, Traffic, kernel_work
 from tilewright.extract.plan import Tiling
+from tilewright.extract.vector_price import vector_price
 from tilewright.hwmodel.cost import (
     KernelCost,
     dram_read_cost,
     dram_write_cost,
     matmul_cost,
-    vector_cost,
 )
 from tilewright.hwmodel.target import Target
 
@@ -30,7 +30,8 @@ def price(kernel: Kernel, tiling: Tiling, target: Target) -> KernelCost:
     burst = target.tile.dma.burst_bytes
     work = kernel_work(kernel, tiling, burst, multicast=target.dram.read_multicast)
     costs = [_matrix_price(product, kernel, target) for product in work.matrix]
-    costs += [_vector_price(item, target) for item in work.vector]
+    issue = target.tile.control.issue_cycles
+    costs += [_times(vector_price(item, target), item.count, issue) for item in work.vector]
     first_load = last_store = 0.0
     for traffic in work.traffic:
         cost, each_cycles = _traffic_price(traffic, target)
@@ -107,19 +108,6 @@ def _times(cost: KernelCost, count: int, issue_cycles: float) -> KernelCost:
 def _matrix_price(work: MatrixWork, kernel: Kernel, target: Target) -> KernelCost:
     out = kernel.result_type.dtype
     one = matmul_cost(target, work.dtype, batch=work.b, m=work.m, k=work.k, n=work.n, out_dtype=out)
-    return _times(one, work.count, target.tile.control.issue_cycles)
-
-
-def _vector_price(work: VectorWork, target: Target) -> KernelCost:
-    moved = work.elements * work.dtype.itemsize_bytes
-    one = vector_cost(
-        target,
-        work.fn,
-        work.dtype,
-        elements=work.elements,
-        read_bytes=moved * (work.operands - 1),
-        written_bytes=moved,
-    )
     return _times(one, work.count, target.tile.control.issue_cycles)
 
 

@@ -49,7 +49,8 @@ class Micro:
       and counts as a write of it.
     * sends (SND/MCS on DO): read `sources`, write `dst` on other tiles (MCS on this tile too). The first
       send of a collective waits for the ready posts of all n - 1 peers; every send posts an arrival at
-      its receivers.
+      its receivers. A PS on DO with the role "send" only posts: tiles that send to neighbours alone tell the
+      others too, so that nobody is ready for the next collective before all have sent in this one.
     * `arrive` (WT on CT): waits for `arrivals` arrival posts; counts as a write of `dst`.
 
     ready(k + 1) follows arrive(k) for the same axes, so two semaphores for each set of axes suffice.

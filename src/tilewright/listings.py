@@ -138,18 +138,17 @@ def operands_text(plan: Plan, planned: PlannedOp) -> str:
 
 
 def splits_text(plan: Plan, planned: PlannedOp) -> str:
-    """Return which loop dimension each mesh axis splits, as y:m x:n, and by what macro if any."""
+    """Return which loop dimension each mesh axis splits, as y:m x:n, with macros, as y:h+halo."""
     if planned.op.kind == "host":
         return "host"
     nest = planned_nest(planned, plan.types)
     macros = planned.macros or ("",) * plan.mesh.rank
-    axes = zip(plan.mesh.names, planned.split_dims, macros, strict=True)
-    texts = [
-        f"{axis}:{nest.dims[split].name}" + (f"({macro})" if macro else "")
-        for axis, split, macro in axes
-        if split >= 0
-    ]
-    return " ".join(texts) or "-"
+    words = []
+    for axis, split, macro in zip(plan.mesh.names, planned.split_dims, macros, strict=True):
+        loop = nest.dims[split].name if split >= 0 else ""
+        if loop or macro:
+            words.append(f"{axis}:{loop}{'+' if loop and macro else ''}{macro}")
+    return " ".join(words) or "-"
 
 
 def tile_text(plan: Plan, planned: PlannedOp) -> str:
