@@ -34,6 +34,8 @@ from tilewright.rules.limits import (
 )
 from tilewright.rules.options import ChosenRules, SaturationOptions, builtin_rules
 from tilewright.rules.partition.derived import partition
+from tilewright.rules.partition.family import partition_rules
+from tilewright.rules.partition.ruleset import PartitionRule
 from tilewright.rules.partition.tables import StrategyTables
 from tilewright.rules.readout import ReadOut, read_implementations
 from tilewright.rules.registry import Rule, instantiate
@@ -220,6 +222,12 @@ def _in_order(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
     return tuple(sorted(rules, key=lambda r: (_FIRST.get(r.ruleset, len(_FIRST)), r.name)))
 
 
+def _partition_in_order(rules: tuple[PartitionRule, ...]) -> tuple[PartitionRule, ...]:
+    """Return partition rules in an order that does not depend on files: this package's, others by name."""
+    own = {rule.name: place for place, rule in enumerate(partition_rules())}
+    return tuple(sorted(rules, key=lambda r: (own.get(r.name, len(own)), r.name)))
+
+
 def _rewritten(graph: Graph, chosen: ChosenRules, options: SaturationOptions) -> _Saturation:
     """Load a block and run algebra and fusion, without the rules that make it outgrow the limit."""
     twice = sorted(name for name, count in Counter(chosen.names).items() if count > 1)
@@ -303,7 +311,7 @@ def saturate(
         work.rule_names,
         options.nodes_per_class,
     )
-    tables = StrategyTables(mesh, work.typing, work.snapshot, chosen.partition)
+    tables = StrategyTables(mesh, work.typing, work.snapshot, _partition_in_order(chosen.partition))
     work.session.insert(tables.rows())
     work.run("partition", partition)
     implementations, found = read_implementations(work.session, tables, result)
