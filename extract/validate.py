@@ -204,7 +204,7 @@ def _check_shares(plan: Plan, planned: PlannedOp, target: Target) -> None:
             if number == 0 and kernel.halo:
                 held = _with_halo(plan, planned, kernel, nest, tile)
             else:
-                held = _held(plan, planned, nest, number)(tile)
+                held = list(_held(plan, planned, nest, number)(tile))
             if number == 0 and VOCABULARY in planned.macros:
                 rows = op.integer("axis")
                 check_vocabulary(planned, kernel, mesh, tile, held[rows], _fails(op))
