@@ -47,10 +47,15 @@ RULES = ("rows", "terms", "columns", "values")
 
 @cache
 def product(
-    m: int, k: int, n: int, batch: tuple[int, ...] = (), epilogue: str = "", constant: str = ""
+    m: int,
+    k: int,
+    n: int,
+    batch: tuple[int, ...] = (),
+    epilogue: str = "",
+    constant: str = "",
+    dtype: DType = DType.F32,
 ) -> Graph:
     """Return a graph of one product, with a bias if it has an epilogue; one operand may be constant."""
-    dtype = DType.F32
     types = {
         "a": TensorType((*batch, m, k), dtype),
         "b": TensorType((*batch, k, n), dtype),
@@ -202,6 +207,23 @@ def test_every_gathering_strategy_computes_the_product(
         program = build_program(plan, target)
         result = run_program(program, arrays(graph))
         np.testing.assert_array_equal(result.outputs["c"], expected(graph))
+
+
+@pytest.mark.parametrize("dtype", [DType.F16, DType.BF16, DType.I64])
+@pytest.mark.parametrize("rule", RULES)
+def test_other_types_accumulate_over_chunks(rule: str, dtype: DType) -> None:
+    """Half precision sums in f32 and is rounded once; 64-bit integers run on the vector unit."""
+    target = load_target("mesh_2x2")
+    graph = product(8, 12, 8, dtype=dtype)
+    given = {name: array / 4 for name, array in arrays(graph).items()}
+    given = {name: np.round(a).astype(dtype.numpy) for name, a in given.items()}
+    wanted = np.matmul(given["a"].astype(np.float64), given["b"].astype(np.float64))
+    for seed, strategy in enumerate(gathering(graph, target, rule)):
+        if is_partial(strategy.result):
+            continue
+        plan = planned(graph, target, strategy, chooser=random.Random(seed))
+        result = run_program(build_program(plan, target), given)
+        np.testing.assert_array_equal(result.outputs["c"].astype(np.float64), wanted)
 
 
 @pytest.mark.parametrize("rule", RULES)

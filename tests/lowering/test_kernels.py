@@ -36,6 +36,7 @@ from tilewright.lowering.isa import Engine, Opcode, Space
 from tilewright.lowering.kernels import emit_kernel
 from tilewright.reference import evaluate_op
 from tilewright.rules.annotations import annotate
+from tilewright.rules.gathered import GATHERED
 from tilewright.rules.halo import halo_dims
 from tilewright.rules.loopnest import Role
 from tilewright.rules.splitting import Strategy, localise, strategies
@@ -252,12 +253,19 @@ def pick_strategy(op: Op, case: Case, mesh: LogicalMesh, random_: random.Random)
 
 
 def every_strategy(op: Op, case: Case, mesh: LogicalMesh) -> list[Strategy]:
-    """Return the strategies of an operator whose operands are complete, the replicated one first."""
+    """Return the strategies of an operator whose operands are complete, the replicated one first.
+
+    Those that gather an operand in chunks have another form of kernel, which test_gathered.py runs.
+    """
     _, _, shapes, dtypes, shape, dtype = case
     types = tuple(TensorType(s, DType(d)) for s, d in zip(shapes, dtypes, strict=True))
     nest = annotate(op, types, TensorType(shape, DType(dtype)))
     assert nest is not None
-    return [s for s in strategies(op, nest, mesh) if not any(is_partial(o) for o in s.operands)]
+    return [
+        s
+        for s in strategies(op, nest, mesh)
+        if not any(is_partial(o) for o in s.operands) and GATHERED not in s.macros
+    ]
 
 
 def make_kernel(
