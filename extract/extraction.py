@@ -91,7 +91,7 @@ def extract(
     tables = build_tables(graph, rolled, alternatives, pricing)
     bound: tuple[float, Proof] | None = None
     problem, shortage, where = tables.problem, 0, ""
-    for _ in range(_ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
         solution = solve(problem, options.solve)
         if bound is None:
             bound = _bound(tables, solution, options.solve)
@@ -105,7 +105,15 @@ def extract(
         if shortage <= 0:
             return replace(plan, peak_sram_bytes=peak, resident_sram_bytes=profile.resident_bytes)
         where = _name_of_fullest(plan, profile)
-        problem = _surcharged(problem, tables, solution, writer.op_variables, profile, capacity)
+        problem = _surcharged(
+            problem,
+            tables,
+            solution,
+            writer.op_variables,
+            profile,
+            capacity,
+            is_final=attempt >= _ATTEMPTS // 3,
+        )
     else:
         raise InfeasibleError(
             f"model '{graph.name}' on '{target.name}': the last of {_ATTEMPTS} plans needs "
@@ -131,16 +139,22 @@ def _surcharged(
     op_variables: list[Variable],
     profile: SramProfile,
     capacity: int,
+    *,
+    is_final: bool,
 ) -> ChoiceProblem:
     """Make the choices behind rows that turned out too full use what they were short of.
 
     The rows of the problem do not see what a chain of moves needs on its way; the exact profile does.
+    With `is_final` they use all that the profile has and the rows do not, so that the same choice does
+    not come back however much room the rows see.
     """
+    used = problem.use(solution.choice)
     short: dict[int, int] = {}
     for variable, row in zip(op_variables, profile.rows, strict=True):
         if row > capacity:
             number = tables.number[variable]
-            short[number] = max(short.get(number, 0), row - capacity)
+            unseen = max(0, capacity - int(used[number])) if is_final else 0
+            short[number] = max(short.get(number, 0), row - capacity + unseen)
     extra = []
     for number, amount in sorted(short.items()):
         chosen = tables.options[number][solution.choice[number]]

@@ -88,3 +88,11 @@ def test_the_last_post_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = {"x": np.zeros((1, 3, 32, 32), np.float32)}
     with pytest.raises(ProgramError, match="race"):
         api.run(done.program, inputs)
+
+
+def test_room_that_moves_need_on_their_way_does_not_end_in_defeat() -> None:
+    """The way of a large image into 2-D pieces does not fit at first; other choices are found."""
+    model = network(224, layers=1, stride=2, channels=24)
+    done = api.compile(model, "mesh_4x4?sram_kib=224", stop_after="extract")
+    assert done.plan is not None
+    assert done.plan.peak_sram_bytes <= 224 * 1024
