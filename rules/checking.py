@@ -27,7 +27,7 @@ from tilewright.rules.evaluation import disagreements
 from tilewright.rules.inference import infer_type, pipeline_dtype
 from tilewright.rules.instances import random_size, random_text, random_type
 from tilewright.rules.options import SaturationOptions
-from tilewright.rules.registry import Numerics, Rule, pattern_of
+from tilewright.rules.registry import Numerics, Rule, RuleWritingError, pattern_of
 from tilewright.rules.session import UnboundError
 
 _TOLERANCE = {Numerics.EXACT: 0.0, Numerics.REASSOCIATES: 1e-9, Numerics.APPROXIMATE: 1e-2}
@@ -331,7 +331,7 @@ def condition_purposes(
 def _purpose(made: Rule, count: int, seed: int) -> Purpose:
     try:
         check_rule(made, count=count, seed=seed)
-    except UnboundError:
+    except (UnboundError, RuleWritingError):
         return Purpose.BINDS
     except CounterexampleError:
         return Purpose.VALUES

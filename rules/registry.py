@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, get_type_hints
@@ -24,6 +25,7 @@ from egglog import (
     union,
     var,
 )
+from egglog.declarations import CallDecl, UnboundVarDecl
 
 from tilewright.errors import RuleError
 from tilewright.rules.constructors import CONSTRUCTORS, Constructor
@@ -33,21 +35,35 @@ ROOT = "root"
 """Name of the parameter that stands for the whole left side, for facts about it."""
 
 
+class RuleWritingError(RuleError):
+    """A rule is not written as a rule; says in which line of the user's file, and what to write."""
+
+
 class Numerics(StrEnum):
     """What a rule may do to floating-point results."""
 
     EXACT = "exact"  # the same operations on the same numbers
     REASSOCIATES = "reassociates"  # equal in real arithmetic, rounded in another order
-    APPROXIMATE = "approximate"  # rounded more coarsely; off unless asked for
+    APPROXIMATE = "approximate"  # within a stated tolerance; off unless asked for
 
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """Left side and right side are the same value whenever the facts of `when` hold."""
+    """Left side and right side are the same value whenever the facts of `when` hold.
+
+    `bounds` are further conditions that equality does not need: they say where the rule is worth its
+    e-nodes. The rule must be right without them.
+    """
 
     left: Tensor
     to: Tensor
     when: tuple[Fact | Unit, ...] = ()
+    bounds: tuple[Fact | Unit, ...] = ()
+
+    @property
+    def conditions(self) -> tuple[Fact | Unit, ...]:
+        """Everything that must hold for the rule to fire."""
+        return (*self.when, *self.bounds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +77,13 @@ class Rule:
     function: Callable[..., Rewrite]
     sorts: Mapping[str, Any] = field(hash=False, compare=False)
     """Sort of each parameter."""
+    tolerance: float | None = None
+    """Largest error of an APPROXIMATE rule, relative to the largest magnitude of the result."""
+
+    @property
+    def place(self) -> str:
+        """File and line of the function."""
+        return place_of(self.function)
 
     @property
     def equation(self) -> str:
@@ -86,21 +109,27 @@ class RuleSet:
         return tuple(self._rules.values())
 
     def rule(
-        self, *, numerics: Numerics, source: str
+        self, *, numerics: Numerics, source: str, tolerance: float | None = None
     ) -> Callable[[Callable[..., Rewrite]], Callable[..., Rewrite]]:
         """Register a function of pattern variables as a rule.
 
         Args:
             numerics: What the rule does to floating-point results.
             source: Where the rule comes from.
+            tolerance: Largest relative error; for APPROXIMATE rules only, which must state it.
 
         Raises:
-            RuleError: No docstring, a parameter without a sort, a bad or taken name.
+            RuleWritingError: No docstring, a parameter without a sort, a bad or taken name, a
+                tolerance that does not go with the numerics.
         """
 
         def register(function: Callable[..., Rewrite]) -> Callable[..., Rewrite]:
             made = define(
-                f"{self.name}.{function.__name__}", function, numerics=numerics, source=source
+                f"{self.name}.{function.__name__}",
+                function,
+                numerics=numerics,
+                source=source,
+                tolerance=tolerance,
             )
             if self._is_closed:
                 raise RuleError(
@@ -108,61 +137,151 @@ class RuleSet:
                     "make a RuleSet of your own"
                 )
             if made.name in self._rules:
-                raise RuleError(f"rule '{made.name}' is registered twice; rename one")
+                raise RuleWritingError(
+                    f"{made.place}: rule '{made.name}' is registered twice, before in "
+                    f"{self._rules[made.name].place}; rename one"
+                )
             self._rules[made.name] = made
             return function
 
         return register
 
 
-def define(name: str, function: Callable[..., Rewrite], *, numerics: Numerics, source: str) -> Rule:
+def place_of(function: Callable[..., Any]) -> str:
+    """Return file and line of a function, without what decorators wrapped around it."""
+    code = inspect.unwrap(function).__code__
+    return f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def define(
+    name: str,
+    function: Callable[..., Rewrite],
+    *,
+    numerics: Numerics,
+    source: str,
+    tolerance: float | None = None,
+) -> Rule:
     """Return a checked rule named `family.snake_case`.
 
     Raises:
-        RuleError: No docstring, a parameter without a sort, a bad name.
+        RuleWritingError: No docstring or none with an equation, a parameter without a sort, a bad
+            name, a tolerance that does not go with the numerics.
     """
+    where = f"{place_of(function)}: rule '{name}'"
     if not re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", name):
-        raise RuleError(f"rule '{name}': expected a name like family.snake_case")
-    if not inspect.getdoc(function):
-        raise RuleError(f"rule '{name}' has no docstring; write its equation there")
-    hints = get_type_hints(function)
-    for parameter in inspect.signature(function).parameters:
-        if hints.get(parameter) not in (Tensor, String, i64):
-            raise RuleError(
-                f"rule '{name}': parameter '{parameter}' has no sort; "
-                "annotate it as Tensor, String or i64"
-            )
+        raise RuleWritingError(f"{where}: expected a name like family.snake_case")
+    doc = inspect.getdoc(function)
+    if not doc:
+        raise RuleWritingError(f"{where} has no docstring; write its equation there")
+    if "=" not in doc.splitlines()[0]:
+        raise RuleWritingError(
+            f"{where}: the docstring starts with '{doc.splitlines()[0]}'; "
+            "expected an equation, such as 'f(g(x)) = h(x).'"
+        )
+    if (tolerance is not None and tolerance > 0) != (numerics is Numerics.APPROXIMATE):
+        raise RuleWritingError(
+            f"{where} is {numerics.value} with tolerance {tolerance}; approximate rules state a positive "
+            "tolerance, others none"
+        )
     return Rule(
         name=name,
         ruleset=name.partition(".")[0],
         numerics=numerics,
         source=source,
         function=function,
-        sorts={parameter: hints[parameter] for parameter in inspect.signature(function).parameters},
+        sorts=_sorts(function, where),
+        tolerance=tolerance,
     )
 
 
+def _sorts(function: Callable[..., Rewrite], where: str) -> dict[str, Any]:
+    """Return the sort of each parameter."""
+    try:
+        hints = get_type_hints(function)
+    except NameError as error:
+        raise RuleWritingError(f"{where}: {error}; import the sorts of its parameters") from error
+    parameters = inspect.signature(function).parameters
+    for parameter in parameters:
+        if hints.get(parameter) not in (Tensor, String, i64):
+            raise RuleWritingError(
+                f"{where}: parameter '{parameter}' has no sort; "
+                "annotate it as Tensor, String or i64"
+            )
+    return {parameter: hints[parameter] for parameter in parameters}
+
+
+def variables_of(term: Any) -> Iterator[str]:
+    """Yield the names of the variables of a term or fact, as often as they occur."""
+    if isinstance(term, Fact):
+        parts: list[Any] = [term.fact]
+    else:
+        parts = [term.__egg_typed_expr__]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, UnboundVarDecl):
+            yield part.name
+        elif isinstance(part, CallDecl):
+            parts += part.args
+        else:  # an equation, or a typed wrapper of one of the above
+            parts += [
+                getattr(part, name) for name in ("left", "right", "expr") if hasattr(part, name)
+            ]
+
+
 def pattern_of(made: Rule) -> Rewrite:
-    """Return a rule's rewrite over variables named as its parameters."""
-    return made.function(**{name: var(name, sort) for name, sort in made.sorts.items()})
+    """Return a rule's rewrite over variables named as its parameters.
+
+    Raises:
+        RuleWritingError: The function raises, does not return a rewrite, has a condition that is no
+            fact, or uses a variable on the right side that nothing binds.
+    """
+    where = f"{made.place}: rule '{made.name}'"
+    try:
+        rewrite = made.function(**{name: var(name, sort) for name, sort in made.sorts.items()})
+    except Exception as error:
+        place = _raised_at(error, made.function)
+        what = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        raise RuleWritingError(f"{place}: rule '{made.name}' raises {what}") from error
+    if not isinstance(rewrite, Rewrite):
+        raise RuleWritingError(f"{where} returns {type(rewrite).__name__}, expected a Rewrite")
+    for number, fact in enumerate(rewrite.conditions):
+        if not (isinstance(fact, Fact) or hasattr(fact, "__egg_typed_expr__")):
+            raise RuleWritingError(
+                f"{where}: condition {number + 1} is the Python {type(fact).__name__} {fact!r}, "
+                "decided before any tensor is seen; write a fact, such as eq(x).to(y)"
+            )
+    bound = {ROOT, *variables_of(rewrite.left)}
+    for fact in rewrite.conditions:
+        bound.update(variables_of(fact))
+    for name in variables_of(rewrite.to):
+        if name not in bound:
+            raise RuleWritingError(
+                f"{where}: the right side uses '{name}', which neither the left side nor a condition "
+                "binds; bind it there"
+            )
+    return rewrite
+
+
+def _raised_at(error: Exception, function: Callable[..., Any]) -> str:
+    """Return the last line of the rule's own file on the way to an error."""
+    file = inspect.unwrap(function).__code__.co_filename
+    own = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+    return f"{file}:{own[-1].lineno}" if own else place_of(function)
 
 
 def instantiate(made: Rule, number: int) -> RewriteOrRule:
     """Return the engine's form of a rule; e-nodes that it makes carry `number` as their origin.
 
     Raises:
-        RuleError: A condition is a Python bool instead of a fact.
+        RuleWritingError: The rule is not written as one.
     """
     rewrite = pattern_of(made)
     root = var(ROOT, Tensor)
-    for fact in rewrite.when:
-        if isinstance(fact, bool):
-            raise RuleError(f"rule '{made.name}': a condition is a bool; write eq(x).to(y)")
     marks = [
         set_(origin_of(constructor, args)).to(i64(number))
         for constructor, args in _made(rewrite.to)
     ]
-    return rule(eq(root).to(rewrite.left), *rewrite.when, name=made.name).then(
+    return rule(eq(root).to(rewrite.left), *rewrite.conditions, name=made.name).then(
         union(root).with_(rewrite.to), *marks
     )
 

@@ -9,7 +9,14 @@ from tilewright.errors import RuleError
 from tilewright.rules.checking import Purpose, check_rule, condition_purposes, instances_of
 from tilewright.rules.facts import column_scale, commutes, scales
 from tilewright.rules.options import builtin_rules
-from tilewright.rules.registry import Numerics, Rewrite, Rule, RuleSet, define
+from tilewright.rules.registry import (
+    Numerics,
+    Rewrite,
+    Rule,
+    RuleSet,
+    RuleWritingError,
+    define,
+)
 from tilewright.rules.terms import (
     Tensor,
     has_type,
@@ -39,8 +46,16 @@ def test_instances_have_size_one_and_broadcast_dimensions() -> None:
     assert any(graph.types[op.inputs[0]].shape != graph.types[op.inputs[1]].shape for op in fused)
 
 
-def made(function: object, numerics: Numerics = Numerics.REASSOCIATES) -> Rule:
-    return define("bad.rule", function, numerics=numerics, source="test")  # type: ignore[arg-type]
+def made(
+    function: object, numerics: Numerics = Numerics.REASSOCIATES, tolerance: float | None = None
+) -> Rule:
+    return define(
+        "bad.rule",
+        function,  # type: ignore[arg-type]
+        numerics=numerics,
+        source="test",
+        tolerance=tolerance,
+    )
 
 
 def swapped_transpose(x: Tensor, p: String, d: String) -> Rewrite:
@@ -94,7 +109,7 @@ def test_rounding_rule_that_claims_to_be_exact_is_caught() -> None:
         return Rewrite(map2(a, b, "div", d), to=map2(a, map1(b, "reciprocal", d), "mul", d))
 
     scaled.__annotations__ = {"a": Tensor, "b": Tensor, "d": String, "return": Rewrite}
-    check_rule(made(scaled, Numerics.APPROXIMATE))
+    check_rule(made(scaled, Numerics.APPROXIMATE, tolerance=1e-6))
     with pytest.raises(RuleError):
         check_rule(made(scaled, Numerics.EXACT))
 
@@ -156,9 +171,40 @@ def unbound(x: Tensor, y: Tensor, d: String) -> Rewrite:
     return Rewrite(map1(x, "relu", d), to=y)
 
 
-def test_unbound_variables_are_reported_with_the_ruleset() -> None:
-    with pytest.raises(RuleError, match="ruleset bad: the engine says"):
+def test_unbound_variables_are_refused_where_they_are_written() -> None:
+    line = unbound.__code__.co_firstlineno
+    with pytest.raises(RuleWritingError, match=rf"test_rules_soundness.py:{line}: .*uses 'y'"):
         check_rule(made(unbound))
+
+
+def test_a_tolerance_goes_with_approximate_rules_only() -> None:
+    with pytest.raises(RuleWritingError, match="is approximate with tolerance None"):
+        made(sum_becomes_product, Numerics.APPROXIMATE)
+    with pytest.raises(RuleWritingError, match=r"is exact with tolerance 0\.1"):
+        made(sum_becomes_product, Numerics.EXACT, tolerance=0.1)
+
+
+def boolean_condition(x: Tensor, s: String, d: String) -> Rewrite:
+    """reshape(x, s) = x when s is [1]."""
+    return Rewrite(reshape(x, s, d), to=x, when=(s == "[1]",))
+
+
+def test_a_condition_that_python_decides_is_refused() -> None:
+    with pytest.raises(RuleWritingError, match="condition 1 is the Python bool False"):
+        check_rule(made(boolean_condition))
+
+
+def raising(x: Tensor, s: String, d: String) -> Rewrite:
+    """reshape(x, s) = x when s is short."""
+    if len(s) == 1:  # type: ignore[arg-type]
+        return Rewrite(x, to=x)
+    return Rewrite(reshape(x, s, d), to=x)
+
+
+def test_a_rule_that_raises_is_refused_with_the_line_that_raised() -> None:
+    line = raising.__code__.co_firstlineno + 2
+    with pytest.raises(RuleWritingError, match=rf"soundness.py:{line}: .*raises AttributeError"):
+        check_rule(made(raising))
 
 
 def needless(a: Tensor, b: Tensor, d: String, i: i64, j: i64) -> Rewrite:
