@@ -1,340 +1,240 @@
-"""Automatic soundness checks of rules: a rule's left side is its own test case.
+"""Registration check of rewrite rules: a rule's left side is its own test case.
 
-A pattern is instantiated with random small tensors (size-1 dimensions, primes, several element
-types), saturated with the one rule, and every alternative is evaluated with the reference
-semantics. Instances are batched, since an e-graph costs more than an evaluation.
+In this order: the rule is written as one; on random instances of its left side, biased towards the
+borders, both sides have equal types and values wherever the conditions hold, whole numbers first; each
+condition is needed; the rule fires, in the engine too, and comes to an end; its growth on the model zoo.
+The parts are in `tilewright.rules.checks`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from functools import wraps
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from time import process_time
 
 import numpy as np
-from egglog import Fact, get_callable_args, get_callable_fn, get_literal_value, get_var_name
 
-from tilewright.dtypes import DType
-from tilewright.errors import RuleError, ShapeError
-from tilewright.graph import Array, Graph, Op, Port, TensorType, parse_pipeline
-from tilewright.hwmodel.mesh import LogicalMesh
-from tilewright.rules.constructors import CONSTRUCTORS, Constructor, decode
-from tilewright.rules.engine import saturate
-from tilewright.rules.evaluation import disagreements
-from tilewright.rules.inference import infer_type, pipeline_dtype
-from tilewright.rules.instances import random_size, random_text, random_type
-from tilewright.rules.options import SaturationOptions
-from tilewright.rules.registry import Numerics, Rule, RuleWritingError, pattern_of
-from tilewright.rules.session import UnboundError
+from tilewright.errors import RuleError
+from tilewright.rules.checks.cache import cached, remember
+from tilewright.rules.checks.conditions import (
+    ConditionReport,
+    Necessity,
+    Purpose,
+    required,
+)
+from tilewright.rules.checks.counterexample import counterexample
+from tilewright.rules.checks.errors import (
+    IllTypedRuleError,
+    LoopingRuleError,
+    NeedlessConditionError,
+    UnsoundRuleError,
+    VacuousRuleError,
+)
+from tilewright.rules.checks.growth import Growth, fire, measure_growth
+from tilewright.rules.checks.instance import Instance
+from tilewright.rules.checks.judging import Class, Failure, Kind, Tally, failures
+from tilewright.rules.checks.patterns import Pattern
+from tilewright.rules.checks.reading import pattern
+from tilewright.rules.checks.sampling import Choices, Sampler
+from tilewright.rules.checks.shrinking import shrink
+from tilewright.rules.checks.writing import check_writing
+from tilewright.rules.registry import Rule, RuleWritingError
 
-_TOLERANCE = {Numerics.EXACT: 0.0, Numerics.REASSOCIATES: 1e-9, Numerics.APPROXIMATE: 1e-2}
-_LEAST_MATCHES = 10
-_MOST_INSTANCES = 600
+LEAST_MATCHES = 10
+_INSTANCES = 240
+_MATCHES = 100
+"""Instances are drawn until both numbers are reached ..."""
+_MOST_DRAWS = 2000
+"""... or so many were tried."""
+_TYPES_FIRST = 60
+"""So many draws are looked through for wrong types before wrong values are reported."""
+_FIRED = 8
+"""Matching instances that also run in the engine."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckReport:
     """What a check saw; a rule that is wrong raises instead."""
 
     rule: str
     instances: int
+    """Random instances of the left side."""
     matches: int
+    """Those on which the conditions that equality needs hold."""
+    conditions: tuple[ConditionReport, ...]
+    growth: Growth
+    seconds: float = field(compare=False)
+    """CPU time of the check."""
 
 
-class CounterexampleError(RuleError):
-    """Both sides of a rule have different values."""
+@dataclass(frozen=True, slots=True)
+class _Samples:
+    """What the instances showed."""
+
+    tally: Tally
+    necessity: Necessity
+    fitting: tuple[Instance, ...]
+    """Some instances on which the conditions hold."""
 
 
-class _MisfitError(Exception):
-    """A random choice that does not fit the pattern; another one is drawn."""
-
-
-@dataclass(slots=True)
-class _Builder:
-    """A graph of many instances of a pattern."""
-
-    random: np.random.Generator
-    dtypes: tuple[DType, ...]
-    types: dict[str, TensorType] = field(default_factory=dict)
-    leaves: dict[str, Array] = field(default_factory=dict)
-    constants: list[str] = field(default_factory=list)
-    ops: list[Op] = field(default_factory=list)
-    outputs: list[str] = field(default_factory=list)
-
-    def add(self, left: Any, number: int) -> bool:
-        """Add an instance of a pattern; return whether the random choices fitted."""
-        attempt = _Attempt(self, number)
-        try:
-            output = attempt.build(left)
-        except (_MisfitError, ShapeError):
-            return False
-        self.types |= attempt.types
-        self.ops += attempt.ops
-        self.outputs.append(output)
-        for name in attempt.leaves:
-            self.leaves[name] = random_array(self.random, self.types[name])
-            if self.random.random() < attempt.constness:
-                self.constants.append(name)
-        return True
-
-    def graph(self) -> Graph:
-        """Return the graph of all instances."""
-
-        def port(name: str) -> Port:
-            return Port(
-                name=name, tensor=name, shape=self.types[name].shape, dtype=self.types[name].dtype
-            )
-
-        constants = {name: self.leaves[name] for name in self.constants}
-        graph = Graph(
-            name="instances",
-            inputs=tuple(port(name) for name in self.leaves if name not in constants),
-            outputs=tuple(port(name) for name in self.outputs),
-            types=self.types,
-            constants=constants,
-            ops=tuple(self.ops),
-        )
-        graph.validate()
-        return graph
-
-
-class _Attempt:
-    """One instance of a pattern."""
-
-    def __init__(self, builder: _Builder, number: int) -> None:
-        self._random = builder.random
-        self._number = number
-        self._variables: dict[str, str] = {}
-        self._dtype = builder.dtypes[self._random.integers(len(builder.dtypes))]
-        self._rank = int(self._random.integers(2, 5))
-        self._common = random_size(self._random)
-        self.constness = float(self._random.choice([0.0, 0.6, 1.0]))
-        self.types: dict[str, TensorType] = {}
-        self.leaves: list[str] = []
-        self.ops: list[Op] = []
-
-    def build(self, term: Any) -> str:
-        """Return the tensor of a term, adding the operators that make it."""
-        variable = get_var_name(term)
-        if variable is not None:
-            if variable not in self._variables:
-                name = f"{variable}.{self._number}"
-                self.types[name] = random_type(self._random, self._rank, self._dtype, self._common)
-                self.leaves.append(name)
-                self._variables[variable] = name
-            return self._variables[variable]
-        constructor, args = _call(term)
-        if constructor.kind == "conv":
-            self._rank = 4
-        operands = tuple(self.build(arg) for arg in args[: constructor.arity])
-        types = [self.types[name] for name in operands]
-        columns = args[constructor.arity : -1]
-        texts = tuple(
-            self._text(arg, constructor, column, types)
-            for arg, column in zip(columns, constructor.columns, strict=True)
-        )
-        attrs = decode(constructor, texts)
-        dtype = self._result_dtype(constructor, attrs, types)
-        self._bind(args[-1], str(dtype))
-        result = infer_type(constructor.kind, attrs, types, dtype)
-        name = f"r{len(self.ops)}.{self._number}"
-        self.types[name] = result
-        self.ops.append(
-            Op(name=name, kind=constructor.kind, inputs=operands, outputs=(name,), attrs=attrs)
-        )
-        return name
-
-    def _text(
-        self, term: Any, constructor: Constructor, column: str, types: list[TensorType]
-    ) -> str:
-        """Return the text of an attribute: given, bound before, or random."""
-        literal = get_literal_value(term)
-        if literal is not None:
-            return str(literal)
-        variable = get_var_name(term)
-        assert variable is not None, "left sides have variables and literals for attributes"
-        if variable not in self._variables:
-            self._variables[variable] = random_text(self._random, constructor, column, types)
-        return self._variables[variable]
-
-    def _bind(self, term: Any, text: str) -> None:
-        variable = get_var_name(term)
-        known = (
-            str(get_literal_value(term))
-            if variable is None
-            else self._variables.setdefault(variable, text)
-        )
-        if known != text:
-            raise _MisfitError
-
-    def _result_dtype(
-        self, constructor: Constructor, attrs: Mapping[str, Any], types: list[TensorType]
-    ) -> DType:
-        if constructor.kind == "map":
-            first = parse_pipeline(str(attrs["fn"]))[0][0]
-            if types[-1].dtype is DType.BOOL and first not in ("identity", "cast", "where"):
-                raise _MisfitError  # no arithmetic on truth values
-            return pipeline_dtype(str(attrs["fn"]), types[-1].dtype)
-        if "epilogue" in attrs:
-            start = types[2].dtype if len(types) > 2 else DType(str(attrs["product_dtype"]))
-            return pipeline_dtype(str(attrs["epilogue"]), start)
-        return types[0].dtype
-
-
-def _call(term: Any) -> tuple[Constructor, tuple[Any, ...]]:
-    function, args = get_callable_fn(term), get_callable_args(term)
-    assert args is not None, "left sides are made of constructors"
-    for constructor in CONSTRUCTORS.values():
-        if constructor.build == function:
-            return constructor, args
-    raise RuleError(f"left side has {function}, which is no constructor of rules/terms.py")
-
-
-def random_array(random: np.random.Generator, kind: TensorType) -> Array:
-    """Return small values away from zero, which denominators must not be."""
-    if kind.dtype.is_float:
-        values = random.normal(size=kind.shape)
-        return (values + np.copysign(0.5, values)).astype(kind.dtype.numpy)
-    low = 1 if kind.dtype in (DType.U8, DType.U16, DType.U32, DType.U64, DType.BOOL) else -3
-    whole = random.integers(low, 4, kind.shape)
-    whole[whole == 0] = 1
-    return whole.astype(kind.dtype.numpy)
-
-
-def _dtypes(made: Rule) -> tuple[DType, ...]:
-    """Return the element types to draw: only f64 is fine enough for a rule that rounds differently."""
-    if made.numerics is Numerics.EXACT:
-        return (DType.F64, DType.F32, DType.F16, DType.I32, DType.I8)
-    return (DType.F64,)
-
-
-def instances_of(made: Rule, count: int, seed: int) -> tuple[Graph, Mapping[str, Array]]:
-    """Return a graph of random instances of a rule's left side, and values of its leaves.
-
-    Raises:
-        RuleError: Random choices hardly ever fit the pattern.
-    """
-    random = np.random.default_rng(seed)
-    builder = _Builder(random, _dtypes(made))
-    left = pattern_of(made).left
-    number = attempts = 0
-    while number < count:
-        attempts += 1
-        if attempts > 400 * count:
-            raise RuleError(f"rule '{made.name}': no random tensors fit its left side")
-        number += builder.add(left, number)
-    return builder.graph(), MappingProxyType(builder.leaves)
-
-
-def check_rule(made: Rule, *, count: int = 100, seed: int = 0) -> CheckReport:
-    """Check a rule on random instances of its left side.
+def check_rule(made: Rule, *, seed: int = 0, count: int = _INSTANCES) -> CheckReport:
+    """Check a rewrite rule; the same seed gives the same report.
 
     Args:
         made: The rule.
-        count: Number of instances; four times as many when the rule hardly matches.
         seed: Seed of the random choices.
+        count: Number of instances; more are drawn when the rule hardly matches.
 
     Raises:
-        RuleError: Both sides differ, a right side has no type, or the rule hardly ever matches, so that
-            the check would say nothing.
+        RuleWritingError: It is not written as a rule; says the line.
+        IllTypedRuleError: Both sides have different types; shows the smallest counterexample.
+        UnsoundRuleError: Both sides have different values; shows the smallest counterexample.
+        NeedlessConditionError: A condition of `when` is needed for nothing.
+        VacuousRuleError: It hardly ever fires, so that the check would say nothing.
+        LoopingRuleError: Alone, it does not come to an end within the limits of saturation.
     """
-    graph, leaves = instances_of(made, count, seed)
-    options = SaturationOptions(
-        rules=(made,), numerics=frozenset(Numerics), rounds=1, nodes_per_class=1000
-    )
-    alternatives = saturate(graph, LogicalMesh((), ()), options=options)
-    matches = sum(stats.matches for stats in alternatives.rule_stats if stats.rule == made.name)
-    if matches < _LEAST_MATCHES:
-        if count < _MOST_INSTANCES:
-            return check_rule(made, count=min(4 * count, _MOST_INSTANCES), seed=seed)
-        raise RuleError(
-            f"rule '{made.name}' matched {matches} of {count} random instances, expected at least "
-            f"{_LEAST_MATCHES}; the check says nothing"
+    start = process_time()
+    data = pattern(made)
+    check_writing(made)
+    samples = _sample(made, data, seed, count)
+    _check_conditions(made, samples)
+    if not fire(made, data, samples.fitting):
+        raise VacuousRuleError(
+            f"{made.place}: rule '{made.name}' never fires in the engine on instances that its conditions "
+            "allow; a fact table lists other rows for a whole graph than for one operator"
         )
-    wrong = disagreements(graph, alternatives, leaves, _TOLERANCE[made.numerics])
-    if wrong:
-        raise CounterexampleError(
-            _counterexample(
-                made,
-                graph,
-                alternatives.classes[wrong[0].class_number].names,
-                wrong[0].what,
-                wrong[0].largest_error,
-            )
-        )
-    return CheckReport(made.name, count, matches)
-
-
-def _counterexample(
-    made: Rule, graph: Graph, names: tuple[str, ...], what: str, error: float
-) -> str:
-    """Describe the instance in which a rule is wrong."""
-    number = next((name.rpartition(".")[2] for name in names), "?")
-    lines = [
-        f"{name} = {op.kind} {dict(op.attrs)} of "
-        + ", ".join(f"{i}: {graph.types[i]}" for i in op.inputs)
-        for op in graph.ops
-        for name in op.outputs
-        if name.endswith(f".{number}")
-    ]
-    return (
-        f"rule '{made.name}' ({made.equation}) is wrong by {error:.3g}: {what} is not the value of "
-        f"{', '.join(names)} in: {'; '.join(lines)}"
+    return CheckReport(
+        rule=made.name,
+        instances=samples.tally.instances,
+        matches=samples.tally.matches,
+        conditions=samples.necessity.report(),
+        growth=measure_growth(made),
+        seconds=process_time() - start,
     )
 
 
-def without_condition(made: Rule, index: int) -> Rule:
-    """Return a rule without one of its conditions, to see whether that is needed."""
-
-    @wraps(made.function)
-    def function(**variables: Any) -> Any:
-        rewrite = made.function(**variables)
-        rest = (*rewrite.when[:index], *rewrite.when[index + 1 :])
-        return replace(rewrite, when=rest)
-
-    return replace(made, function=function)
-
-
-class Purpose(StrEnum):
-    """What a condition of a rule is needed for."""
-
-    BINDS = "binds"  # the right side or another condition uses its variables
-    VALUES = "values"  # without it both sides differ
-    TYPES = "types"  # without it the right side has another type, or none
-    NOTHING = "nothing"  # the instances do not need it; it may bound growth
-
-
-def condition_purposes(
-    made: Rule, *, count: int = 60, seed: int = 0
-) -> tuple[tuple[str, Purpose], ...]:
-    """Return what each condition of a rule is needed for, by leaving them out one by one.
+def check_rules(
+    rules: Iterable[Rule],
+    *,
+    cache: bool = True,
+    progress: Callable[[str], None] | None = None,
+) -> tuple[CheckReport, ...]:
+    """Check rules, or recall reports of equal rules that were checked before.
 
     Args:
-        made: A rule that passes `check_rule`.
-        count: Number of instances for each condition.
-        seed: Seed of the random choices.
+        rules: The rules.
+        cache: Look reports up in, and add them to, the user's cache.
+        progress: Called with each rule's name before its check.
 
-    Returns:
-        The name of each condition's relation ("eq" for equations and comparisons) and its purpose.
+    Raises:
+        RuleError: The first rule that fails; see `check_rule`.
     """
-    found = []
-    for index, fact in enumerate(pattern_of(made).when):
-        function = None if isinstance(fact, Fact) else get_callable_fn(fact)
-        name = "eq" if function is None else str(function)
-        found.append((name, _purpose(without_condition(made, index), count, seed)))
-    return tuple(found)
+    reports = []
+    for made in rules:
+        if progress is not None:
+            progress(made.name)
+        report = cached(made, CheckReport) if cache else None
+        if report is None:
+            report = check_rule(made)
+            if cache:
+                remember(made, report)
+        reports.append(report)
+    return tuple(reports)
 
 
-def _purpose(made: Rule, count: int, seed: int) -> Purpose:
-    try:
-        check_rule(made, count=count, seed=seed)
-    except (UnboundError, RuleWritingError):
-        return Purpose.BINDS
-    except CounterexampleError:
-        return Purpose.VALUES
-    except RuleError:
-        return Purpose.TYPES
-    return Purpose.NOTHING
+def condition_purposes(made: Rule, *, seed: int = 0) -> tuple[ConditionReport, ...]:
+    """Return what each condition of a rule is needed for.
+
+    Raises:
+        RuleError: The rule fails its check on instances.
+    """
+    return _sample(made, pattern(made), seed, _INSTANCES).necessity.report()
+
+
+def _sample(made: Rule, data: Pattern, seed: int, count: int) -> _Samples:
+    """Judge random instances; whole numbers come first."""
+    precision = Class(made.numerics, made.tolerance)
+    sampler = Sampler(data, Choices(precision.dtypes), np.random.default_rng(seed))
+    conditions = required(data)
+    tally, necessity = Tally(), Necessity(data, precision)
+    fitting: list[Instance] = []
+    enough = max(min(_MATCHES, count), LEAST_MATCHES)
+    wrong: Failure | None = None
+    for draw in range(_MOST_DRAWS):
+        instance = sampler.draw(precision.values_of(draw, count))
+        if instance is None:
+            continue
+        before = tally.matches
+        wrong = _worse(wrong, failures(data, precision, instance, conditions, tally))
+        if wrong is not None and (wrong.kind is Kind.TYPES or draw >= _TYPES_FIRST):
+            break
+        if tally.matches > before and len(fitting) < _FIRED:
+            fitting.append(instance)
+        necessity.try_without(instance)
+        if tally.instances >= count and tally.matches >= enough:
+            break
+    if wrong is not None:
+        raise _refusal(made, data, wrong, seed)
+    if tally.matches < LEAST_MATCHES:
+        raise VacuousRuleError(
+            f"{made.place}: rule '{made.name}' fires on {tally.matches} of {tally.instances} random "
+            f"instances of its left side ({_MOST_DRAWS} draws), expected at least {LEAST_MATCHES}; "
+            f"{_rarest(necessity)}"
+        )
+    return _Samples(tally, necessity, tuple(fitting))
+
+
+def _worse(one: Failure | None, other: Failure | None) -> Failure | None:
+    """Return the failure to show: wrong types say more than wrong values."""
+    if one is None or (other is not None and other.kind is Kind.TYPES):
+        return other
+    return one
+
+
+def _rarest(necessity: Necessity) -> str:
+    """Say what keeps a rule from firing."""
+    conditions = [*map(str, required(necessity.pattern))]
+    if not conditions:
+        return f"no operators were found that fit {necessity.pattern.left}"
+    return f"{' and '.join(conditions)} can hardly be met together"
+
+
+def _refusal(made: Rule, data: Pattern, failure: Failure, seed: int) -> RuleError:
+    """Return the error that shows the smallest counterexample."""
+    precision = Class(made.numerics, made.tolerance)
+    conditions = required(data)
+
+    def retry(instance: Instance) -> Failure | None:
+        found = failures(data, precision, instance, conditions)
+        return found if found is not None and found.kind is failure.kind else None
+
+    smallest = shrink(data, failure, retry, seed)
+    text = counterexample(made, data, smallest, conditions)
+    return (IllTypedRuleError if failure.kind is Kind.TYPES else UnsoundRuleError)(text)
+
+
+def _check_conditions(made: Rule, samples: _Samples) -> None:
+    """Refuse conditions that were needed for nothing."""
+    for condition in samples.necessity.needless():
+        raise NeedlessConditionError(
+            f"{made.place}: rule '{made.name}': condition {condition} is needed for nothing: where only "
+            f"it failed, {samples.necessity.tried(condition)} times, both sides had equal types and "
+            "values; delete it, or move it to `bounds` if it keeps the e-graph small"
+        )
+
+
+__all__ = [
+    "CheckReport",
+    "ConditionReport",
+    "Growth",
+    "IllTypedRuleError",
+    "LoopingRuleError",
+    "NeedlessConditionError",
+    "Purpose",
+    "RuleWritingError",
+    "UnsoundRuleError",
+    "VacuousRuleError",
+    "check_rule",
+    "check_rules",
+    "condition_purposes",
+]

@@ -8,16 +8,19 @@ never parses an attribute and no Python runs inside a rule.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import numpy as np
 from egglog import StringLike, Unit, function, i64Like
 
 from tilewright.dtypes import DType
 from tilewright.errors import RuleError
-from tilewright.graph import TensorType, parse_pipeline
+from tilewright.graph import PARAMETRIC_FUNCTIONS, UNARY_FUNCTIONS, TensorType, parse_pipeline
+from tilewright.reference import run_pipeline
 from tilewright.rules.constructors import decode_tuple, encode_value
 
 Row = tuple[int | str, ...]
@@ -289,6 +292,30 @@ _WIDER: dict[DType, frozenset[DType]] = {
     DType.U32: frozenset({DType.I64, DType.U64, DType.F64}),
 }
 """Element types that hold every value of another one exactly."""
+
+
+@function(egg_fn="keeps_pad_value")
+def keeps_pad_value(rest: StringLike, fn: StringLike, dtype: StringLike) -> Unit:
+    """Hold when `fn` maps the value that the pad `rest` fills into a tensor of `dtype` to itself."""
+
+
+@fact_table(keeps_pad_value)
+def _keeps_pad_value(known: Vocabulary) -> Iterable[Row]:
+    attrs = {text: json.loads(text) for text in known.column("rest")}
+    pads = {text: float(a["value"]) for text, a in attrs.items() if "value" in a}
+    one_operand = (*UNARY_FUNCTIONS, *PARAMETRIC_FUNCTIONS)
+    for fn in (fn for fn in known.column("fn") if parse_pipeline(fn)[0][0] in one_operand):
+        for d in DType:
+            yield from ((t, fn, str(d)) for t, v in pads.items() if _maps_to_itself(fn, v, d))
+
+
+def _maps_to_itself(fn: str, value: float, dtype: DType) -> bool:
+    try:
+        with np.errstate(all="ignore"):
+            result = run_pipeline(fn, (np.array([value]).astype(dtype.numpy),))
+            return bool(result[0] == np.array([value]).astype(result.dtype)[0])
+    except (ArithmeticError, TypeError):
+        return False  # the pipeline does not take this element type
 
 
 @function(egg_fn="lossless_cast")

@@ -1,4 +1,4 @@
-"""Random small types and attributes for rule checks."""
+"""Random attributes for rule checks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from math import prod
 
 import numpy as np
 
-from tilewright.dtypes import DType
 from tilewright.graph import AttrValue, TensorType
 from tilewright.rules.constructors import CONSTRUCTORS, Constructor, encode, encode_value
 
@@ -16,18 +15,6 @@ _FUNCTIONS = {
     2: ("add", "mul", "sub", "div", "max", "add|relu", "mul|cast(f32)", "lt"),
     3: ("where",),
 }
-_SIZES = (1, 2, 3, 5)
-
-
-def random_size(random: np.random.Generator) -> int:
-    """Return a small size: 1 or a prime."""
-    return int(random.choice(_SIZES))
-
-
-def random_type(random: np.random.Generator, rank: int, dtype: DType, common: int) -> TensorType:
-    """Return a type of a rank whose sizes are often 1 or `common`, so that operands fit."""
-    choices = (1, common, common, random_size(random))
-    return TensorType(tuple(int(random.choice(choices)) for _ in range(rank)), dtype)
 
 
 def random_text(

@@ -47,10 +47,8 @@ def rmsnorm_in_parts(
     return Rewrite(
         rmsnorm(x, epsilon, d),
         to=map2(x, map1(squares, fn, d), "div", d),
-        when=(
-            *(has_type(x, t), last_axis(t, last), mean_of_squares(t, epsilon, fn)),
-            is_full_float(d),
-        ),
+        when=(has_type(x, t), last_axis(t, last), mean_of_squares(t, epsilon, fn)),
+        bounds=(is_full_float(d),),
     )
 
 
@@ -63,7 +61,8 @@ def layernorm_in_parts(
     return Rewrite(
         layernorm(x, epsilon, d),
         to=rmsnorm(map2(x, mean, "sub", d), epsilon, d),
-        when=(has_type(x, t), last_axis(t, last), mean_from_sum(t, fn), is_full_float(d)),
+        when=(has_type(x, t), last_axis(t, last), mean_from_sum(t, fn)),
+        bounds=(is_full_float(d),),
     )
 
 

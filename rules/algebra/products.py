@@ -16,7 +16,7 @@ def product_of_two_weights(a: Tensor, b: Tensor, c: Tensor, d: String) -> Rewrit
     return Rewrite(
         matmul(matmul(a, b, d), c, d),
         to=matmul(a, matmul(b, c, d), d),
-        when=(is_constant(b), is_constant(c), is_float(d)),
+        bounds=(is_constant(b), is_constant(c), is_float(d)),
     )
 
 
@@ -26,7 +26,7 @@ def product_after_two_weights(a: Tensor, b: Tensor, c: Tensor, d: String) -> Rew
     return Rewrite(
         matmul(a, matmul(b, c, d), d),
         to=matmul(matmul(a, b, d), c, d),
-        when=(is_constant(a), is_constant(b), is_float(d)),
+        bounds=(is_constant(a), is_constant(b), is_float(d)),
     )
 
 
@@ -66,5 +66,6 @@ def number_out_of_left_operand(a: Tensor, b: Tensor, fn: String, d: String) -> R
     return Rewrite(
         matmul(map1(a, fn, d), b, d),
         to=map1(matmul(a, b, d), fn, d),
-        when=(scales_by_number(fn), is_float(d)),
+        when=(scales_by_number(fn),),
+        bounds=(is_float(d),),
     )

@@ -99,5 +99,5 @@ def scale_over_shift(x: Tensor, b: Tensor, s: Tensor, d: String) -> Rewrite:
     return Rewrite(
         map2(map2(x, b, "add", d), s, "mul", d),
         to=map2(map2(x, s, "mul", d), map2(b, s, "mul", d), "add", d),
-        when=(is_constant(b), is_constant(s), is_float(d)),
+        bounds=(is_constant(b), is_constant(s), is_float(d)),
     )

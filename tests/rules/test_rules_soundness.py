@@ -1,14 +1,28 @@
-"""The check of rules: every rule passes it, known-bad rules do not."""
+"""The check of rules: every shipped rule passes it, and it looks where rules go wrong."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from egglog import String, eq, i64
+from egglog import String
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from known_bad_rules import commuted_anything, pair, sum_becomes_product, undocumented, untyped
 
-from tilewright.errors import RuleError
-from tilewright.rules.checking import Purpose, check_rule, condition_purposes, instances_of
-from tilewright.rules.facts import column_scale, commutes, scales
-from tilewright.rules.options import builtin_rules
+from tilewright.dtypes import DType
+from tilewright.graph import TensorType
+from tilewright.hwmodel.mesh import LogicalMesh
+from tilewright.reference import evaluate
+from tilewright.rules.checking import Purpose, UnsoundRuleError, check_rule, condition_purposes
+from tilewright.rules.checks.growth import graph_of
+from tilewright.rules.checks.instance import Instance, compute
+from tilewright.rules.checks.judging import Class, Tally, failures
+from tilewright.rules.checks.reading import pattern
+from tilewright.rules.checks.sampling import Choices, Sampler
+from tilewright.rules.checks.values import Values, random_values
+from tilewright.rules.checks.zoo import zoo
+from tilewright.rules.engine import saturate
+from tilewright.rules.options import SaturationOptions, builtin_rules
 from tilewright.rules.registry import (
     Numerics,
     Rewrite,
@@ -16,147 +30,19 @@ from tilewright.rules.registry import (
     RuleSet,
     RuleWritingError,
     define,
+    pattern_of,
 )
-from tilewright.rules.terms import (
-    Tensor,
-    has_type,
-    is_constant,
-    map1,
-    map2,
-    matmul,
-    reshape,
-    transpose,
-)
+from tilewright.rules.terms import Tensor, concat, gather, map1, map2, matmul, pad, pool, slice_
 
 RULES = {rule.name: rule for rule in builtin_rules()}
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_rule_preserves_values(name: str) -> None:
-    report = check_rule(RULES[name], count=60)
-    assert report.matches >= 10
-
-
-def test_instances_have_size_one_and_broadcast_dimensions() -> None:
-    graph, leaves = instances_of(RULES["fusion.third_operand_of_matmul"], 60, seed=3)
-    shapes = [array.shape for array in leaves.values()]
-    assert any(1 in shape for shape in shapes)
-    assert any(max(shape) > 2 for shape in shapes)
-    fused = [op for op in graph.ops if op.kind == "map"]
-    assert any(graph.types[op.inputs[0]].shape != graph.types[op.inputs[1]].shape for op in fused)
-
-
-def made(
-    function: object, numerics: Numerics = Numerics.REASSOCIATES, tolerance: float | None = None
-) -> Rule:
-    return define(
-        "bad.rule",
-        function,  # type: ignore[arg-type]
-        numerics=numerics,
-        source="test",
-        tolerance=tolerance,
-    )
-
-
-def swapped_transpose(x: Tensor, p: String, d: String) -> Rewrite:
-    """transpose(x, p) = x."""
-    return Rewrite(transpose(x, p, d), to=x)
-
-
-def unconditional_scale(a: Tensor, w: Tensor, s: Tensor, fn: String, d: String) -> Rewrite:
-    """(A W) s = A (W s), without asking that s is one number a column."""
-    return Rewrite(
-        map2(matmul(a, w, d), s, fn, d),
-        to=matmul(a, map2(w, s, fn, d), d),
-        when=(is_constant(w), is_constant(s), scales(fn, d)),
-    )
-
-
-def sum_becomes_product(x: Tensor, y: Tensor, d: String) -> Rewrite:
-    """x + y = x y."""
-    return Rewrite(map2(x, y, "add", d), to=map2(x, y, "mul", d))
-
-
-def commuted_anything(x: Tensor, y: Tensor, fn: String, d: String) -> Rewrite:
-    """fn(x, y) = fn(y, x), whether or not fn commutes."""
-    return Rewrite(map2(x, y, fn, d), to=map2(y, x, fn, d))
-
-
-def dropped_map(x: Tensor, f: String, g: String, c: String, d: String) -> Rewrite:
-    """g(f(x)) = g(x)."""
-    return Rewrite(map1(map1(x, f, c), g, d), to=map1(x, g, d))
-
-
-@pytest.mark.parametrize(
-    "function",
-    [swapped_transpose, unconditional_scale, sum_becomes_product, commuted_anything, dropped_map],
-)
-def test_wrong_rules_are_caught(function: object) -> None:
-    with pytest.raises(RuleError):
-        check_rule(made(function))
-
-
-def test_counterexample_names_rule_equation_and_operands() -> None:
-    with pytest.raises(
-        RuleError, match=r"rule 'bad.rule' \(x \+ y = x y\.\) is wrong by .*: f64\["
-    ):
-        check_rule(made(sum_becomes_product))
-
-
-def test_rounding_rule_that_claims_to_be_exact_is_caught() -> None:
-    def scaled(a: Tensor, b: Tensor, d: String) -> Rewrite:
-        """sqrt-like rounding: (x / y) = x (1 / y)."""
-        return Rewrite(map2(a, b, "div", d), to=map2(a, map1(b, "reciprocal", d), "mul", d))
-
-    scaled.__annotations__ = {"a": Tensor, "b": Tensor, "d": String, "return": Rewrite}
-    check_rule(made(scaled, Numerics.APPROXIMATE, tolerance=1e-6))
-    with pytest.raises(RuleError):
-        check_rule(made(scaled, Numerics.EXACT))
-
-
-def never_matches(x: Tensor, s: String, d: String, i: i64) -> Rewrite:
-    """reshape(x, s) = x when its type has number -1."""
-    return Rewrite(reshape(x, s, d), to=x, when=(has_type(x, i), eq(i).to(i64(-1))))
-
-
-def test_purposes_of_conditions() -> None:
-    scale = condition_purposes(RULES["algebra.scale_into_matmul_weight"])
-    assert ("scales", Purpose.VALUES) in scale
-    assert ("column_scale", Purpose.TYPES) in scale
-    assert condition_purposes(RULES["algebra.transpose_of_transpose"]) == (
-        ("composes", Purpose.BINDS),
-    )
-    commuted = condition_purposes(RULES["algebra.constant_second"])
-    assert commuted == (("is_constant", Purpose.NOTHING), ("commutes", Purpose.VALUES))
-
-
-def test_vacuous_checks_are_refused() -> None:
-    with pytest.raises(RuleError, match="matched 0 of 600 random instances"):
-        check_rule(made(never_matches))
-
-
-def test_registration_refuses_incomplete_rules() -> None:
-    family = RuleSet("family")
-
-    def no_docstring(x: Tensor) -> Rewrite:
-        return Rewrite(x, to=x)
-
-    def no_sort(x) -> Rewrite:  # type: ignore[no-untyped-def]
-        """x = x."""
-        return Rewrite(x, to=x)
-
-    no_docstring.__annotations__ = {"x": Tensor, "return": Rewrite}
-    no_sort.__annotations__ = {"return": Rewrite}
-    register = family.rule(numerics=Numerics.EXACT, source="test")
-    with pytest.raises(RuleError, match=r"family\.no_docstring' has no docstring"):
-        register(no_docstring)
-    with pytest.raises(RuleError, match="parameter 'x' has no sort"):
-        register(no_sort)
-    with pytest.raises(RuleError, match=r"expected a name like family\.snake_case"):
-        define("family.Camel", sum_becomes_product, numerics=Numerics.EXACT, source="test")
-    register(sum_becomes_product)
-    with pytest.raises(RuleError, match="registered twice"):
-        register(sum_becomes_product)
+def test_rule_is_accepted(name: str) -> None:
+    report = check_rule(RULES[name])
+    assert report.rule == name
+    assert report.instances >= report.matches >= 10
+    assert len(report.conditions) == len(pattern_of(RULES[name]).conditions)
 
 
 def test_every_builtin_rule_states_equation_and_source() -> None:
@@ -166,55 +52,190 @@ def test_every_builtin_rule_states_equation_and_source() -> None:
     assert {rule.ruleset for rule in RULES.values()} == {"algebra", "fusion"}
 
 
-def unbound(x: Tensor, y: Tensor, d: String) -> Rewrite:
-    """relu(x) = y for any y."""
-    return Rewrite(map1(x, "relu", d), to=y)
+def test_a_check_is_repeatable() -> None:
+    rule = RULES["algebra.constant_second"]
+    assert check_rule(rule, seed=3) == check_rule(rule, seed=3)
 
 
-def test_unbound_variables_are_refused_where_they_are_written() -> None:
-    line = unbound.__code__.co_firstlineno
-    with pytest.raises(RuleWritingError, match=rf"test_rules_soundness.py:{line}: .*uses 'y'"):
-        check_rule(made(unbound))
+def made(
+    function: object, numerics: Numerics = Numerics.REASSOCIATES, tolerance: float | None = None
+) -> Rule:
+    return define(
+        "user.rule",
+        function,  # type: ignore[arg-type]
+        numerics=numerics,
+        source="test",
+        tolerance=tolerance,
+    )
+
+
+def instances(rule: Rule, count: int = 300, values: Values = Values.WHOLE) -> list[Instance]:
+    data = pattern(rule)
+    dtypes = Class(rule.numerics, rule.tolerance).dtypes
+    sampler = Sampler(data, Choices(dtypes), np.random.default_rng(0))
+    return [found for _ in range(count) if (found := sampler.draw(values)) is not None]
+
+
+# -- where the instances are
+
+
+def test_products_have_one_addend_broadcast_batches_and_primes() -> None:
+    found = instances(RULES["fusion.third_operand_of_matmul"])
+    a = [i.leaves["a"].shape for i in found]
+    b = [i.leaves["b"].shape for i in found]
+    third = [i.leaves["third"].shape for i in found]
+    assert {shape[-1] for shape in a} >= {1, 2, 3, 5, 7}
+    assert any(x[:-2] != y[:-2] for x, y in zip(a, b, strict=True))
+    assert any(1 in shape and max(shape) > 1 for shape in third)
+    assert {len(shape) for shape in a} >= {2, 3, 4}
+
+
+def test_convolutions_have_groups_of_one_and_more_channels() -> None:
+    found = instances(RULES["fusion.map_after_conv"])
+    shapes = [(i.leaves["x"].shape, i.leaves["w"].shape) for i in found]
+    groups = {(x[1] // w[1], w[0] // (x[1] // w[1])) for x, w in shapes}
+    assert {(1, 1), (1, 3), (2, 2), (3, 1)} <= groups
+
+
+def test_instances_have_every_element_type_that_the_class_permits() -> None:
+    exact = {i.leaves["x"].dtype for i in instances(RULES["fusion.map_after_map"])}
+    wanted = (DType.F64, DType.F32, DType.F16, DType.BF16, DType.I32, DType.I8, DType.U8)
+    assert {dtype.numpy for dtype in wanted} <= exact
+
+
+@given(st.integers(0, 2**32), st.sampled_from([*DType]), st.sampled_from([*Values]))
+@settings(max_examples=80, deadline=None)
+def test_values_are_of_their_kind(seed: int, dtype: DType, values: Values) -> None:
+    array = random_values(np.random.default_rng(seed), TensorType((3, 5), dtype), values, None)
+    assert array.dtype == dtype.numpy
+    wide = array.astype(np.float64)
+    assert np.all(np.isfinite(wide))
+    if dtype.is_float and values in (Values.WHOLE, Values.NONZERO):
+        assert np.all(np.abs(wide) <= 3)
+        assert np.all(wide == np.rint(wide))
+    if dtype.is_float and values is not Values.WHOLE:
+        assert np.all(wide != 0)
+
+
+def moved(x: Tensor, y: Tensor, i: Tensor, s: String, p: String, a: String, d: String) -> Rewrite:
+    """concat(slice(x), pad(gather(y, i))) = itself."""
+    both = concat(pair(slice_(x, s, d), pad(gather(y, i, a, d), p, d)), a, d)
+    return Rewrite(both, to=both)
+
+
+def pooled(x: Tensor, rest: String, f: String, d: String) -> Rewrite:
+    """f(pool(x)) = itself."""
+    term = map1(pool(x, rest, d), f, d)
+    return Rewrite(term, to=term)
+
+
+@pytest.mark.parametrize("function", [moved, pooled])
+def test_every_operator_can_be_on_a_left_side(function: object) -> None:
+    rule = made(function)
+    assert len(instances(rule)) >= 30
+    for instance in instances(rule, 60):
+        graph = graph_of(pattern(rule), instance)
+        (value,) = evaluate(graph, {}).values()
+        computed = compute(pattern(rule).left, instance, instance.texts)
+        np.testing.assert_array_equal(value, computed.value)
+
+
+# -- the interpreter against the engine
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_instances_match_where_the_engine_matches(name: str) -> None:
+    """Conditions are run here without the engine; on single instances both must agree."""
+    rule, data = RULES[name], pattern(RULES[name])
+    options = SaturationOptions(rules=(rule,), partition=(), rounds=1)
+    for instance in instances(rule, 8)[:3]:
+        tally = Tally()
+        failures(data, Class(rule.numerics), instance, data.conditions, tally)
+        found = saturate(graph_of(data, instance), LogicalMesh((), ()), options=options)
+        fired = any(stats.rule == name for stats in found.rule_stats)
+        assert fired == bool(tally.matches)
+
+
+# -- precision classes
+
+
+def reciprocal(a: Tensor, b: Tensor, d: String) -> Rewrite:
+    """x / y = x (1 / y)."""
+    return Rewrite(map2(a, b, "div", d), to=map2(a, map1(b, "reciprocal", d), "mul", d))
+
+
+def test_rounding_needs_its_class() -> None:
+    check_rule(made(reciprocal, Numerics.APPROXIMATE, tolerance=1e-6))
+    with pytest.raises(UnsoundRuleError, match="first difference"):
+        check_rule(made(reciprocal, Numerics.EXACT))
+
+
+def test_whole_numbers_are_compared_exactly_in_every_class() -> None:
+    def nearly(a: Tensor, b: Tensor, d: String) -> Rewrite:
+        """A B = 1.0000000001 A B."""
+        return Rewrite(matmul(a, b, d), to=map1(matmul(a, b, d), "mul_const(1.0000000001)", d))
+
+    with pytest.raises(UnsoundRuleError, match="different values"):
+        check_rule(made(nearly))
+
+
+# -- purposes of conditions
+
+
+def purposes(name: str) -> dict[str, tuple[Purpose, ...]]:
+    return {r.condition: r.purposes for r in condition_purposes(RULES[name])}
+
+
+def test_purposes_of_conditions() -> None:
+    scale = purposes("algebra.scale_into_matmul_weight")
+    assert scale["scales(fn, d)"] == (Purpose.VALUES,)
+    assert scale["column_scale(i, j)"] == (Purpose.TYPES, Purpose.VALUES)
+    assert purposes("algebra.transpose_of_transpose") == {"composes(p, q, r)": (Purpose.BINDS,)}
+    assert purposes("algebra.constant_second") == {
+        "is_constant(c)": (Purpose.BOUNDS,),
+        "commutes(fn)": (Purpose.VALUES,),
+    }
+
+
+# -- growth
+
+
+def test_growth_counts_what_a_rule_adds_to_the_zoo() -> None:
+    growth = check_rule(RULES["fusion.third_operand_of_matmul"]).growth
+    products = sum(op.kind == "matmul" for op in zoo().ops)
+    assert 0 < growth.matches <= products
+    assert growth.new_e_nodes == growth.matches
+    assert 0 <= growth.time_share <= 1
+
+
+# -- registration
+
+
+def test_registration_refuses_incomplete_rules() -> None:
+    family = RuleSet("family")
+    register = family.rule(numerics=Numerics.EXACT, source="test")
+    with pytest.raises(RuleWritingError, match=r"py:\d+: .*undocumented' has no docstring"):
+        register(undocumented)
+    with pytest.raises(RuleWritingError, match="parameter 'x' has no sort"):
+        register(untyped)
+    with pytest.raises(RuleWritingError, match=r"expected a name like family\.snake_case"):
+        define("family.Camel", sum_becomes_product, numerics=Numerics.EXACT, source="test")
+    register(sum_becomes_product)
+    with pytest.raises(RuleWritingError, match=r"registered twice, before in .*py:\d+; rename one"):
+        register(sum_becomes_product)
+
+
+def test_a_docstring_starts_with_an_equation() -> None:
+    def told(x: Tensor, d: String) -> Rewrite:
+        """Remove two negations."""
+        return Rewrite(map1(map1(x, "neg", d), "neg", d), to=x)
+
+    with pytest.raises(RuleWritingError, match="expected an equation"):
+        made(told)
 
 
 def test_a_tolerance_goes_with_approximate_rules_only() -> None:
     with pytest.raises(RuleWritingError, match="is approximate with tolerance None"):
         made(sum_becomes_product, Numerics.APPROXIMATE)
     with pytest.raises(RuleWritingError, match=r"is exact with tolerance 0\.1"):
-        made(sum_becomes_product, Numerics.EXACT, tolerance=0.1)
-
-
-def boolean_condition(x: Tensor, s: String, d: String) -> Rewrite:
-    """reshape(x, s) = x when s is [1]."""
-    return Rewrite(reshape(x, s, d), to=x, when=(s == "[1]",))
-
-
-def test_a_condition_that_python_decides_is_refused() -> None:
-    with pytest.raises(RuleWritingError, match="condition 1 is the Python bool False"):
-        check_rule(made(boolean_condition))
-
-
-def raising(x: Tensor, s: String, d: String) -> Rewrite:
-    """reshape(x, s) = x when s is short."""
-    if len(s) == 1:  # type: ignore[arg-type]
-        return Rewrite(x, to=x)
-    return Rewrite(reshape(x, s, d), to=x)
-
-
-def test_a_rule_that_raises_is_refused_with_the_line_that_raised() -> None:
-    line = raising.__code__.co_firstlineno + 2
-    with pytest.raises(RuleWritingError, match=rf"soundness.py:{line}: .*raises AttributeError"):
-        check_rule(made(raising))
-
-
-def needless(a: Tensor, b: Tensor, d: String, i: i64, j: i64) -> Rewrite:
-    """a + b = b + a when a scale fits, although nothing needs that."""
-    return Rewrite(
-        map2(a, b, "add", d),
-        to=map2(b, a, "add", d),
-        when=(commutes("add"), has_type(a, i), has_type(b, j), column_scale(i, j)),
-    )
-
-
-def test_sound_rule_with_a_needless_condition_still_passes() -> None:
-    assert check_rule(made(needless)).matches >= 10
+        made(commuted_anything, Numerics.EXACT, tolerance=0.1)

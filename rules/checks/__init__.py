@@ -1,0 +1,1 @@
+"""Registration checks of rewrite rules on logical values."""

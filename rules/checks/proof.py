@@ -1,0 +1,187 @@
+"""Bounded proofs: both sides equal for all real numbers, on tensors of sizes 1 to 3.
+
+For rules that are linear, polynomial or piecewise linear. z3 is an optional dependency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from tilewright.dtypes import DType
+from tilewright.errors import RuleError, ShapeError
+from tilewright.reference import AnyArray
+from tilewright.rules.checks.conditions import required
+from tilewright.rules.checks.counterexample import counterexample
+from tilewright.rules.checks.instance import Bindings, Instance, operator_of
+from tilewright.rules.checks.judging import Failure, Kind
+from tilewright.rules.checks.matching import facts_of, ways
+from tilewright.rules.checks.patterns import Pattern, Term, Variable
+from tilewright.rules.checks.reading import pattern
+from tilewright.rules.checks.sampling import Choices, Sampler
+from tilewright.rules.checks.symbolic import NotSymbolicError, Symbolic
+from tilewright.rules.checks.values import Values
+from tilewright.rules.registry import Rule
+
+_DRAWS = 1200
+_CHOICES = 120
+"""Draws stop at so many different choices of shapes and attributes ..."""
+_LEAST_CHOICES = 15
+"""... and with fewer than these a proof would say little."""
+_MOST_ENTRIES = 40
+"""Symbols of an instance; larger ones say little more and take long."""
+_TIMEOUT_MS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Both sides are equal for all real entries, in each of these choices of shapes and attributes."""
+
+    rule: str
+    choices: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotCovered:
+    """The rule is not of the kind that is proved, or the solver did not decide."""
+
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counterexample:
+    """Both sides differ for some real entries; the text shows them."""
+
+    rule: str
+    text: str
+
+
+def prove_rule(made: Rule, *, seed: int = 0) -> Proof | NotCovered | Counterexample:
+    """Prove a rule on tensors of sizes 1 to 3 with symbolic real entries.
+
+    Args:
+        made: The rule.
+        seed: Seed of the choice of shapes and attributes.
+
+    Raises:
+        RuleError: z3 is not installed, or the rule is not written as one.
+    """
+    try:
+        z3 = import_module("z3")
+    except ImportError as error:
+        raise RuleError(
+            f"rule '{made.name}': proofs need z3; install it with pip install 'tilewright[proof]'"
+        ) from error
+    return _Prover(made, z3).run(seed)
+
+
+class _Prover:
+    """Proves one rule."""
+
+    def __init__(self, made: Rule, z3: Any) -> None:
+        self._made, self._z3 = made, z3
+        self._pattern: Pattern = pattern(made)
+        self._symbolic = Symbolic(z3)
+
+    def run(self, seed: int) -> Proof | NotCovered | Counterexample:
+        """Return the outcome."""
+        choices = Choices((DType.F64,), (1, 2, 3), (1, 2, 3))
+        sampler = Sampler(self._pattern, choices, np.random.default_rng(seed))
+        seen: set[object] = set()
+        uncovered: dict[str, None] = {}
+        for _ in range(_DRAWS):
+            if len(seen) >= _CHOICES:
+                break
+            instance = sampler.draw(Values.WHOLE)
+            if instance is None or sum(a.size for a in instance.leaves.values()) > _MOST_ENTRIES:
+                continue
+            facts = facts_of(self._pattern, instance)
+            for bindings in ways(required(self._pattern), facts, instance.texts):
+                key = (tuple(sorted(bindings.items())), tuple(instance.types.items()))
+                if key in seen:
+                    continue
+                try:
+                    found = self._differing(instance, bindings)
+                except NotSymbolicError as error:
+                    uncovered[str(error)] = None
+                    continue
+                seen.add(key)
+                if isinstance(found, str):
+                    return NotCovered(self._made.name, found)
+                if found is not None:
+                    return Counterexample(
+                        self._made.name,
+                        counterexample(self._made, self._pattern, found, required(self._pattern)),
+                    )
+        if not seen and uncovered:
+            return NotCovered(self._made.name, f"not piecewise linear: {', '.join(uncovered)}")
+        if len(seen) < _LEAST_CHOICES:
+            return NotCovered(self._made.name, f"{len(seen)} small choices match, too few")
+        return Proof(self._made.name, len(seen))
+
+    def _differing(self, instance: Instance, bindings: Bindings) -> Failure | str | None:
+        """Return where both sides differ; None if nowhere, a text if the solver does not decide."""
+        symbols = {
+            name: self._symbols(name, array.shape) for name, array in instance.leaves.items()
+        }
+        try:
+            left = self._value(self._pattern.left, symbols, bindings)
+            right = self._value(self._pattern.right, symbols, bindings)
+        except (ShapeError, ValueError, IndexError) as error:
+            return Failure(Kind.TYPES, instance, bindings, "a tensor", f"has no type: {error}")
+        if left.shape != right.shape:
+            shapes = (str(list(side.shape)) for side in (left, right))
+            return Failure(Kind.TYPES, instance, bindings, *shapes)
+        pairs = zip(left.flat, right.flat, strict=True)
+        differences = [self._z3.simplify(a - b, som=True) for a, b in pairs]
+        unequal = [d != 0 for d in differences if not self._is_zero(d)]
+        if not unequal:
+            return None
+        solver = self._z3.Solver()
+        solver.set("timeout", _TIMEOUT_MS)
+        solver.add(self._z3.Or(unequal))
+        verdict = solver.check()
+        if verdict == self._z3.unsat:
+            return None
+        if verdict == self._z3.unknown:
+            return f"z3 did not decide within {_TIMEOUT_MS} ms"
+        model = solver.model()
+        concrete = {name: self._numbers(model, array) for name, array in symbols.items()}
+        return Failure(
+            Kind.VALUES,
+            Instance(concrete, instance.texts),
+            bindings,
+            self._numbers(model, left),
+            self._numbers(model, right),
+        )
+
+    def _is_zero(self, difference: Any) -> bool:
+        return bool(self._z3.is_rational_value(difference) and difference.as_fraction() == 0)
+
+    def _symbols(self, name: str, shape: Sequence[int]) -> AnyArray:
+        array = np.empty(tuple(shape), dtype=object)
+        for index in np.ndindex(*shape):
+            array[index] = self._z3.Real(f"{name}{list(index)}")
+        return array
+
+    def _value(self, term: Term, symbols: dict[str, AnyArray], bindings: Bindings) -> AnyArray:
+        if isinstance(term, Variable):
+            return symbols[term.name]
+        op, _ = operator_of(term, bindings)
+        return self._symbolic.apply(
+            op, [self._value(operand, symbols, bindings) for operand in term.operands]
+        )
+
+    def _numbers(self, model: Any, array: AnyArray) -> AnyArray:
+        def number(entry: Any) -> float:
+            value = model.eval(self._z3.RealVal(0) + entry, model_completion=True)
+            if self._z3.is_algebraic_value(value):
+                value = value.approx(20)
+            return float(value.as_fraction())
+
+        return np.array([number(entry) for entry in array.flat]).reshape(array.shape)

@@ -1,0 +1,130 @@
+"""Operators on arrays of symbols: the meanings that a proof needs, written apart from the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from tilewright.graph import Op, parse_pipeline
+from tilewright.reference import AnyArray
+
+
+class NotSymbolicError(Exception):
+    """An operator or function that is neither linear nor piecewise linear."""
+
+
+class Symbolic:
+    """Evaluates operators on arrays whose entries are terms of a solver."""
+
+    def __init__(self, solver: Any) -> None:
+        self._z3 = solver
+
+    def apply(self, op: Op, inputs: Sequence[AnyArray]) -> AnyArray:
+        """Return the value of an operator.
+
+        Raises:
+            NotSymbolicError: It is not covered.
+        """
+        x = inputs[0]
+        match op.kind:
+            case "map":
+                return self._map(op.text("fn"), inputs)
+            case "matmul" | "conv":
+                plain = (
+                    _matmul(op, x, inputs[1]) if op.kind == "matmul" else _conv(op, x, inputs[1])
+                )
+                if "epilogue" in op.attrs:
+                    return self._map(op.text("epilogue"), (plain, *inputs[2:]))
+                return plain
+            case "reduce":
+                return self._reduce(op, x)
+            case "transpose":
+                return x.transpose(op.ints("perm"))
+            case "reshape":
+                return x.reshape(op.ints("shape"))
+            case "expand":
+                return np.broadcast_to(x, op.ints("shape"))
+            case "concat":
+                return np.concatenate(inputs, axis=op.integer("axis"))
+            case "slice":
+                parts = zip(op.ints("starts"), op.ints("sizes"), op.ints("steps"), strict=True)
+                return x[np.ix_(*([s + i * step for i in range(n)] for s, n, step in parts))]
+            case "pad":
+                widths = list(zip(op.ints("begins"), op.ints("ends"), strict=True))
+                return np.pad(x, widths, constant_values=self._number(op.number("value")))
+        raise NotSymbolicError(op.kind)
+
+    def _number(self, value: float) -> Any:
+        return self._z3.RealVal(repr(value))
+
+    def _larger(self, a: Any, b: Any) -> Any:
+        return self._z3.If(a >= b, a, b)
+
+    def _smaller(self, a: Any, b: Any) -> Any:
+        return self._z3.If(a <= b, a, b)
+
+    def _map(self, fn: str, operands: Sequence[AnyArray]) -> AnyArray:
+        (first, args), *rest = parse_pipeline(fn)
+        value = self._step(first, args, operands)
+        for name, arguments in rest:
+            value = self._step(name, arguments, (value,))
+        return value
+
+    def _step(self, name: str, args: Sequence[str], operands: Sequence[AnyArray]) -> AnyArray:
+        numbers = [self._number(float(arg)) for arg in args if name != "cast"]
+        functions: dict[str, Callable[..., Any]] = {
+            "add": lambda a, b: a + b,
+            "sub": lambda a, b: a - b,
+            "mul": lambda a, b: a * b,
+            "max": self._larger,
+            "min": self._smaller,
+            "neg": lambda a: -a,
+            "identity": lambda a: a,
+            "square": lambda a: a * a,
+            "relu": lambda a: self._larger(a, self._number(0.0)),
+            "abs": lambda a: self._larger(a, -a),
+            "mul_const": lambda a: a * numbers[0],
+            "add_const": lambda a: a + numbers[0],
+            "clip_min": lambda a: self._larger(a, numbers[0]),
+            "clip_max": lambda a: self._smaller(a, numbers[0]),
+        }
+        if name not in functions:
+            raise NotSymbolicError(name)
+        apply: Any = np.frompyfunc  # its overloads know no number of operands
+        return np.asarray(apply(functions[name], len(operands), 1)(*operands))
+
+    def _reduce(self, op: Op, x: AnyArray) -> AnyArray:
+        steps = {"sum": lambda a, b: a + b, "max": self._larger, "min": self._smaller}
+        if op.text("fn") not in steps:
+            raise NotSymbolicError(f"reduce {op.text('fn')}")
+        step = np.frompyfunc(steps[op.text("fn")], 2, 1)
+        for axis in op.ints("axes"):
+            x = np.asarray(step.reduce(x, axis=axis, keepdims=True))
+        return x
+
+
+def _matmul(op: Op, a: AnyArray, b: AnyArray) -> AnyArray:
+    if any(key.startswith("perm") for key in op.attrs):
+        raise NotSymbolicError("permuted matmul")
+    return np.asarray(np.matmul(a, b))
+
+
+def _conv(op: Op, x: AnyArray, w: AnyArray) -> AnyArray:
+    """Add up windows one weight at a time."""
+    top, left, bottom, right = op.ints("pads")
+    strides, dilations, groups = op.ints("strides"), op.ints("dilations"), op.integer("groups")
+    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=0)
+    outs, per_group, *kernel = w.shape
+    size = [
+        (padded.shape[2 + i] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1 for i in (0, 1)
+    ]
+    result = np.zeros((x.shape[0], outs, *size), dtype=object)
+    for n, o, i, j in np.ndindex(result.shape):
+        start = o // (outs // groups) * per_group
+        for c, r, s in product(range(per_group), range(kernel[0]), range(kernel[1])):
+            y, z = i * strides[0] + r * dilations[0], j * strides[1] + s * dilations[1]
+            result[n, o, i, j] += padded[n, start + c, y, z] * w[o, c, r, s]
+    return result
