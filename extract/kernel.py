@@ -12,6 +12,7 @@ contract    matmul, conv                      one MM that accumulates over the r
 map         map                               one VEC for each step of the pipeline
 reduce      reduce, pool                      one RED that accumulates over the reduction boxes
 rows        softmax, layernorm, rmsnorm       a fixed sequence of VEC and RED on whole rows
+attention   attention                         MM, a running softmax on the vector unit, MM; see `attention`
 copy        transpose, slice, expand,         one copy: VEC between scratchpad buffers, LD or ST from or
             concat, pad, identity maps        to DRAM, LD and ST between DRAM tensors
 gather      gather                            one GTH
@@ -35,6 +36,7 @@ from math import prod
 from types import MappingProxyType
 
 from tilewright.dtypes import DType
+from tilewright.extract.attention import Attention
 from tilewright.extract.plan import Memory, Tiling
 from tilewright.graph import AttrValue, TensorType, parse_pipeline
 from tilewright.hwmodel.mesh import LogicalMesh, Sharding
@@ -53,6 +55,7 @@ class Family(StrEnum):
     MAP = "map"
     REDUCE = "reduce"
     ROWS = "rows"
+    ATTENTION = "attention"
     COPY = "copy"
     GATHER = "gather"
     ALIAS = "alias"
@@ -68,6 +71,7 @@ _FAMILIES: Mapping[str, Family] = MappingProxyType(
         "softmax": Family.ROWS,
         "layernorm": Family.ROWS,
         "rmsnorm": Family.ROWS,
+        "attention": Family.ATTENTION,
         "transpose": Family.COPY,
         "slice": Family.COPY,
         "expand": Family.COPY,
@@ -149,7 +153,8 @@ class Kernel:
     @property
     def on_matrix_unit(self) -> bool:
         """Whether a contraction runs on the matrix unit; 64-bit types go to the vector unit."""
-        return self.family is Family.CONTRACT and self.operand_types[0].dtype in _MATRIX_TYPES
+        contracts = self.family in (Family.CONTRACT, Family.ATTENTION)
+        return contracts and self.operand_types[0].dtype in _MATRIX_TYPES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +183,7 @@ def tileable_dims(kernel: Kernel) -> tuple[int, ...]:
     if kernel.family is Family.ALIAS:
         return ()
     rows: tuple[int, ...] = ()
-    if kernel.family is Family.ROWS:
+    if kernel.family in (Family.ROWS, Family.ATTENTION):
         rows = tuple(term.dim for term in kernel.nest.result[-1].terms)
     if kernel.gather is not None:  # every step has a chunk of each piece
         rows = (len(kernel.nest.dims) - 1,)
@@ -367,6 +372,18 @@ def row_type(kernel: Kernel) -> DType:
     return DType.F32 if dtype in _HALVES else dtype
 
 
+def attention_of(kernel: Kernel) -> Attention:
+    """Return what an attention kernel holds and does."""
+    scale = kernel.attrs["scale"]
+    assert isinstance(scale, int | float), "the scale is a number"
+    return Attention(
+        nest=kernel.nest,
+        dtype=kernel.operand_types[0].dtype,
+        scale=float(scale),
+        on_matrix_unit=kernel.on_matrix_unit,
+    )
+
+
 def buffers(kernel: Kernel, tiling: Tiling) -> tuple[KernelBuffer, ...]:
     """Return the scratchpad buffers that the kernel needs besides resident operands and result.
 
@@ -459,6 +476,10 @@ def _temporaries(kernel: Kernel, tiling: Tiling, elements: int) -> list[tuple[st
             ]
         case Family.ROWS:
             return _row_temporaries(kernel, elements)
+        case Family.ATTENTION:
+            keys = reduction_boxes(kernel, tiling)
+            boxes = result_boxes(kernel, tiling) * keys
+            return attention_of(kernel).temporaries(tiling.sizes, boxes, keys)
         case Family.GATHER if gathers_single(kernel, tiling):
             index, row = (
                 kernel.operand_types[1].dtype,

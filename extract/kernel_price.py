@@ -7,7 +7,7 @@ from math import ceil
 
 from tilewright.extract.gathered import gather_price
 from tilewright.extract.halo import with_halo_price
-from tilewright.extract.kernel import Kernel, reduction_boxes, result_boxes
+from tilewright.extract.kernel import Family, Kernel, reduction_boxes, result_boxes
 from tilewright.extract.kernel_work import MatrixWork, Traffic, kernel_work
 from tilewright.extract.plan import Tiling
 from tilewright.extract.vector_price import vector_price
@@ -52,7 +52,8 @@ def price(kernel: Kernel, tiling: Tiling, target: Target) -> KernelCost:
     boxes = max(1, results * reduction_boxes(kernel, tiling))
     longer = max(total.matrix_cycles, total.vector_cycles)
     shorter = min(total.matrix_cycles, total.vector_cycles)
-    compute = longer + shorter / results
+    # attention computes the next box's scores while it weighs those of this one
+    compute = longer + shorter / (boxes if kernel.family is Family.ATTENTION else results)
     first = max(first_load, first_chunk)
     sent_cycles = total.dma_out_cycles - stored_cycles
     latency = max(

@@ -6,7 +6,7 @@ The counts are those of the instructions that code generation emits; tests compa
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 from types import MappingProxyType
@@ -15,11 +15,13 @@ from tilewright.dtypes import DType
 from tilewright.extract.kernel import (
     Family,
     Kernel,
+    attention_of,
     box_loads,
     covers_part,
     is_padded,
     is_staged,
     reduces_wide,
+    reduction_boxes,
     result_boxes,
     row_type,
     used_dims,
@@ -147,6 +149,8 @@ def kernel_work(kernel: Kernel, tiling: Tiling, burst_bytes: int, *, multicast: 
             vector += _reduce_work(kernel, tiling)
         case Family.ROWS:
             vector += _row_work(kernel, tiling)
+        case Family.ATTENTION:
+            _attention_work(kernel, tiling, matrix, vector)
         case Family.COPY:
             vector += _copy_work(kernel, tiling)
         case Family.GATHER if kernel.vocabulary:
@@ -178,6 +182,21 @@ def _contract_work(
     if kernel.attrs.get("epilogue"):
         operands = len(kernel.operand_types) - 1
         vector += _pipeline_work(kernel, tiling, str(kernel.attrs["epilogue"]), operands)
+
+
+def _attention_work(
+    kernel: Kernel, tiling: Tiling, matrix: list[MatrixWork], vector: list[VectorWork]
+) -> None:
+    attention = attention_of(kernel)
+    *_, keys = attention.loops
+    sizes = tuple(1 if i == keys else size for i, size in enumerate(tiling.sizes))
+    dims = tuple(replace(d, extent=1) if i == keys else d for i, d in enumerate(kernel.nest.dims))
+    queries = _size_classes(replace(kernel.nest, dims=dims), Tiling(sizes, tiling.order))
+    boxes = tuple(_size_classes(kernel.nest, tiling))
+    for step in attention.steps(queries, boxes, reduction_boxes(kernel, tiling)):
+        vector.append(VectorWork(*step))
+    for product in attention.products(boxes):
+        matrix.append(MatrixWork(*product, attention.dtype))
 
 
 def _pipeline_work(kernel: Kernel, tiling: Tiling, fn: str, operands: int) -> list[VectorWork]:

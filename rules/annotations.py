@@ -13,6 +13,7 @@ from math import prod
 
 from tilewright.errors import ShapeError, UnsupportedOpError
 from tilewright.graph import Op, TensorType
+from tilewright.rules.attention_nest import attention_nest
 from tilewright.rules.index_maps import along, broadcast, identity, mixed_radix, window
 from tilewright.rules.loopnest import DimMap, LoopDim, LoopNest, OperandMap, Role, Term
 from tilewright.rules.refinement import reshape_nest
@@ -215,6 +216,12 @@ def _layernorm(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> Lo
 def _rmsnorm(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
     """[d0 ... dn], dn whole   x: d0, ..., dn   -> d0, ..., dn."""
     return _row_wise(op, inputs, result)
+
+
+@annotation("attention")
+def _attention(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
+    """[*b m e d | n], d whole   q: *b, m, d   k: *b, d, n   v: *b, n, e   mask: *b, m, n   -> *b, m, e."""
+    return attention_nest(op, inputs, result)
 
 
 @annotation("reshape")

@@ -58,6 +58,8 @@ def _table() -> tuple[Constructor, ...]:
         Constructor("softmax", "softmax", 1, (), terms.softmax),
         Constructor("layernorm", "layernorm", 1, ("epsilon",), terms.layernorm),
         Constructor("rmsnorm", "rmsnorm", 1, ("epsilon",), terms.rmsnorm),
+        Constructor("attention", "attention", 3, ("scale",), terms.attention),
+        Constructor("attention_masked", "attention", 4, ("scale",), terms.attention_masked),
         Constructor("reshape", "reshape", 1, ("shape",), terms.reshape),
         Constructor("transpose", "transpose", 1, ("perm",), terms.transpose),
         Constructor("slice", "slice", 1, (REST,), terms.slice_),

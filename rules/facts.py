@@ -144,6 +144,23 @@ def _scales_by_number(known: Vocabulary) -> Iterable[Row]:
             yield (fn,)
 
 
+@function(egg_fn="scaled_by")
+def scaled_by(scale: StringLike, fn: StringLike, product: StringLike) -> Unit:
+    """Hold when the pipeline is one mul_const(c), and product = scale * c as text of the attribute."""
+
+
+@fact_table(scaled_by)
+def _scaled_by(known: Vocabulary) -> Iterable[Row]:
+    factors = {
+        fn: float(parse_pipeline(fn)[0][1][0])
+        for fn in known.column("fn")
+        if "|" not in fn and fn.startswith("mul_const(")
+    }
+    for scale in known.column("scale"):
+        for fn, factor in factors.items():
+            yield scale, fn, encode_value(float(scale) * factor)
+
+
 @function(egg_fn="is_float")
 def is_float(dtype: StringLike) -> Unit:
     """Hold when the element type is a floating-point type."""

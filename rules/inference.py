@@ -72,6 +72,21 @@ def _product_shape(op: Op, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]
     return (*broadcast_shapes((a[:-2], b[:-2]), where), a[-2], b[-1])
 
 
+def _attention_shape(where: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Return [*batch, m, e] for q [*batch, m, d], k [*batch, d, n], v [*batch, n, e] and a mask."""
+    q, k, v, *masks = shapes
+    if not 2 <= len(q) == len(k) == len(v) or q[-1] != k[-2] or k[-1] != v[-2]:
+        raise ShapeError(
+            f"{where}: {list(q)}, {list(k)}, {list(v)} are no queries [*batch, m, d], transposed keys "
+            "[*batch, d, n] and values [*batch, n, e]"
+        )
+    scores = (*broadcast_shapes((q[:-2], k[:-2]), where), q[-2], k[-1])
+    for mask in masks:
+        if broadcast_shapes((scores, mask), where) != scores:
+            raise ShapeError(f"{where}: mask {list(mask)} is larger than scores {list(scores)}")
+    return (*broadcast_shapes((scores[:-2], v[:-2]), where), q[-2], v[-1])
+
+
 def _shape(op: Op, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """Return the result shape of an operator with one output."""
     x = shapes[0]
@@ -84,6 +99,8 @@ def _shape(op: Op, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
                     f"{where}: third operand {list(shapes[2])} is larger than {list(product)}"
                 )
             return product
+        case "attention":
+            return _attention_shape(where, shapes)
         case "map":
             return broadcast_shapes(shapes, where)
         case "pool":

@@ -46,6 +46,8 @@ def random_text(
             return encode_value(tuple(i for i in range(rank) if random.random() < 0.5))
         case "axis":
             return encode_value(int(random.integers(rank)))
+        case "scale":
+            return encode_value(float(random.choice([1.0, 0.5, -2.0])))
         case "epsilon":
             return encode_value(1e-5)
         case "shape":

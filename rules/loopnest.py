@@ -77,7 +77,9 @@ class LoopNest:
     operands: tuple[OperandMap, ...]
     result: OperandMap
     combine: str = "sum"
-    """How reduction dimensions combine: "sum", "max", "min" or "prod" (only sum and max may be partial)."""
+    """How reduction dimensions combine: "sum", "max", "min", "prod", or "softmax" (sums weighted by a
+    running softmax). Only sum and max may be partial: the others stay on one tile, in boxes one after
+    the other."""
 
     def box(
         self, operand: OperandMap, starts: tuple[int, ...], sizes: tuple[int, ...]

@@ -20,7 +20,7 @@ from tilewright.rules.tiling.ruleset import TilingRule
 
 _MODULES = (
     *("algebra.movement", "algebra.products", "algebra.scales", "algebra.normalisation"),
-    *("fusion.maps", "fusion.matmul", "fusion.conv"),
+    *("fusion.maps", "fusion.matmul", "fusion.conv", "fusion.attention"),
 )
 
 

@@ -297,16 +297,19 @@ class PhysicalSize:
     e_classes: int
 
 
+_IMPLEMENTATIONS = ("impl1", "impl2", "impl3", "impl4", "impl_items")
+
+
 def read_implementations(
     session: Session, tables: StrategyTables, logical: ReadOut
 ) -> tuple[tuple[Implementation, ...], PhysicalSize]:
     """Return the implementations of the nodes that were kept, by node and strategy."""
-    found = session.read(("delivered", "impl1", "impl2", "impl3", "impl_items"))
+    found = session.read(("delivered", *_IMPLEMENTATIONS))
     tensor_of = {row[2]: cast(int, row[0]) for row in found.get("delivered", [])}
     numbers = logical.node_numbers(tables)
     ways: list[tuple[int, int, int]] = []
     count = 0
-    for name in ("impl1", "impl2", "impl3", "impl_items"):
+    for name in _IMPLEMENTATIONS:
         for row in found.get(name, []):
             count += 1
             signature, strategy = cast(int, row[-3]), cast(int, row[-2])

@@ -29,7 +29,7 @@ from egglog.declarations import CallDecl, UnboundVarDecl
 
 from tilewright.errors import RuleError
 from tilewright.rules.constructors import CONSTRUCTORS, Constructor
-from tilewright.rules.terms import Tensor, origin
+from tilewright.rules.terms import MOST_OPERANDS, Tensor, origin
 
 ROOT = "root"
 """Name of the parameter that stands for the whole left side, for facts about it."""
@@ -305,11 +305,11 @@ def _made(term: Any) -> Iterable[tuple[Constructor, tuple[Any, ...]]]:
 
 
 def origin_of(constructor: Constructor, args: tuple[Any, ...]) -> Any:
-    """Return the `origin` entry of an e-node of up to three operands."""
+    """Return the `origin` entry of an e-node."""
     count = constructor.arity
-    nothing: tuple[Any, ...] = (Tensor.nothing(),) * (3 - count)
-    a, b, c = args[:count] + nothing
+    nothing: tuple[Any, ...] = (Tensor.nothing(),) * (MOST_OPERANDS - count)
+    operands = args[:count] + nothing
     texts: list[Any] = []
     for text in args[count:]:
         texts += [text, "\t"]
-    return origin(constructor.name, a, b, c, join(*texts[:-1]))
+    return origin(constructor.name, *operands, join(*texts[:-1]))

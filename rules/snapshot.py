@@ -8,6 +8,7 @@ from typing import cast
 
 from tilewright.rules.constructors import CONSTRUCTORS, Constructor
 from tilewright.rules.session import Session
+from tilewright.rules.terms import MOST_OPERANDS
 
 _ANALYSES = ("has_type", "is_constant")
 
@@ -97,7 +98,7 @@ def take_snapshot(session: Session) -> Snapshot:
                 args = lists[cast(int, operands[0])]
             else:
                 args = cast(tuple[int, ...], operands)
-                padding = nothing * (3 - arity)
+                padding = nothing * (MOST_OPERANDS - arity)
                 origin = origins[(name, *operands, *padding, "\t".join((*texts, dtype)))]
             columns = cast(tuple[int, ...], operands)
             enodes.append(ENode(constructor, args, texts, dtype, result, origin, columns))

@@ -74,6 +74,19 @@ class Delivered(Expr, egg_sort="Delivered"):
     ) -> Delivered:
         """Run an operator of three operands."""
 
+    @method(egg_fn="impl4")
+    @classmethod
+    def impl4(
+        cls,
+        a: Delivered,
+        b: Delivered,
+        c: Delivered,
+        d: Delivered,
+        signature: i64Like,
+        strategy: i64Like,
+    ) -> Delivered:
+        """Run an operator of four operands."""
+
     @method(egg_fn="impl_items")
     @classmethod
     def impl_items(
@@ -176,6 +189,18 @@ def rmsnorm(x: Tensor, epsilon: StringLike, dtype: StringLike) -> Tensor:
     """Scale by the root mean square over the last axis."""
 
 
+@function(egg_fn="attention")
+def attention(q: Tensor, k: Tensor, v: Tensor, scale: StringLike, dtype: StringLike) -> Tensor:
+    """Return softmax(scale * q k) v; k is [*batch, d, n], transposed."""
+
+
+@function(egg_fn="attention_masked")
+def attention_masked(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: StringLike, dtype: StringLike
+) -> Tensor:
+    """Return softmax(scale * q k + mask) v."""
+
+
 @function(egg_fn="reshape")
 def reshape(x: Tensor, shape: StringLike, dtype: StringLike) -> Tensor:
     """Give the elements another shape."""
@@ -216,6 +241,10 @@ def opaque(items: Items, rest: StringLike, output: StringLike, dtype: StringLike
     """Return one output of a host region."""
 
 
+MOST_OPERANDS = 4
+"""Operands that a constructor may have; `origin` and the implementations have columns for them."""
+
+
 @function(egg_fn="has_type")
 def has_type(tensor: Tensor, number: i64Like) -> Unit:
     """Tensor has the type of this number; two types for one e-class are a wrong rule."""
@@ -245,5 +274,7 @@ def _first_maker(old: i64, new: i64) -> i64:
 
 
 @function(egg_fn="origin", merge=_first_maker)
-def origin(constructor: StringLike, a: Tensor, b: Tensor, c: Tensor, text: StringLike) -> i64:
+def origin(
+    constructor: StringLike, a: Tensor, b: Tensor, c: Tensor, d: Tensor, text: StringLike
+) -> i64:
     """Return which rule made an e-node first; 0 means the inserted graph."""

@@ -1,6 +1,23 @@
 """Code generators of the kernel families; importing the package registers all of them."""
 
-from tilewright.lowering.kernels import contract, copy, elementwise, gather, reduce, rows
+from tilewright.lowering.kernels import (
+    attention,
+    contract,
+    copy,
+    elementwise,
+    gather,
+    reduce,
+    rows,
+)
 from tilewright.lowering.kernels.registry import emit_kernel
 
-__all__ = ["contract", "copy", "elementwise", "emit_kernel", "gather", "reduce", "rows"]
+__all__ = [
+    "attention",
+    "contract",
+    "copy",
+    "elementwise",
+    "emit_kernel",
+    "gather",
+    "reduce",
+    "rows",
+]

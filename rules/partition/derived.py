@@ -30,6 +30,9 @@ strategies2: Any = _declare("strategies2", *(i64,) * 5, egg_fn="strategies2")
 strategies3: Any = _declare("strategies3", *(i64,) * 6, egg_fn="strategies3")
 """Rows (signature, strategy, layouts of three operands, layout of the result)."""
 
+strategies4: Any = _declare("strategies4", *(i64,) * 7, egg_fn="strategies4")
+"""Rows (signature, strategy, layouts of four operands, layout of the result)."""
+
 strategies_items: Any = _declare("strategies_items", *(i64,) * 4, egg_fn="strategies_items")
 """Rows (signature, strategy, layout of every operand, layout of the result)."""
 
@@ -38,7 +41,7 @@ def strategy_table(constructor: Constructor) -> Any:
     """Return the table that holds the strategies of a constructor."""
     if constructor.operands is None:
         return strategies_items
-    return (strategies1, strategies2, strategies3)[constructor.operands - 1]
+    return (strategies1, strategies2, strategies3, strategies4)[constructor.operands - 1]
 
 
 def partition_rule(constructor: Constructor) -> Any:
@@ -53,8 +56,8 @@ def partition_rule(constructor: Constructor) -> Any:
         implementation = Delivered.impl_items(operands[0], layouts[0], signature, strategy)
     else:
         delivered = [Delivered.at(x, at) for x, at in zip(operands, layouts, strict=True)]
-        build: Any = (Delivered.impl1, Delivered.impl2, Delivered.impl3)[len(operands) - 1]
-        implementation = build(*delivered, signature, strategy)
+        builds: Any = (Delivered.impl1, Delivered.impl2, Delivered.impl3, Delivered.impl4)
+        implementation = builds[len(operands) - 1](*delivered, signature, strategy)
     return rule(
         eq(root).to(term),
         *facts,

@@ -24,6 +24,10 @@ reduce         x                      fn "sum"|"max"|"min"|"prod"; axes (tuple);
 softmax        x                      over the last axis
 layernorm      x                      epsilon; (x - mean) / sqrt(var + epsilon) over the last axis
 rmsnorm        x                      epsilon; x / sqrt(mean(x^2) + epsilon) over the last axis
+attention      q, k, v [, mask]       q [*batch, m, d], k [*batch, d, n] (transposed), v [*batch, n, e],
+                                      batch dims equal or 1; mask broadcasts to q k; scale (float);
+                                      softmax(scale * q k + mask) v -> [*batch, m, e]. Frontends do not
+                                      make it: rules find it
 reshape        x                      shape (the output shape, no -1)
 transpose      x                      perm
 slice          x                      starts, sizes, steps; out[i] = x[starts + i * steps]

@@ -285,6 +285,16 @@ def _softmax(x: AnyArray) -> AnyArray:
         return (shifted / shifted.sum(axis=-1, keepdims=True)).astype(x.dtype)
 
 
+def _attention(op: Op, inputs: Sequence[AnyArray]) -> AnyArray:
+    """Return softmax(scale * q k + mask) v; halves are rounded once, at the end."""
+    q, k, v, *masks = (_wide(x) for x in inputs)
+    with np.errstate(all="ignore"):
+        scores = matmul_arrays(q, k, q.dtype) * q.dtype.type(op.number("scale"))
+        for mask in masks:
+            scores = scores + mask
+        return matmul_arrays(_softmax(scores), v, q.dtype).astype(inputs[0].dtype)
+
+
 def _normalise(op: Op, x: AnyArray) -> AnyArray:
     wide = _wide(x)
     if op.kind == "layernorm":
@@ -342,6 +352,8 @@ def _single(op: Op, inputs: Sequence[AnyArray], out: TensorType) -> AnyArray:
             result = _softmax(x)
         case "layernorm" | "rmsnorm":
             result = _normalise(op, x)
+        case "attention":
+            result = _attention(op, inputs)
         case "reshape":
             result = x.reshape(op.ints("shape"))
         case "transpose":

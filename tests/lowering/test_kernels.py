@@ -175,6 +175,37 @@ CASES: dict[str, Case] = {
     "layernorm_f16": ("layernorm", {"epsilon": 1e-3}, [(8, 8)], ["f16"], (8, 8), "f16"),
     "rmsnorm": ("rmsnorm", {"epsilon": 1e-5}, [(4, 6, 8)], ["f32"], (4, 6, 8), "f32"),
     "rmsnorm_bf16": ("rmsnorm", {"epsilon": 1e-3}, [(8, 8)], ["bf16"], (8, 8), "bf16"),
+    "attention": (
+        "attention", {"scale": 1.0}, [(2, 4, 6, 8), (2, 4, 8, 12), (2, 4, 12, 4)], ["f32"] * 3,
+        (2, 4, 6, 4), "f32",
+    ),
+    "attention_causal": (
+        "attention", {"scale": 0.125}, [(4, 8, 8), (4, 8, 8), (4, 8, 4), (1, 8, 8)], ["f32"] * 4,
+        (4, 8, 4), "f32",
+    ),
+    "attention_padding_mask": (
+        "attention", {"scale": -0.5}, [(2, 4, 5, 4), (2, 1, 4, 13), (2, 4, 13, 8), (2, 1, 1, 13)],
+        ["f32"] * 4, (2, 4, 5, 8), "f32",
+    ),
+    "attention_decode": (
+        "attention", {"scale": 0.25}, [(4, 1, 8), (4, 8, 17), (4, 17, 8)], ["f32"] * 3, (4, 1, 8), "f32",
+    ),
+    "attention_one_key": (
+        "attention", {"scale": 0.25}, [(4, 4, 8), (4, 8, 1), (4, 1, 4), (4, 4, 1)], ["f32"] * 4,
+        (4, 4, 4), "f32",
+    ),
+    "attention_values_of_heads": (
+        "attention", {"scale": 1.0}, [(1, 4, 1), (1, 1, 5), (4, 5, 2), (1, 4, 5)], ["f32"] * 4,
+        (4, 4, 2), "f32",
+    ),
+    "attention_f16": (
+        "attention", {"scale": 0.25}, [(4, 4, 8), (4, 8, 12), (4, 12, 8), (1, 4, 12)], ["f16"] * 4,
+        (4, 4, 8), "f16",
+    ),
+    "attention_f64": (
+        "attention", {"scale": 0.25}, [(4, 4, 8), (1, 8, 12), (4, 12, 8), (1, 4, 1)], ["f64"] * 4,
+        (4, 4, 8), "f64",
+    ),
     "transpose": ("transpose", {"perm": (2, 0, 1)}, [(4, 6, 8)], ["f32"], (8, 4, 6), "f32"),
     "transpose_bool": ("transpose", {"perm": (1, 0)}, [(4, 8)], ["bool"], (8, 4), "bool"),
     "slice": (
@@ -209,7 +240,7 @@ CASES: dict[str, Case] = {
     "gather_single": ("gather", {"axis": 0}, [(10, 8), (1,)], ["f32", "i64"], (1, 8), "f32"),
 }  # fmt: skip
 
-SMOOTH = ("sigmoid", "gelu", "softmax", "norm")
+SMOOTH = ("sigmoid", "gelu", "softmax", "norm", "attention")
 
 
 def make_inputs(case: Case, rng: np.random.Generator) -> list[AnyArray]:

@@ -137,6 +137,14 @@ CASES = {
     "softmax": case("softmax", (4, 6)),
     "layernorm": case("layernorm", (6, 4, 6), epsilon=1e-5),
     "rmsnorm": case("rmsnorm", (6, 4), epsilon=1e-5),
+    "attention": case("attention", (2, 6, 4, 3), (2, 6, 3, 8), (2, 6, 8, 6), scale=0.5),
+    "attention_masked": case(
+        "attention", (4, 6, 3), (1, 3, 4), (4, 4, 6), (1, 6, 4), scale=1.0
+    ),
+    "attention_decode": case(
+        "attention", (12, 1, 2), (12, 2, 6), (12, 6, 4), (12, 1, 6), scale=-0.25
+    ),
+    "attention_row_mask": case("attention", (1, 4, 2), (1, 2, 6), (6, 6, 4), (1, 1, 6), scale=0.25),
     "reshape_split": case("reshape", (4, 24), shape=(1, 4, 6, 4)),
     "reshape_merge": case("reshape", (2, 6, 4, 3), shape=(12, 12)),
     "reshape_refine": case("reshape", (4, 6), shape=(2, 12)),
@@ -246,6 +254,8 @@ def test_gather_splits_all_but_the_gathered_dimension() -> None:
         ("pad_both", "d2", "pieces with padding are not equal"),
         ("reduce_prod", "d1", "partial products have no sharding state"),
         ("softmax", "d1", "the row is whole"),
+        ("attention", "n", "running softmaxes of different tiles have no sharding state"),
+        ("attention", "d", "a piece of a score has no exponential"),
         ("reshape_refine", "d1", "a minor digit is not contiguous"),
     ],
 )
