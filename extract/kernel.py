@@ -183,7 +183,7 @@ def tileable_dims(kernel: Kernel) -> tuple[int, ...]:
     if kernel.family is Family.ALIAS:
         return ()
     rows: tuple[int, ...] = ()
-    if kernel.family in (Family.ROWS, Family.ATTENTION):
+    if kernel.family is Family.ROWS:
         rows = tuple(term.dim for term in kernel.nest.result[-1].terms)
     if kernel.gather is not None:  # every step has a chunk of each piece
         rows = (len(kernel.nest.dims) - 1,)

@@ -220,7 +220,7 @@ def _rmsnorm(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> Loop
 
 @annotation("attention")
 def _attention(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
-    """[*b m e d | n], d whole   q: *b, m, d   k: *b, d, n   v: *b, n, e   mask: *b, m, n   -> *b, m, e."""
+    """[*b m e d | n], e d whole   q: *b, m, d   k: *b, d, n   v: *b, n, e   mask: *b, m, n   -> *b, m, e."""
     return attention_nest(op, inputs, result)
 
 

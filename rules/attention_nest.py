@@ -9,10 +9,10 @@ from tilewright.rules.loopnest import DimMap, LoopDim, LoopNest, OperandMap, Rol
 
 
 def attention_nest(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
-    """Return [*b m e d | n]: d whole, n reduced by a running softmax that no mesh axis may split.
+    """Return [*b m e d | n]: n reduced by a running softmax, which no mesh axis may split.
 
-    q: *b, m, d   k: *b, d, n   v: *b, n, e   mask: *b, m, n (or 1)   -> *b, m, e. A tile that has
-    all of d computes whole scores; tiles that share e compute the same ones.
+    q: *b, m, d   k: *b, d, n   v: *b, n, e   mask: *b, m, n (or 1)   -> *b, m, e. Scores need all of
+    d; e is whole because tiles with parts of it would all compute the same scores.
 
     Raises:
         ShapeError: The types do not fit.
@@ -29,7 +29,7 @@ def attention_nest(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -
     loops = (
         *(LoopDim(f"b{i}", size, Role.PARALLEL) for i, size in enumerate(result.shape[:-2])),
         LoopDim("m", q[-2], Role.PARALLEL),
-        LoopDim("e", v[-1], Role.PARALLEL),
+        LoopDim("e", v[-1], Role.WHOLE),
         LoopDim("d", q[-1], Role.WHOLE),
         LoopDim("n", k[-1], Role.REDUCTION),
     )

@@ -256,6 +256,7 @@ def test_gather_splits_all_but_the_gathered_dimension() -> None:
         ("softmax", "d1", "the row is whole"),
         ("attention", "n", "running softmaxes of different tiles have no sharding state"),
         ("attention", "d", "a piece of a score has no exponential"),
+        ("attention", "e", "all tiles would compute the same scores"),
         ("reshape_refine", "d1", "a minor digit is not contiguous"),
     ],
 )
