@@ -111,6 +111,14 @@ def _norm(draw: _Draw) -> tuple[Shapes, dict[str, AttrValue]]:
     return (draw.shape(),), {"epsilon": 1e-5}
 
 
+def _attention(draw: _Draw) -> tuple[Shapes, dict[str, AttrValue]]:
+    batch = draw.shape(0, 2)
+    m, n = draw.size(), draw.size()
+    q, k = (*batch, m, 2), (*draw.broadcast(batch), 2, n)
+    mask = draw.pick((), (draw.broadcast((*batch, m, n)),))
+    return (q, k, (*batch, n, draw.pick(1, 3)), *mask), {"scale": draw.pick(1.0, 0.5)}
+
+
 def _reshape(draw: _Draw) -> tuple[Shapes, dict[str, AttrValue]]:
     shape = draw.shape(2, 3)
     after = draw.pick((prod(shape),), (*shape[:-2], shape[-2] * shape[-1]), (1, *shape))
@@ -166,6 +174,7 @@ _KINDS: dict[str, Callable[[_Draw], tuple[Shapes, dict[str, AttrValue]]]] = {
     "softmax": _rows,
     "layernorm": _norm,
     "rmsnorm": _norm,
+    "attention": _attention,
     "reshape": _reshape,
     "transpose": _transpose,
     "slice": _slice,
