@@ -69,17 +69,23 @@ class Elimination:
             _, firsts, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
             self._groups.append(inverse.reshape(-1))
             self._firsts.append(firsts)
-        self._order, self.entries, self.fixed = self._plan(free)
+        plans = [self._plan(free)]
+        if incumbent is None and plans[0][1] > most_entries:
+            plans.append(self._plan(free, by_rest=True))
+        self._order, self.entries, self.fixed = min(plans, key=lambda plan: plan[1])
 
     @property
     def is_small(self) -> bool:
         """Whether all tables are small enough."""
         return self.entries <= self._most_entries
 
-    def _plan(self, free: frozenset[int]) -> tuple[tuple[int, ...], int, frozenset[int]]:
+    def _plan(
+        self, free: frozenset[int], *, by_rest: bool = False
+    ) -> tuple[tuple[int, ...], int, frozenset[int]]:
         """Return the order, the entries of the largest table, and which variables are fixed.
 
-        Without an incumbent the order is cut short when a table is too large.
+        Without an incumbent the order is cut short when a table is too large. `by_rest` goes by the
+        entries of what is left of a table without its variable.
         """
         sizes = [len(firsts) for firsts in self._firsts]
         near: list[set[int]] = [set() for _ in sizes]
@@ -93,7 +99,7 @@ class Elimination:
         left = {v: entries(v) for v in range(len(sizes))}
         order, fixed, most = [], set(), 1
         while left and most <= self._most_entries:
-            v = min(left, key=lambda u: (left[u], u))
+            v = min(left, key=lambda u: (left[u] // sizes[u] if by_rest else left[u], u))
             joined = near[v]
             if self._incumbent is not None and left[v] > self._most_entries:
                 v = max((v, *sorted(joined)), key=lambda u: (u not in free, sizes[u], -u))

@@ -86,6 +86,32 @@ class MessagePassing:
                     bound += self._send(variable, half, belief)
         return bound
 
+    def option_bounds(self, costs: tuple[Costs, ...]) -> tuple[float, tuple[Costs, ...]]:
+        """Pass messages backwards once; return the bound, and what each option costs at least above it.
+
+        The cost of a choice is the bound, plus the rest of each variable's belief that its messages do
+        not carry, plus what each message leaves of an edge; all are non-negative. So the cost of any
+        choice with an option is at least the bound plus the least of those that the option touches.
+        """
+        bound = 0.0
+        above = [np.zeros(len(own)) for own in costs]
+        for variable in reversed(range(len(costs))):
+            belief = self._belief(costs, variable)
+            least = float(belief.min())
+            belief -= least
+            bound += least
+            lower = [half for half in self._halves[variable] if half.other < variable]
+            above[variable] += (1.0 - self._weights[variable] * len(lower)) * belief
+            for half in lower:
+                incoming = self._incoming(variable, half)
+                slack = self._weights[variable] * belief - self._messages[incoming]
+                least = self._send(variable, half, belief)
+                bound += least
+                sent = np.full(half.matrix.shape[0], -np.inf)
+                sent[half.other_ports] = self._messages[incoming ^ 1] + least
+                above[variable] += slack + (half.matrix - sent[:, None]).min(axis=0)[half.ports]
+        return bound, tuple(above)
+
     def decode(self, costs: tuple[Costs, ...], *, backwards: bool) -> tuple[int, ...]:
         """Fix the variables one by one: fixed neighbours by their choice, others by their messages.
 

@@ -9,12 +9,15 @@ from tilewright.rules.alternatives import Alternatives, LogicalNode
 
 
 def prune(alternatives: Alternatives) -> Alternatives:
-    """Drop the two-step forms of element-wise chains whose fused form is there too.
+    """Drop the two-step forms of element-wise chains and attentions whose fused form is there too.
 
     A fused map has the loops of its parts, one pass and one intermediate less, so that it can be split
     and placed in every way in which the parts can. When the value between the parts has no other use,
     the parts cannot win. (Products with an epilogue are another matter: fused, they cannot be split
     along their sums.)
+
+    An attention that reads scaled queries or keys goes where another one has the scale as its
+    attribute: that scales each box of the queries once, on the way to the matrix unit.
     """
     while True:
         dominated = _dominated(alternatives)
@@ -35,6 +38,8 @@ def _dominated(alternatives: Alternatives) -> frozenset[int]:
             users.setdefault(argument, set()).add(node.result)
     found = set()
     for node in alternatives.nodes:
+        if node.kind == "attention" and _scales_elsewhere(node, makers):
+            found.add(node.number)
         if node.kind != "map":
             continue
         for argument in node.args:
@@ -57,6 +62,18 @@ def _is_fused_elsewhere(
         for sibling in makers[node.result]
         for leaves in inner
     )
+
+
+def _scales_elsewhere(node: LogicalNode, makers: dict[int, list[LogicalNode]]) -> bool:
+    """Whether a sibling attention reads what a scaling map makes the queries or keys from."""
+    for position in (0, 1):
+        for maker in makers.get(node.args[position], ()):
+            if maker.kind == "map" and len(maker.args) == 1:
+                args = (*node.args[:position], maker.args[0], *node.args[position + 1 :])
+                siblings = makers[node.result]
+                if any(other.kind == "attention" and other.args == args for other in siblings):
+                    return True
+    return False
 
 
 def _without_unused(alternatives: Alternatives) -> Alternatives:

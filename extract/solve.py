@@ -16,8 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Indices, Solution, Usage
-from tilewright.extract.elimination import Elimination, polish
+from tilewright.extract.elimination import MOST_ENTRIES, Elimination, polish
+from tilewright.extract.fixing import solve_by_fixing
 from tilewright.extract.message_passing import MessagePassing
+
+
+_ROUNDS, _EVERY = 3, 3
+"""Rounds in which to close the gap, and price steps between those with more than one."""
+
+_WARM_ENTRIES = 1_000_000
+"""Largest table with which to close the gap at later prices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,16 @@ def solve(
             choice, bound = _relaxed(problem, passing, costs, prices, options, warm=step > 0)
             if step == 0:
                 choice = polish(problem, costs, choice)
+            choice, least_cost = solve_by_fixing(
+                problem,
+                passing,
+                costs,
+                choice,
+                most_entries=_WARM_ENTRIES if step else MOST_ENTRIES,
+                rounds=_ROUNDS if step % _EVERY == 0 else 1,
+            )
+            if least_cost is not None:
+                bound = max(bound, least_cost - float(prices.sum()) * problem.limit)
         if bound > best.bound:
             if bound > 1.001 * best.bound:
                 best.improved_at = step
