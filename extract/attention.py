@@ -100,9 +100,7 @@ class Attention:
         m, _, _, n = self.loops
         both = [self.nest.operands[0][:m], self.nest.operands[1][:m]]
         used = {term.dim for operand in both for dim in operand for term in dim.terms}
-        batch = [
-            dim if i in used else DimMap(1) for i, dim in enumerate(self.nest.result[:m])
-        ]
+        batch = [dim if i in used else DimMap(1) for i, dim in enumerate(self.nest.result[:m])]
         return (*batch, self.nest.result[m], self.nest.operands[1][-1])
 
     @property

@@ -17,6 +17,7 @@ from tilewright.extract.choice import ChoiceProblem, Costs, Indices
 from tilewright.extract.elimination import Elimination, polish
 from tilewright.extract.message_passing import MessagePassing
 
+
 def solve_by_fixing(
     problem: ChoiceProblem,
     passing: MessagePassing,

@@ -47,7 +47,5 @@ def attention_nest(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -
             )
         whole = operand(mask, m, n)
         outer, last = whole[:-2], zip(whole[-2:], (q[-2], k[-1]), strict=True)
-        operands.append(
-            (*outer, *(dim if dim.size == size else DimMap(1) for dim, size in last))
-        )
+        operands.append((*outer, *(dim if dim.size == size else DimMap(1) for dim, size in last)))
     return LoopNest(loops, tuple(operands), own, combine="softmax")

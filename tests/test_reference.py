@@ -200,6 +200,25 @@ def test_softmax_does_not_overflow():
     np.testing.assert_allclose(run("softmax", x, out=(1, 3)), [[0.5, 0.0, 0.5]])
 
 
+def test_attention_is_softmax_between_products():
+    q, k, v, mask = normal(2, 3, 4), normal(2, 4, 5), normal(1, 5, 2), normal(1, 3, 5)
+    scores = np.einsum("bmd,bdn->bmn", q, k) * -0.25
+    weights = special.softmax(scores, axis=-1)
+    plain = run("attention", q, k, v, out=(2, 3, 2), scale=-0.25)
+    np.testing.assert_allclose(plain, np.einsum("bmn,ne->bme", weights, v[0]), rtol=1e-5)
+    weights = special.softmax(scores + mask, axis=-1)
+    masked = run("attention", q, k, v, mask, out=(2, 3, 2), scale=-0.25)
+    np.testing.assert_allclose(masked, np.einsum("bmn,ne->bme", weights, v[0]), rtol=1e-5)
+
+
+def test_attention_without_a_key_in_sight_is_nan():
+    q, k, v = normal(2, 4), normal(4, 3), normal(3, 2)
+    mask = np.float32([[0.0, -np.inf, -np.inf], [-np.inf] * 3])
+    found = run("attention", q, k, v, mask, out=(2, 2), scale=1.0)
+    np.testing.assert_allclose(found[0], v[0], rtol=1e-6)
+    assert np.isnan(found[1]).all()
+
+
 def test_layout_operators():
     x = normal(2, 3, 4)
     np.testing.assert_array_equal(run("reshape", x, out=(6, 4), shape=(6, 4)), x.reshape(6, 4))

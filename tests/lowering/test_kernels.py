@@ -489,6 +489,29 @@ def test_kernels_with_macros_compute_their_operator(
 
 
 @pytest.mark.parametrize("memory", list(Memory))
+@pytest.mark.parametrize("keys", [1, 2, 3, 7, 8])
+def test_attention_with_boxes_of_masked_keys(
+    keys: int, memory: Memory, micro_machine: Callable[..., Any], rng: np.random.Generator
+) -> None:
+    """A causal mask of -inf, later keys first: boxes without any key, and a query without any."""
+    case, mesh = CASES["attention_causal"], MESHES[0]
+    op, arrays = make_op(case), make_inputs(case, rng)
+    causal = np.where(np.tri(8, 8, -1, dtype=bool), 0.0, -np.inf).astype(np.float32)
+    arrays[3] = np.ascontiguousarray(causal[None, :, ::-1])
+    strategy = pick_strategy(op, case, mesh, random.Random(0))
+    kernel = make_kernel(op, case, mesh, strategy, [*[memory] * 4, memory])
+    tiling = Tiling((2, 3, 4, 8, keys), loop_order(kernel))
+    builder, found, first = run_kernel(case, kernel, tiling, arrays, micro_machine)
+    wanted = expected(case, op, arrays)
+    assert np.isnan(wanted[:, 0]).all()
+    assert np.isfinite(wanted[:, 1:]).all()
+    check_equal("attention_causal", case, found, wanted)
+    check_counts(builder, kernel, tiling, first)
+    scores = [b.size_bytes for b in builder.buffers if ".scores" in b.name]
+    assert scores == [2 * 3 * keys * 4] * 2, "no more than two boxes of scores exist"
+
+
+@pytest.mark.parametrize("memory", list(Memory))
 @pytest.mark.parametrize("source", list(Memory))
 @pytest.mark.parametrize("name", ["pad_much", "concat_uneven"])
 def test_boxes_may_miss_operands(

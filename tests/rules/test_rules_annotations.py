@@ -138,9 +138,7 @@ CASES = {
     "layernorm": case("layernorm", (6, 4, 6), epsilon=1e-5),
     "rmsnorm": case("rmsnorm", (6, 4), epsilon=1e-5),
     "attention": case("attention", (2, 6, 4, 3), (2, 6, 3, 8), (2, 6, 8, 6), scale=0.5),
-    "attention_masked": case(
-        "attention", (4, 6, 3), (1, 3, 4), (4, 4, 6), (1, 6, 4), scale=1.0
-    ),
+    "attention_masked": case("attention", (4, 6, 3), (1, 3, 4), (4, 4, 6), (1, 6, 4), scale=1.0),
     "attention_decode": case(
         "attention", (12, 1, 2), (12, 2, 6), (12, 6, 4), (12, 1, 6), scale=-0.25
     ),
