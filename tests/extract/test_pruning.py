@@ -86,6 +86,21 @@ def test_a_fused_chain_replaces_its_parts() -> None:
     assert len(pruned.nodes[0].args) == 2
 
 
+def test_attention_on_scaled_queries_goes_for_one_that_scales_them() -> None:
+    b = Builder("attention")
+    scores = b.map("mul_const(0.25)", b.matmul(b.input(2, 8, 4), b.input(2, 4, 8)))
+    weights = b.op("softmax", (scores,), (2, 8, 8))
+    (found,) = saturated(
+        b.graph(b.matmul(weights, b.input(2, 8, 4))), mesh_target(1, 2)
+    ).alternatives
+
+    def scales(alternatives: Alternatives) -> list[object]:
+        return [n.attrs["scale"] for n in alternatives.nodes if n.kind == "attention"]
+
+    assert sorted(map(float, map(str, scales(found)))) == [0.25, 1.0]
+    assert scales(prune(found)) == [0.25]
+
+
 def test_a_part_with_another_use_stays() -> None:
     (found,) = shared().alternatives
     pruned = prune(found)
