@@ -38,9 +38,9 @@ Sizes = tuple[int, ...]
 
 
 class Step(NamedTuple):
-    """`count` equal vector instructions; the fields are those of `kernel_work.VectorWork`."""
+    """`times` equal vector instructions; the fields are those of `kernel_work.VectorWork`."""
 
-    count: int
+    times: int
     fn: str
     elements: int
     dtype: DType
@@ -48,9 +48,9 @@ class Step(NamedTuple):
 
 
 class Product(NamedTuple):
-    """`count` equal matrix products [b, m, k] x [b, k, n]."""
+    """`times` equal matrix products [b, m, k] x [b, k, n]."""
 
-    count: int
+    times: int
     b: int
     m: int
     n: int
@@ -89,15 +89,14 @@ class Attention:
         return DType.F32 if self.is_half else self.dtype
 
     @property
-    def loops(self) -> tuple[int, int, int, int]:
-        """Numbers of the loops m, e, d, n."""
-        m = len(self.nest.result) - 2
-        return m, m + 1, m + 2, m + 3
+    def keys(self) -> int:
+        """Number of the loop n."""
+        return len(self.nest.dims) - 1
 
     @property
     def score_map(self) -> OperandMap:
         """Index map of the scores: batch loops of q or k, m, n."""
-        m, _, _, n = self.loops
+        m = len(self.nest.result) - 2
         both = [self.nest.operands[0][:m], self.nest.operands[1][:m]]
         used = {term.dim for operand in both for dim in operand for term in dim.terms}
         batch = [dim if i in used else DimMap(1) for i, dim in enumerate(self.nest.result[:m])]

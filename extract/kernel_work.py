@@ -188,15 +188,14 @@ def _attention_work(
     kernel: Kernel, tiling: Tiling, matrix: list[MatrixWork], vector: list[VectorWork]
 ) -> None:
     attention = attention_of(kernel)
-    *_, keys = attention.loops
+    keys = attention.keys
     sizes = tuple(1 if i == keys else size for i, size in enumerate(tiling.sizes))
     dims = tuple(replace(d, extent=1) if i == keys else d for i, d in enumerate(kernel.nest.dims))
     queries = _size_classes(replace(kernel.nest, dims=dims), Tiling(sizes, tiling.order))
     boxes = tuple(_size_classes(kernel.nest, tiling))
-    for step in attention.steps(queries, boxes, reduction_boxes(kernel, tiling)):
-        vector.append(VectorWork(*step))
-    for product in attention.products(boxes):
-        matrix.append(MatrixWork(*product, attention.dtype))
+    steps = attention.steps(queries, boxes, reduction_boxes(kernel, tiling))
+    vector += [VectorWork(*step) for step in steps]
+    matrix += [MatrixWork(*found, attention.dtype) for found in attention.products(boxes)]
 
 
 def _pipeline_work(kernel: Kernel, tiling: Tiling, fn: str, operands: int) -> list[VectorWork]:

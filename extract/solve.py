@@ -20,7 +20,6 @@ from tilewright.extract.elimination import MOST_ENTRIES, Elimination, polish
 from tilewright.extract.fixing import solve_by_fixing
 from tilewright.extract.message_passing import MessagePassing
 
-
 _ROUNDS, _EVERY = 3, 3
 """Rounds in which to close the gap, and price steps between those with more than one."""
 
