@@ -20,8 +20,8 @@ from tilewright.extract.elimination import MOST_ENTRIES, Elimination, polish
 from tilewright.extract.fixing import solve_by_fixing
 from tilewright.extract.message_passing import MessagePassing
 
-_ROUNDS, _EVERY = 3, 3
-"""Rounds in which to close the gap, and price steps between those with more than one."""
+_ROUNDS = 3
+"""Rounds in which to close the gap."""
 
 _WARM_ENTRIES = 1_000_000
 """Largest table with which to close the gap at later prices."""
@@ -38,6 +38,8 @@ class SolveOptions:
     price_steps: int = 24
     repair_every: int = 6
     """Price steps between attempts to make a choice fit that does not."""
+    fix_every: int = 3
+    """Price steps between attempts to close the gap by leaving out options."""
     patience: int = 8
     """Price steps without a better bound or cost after which to stop."""
     gap: float = 1e-6
@@ -82,16 +84,13 @@ def solve(
             choice, bound = _relaxed(problem, passing, costs, prices, options, warm=step > 0)
             if step == 0:
                 choice = polish(problem, costs, choice)
-            choice, least_cost = solve_by_fixing(
-                problem,
-                passing,
-                costs,
-                choice,
-                most_entries=_WARM_ENTRIES if step else MOST_ENTRIES,
-                rounds=_ROUNDS if step % _EVERY == 0 else 1,
-            )
-            if least_cost is not None:
-                bound = max(bound, least_cost - float(prices.sum()) * problem.limit)
+            if step % options.fix_every == 0:
+                most = _WARM_ENTRIES if step else MOST_ENTRIES
+                choice, least = solve_by_fixing(
+                    problem, passing, costs, choice, most_entries=most, rounds=_ROUNDS
+                )
+                if least is not None:
+                    bound = max(bound, least - float(prices.sum()) * problem.limit)
         if bound > best.bound:
             if bound > 1.001 * best.bound:
                 best.improved_at = step
