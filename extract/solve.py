@@ -86,11 +86,11 @@ def solve(
                 choice = polish(problem, costs, choice)
             if step % options.fix_every == 0:
                 most = _WARM_ENTRIES if step else MOST_ENTRIES
-                choice, least = solve_by_fixing(
+                choice, proved = solve_by_fixing(
                     problem, passing, costs, choice, most_entries=most, rounds=_ROUNDS
                 )
-                if least is not None:
-                    bound = max(bound, least - float(prices.sum()) * problem.limit)
+                if proved is not None:
+                    bound = max(bound, proved - float(prices.sum()) * problem.limit)
         if bound > best.bound:
             if bound > 1.001 * best.bound:
                 best.improved_at = step
