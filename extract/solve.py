@@ -16,15 +16,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Indices, Solution, Usage
-from tilewright.extract.elimination import MOST_ENTRIES, Elimination, polish
+from tilewright.extract.elimination import Elimination, polish
 from tilewright.extract.fixing import solve_by_fixing
 from tilewright.extract.message_passing import MessagePassing
 
 _ROUNDS = 3
 """Rounds in which to close the gap."""
 
-_WARM_ENTRIES = 1_000_000
-"""Largest table with which to close the gap at later prices."""
+_FIRST_ENTRIES, _WARM_ENTRIES = 24_000_000, 1_000_000
+"""Largest table with which to close the gap at the first prices, once, and at later ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def solve(
             if step == 0:
                 choice = polish(problem, costs, choice)
             if step % options.fix_every == 0:
-                most = _WARM_ENTRIES if step else MOST_ENTRIES
+                most = _WARM_ENTRIES if step else _FIRST_ENTRIES
                 choice, proved = solve_by_fixing(
                     problem, passing, costs, choice, most_entries=most, rounds=_ROUNDS
                 )
