@@ -38,7 +38,7 @@ from types import MappingProxyType
 from tilewright.dtypes import DType
 from tilewright.extract.attention import Attention
 from tilewright.extract.plan import Memory, Tiling
-from tilewright.graph import AttrValue, TensorType, parse_pipeline
+from tilewright.graph import STATISTIC_FUNCTIONS, AttrValue, TensorType, parse_pipeline
 from tilewright.hwmodel.mesh import LogicalMesh, Sharding
 from tilewright.rules.gathered import Gather
 from tilewright.rules.halo import NO_AXIS, HaloDim
@@ -456,6 +456,21 @@ def gathers_single(kernel: Kernel, tiling: Tiling) -> bool:
     return size == 1 or extent % size == 1 or extent == 1
 
 
+STATISTIC_STEPS = ("mul_const", "add_const", "sqrt")
+"""What `div_rms` does to the statistic, before it divides."""
+
+
+def takes_statistic(kernel: Kernel) -> bool:
+    """Whether a map, or an epilogue, begins with a function of a statistic of rows."""
+    pipeline = str(kernel.attrs.get("fn" if kernel.family is Family.MAP else "epilogue", ""))
+    return pipeline.partition("(")[0] in STATISTIC_FUNCTIONS
+
+
+def statistic_elements(kernel: Kernel, sizes: tuple[int, ...]) -> int:
+    """Return how many values the last operand has in a box of the loops."""
+    return prod(sizes[d] for d in used_dims(kernel.nest.operands[-1]))
+
+
 def _temporaries(kernel: Kernel, tiling: Tiling, elements: int) -> list[tuple[str, int]]:
     """Return names and bytes of values on the way to a result box of `elements` elements."""
     final = kernel.result_type.dtype
@@ -466,6 +481,9 @@ def _temporaries(kernel: Kernel, tiling: Tiling, elements: int) -> list[tuple[st
                 found.append(
                     ("product", prod(tiling.sizes) * accumulator_type(kernel).itemsize_bytes)
                 )
+            if takes_statistic(kernel):
+                size = kernel.operand_types[-1].dtype.itemsize_bytes
+                found.append(("statistic", statistic_elements(kernel, tiling.sizes) * size))
             types = dict.fromkeys(t for t in value_types(kernel) if t is not final)
             return found + [(f"value_{t}", elements * t.itemsize_bytes) for t in types]
         case Family.REDUCE if reduces_wide(kernel, tiling):

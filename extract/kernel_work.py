@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from tilewright.dtypes import DType
 from tilewright.extract.kernel import (
+    STATISTIC_STEPS,
     Family,
     Kernel,
     attention_of,
@@ -24,6 +25,7 @@ from tilewright.extract.kernel import (
     reduction_boxes,
     result_boxes,
     row_type,
+    takes_statistic,
     used_dims,
     value_types,
 )
@@ -111,10 +113,15 @@ def _size_classes(nest: LoopNest, tiling: Tiling) -> Iterator[tuple[int, tuple[i
         yield prod(n for n, _ in combination), tuple(s for _, s in combination)
 
 
-def _result_classes(kernel: Kernel, tiling: Tiling) -> Iterator[tuple[int, int]]:
-    """Yield (number of result boxes, elements) for each distinct size of result box."""
+def _result_classes(
+    kernel: Kernel, tiling: Tiling, tensor: OperandMap | None = None
+) -> Iterator[tuple[int, int]]:
+    """Yield (number of result boxes, elements) for each distinct size of result box.
+
+    Elements are those of the result, or of a tensor that the result's loops walk.
+    """
     dims = kernel.nest.dims
-    own = used_dims(kernel.nest.result)
+    own = used_dims(kernel.nest.result if tensor is None else tensor)
     sizes = tuple(
         s if d.role is not Role.REDUCTION else d.extent
         for s, d in zip(tiling.sizes, dims, strict=True)
@@ -203,7 +210,15 @@ def _pipeline_work(kernel: Kernel, tiling: Tiling, fn: str, operands: int) -> li
     steps = parse_pipeline(fn)
     types = value_types(kernel)[-len(steps) :]
     before = (kernel.operand_types[-1].dtype, *types[:-1])
-    return [
+    statistic = []
+    if takes_statistic(kernel):
+        statistic = [
+            VectorWork(count, step, elements, before[0], 2)
+            for count, elements in _result_classes(kernel, tiling, kernel.nest.operands[-1])
+            for step in STATISTIC_STEPS
+        ]
+        steps = (("div", ()), *steps[1:])
+    return statistic + [
         VectorWork(
             count,
             name,

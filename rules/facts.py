@@ -242,16 +242,6 @@ def _channel_scale(known: Vocabulary) -> Iterable[Row]:
                 yield i, j, encode_value((s.shape[1], 1, 1, 1))
 
 
-@function(egg_fn="row_scalar")
-def row_scalar(number: i64Like) -> Unit:
-    """Hold when the type has size 1 in its last dimension: one number for each row."""
-
-
-@fact_table(row_scalar)
-def _row_scalar(known: Vocabulary) -> Iterable[Row]:
-    return ((i,) for i, t in enumerate(known.types) if t.rank >= 2 and t.shape[-1] == 1)
-
-
 @function(egg_fn="last_axis")
 def last_axis(number: i64Like, axes: StringLike) -> Unit:
     """Hold when `axes` is the text of the attribute that reduces the last dimension."""
@@ -261,33 +251,6 @@ def last_axis(number: i64Like, axes: StringLike) -> Unit:
 def _last_axis(known: Vocabulary) -> Iterable[Row]:
     for number, t in enumerate(known.types):
         yield number, encode_value((t.rank - 1,))
-
-
-@function(egg_fn="mean_of_squares")
-def mean_of_squares(number: i64Like, epsilon: StringLike, fn: StringLike) -> Unit:
-    """Hold when pipeline `fn` turns a sum over the last axis into sqrt(mean + epsilon)."""
-
-
-@fact_table(mean_of_squares)
-def _mean_of_squares(known: Vocabulary) -> Iterable[Row]:
-    for number, t in enumerate(known.types):
-        if not t.dtype.is_float or t.shape[-1] == 0:
-            continue
-        for epsilon in known.column("epsilon"):
-            scale = f"mul_const({1.0 / t.shape[-1]!r})"
-            yield number, epsilon, f"{scale}|add_const({float(epsilon)!r})|sqrt"
-
-
-@function(egg_fn="mean_from_sum")
-def mean_from_sum(number: i64Like, fn: StringLike) -> Unit:
-    """Hold when pipeline `fn` turns a sum over the last axis into a mean."""
-
-
-@fact_table(mean_from_sum)
-def _mean_from_sum(known: Vocabulary) -> Iterable[Row]:
-    for number, t in enumerate(known.types):
-        if t.dtype.is_float and t.shape[-1]:
-            yield number, f"mul_const({1.0 / t.shape[-1]!r})"
 
 
 _WIDER: dict[DType, frozenset[DType]] = {

@@ -12,7 +12,7 @@ from tilewright.rules.constructors import CONSTRUCTORS, Constructor, encode, enc
 _CASTS = ("cast(f64)", "cast(f32)", "cast(i32)")
 _FUNCTIONS = {
     1: ("relu", "neg", "square", "mul_const(2.0)", "mul_const(-3)", "identity", *_CASTS),
-    2: ("add", "mul", "sub", "div", "max", "add|relu", "mul|cast(f32)", "lt"),
+    2: ("add", "mul", "sub", "div", "max", "div_rms(0.01,4.0)", "add|relu", "mul|cast(f32)", "lt"),
     3: ("where",),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from tilewright.dtypes import DType
 from tilewright.extract.kernel import (
+    STATISTIC_STEPS,
     Box,
     Kernel,
     buffers,
@@ -23,7 +24,7 @@ from tilewright.extract.kernel import (
     used_dims,
 )
 from tilewright.extract.plan import Memory, Tiling
-from tilewright.graph import parse_pipeline
+from tilewright.graph import STATISTIC_FUNCTIONS, parse_pipeline
 from tilewright.lowering.emit import Builder, Storage, View, local_storage
 from tilewright.lowering.gathered import GatheredOperand
 from tilewright.lowering.isa import Space
@@ -329,13 +330,34 @@ def run_steps(
         box: The result box (no reduction loops).
         domain: Its sizes.
     """
-    sources = first_sources
-    for (name, args), dtype in zip(parse_pipeline(fn), types, strict=True):
+    sources, steps = first_sources, parse_pipeline(fn)
+    if steps[0][0] in STATISTIC_FUNCTIONS:
+        sources = (*sources[:-1], _deviation(context, steps[0][1], sources[-1], domain))
+        steps = (("div", ()), *steps[1:])
+    for (name, args), dtype in zip(steps, types, strict=True):
         dst = value_view(context, dtype, box)
         numbers = () if name == "cast" else tuple(float(a) for a in args)
         immediates = (*numbers, 0.0, 0.0)[:2]
         context.builder.vector(name, domain, dst, sources, (immediates[0], immediates[1]))
         sources = (dst,)
+
+
+def _deviation(
+    context: KernelContext, args: tuple[str, ...], squares: View, domain: tuple[int, ...]
+) -> View:
+    """Emit sqrt(scale s + epsilon) of a statistic, once for each of its values, and return its access."""
+    sizes = tuple(n if step else 1 for n, step in zip(domain, squares.strides, strict=True))
+    storage = context.pool("statistic", squares.dtype, sizes)
+    dense = storage.box((0,) * len(sizes), context.rank)
+    strides = tuple(
+        step if kept else 0 for step, kept in zip(dense.strides, squares.strides, strict=True)
+    )
+    deviation, source = replace(dense, strides=strides), squares
+    numbers = ((float(args[0]), 0.0), (float(args[1]), 0.0), (0.0, 0.0))
+    for step, immediates in zip(STATISTIC_STEPS, numbers, strict=True):
+        context.builder.vector(step, sizes, deviation, (source,), immediates)
+        source = deviation
+    return deviation
 
 
 def value_view(context: KernelContext, dtype: DType, box: LoopBox) -> View:

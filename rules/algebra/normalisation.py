@@ -1,27 +1,39 @@
-"""Softmax and norms in parts, and their denominators moved past the next product."""
+"""Softmax and norms in parts, and their denominators moved past the next product.
+
+A norm before a product x W keeps the product waiting for a statistic of whole rows, which needs a
+collective where the mesh splits the rows. These rules bring the statistic to the far side of the
+product: gains, shifts and means go into the constant weight, and what is left is one division a row,
+after the product.
+"""
 
 from __future__ import annotations
 
 from egglog import String, i64
 
 from tilewright.rules.algebra.ruleset import algebra
-from tilewright.rules.facts import (
-    is_float,
-    is_full_float,
-    last_axis,
-    mean_from_sum,
-    mean_of_squares,
-    row_scalar,
-)
+from tilewright.rules.facts import is_float, is_full_float, last_axis, scales
 from tilewright.rules.registry import Numerics, Rewrite
+from tilewright.rules.row_facts import (
+    deviation_steps,
+    layernorm_steps,
+    mean_from_sum,
+    root_mean_square,
+    row_of,
+    row_scalar,
+    row_scale,
+    scales_rows,
+)
 from tilewright.rules.terms import (
     Tensor,
+    constant_of_type,
     has_type,
+    is_constant,
     layernorm,
     map1,
     map2,
     matmul,
     reduce,
+    reshape,
     rmsnorm,
     softmax,
 )
@@ -42,13 +54,25 @@ def softmax_in_parts(x: Tensor, d: String, t: i64, last: String) -> Rewrite:
 def rmsnorm_in_parts(
     x: Tensor, epsilon: String, d: String, t: i64, last: String, fn: String
 ) -> Rewrite:
-    """rmsnorm(x) = x / sqrt(mean(x^2) + epsilon)."""
+    """rmsnorm(x) = x / sqrt(sum(x^2) / length + epsilon), the root taken once a row."""
     squares = reduce(map1(x, "square", d), "sum", last, d)
     return Rewrite(
         rmsnorm(x, epsilon, d),
-        to=map2(x, map1(squares, fn, d), "div", d),
-        when=(has_type(x, t), last_axis(t, last), mean_of_squares(t, epsilon, fn)),
+        to=map2(x, squares, fn, d),
+        when=(has_type(x, t), last_axis(t, last), root_mean_square(t, epsilon, fn)),
         bounds=(is_full_float(d),),
+    )
+
+
+@algebra.rule(numerics=Numerics.EXACT, source="definition of map")
+def deviation_on_its_own(
+    x: Tensor, s: Tensor, fn: String, d: String, t: i64, steps: String
+) -> Rewrite:
+    """div_rms(x, s) = x / sqrt(scale s + epsilon): several uses share one root a row."""
+    return Rewrite(
+        map2(x, s, fn, d),
+        to=map2(x, map1(s, steps, d), "div", d),
+        when=(has_type(s, t), row_scalar(t), deviation_steps(fn, steps), is_full_float(d)),
     )
 
 
@@ -67,10 +91,79 @@ def layernorm_in_parts(
 
 
 @algebra.rule(numerics=Numerics.REASSOCIATES, source="arXiv 2502.17728")
-def denominator_past_product(x: Tensor, s: Tensor, w: Tensor, d: String, t: i64) -> Rewrite:
+def denominator_past_product(
+    x: Tensor, s: Tensor, w: Tensor, fn: String, d: String, t: i64
+) -> Rewrite:
     """(X / s) W = (X W) / s for one s a row: its collective hides behind the product."""
     return Rewrite(
-        matmul(map2(x, s, "div", d), w, d),
-        to=map2(matmul(x, w, d), s, "div", d),
-        when=(has_type(s, t), row_scalar(t), is_float(d)),
+        matmul(map2(x, s, fn, d), w, d),
+        to=map2(matmul(x, w, d), s, fn, d),
+        when=(scales_rows(fn), has_type(s, t), row_scalar(t), is_float(d)),
+    )
+
+
+@algebra.rule(numerics=Numerics.REASSOCIATES, source="arXiv 2502.17728")
+def layernorm_past_product(
+    x: Tensor,
+    w: Tensor,
+    epsilon: String,
+    d: String,
+    t: i64,
+    last: String,
+    rows: String,
+    mean: String,
+    fn: String,
+) -> Rewrite:
+    """layernorm(x) W = x (W - column means of W) / deviation(x) for constant W.
+
+    The deviation is that of x - mean(x), since mean(x^2) - mean(x)^2 would cancel.
+    """
+    centred = map2(x, map1(reduce(x, "sum", last, d), mean, d), "sub", d)
+    squares = reduce(map1(centred, "square", d), "sum", last, d)
+    weight = map2(w, map1(reduce(w, "sum", rows, d), mean, d), "sub", d)
+    return Rewrite(
+        matmul(layernorm(x, epsilon, d), w, d),
+        to=map2(matmul(x, weight, d), squares, fn, d),
+        when=(
+            *(is_constant(w), has_type(x, t), layernorm_steps(t, epsilon, last, rows, mean, fn)),
+            is_full_float(d),
+        ),
+    )
+
+
+@algebra.rule(numerics=Numerics.REASSOCIATES, source="gains of norms, folded as in SmoothQuant")
+def gain_into_weight(
+    x: Tensor,
+    g: Tensor,
+    w: Tensor,
+    fn: String,
+    d: String,
+    t: i64,
+    i: i64,
+    j: i64,
+    column: String,
+) -> Rewrite:
+    """(x g) W = x (g W) for constants g [1, k] and W [k, n], g as a column; also division."""
+    scaled = map2(x, g, fn, d)
+    return Rewrite(
+        matmul(scaled, w, d),
+        to=matmul(x, map2(w, reshape(g, column, d), fn, d), d),
+        when=(
+            *(has_type(x, t), has_type(scaled, t), scales(fn, d)),
+            *(constant_of_type(g, i), constant_of_type(w, j), row_scale(i, j, column)),
+        ),
+    )
+
+
+@algebra.rule(numerics=Numerics.REASSOCIATES, source="shifts of norms, folded like their gains")
+def shift_past_product(x: Tensor, b: Tensor, w: Tensor, d: String, t: i64, i: i64) -> Rewrite:
+    """(x + b) W = x W + b W for constants b [1, k] and W [k, n]: b W is a bias."""
+    shifted = map2(x, b, "add", d)
+    return Rewrite(
+        matmul(shifted, w, d),
+        to=map2(matmul(x, w, d), matmul(b, w, d), "add", d),
+        when=(
+            *(has_type(x, t), has_type(shifted, t), is_float(d)),
+            *(constant_of_type(b, i), row_of(i, t), is_constant(w)),
+        ),
     )

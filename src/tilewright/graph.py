@@ -82,6 +82,13 @@ BINARY_FUNCTIONS = (
 """Functions of two values; `prelu(x, slope)`; comparisons give bool; integer `div` truncates
 towards zero, `mod` has the sign of the divisor, `fmod` that of the dividend."""
 
+STATISTIC_FUNCTIONS = ["div_rms"]
+"""Functions of a value and a statistic of its row, with numbers in their name.
+
+`div_rms(scale,epsilon)` of x and s is x / sqrt(s scale + epsilon): s is a sum of squares, whose root is taken
+once a row where s has one value a row. Rules make them; hardware runs them as several functions.
+"""
+
 TERNARY_FUNCTIONS = ["where"]
 """`where(condition, x, y)`."""
 

@@ -130,6 +130,8 @@ def _parametric(name: str, args: Sequence[str]) -> MapCallable:
     if name == "elu":
         # expm1 of the positive side would overflow although it is not selected
         return lambda x: np.where(x < 0, x.dtype.type(values[0]) * np.expm1(np.minimum(x, 0)), x)
+    if name == "div_rms":
+        return lambda x, s: x / np.sqrt(s * s.dtype.type(values[0]) + s.dtype.type(values[1]))
     if name == "hard_sigmoid":
         return lambda x: np.clip(x * x.dtype.type(values[0]) + x.dtype.type(values[1]), 0, 1)
     simple: Mapping[str, MapCallable] = {

@@ -1,0 +1,133 @@
+# mypy: disable-error-code="empty-body"
+"""Facts that the rules of softmax and norms ask for: rows of tensors, and the steps that normalise them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import prod
+
+from egglog import StringLike, Unit, function, i64Like
+
+from tilewright.graph import parse_pipeline
+from tilewright.rules.constructors import encode_value
+from tilewright.rules.facts import Row, Vocabulary, fact_table
+
+
+@function(egg_fn="row_scalar")
+def row_scalar(number: i64Like) -> Unit:
+    """Hold when the type has size 1 in its last dimension: one number for each row."""
+
+
+@fact_table(row_scalar)
+def _row_scalar(known: Vocabulary) -> Iterable[Row]:
+    return ((i,) for i, t in enumerate(known.types) if t.rank >= 2 and t.shape[-1] == 1)
+
+
+@function(egg_fn="scales_rows")
+def scales_rows(fn: StringLike) -> Unit:
+    """Hold when `fn(x, s)` is one step, linear in x: mul, div or div_rms."""
+
+
+@fact_table(scales_rows)
+def _scales_rows(known: Vocabulary) -> Iterable[Row]:
+    for fn in known.column("fn"):
+        if "|" not in fn and parse_pipeline(fn)[0][0] in ("mul", "div", "div_rms"):
+            yield (fn,)
+
+
+@function(egg_fn="root_mean_square")
+def root_mean_square(number: i64Like, epsilon: StringLike, fn: StringLike) -> Unit:
+    """Hold when `fn(x, s)` divides x by sqrt(s / length of a row + epsilon)."""
+
+
+@fact_table(root_mean_square)
+def _root_mean_square(known: Vocabulary) -> Iterable[Row]:
+    for number, t in enumerate(known.types):
+        if not t.dtype.is_float or t.shape[-1] == 0:
+            continue
+        for epsilon in known.column("epsilon"):
+            yield number, epsilon, f"div_rms({1.0 / t.shape[-1]!r},{float(epsilon)!r})"
+
+
+@function(egg_fn="deviation_steps")
+def deviation_steps(fn: StringLike, steps: StringLike) -> Unit:
+    """Hold when `fn` is one div_rms and `steps` the pipeline that makes its divisor of the statistic."""
+
+
+@fact_table(deviation_steps)
+def _deviation_steps(known: Vocabulary) -> Iterable[Row]:
+    for fn in known.column("fn"):
+        name, args = parse_pipeline(fn)[0]
+        if "|" not in fn and name == "div_rms":
+            yield fn, f"mul_const({args[0]})|add_const({args[1]})|sqrt"
+
+
+@function(egg_fn="mean_from_sum")
+def mean_from_sum(number: i64Like, fn: StringLike) -> Unit:
+    """Hold when pipeline `fn` turns a sum over the last axis into a mean."""
+
+
+@fact_table(mean_from_sum)
+def _mean_from_sum(known: Vocabulary) -> Iterable[Row]:
+    for number, t in enumerate(known.types):
+        if t.dtype.is_float and t.shape[-1]:
+            yield number, f"mul_const({1.0 / t.shape[-1]!r})"
+
+
+@function(egg_fn="row_of")
+def row_of(row: i64Like, number: i64Like) -> Unit:
+    """Hold when the type `row` [*1, k] is one row of the type [*batch, m, k], with the same elements."""
+
+
+@fact_table(row_of)
+def _row_of(known: Vocabulary) -> Iterable[Row]:
+    for i, row in enumerate(known.types):
+        if row.rank < 2 or prod(row.shape) != row.shape[-1]:
+            continue
+        for j, t in enumerate(known.types):
+            if t.dtype == row.dtype and t.rank == row.rank and t.shape[-1] == row.shape[-1]:
+                yield i, j
+
+
+@function(egg_fn="row_scale")
+def row_scale(scale: i64Like, weight: i64Like, shape: StringLike) -> Unit:
+    """Hold when scale [*1, k or 1], as `shape` [*1, k or 1, 1], broadcasts over weight [*batch, k, n].
+
+    Both have the same elements.
+    """
+
+
+@fact_table(row_scale)
+def _row_scale(known: Vocabulary) -> Iterable[Row]:
+    for i, s in enumerate(known.types):
+        if s.rank < 2 or prod(s.shape) != s.shape[-1]:
+            continue
+        for j, w in enumerate(known.types):
+            if w.dtype == s.dtype and w.rank == s.rank and s.shape[-1] in (1, w.shape[-2]):
+                yield i, j, encode_value((*s.shape[:-2], s.shape[-1], 1))
+
+
+@function(egg_fn="layernorm_steps")
+def layernorm_steps(
+    number: i64Like,
+    epsilon: StringLike,
+    last: StringLike,
+    rows: StringLike,
+    mean: StringLike,
+    fn: StringLike,
+) -> Unit:
+    """Hold when the texts are the steps of a layer norm of the type and of its product with a weight.
+
+    `last` and `rows` are the axes of the last dimension and the one before it; `mean` makes a mean of a sum
+    over a row, and `fn(x, s)` divides x by sqrt(s / length of a row + epsilon).
+    """
+
+
+@fact_table(layernorm_steps)
+def _layernorm_steps(known: Vocabulary) -> Iterable[Row]:
+    means = dict(_mean_from_sum(known))
+    for number, epsilon, fn in _root_mean_square(known):
+        rank = known.types[int(number)].rank
+        if rank >= 2:
+            last, rows = encode_value((rank - 1,)), encode_value((rank - 2,))
+            yield number, epsilon, last, rows, means[number], fn
