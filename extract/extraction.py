@@ -13,10 +13,19 @@ from tilewright.extract.choice import ChoiceProblem, Solution, Usage
 from tilewright.extract.model_tables import ModelTables, build_tables
 from tilewright.extract.options import Option, Pricing
 from tilewright.extract.origins import Variable, find_origins, leaf_name
-from tilewright.extract.plan import Delivery, Memory, Objective, Placement, Plan, PlannedOp, Proof
+from tilewright.extract.plan import (
+    Delivery,
+    Memory,
+    Move,
+    Objective,
+    Placement,
+    Plan,
+    PlannedOp,
+    Proof,
+)
 from tilewright.extract.profile import SramProfile, sram_profile
 from tilewright.extract.pruning import prune
-from tilewright.extract.reshard import dram_placement, move_units
+from tilewright.extract.reshard import delivery_units, dram_placement
 from tilewright.extract.solve import SolveOptions, solve
 from tilewright.extract.tiling_candidates import tiling_candidates
 from tilewright.graph import Graph, Op, TensorType
@@ -212,6 +221,8 @@ class _PlanWriter:
         self.folded_names: set[str] = set()
         self.op_variables: list[Variable] = []
         """The variable of each op."""
+        self.cover_cycles: dict[tuple[int, int], float] = {}
+        """Cycles left to cover deliveries, of the product that makes a class in an instance."""
 
     def write(self, bound: tuple[float, Proof]) -> Plan:
         orders = [self._order(block) for block in range(len(self.rolled.blocks))]
@@ -223,7 +234,7 @@ class _PlanWriter:
         # Equal outputs are one tensor, brought to DRAM once.
         brought = {delivery.tensor: delivery for delivery in outputs}.values()
         cost = sum(op.cost_units for op in self.ops) + sum(
-            move_units(move, objective) for delivery in brought for move in delivery.moves
+            delivery_units(delivery, objective) for delivery in brought
         )
         return Plan(
             graph=self.graph,
@@ -275,8 +286,9 @@ class _PlanWriter:
             for position in range(len(node.args))
         )
         objective = self.pricing.objective
-        moved = sum(move_units(move, objective) for d in deliveries for move in d.moves)
+        moved = sum(delivery_units(delivery, objective) for delivery in deliveries)
         self.op_variables.append(variable)
+        self.cover_cycles[number, class_number] = option.cost.matrix_cycles
         implementation = option.implementation
         split = implementation.split_dims if implementation else (-1,) * self.pricing.mesh.rank
         self.ops.append(
@@ -353,7 +365,25 @@ class _PlanWriter:
             assert result is not None
             before, table = result, self.tables.tables[producer]
         moves = table.moves(table.index[before], table.index[wanted])
-        return Delivery(tensor=name, before=before, moves=moves, after=wanted)
+        hidden = (
+            self._hidden_cycles(number, option, moves) if position == option.late.position else 0
+        )
+        return Delivery(tensor=name, before=before, moves=moves, after=wanted, hidden_cycles=hidden)
+
+    def _hidden_cycles(self, number: int, option: Option, moves: tuple[Move, ...]) -> float:
+        """Return the cycles of a late operand's moves that a product covers, which covers no others then."""
+        hidden = min(sum(move.cycles for move in moves), option.late.cover_cycles)
+        assert option.node is not None
+        if option.node.kind == "map":
+            late = option.node.args[option.late.position]
+            (product,) = (
+                argument
+                for argument, placement in zip(option.node.args, option.operands, strict=True)
+                if argument != late and placement is not None
+            )
+            hidden = min(hidden, self.cover_cycles[number, product])
+            self.cover_cycles[number, product] -= hidden
+        return hidden
 
     def _output_delivery(self, tensor: str) -> Delivery:
         origin = self.origins[tensor]

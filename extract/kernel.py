@@ -154,7 +154,12 @@ class Kernel:
     def on_matrix_unit(self) -> bool:
         """Whether a contraction runs on the matrix unit; 64-bit types go to the vector unit."""
         contracts = self.family in (Family.CONTRACT, Family.ATTENTION)
-        return contracts and self.operand_types[0].dtype in _MATRIX_TYPES
+        return contracts and has_matrix_type(self.operand_types[0].dtype)
+
+
+def has_matrix_type(dtype: DType) -> bool:
+    """Whether the matrix unit takes an element type."""
+    return dtype in _MATRIX_TYPES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

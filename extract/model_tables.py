@@ -30,12 +30,16 @@ from tilewright.extract.options import (
     class_options,
 )
 from tilewright.extract.origins import Variable, find_origins, leaf_name
+from tilewright.extract.overlap import LateOperand, late_operands
 from tilewright.extract.plan import Memory, Placement
 from tilewright.extract.reshard import ReshardTable, build_table, dram_placement
 from tilewright.graph import Graph, TensorType
 from tilewright.hwmodel.mesh import Sharding, is_partial, local_shape
 from tilewright.rules.alternatives import Alternatives
 from tilewright.rules.roll import Rolled
+
+Demand = tuple[tuple[Placement, float], ...]
+"""Where a consumer wants a value, with the cycles of the delivery that a product covers."""
 
 _TARGET_SCALE = 1e6
 """Costs are scaled so that the sum of cheapest options is about this."""
@@ -87,7 +91,13 @@ def build_tables(
     order = [computed_classes(found) for found in alternatives]
     variables = tuple((b, c) for b, classes in enumerate(order) for c in classes)
     needed = [needed_classes(found) for found in alternatives]
-    options = tuple(_options_of(alternatives[b], c, c in needed[b], pricing) for b, c in variables)
+    late = [
+        late_operands(found, pricing.target) if pricing.counts_time else {}
+        for found in alternatives
+    ]
+    options = tuple(
+        _options_of(alternatives[b], c, c in needed[b], pricing, late[b]) for b, c in variables
+    )
     links = tuple(_links(graph, rolled, alternatives))
     builder = _ProblemBuilder(
         alternatives,
@@ -113,9 +123,13 @@ def computed_classes(alternatives: Alternatives) -> tuple[int, ...]:
 
 
 def _options_of(
-    alternatives: Alternatives, number: int, needed: bool, pricing: Pricing
+    alternatives: Alternatives,
+    number: int,
+    needed: bool,
+    pricing: Pricing,
+    late: Mapping[int, LateOperand],
 ) -> tuple[Option, ...]:
-    options = class_options(alternatives, number, pricing)
+    options = class_options(alternatives, number, pricing, late)
     if not options:
         tensor = alternatives.classes[number]
         name = tensor.names[0] if tensor.names else f"class {number}"
@@ -191,9 +205,9 @@ def _output_uses(
 class _Ports:
     """Numbers the distinct ports of one end of an edge."""
 
-    numbers: dict[tuple[Placement, ...] | None, int] = field(default_factory=dict)
+    numbers: dict[Demand | None, int] = field(default_factory=dict)
 
-    def number(self, port: tuple[Placement, ...] | None) -> int:
+    def number(self, port: Demand | None) -> int:
         return self.numbers.setdefault(port, len(self.numbers))
 
 
@@ -333,10 +347,14 @@ class _ProblemBuilder:
         producer = self.number[link.producer]
         made = _Ports()
         made_ports = np.array(
-            [made.number(None if o.result is None else (o.result,)) for o in self.options[producer]]
+            [
+                made.number(None if o.result is None else ((o.result, 0.0),))
+                for o in self.options[producer]
+            ]
         )
-        placements = tuple(None if port is None else port[0] for port in made.numbers)
+        placements = tuple(None if port is None else port[0][0] for port in made.numbers)
         matrix = self._matrix(self.tables[link.producer], placements, wanted, scale * link.count)
+        matrix, wanted_ports = _merged_columns(matrix, wanted_ports)
         if producer == consumer:
             costs[consumer] += matrix[made_ports, wanted_ports]
         elif producer < consumer:
@@ -348,15 +366,17 @@ class _ProblemBuilder:
                 (Edge(consumer, producer, wanted_ports, made_ports, matrix.T), link.repeated)
             )
 
-    def _wanted(self, link: Link) -> tuple[tuple[tuple[Placement, ...], ...], Indices]:
+    def _wanted(self, link: Link) -> tuple[tuple[Demand, ...], Indices]:
         """Return the distinct demands on the argument and which one each option makes."""
         wanted = _Ports()
         ports = []
         for option in self.options[self.number[link.consumer]]:
             args = option.node.args if option.node is not None else ()
             demand = tuple(
-                placement
-                for argument, placement in zip(args, option.operands, strict=True)
+                (placement, option.late.cover_cycles if position == option.late.position else 0.0)
+                for position, (argument, placement) in enumerate(
+                    zip(args, option.operands, strict=True)
+                )
                 if argument == link.argument and placement is not None
             )
             ports.append(wanted.number(demand))
@@ -367,7 +387,7 @@ class _ProblemBuilder:
         self,
         table: ReshardTable,
         sources: tuple[Placement | None, ...],
-        demands: tuple[tuple[Placement, ...], ...],
+        demands: tuple[Demand, ...],
         factor: float,
     ) -> Costs:
         matrix = np.zeros((len(sources), len(demands)))
@@ -378,8 +398,10 @@ class _ProblemBuilder:
                     continue
                 start = table.index[source]
                 matrix[row, column] = factor * sum(
-                    table.cost[start, table.index[wanted]] if wanted in table.index else np.inf
-                    for wanted in demand
+                    max(0.0, table.cost[start, table.index[wanted]] - cover)
+                    if wanted in table.index
+                    else np.inf
+                    for wanted, cover in demand
                 )
         return np.minimum(matrix, FORBIDDEN)
 
@@ -491,6 +513,14 @@ class _ProblemBuilder:
     def _block_rows(self, block: int) -> tuple[int, int]:
         rows = [n for n, variable in enumerate(self.variables) if variable[0] == block]
         return (rows[0], rows[-1] + 1) if rows else (0, 0)
+
+
+def _merged_columns(matrix: Costs, ports: Indices) -> tuple[Costs, Indices]:
+    """Unite ports with equal costs, such as those that products cover altogether."""
+    _, first, inverse = np.unique(matrix, axis=1, return_index=True, return_inverse=True)
+    order = np.argsort(first)  # columns stay in the order of their first appearance
+    number = np.argsort(order)
+    return matrix[:, first[order]], number[inverse.reshape(-1)][ports]
 
 
 def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:

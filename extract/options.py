@@ -10,9 +10,10 @@ that needs less scratchpad if there is one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from math import inf, prod
+from types import MappingProxyType
 
 from tilewright.dtypes import DType
 from tilewright.extract.gathered import gathered_kernel, most_in_chunks
@@ -26,6 +27,14 @@ from tilewright.extract.kernel import (
 )
 from tilewright.extract.kernel_price import price
 from tilewright.extract.move_buffers import aligned_bytes
+from tilewright.extract.overlap import (
+    NEVER,
+    THIRD,
+    LateOperand,
+    fused_cover_cycles,
+    is_fused_product,
+    rounded_cycles,
+)
 from tilewright.extract.plan import Memory, Objective, Placement, Tiling
 from tilewright.extract.tiling_choice import Candidates, tiling_key, whole_candidate, worth_pricing
 from tilewright.graph import TensorType
@@ -59,6 +68,8 @@ class Option:
     tiling: Tiling | None = None
     cost: KernelCost = field(default_factory=KernelCost)
     units: float = 0.0
+    late: LateOperand = NEVER
+    """The operand whose delivery a product covers."""
     working_bytes: int = 0
     resident_bytes: int = 0
 
@@ -89,6 +100,11 @@ class Pricing:
     )
     """Memo of the tilings worth keeping for each kernel."""
 
+    @property
+    def counts_time(self) -> bool:
+        """Whether the objective is in cycles, so that what runs beside something else is free."""
+        return self.objective is not Objective.ENERGY
+
 
 def units(cost: KernelCost, objective: Objective, target: Target) -> float:
     """Return a kernel's share of the objective.
@@ -107,17 +123,33 @@ def units(cost: KernelCost, objective: Objective, target: Target) -> float:
             return cost.energy_pj * target.tiles + static
 
 
-def class_options(alternatives: Alternatives, number: int, pricing: Pricing) -> tuple[Option, ...]:
-    """Return the options of class `number` that are worth considering, in a fixed order."""
+def class_options(
+    alternatives: Alternatives,
+    number: int,
+    pricing: Pricing,
+    late: Mapping[int, LateOperand] = MappingProxyType({}),
+) -> tuple[Option, ...]:
+    """Return the options of class `number` that are worth considering, in a fixed order.
+
+    Args:
+        alternatives: The block.
+        number: The class.
+        pricing: What options are priced with.
+        late: Operands of maps that products cover, by node; see `overlap.late_operands`.
+    """
     found: dict[tuple[object, ...], list[Option]] = {}
     by_node = implementations_by_node(alternatives)
     for node in alternatives.nodes:
         if number not in (node.results or (node.result,)):
             continue
+        # constants differ in their bytes only
+        needed = tuple(a for a in node.args if not alternatives.classes[a].is_constant)
         for option in _node_options(
             alternatives, node, number, by_node.get(node.number, ()), pricing
         ):
-            interface = (option.operands, option.result)
+            if node.number in late:
+                option = replace(option, late=late[node.number])
+            interface = (needed, option.operands, option.result)
             _keep(found.setdefault(interface, []), option)
     return tuple(option for group in found.values() for option in group)
 
@@ -362,10 +394,17 @@ def _priced_options(
             constant, operand_memory, implementation.operands, strict=True
         )
     )
+    is_late = pricing.counts_time and is_fused_product(alternatives, node)
+
+    def late(tiling: Tiling, cost: KernelCost) -> LateOperand:
+        cover = rounded_cycles(fused_cover_cycles(kernel, tiling, cost)) if is_late else 0.0
+        return LateOperand(THIRD, cover) if cover else NEVER
+
     return [
         Option(
             node=node,
             implementation=implementation,
+            late=late(tiling, cost),
             operands=operands,
             resident=resident,
             result=_placement(result_memory, implementation.result, pricing.mesh),
@@ -456,6 +495,13 @@ def _keep(group: list[Option], option: Option) -> None:
             a.units <= b.units
             and a.working_bytes <= b.working_bytes
             and a.resident_bytes <= b.resident_bytes
+            and (
+                b.late == NEVER
+                or (
+                    a.late.position == b.late.position
+                    and a.late.cover_cycles >= b.late.cover_cycles
+                )
+            )
         )
 
     if any(dominates(other, option) for other in group):

@@ -73,12 +73,18 @@ class Move:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """How an operand reaches an op: the chain of moves from where its producer left it."""
+    """How an operand reaches an op: the chain of moves from where its producer left it.
+
+    An operand that is needed only after a matrix product, and does not come from it, travels while the
+    product runs: the third operand of a fused product, and what a map reads beside a product.
+    """
 
     tensor: str
     before: Placement
     moves: tuple[Move, ...]
     after: Placement
+    hidden_cycles: float = 0.0
+    """Cycles of the moves that a matrix product covers and the plan's cost leaves out."""
 
 
 @dataclass(frozen=True, slots=True)

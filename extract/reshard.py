@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 
 from tilewright.extract.move_buffers import move_buffers_bytes
-from tilewright.extract.plan import Memory, Move, MoveKind, Objective, Placement
+from tilewright.extract.plan import Delivery, Memory, Move, MoveKind, Objective, Placement
 from tilewright.extract.transfer import dram_transfer_cost
 from tilewright.graph import TensorType
 from tilewright.hwmodel.collectives import collective_cost
@@ -71,6 +71,12 @@ class ReshardTable:
 def move_units(move: Move, objective: Objective) -> float:
     """Return what a move costs under an objective: cycles or picojoules."""
     return move.energy_pj if objective is Objective.ENERGY else move.cycles
+
+
+def delivery_units(delivery: Delivery, objective: Objective) -> float:
+    """Return what a delivery costs under an objective: the cycles that a product covers are free."""
+    moved = sum(move_units(move, objective) for move in delivery.moves)
+    return moved if objective is Objective.ENERGY else moved - delivery.hidden_cycles
 
 
 def build_table(

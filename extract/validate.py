@@ -18,7 +18,16 @@ from tilewright.extract.kernel import Kernel, footprint_bytes
 from tilewright.extract.kernel_price import price
 from tilewright.extract.move_buffers import aligned_bytes, move_buffers_bytes
 from tilewright.extract.options import units
-from tilewright.extract.plan import Delivery, Memory, Move, MoveKind, Placement, Plan, PlannedOp
+from tilewright.extract.plan import (
+    Delivery,
+    Memory,
+    Move,
+    MoveKind,
+    Objective,
+    Placement,
+    Plan,
+    PlannedOp,
+)
 from tilewright.extract.plan_error import PlanError
 from tilewright.extract.planned import planned_kernel, planned_nest
 from tilewright.extract.reshard import move_units, single_moves
@@ -279,10 +288,76 @@ def _check_reductions(plan: Plan, planned: PlannedOp, nest: LoopNest) -> None:
             raise PlanError(f"'{op.name}': axis {axis} must {'' if sums else 'not '}be partial")
 
 
+class _Covers:
+    """What each product can cover: deliveries that nothing waits for while it runs."""
+
+    def __init__(self, plan: Plan, target: Target) -> None:
+        self._plan, self._target = plan, target
+        self._makers = {n: i for i, p in enumerate(plan.ops) for n in p.op.outputs}
+        self._left: dict[int, float] = {}
+
+    def check(self, position: int, operand: int) -> None:
+        """Raise PlanError unless products cover what the plan says of an operand's delivery."""
+        planned = self._plan.ops[position]
+        delivery = planned.deliveries[operand]
+        claimed = delivery.hidden_cycles
+        if claimed == 0:
+            return
+        where = f"'{planned.op.name}': {claimed} cycles of '{delivery.tensor}'"
+        if self._plan.objective is Objective.ENERGY or claimed < 0:
+            raise PlanError(f"{where} are hidden from the cost")
+        if claimed > sum(move.cycles for move in delivery.moves) * (1 + _RELATIVE):
+            raise PlanError(f"{where} are hidden, its moves take less")
+        product = self._product_beside(position, operand)
+        if product is None:
+            raise PlanError(f"{where} are hidden, no product runs beside its delivery")
+        left = self._left.get(product, self._cycles(product, position)) - claimed
+        if left < -_RELATIVE * claimed:
+            raise PlanError(f"{where} are hidden, the product beside it takes less")
+        self._left[product] = left
+
+    def _product_beside(self, position: int, operand: int) -> int | None:
+        op = self._plan.ops[position].op
+        if op.kind in ("matmul", "conv"):
+            return position if operand == 2 else None
+        late = op.inputs[operand]
+        for other in op.inputs:
+            maker = self._makers.get(other)
+            if op.kind != "map" or maker is None or other == late:
+                continue
+            if self._plan.ops[maker].op.kind in ("matmul", "conv") and not self._feeds(maker, late):
+                return maker
+        return None
+
+    def _feeds(self, maker: int, tensor: str) -> bool:
+        """Whether a tensor is made from an op's result, through any number of ops."""
+        made_from = {tensor}
+        for planned in reversed(self._plan.ops):
+            if made_from.intersection(planned.op.outputs):
+                made_from.update(planned.op.inputs)
+        return bool(made_from.intersection(self._plan.ops[maker].op.outputs))
+
+    def _cycles(self, product: int, reader: int) -> float:
+        """Return the product's cycles on the matrix unit until the reader needs its other operand."""
+        planned = self._plan.ops[product]
+        assert planned.tiling is not None
+        kernel = planned_kernel(planned, self._plan.types, self._plan.mesh)
+        cycles = price(kernel, planned.tiling, self._target).matrix_cycles
+        boxes = 1
+        if product == reader:  # the first box's epilogue needs it
+            for loop, size in zip(kernel.nest.dims, planned.tiling.sizes, strict=True):
+                boxes *= 1 if loop.role is Role.REDUCTION else -(-loop.extent // size)
+        return cycles / boxes
+
+
 def _check_cost(plan: Plan, target: Target) -> None:
     total = 0.0
-    for planned in plan.ops:
+    covers = _Covers(plan, target)
+    for position, planned in enumerate(plan.ops):
         moves = sum(move_units(m, plan.objective) for d in planned.deliveries for m in d.moves)
+        for operand, delivery in enumerate(planned.deliveries):
+            covers.check(position, operand)
+            moves -= delivery.hidden_cycles
         own = units(planned.cost, plan.objective, target)
         if planned.op.kind != "host":
             assert planned.tiling is not None
@@ -295,6 +370,8 @@ def _check_cost(plan: Plan, target: Target) -> None:
         total += own + moves
     brought = {d.tensor: d for d in plan.output_deliveries}.values()
     total += sum(move_units(m, plan.objective) for d in brought for m in d.moves)
+    if any(d.hidden_cycles for d in plan.output_deliveries):
+        raise PlanError("a model output's way to DRAM is hidden from the cost")
     if abs(total - plan.cost) > 1e-6 * max(1.0, total):
         raise PlanError(f"the plan costs {total}, it says {plan.cost}")
     if plan.bound > plan.cost * (1 + _RELATIVE):

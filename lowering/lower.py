@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tilewright.errors import UnsupportedOpError
+from tilewright.errors import InfeasibleError, UnsupportedOpError
 from tilewright.extract.kernel import Family
 from tilewright.extract.plan import (
     Delivery,
@@ -31,6 +31,7 @@ from tilewright.hwmodel.target import Target
 from tilewright.lowering.backend import assemble_backend
 from tilewright.lowering.collectives import emit_move, new_storage
 from tilewright.lowering.durations import micro_durations
+from tilewright.lowering.early import Early, early_deliveries, is_product
 from tilewright.lowering.emit import Builder, Storage, dram_storage
 from tilewright.lowering.gathered import in_pieces
 from tilewright.lowering.isa import Engine, Opcode, Space
@@ -81,8 +82,12 @@ def evaluate_constants(plan: Plan) -> dict[str, Array]:
 class _Lowering:
     """State of one lowering: where every tensor lies so far."""
 
-    def __init__(self, plan: Plan, target: Target) -> None:
+    def __init__(self, plan: Plan, target: Target, early: Early) -> None:
         self.plan = plan
+        self.early = early
+        self.delivered: dict[tuple[int, int], Storage] = {}
+        """Operands that were delivered early, by op and operand."""
+        self.products = {n for p in plan.ops if is_product(plan, p) for n in p.op.outputs}
         self.builder = Builder(plan.mesh, read_multicast=target.dram.read_multicast)
         self.values = evaluate_constants(plan)
         self.located: dict[str, Storage] = {}
@@ -100,9 +105,9 @@ class _Lowering:
         for number, planned in enumerate(plan.ops):
             self.builder.tag = number + 1
             if planned.op.kind == "host":
-                self._host(planned)
+                self._host(number, planned)
             else:
-                self._op(planned)
+                self._op(number, planned)
             for name in planned.op.outputs:
                 if name in waiting:
                     outputs[name] = self._output(*waiting.pop(name))
@@ -179,25 +184,43 @@ class _Lowering:
             self.residents[key] = storage
         return self.residents[key]
 
-    def _operands(self, planned: PlannedOp) -> tuple[Storage, ...]:
+    def _operands(self, position: int, planned: PlannedOp) -> tuple[Storage, ...]:
         made: dict[tuple[str, Placement], Storage] = {}
-        found = []
-        for number, (delivery, resident) in enumerate(
-            zip(planned.deliveries, planned.resident, strict=True)
-        ):
+        for number in self._delivery_order(planned):
+            delivery = planned.deliveries[number]
             key = (delivery.tensor, delivery.after)
-            if resident and delivery.after.memory is Memory.SRAM:
+            if planned.resident[number] and delivery.after.memory is Memory.SRAM:
                 made[key] = self._resident(delivery)
+            elif (position, number) in self.delivered:
+                made[key] = self.delivered.pop((position, number))
             elif key not in made:
                 made[key] = self._deliver(delivery, f"{planned.op.name}.in{number}")
-            found.append(made[key])
-        return tuple(found)
+        return tuple(made[d.tensor, d.after] for d in planned.deliveries)
+
+    def _delivery_order(self, planned: PlannedOp) -> list[int]:
+        """Return operand numbers in the order of their deliveries: products' results, not yet there, last."""
+        numbers = range(len(planned.deliveries))
+        if planned.op.kind != "map":
+            return list(numbers)
+        return sorted(numbers, key=lambda n: planned.deliveries[n].tensor in self.products)
+
+    def _deliver_early(self, position: int) -> None:
+        """Emit the deliveries that travel while the op at a position runs."""
+        own = self.builder.tag
+        for readers in self.early.get(position, ()):
+            first, number = readers[0]
+            planned = self.plan.ops[first]
+            self.builder.tag = first + 1
+            storage = self._deliver(planned.deliveries[number], f"{planned.op.name}.in{number}")
+            self.delivered |= dict.fromkeys(readers, storage)
+        self.builder.tag = own
 
     # ------------------------------------------------------------------ ops
 
-    def _op(self, planned: PlannedOp) -> None:
+    def _op(self, position: int, planned: PlannedOp) -> None:
         op, plan, builder = planned.op, self.plan, self.builder
-        operands = self._operands(planned)
+        operands = self._operands(position, planned)
+        self._deliver_early(position)
         kernel = planned_kernel(planned, plan.types, plan.mesh)
         type_ = plan.types[op.output]
         if kernel.family is Family.ALIAS:
@@ -234,10 +257,10 @@ class _Lowering:
             storage.offset_bytes,
         )
 
-    def _host(self, planned: PlannedOp) -> None:
+    def _host(self, position: int, planned: PlannedOp) -> None:
         """Emit a host region; its outputs share one DRAM buffer, so that one operand covers them."""
         op, plan, builder = planned.op, self.plan, self.builder
-        operands = self._operands(planned)
+        operands = self._operands(position, planned)
         if any(storage.space is not Space.DRAM for storage in operands):
             raise UnsupportedOpError(
                 f"host region '{op.name}' reads a tensor outside DRAM; deliver it to DRAM"
@@ -271,9 +294,15 @@ class _Lowering:
         )
 
 
-def lower_plan(plan: Plan, target: Target) -> Lowered:
-    """Lower a plan to micros, with what the program's interface needs."""
-    return _Lowering(plan, target).run()
+def lower_plan(plan: Plan, target: Target, early: Early | None = None) -> Lowered:
+    """Lower a plan to micros, with what the program's interface needs.
+
+    Args:
+        plan: The plan.
+        target: The machine.
+        early: Deliveries that leave in front of products; those that fit the plan's profile by default.
+    """
+    return _Lowering(plan, target, early_deliveries(plan, target) if early is None else early).run()
 
 
 def lower(plan: Plan, target: Target) -> LinearProgram:
@@ -288,8 +317,14 @@ def build_program(plan: Plan, target: Target) -> Program:
         InfeasibleError: The buffers do not fit, although the plan said they would.
         UnsupportedOpError: A kernel has no instructions.
     """
+    early = early_deliveries(plan, target)
     with _collector_paused():
-        return _build(plan, target)
+        try:
+            return _build(plan, target, early)
+        except InfeasibleError:
+            if not early:
+                raise
+            return _build(plan, target, {})
 
 
 @contextmanager
@@ -304,8 +339,8 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _build(plan: Plan, target: Target) -> Program:
-    lowered = lower_plan(plan, target)
+def _build(plan: Plan, target: Target, early: Early) -> Program:
+    lowered = lower_plan(plan, target, early)
     back = assemble_backend(
         lowered.linear,
         target=target,
