@@ -8,8 +8,8 @@ from math import prod
 
 from egglog import StringLike, Unit, function, i64Like
 
-from tilewright.graph import parse_pipeline
-from tilewright.rules.constructors import encode_value
+from tilewright.graph import TensorType, parse_pipeline
+from tilewright.rules.constructors import decode_tuple, encode_value
 from tilewright.rules.facts import Row, Vocabulary, fact_table
 
 
@@ -74,21 +74,6 @@ def _mean_from_sum(known: Vocabulary) -> Iterable[Row]:
             yield number, f"mul_const({1.0 / t.shape[-1]!r})"
 
 
-@function(egg_fn="row_of")
-def row_of(row: i64Like, number: i64Like) -> Unit:
-    """Hold when the type `row` [*1, k] is one row of the type [*batch, m, k], with the same elements."""
-
-
-@fact_table(row_of)
-def _row_of(known: Vocabulary) -> Iterable[Row]:
-    for i, row in enumerate(known.types):
-        if row.rank < 2 or prod(row.shape) != row.shape[-1]:
-            continue
-        for j, t in enumerate(known.types):
-            if t.dtype == row.dtype and t.rank == row.rank and t.shape[-1] == row.shape[-1]:
-                yield i, j
-
-
 @function(egg_fn="row_scale")
 def row_scale(scale: i64Like, weight: i64Like, shape: StringLike) -> Unit:
     """Hold when scale [*1, k or 1], as `shape` [*1, k or 1, 1], broadcasts over weight [*batch, k, n].
@@ -131,3 +116,73 @@ def _layernorm_steps(known: Vocabulary) -> Iterable[Row]:
         if rank >= 2:
             last, rows = encode_value((rank - 1,)), encode_value((rank - 2,))
             yield number, epsilon, last, rows, means[number], fn
+
+
+@function(egg_fn="affine_layernorm_steps")
+def affine_layernorm_steps(
+    number: i64Like,
+    row: i64Like,
+    epsilon: StringLike,
+    last: StringLike,
+    rows: StringLike,
+    mean: StringLike,
+    fn: StringLike,
+    column: StringLike,
+) -> Unit:
+    """Hold for `layernorm_steps` when the type `row` is a row of the type, and a column as `column`."""
+
+
+@fact_table(affine_layernorm_steps)
+def _affine_layernorm_steps(known: Vocabulary) -> Iterable[Row]:
+    for number, *steps in _layernorm_steps(known):
+        t = known.types[int(number)]
+        for i in _rows_of(known, t):
+            yield number, i, *steps, encode_value((*known.types[i].shape[:-2], t.shape[-1], 1))
+
+
+@function(egg_fn="flattened_layernorm_steps")
+def flattened_layernorm_steps(
+    number: i64Like,
+    row: i64Like,
+    epsilon: StringLike,
+    shape: StringLike,
+    last: StringLike,
+    rows: StringLike,
+    mean: StringLike,
+    fn: StringLike,
+    column: StringLike,
+    reshaped: StringLike,
+    single: StringLike,
+) -> Unit:
+    """Hold for the steps of a layer norm of the type when reshaping it to `shape` keeps its rows.
+
+    `last` is an axis of the type, `rows` of `shape`. The type `row` is a row of the type; as `reshaped` it is one
+    of `shape`, as `column` a column that scales the rows of a weight. `single` is `shape` with rows
+    of one value.
+    """
+
+
+@fact_table(flattened_layernorm_steps)
+def _flattened_layernorm_steps(known: Vocabulary) -> Iterable[Row]:
+    shapes = [(text, decode_tuple(text)) for text in known.column("shape")]
+    for number, epsilon, last, _, mean, fn in _layernorm_steps(known):
+        t = known.types[int(number)]
+        for text, shape in shapes:
+            if len(shape) < 2 or shape[-1] != t.shape[-1] or prod(shape) != prod(t.shape):
+                continue
+            rows, ones = encode_value((len(shape) - 2,)), (1,) * (len(shape) - 2)
+            made = ((*ones, shape[-1], 1), (*ones, 1, shape[-1]), (*shape[:-1], 1))
+            for i in _rows_of(known, t):
+                yield number, i, epsilon, text, last, rows, mean, fn, *map(encode_value, made)
+
+
+def _rows_of(known: Vocabulary, t: TensorType) -> list[int]:
+    """Return the types of the same elements and rank that are one row of a type."""
+    return [
+        i
+        for i, row in enumerate(known.types)
+        if row.dtype == t.dtype
+        and row.rank == t.rank
+        and prod(row.shape) == row.shape[-1]
+        and row.shape[-1] == t.shape[-1]
+    ]

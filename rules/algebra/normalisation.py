@@ -14,11 +14,12 @@ from tilewright.rules.algebra.ruleset import algebra
 from tilewright.rules.facts import is_float, is_full_float, last_axis, scales
 from tilewright.rules.registry import Numerics, Rewrite
 from tilewright.rules.row_facts import (
+    affine_layernorm_steps,
     deviation_steps,
+    flattened_layernorm_steps,
     layernorm_steps,
     mean_from_sum,
     root_mean_square,
-    row_of,
     row_scalar,
     row_scale,
     scales_rows,
@@ -102,35 +103,6 @@ def denominator_past_product(
     )
 
 
-@algebra.rule(numerics=Numerics.REASSOCIATES, source="arXiv 2502.17728")
-def layernorm_past_product(
-    x: Tensor,
-    w: Tensor,
-    epsilon: String,
-    d: String,
-    t: i64,
-    last: String,
-    rows: String,
-    mean: String,
-    fn: String,
-) -> Rewrite:
-    """layernorm(x) W = x (W - column means of W) / deviation(x) for constant W.
-
-    The deviation is that of x - mean(x), since mean(x^2) - mean(x)^2 would cancel.
-    """
-    centred = map2(x, map1(reduce(x, "sum", last, d), mean, d), "sub", d)
-    squares = reduce(map1(centred, "square", d), "sum", last, d)
-    weight = map2(w, map1(reduce(w, "sum", rows, d), mean, d), "sub", d)
-    return Rewrite(
-        matmul(layernorm(x, epsilon, d), w, d),
-        to=map2(matmul(x, weight, d), squares, fn, d),
-        when=(
-            *(is_constant(w), has_type(x, t), layernorm_steps(t, epsilon, last, rows, mean, fn)),
-            is_full_float(d),
-        ),
-    )
-
-
 @algebra.rule(numerics=Numerics.REASSOCIATES, source="gains of norms, folded as in SmoothQuant")
 def gain_into_weight(
     x: Tensor,
@@ -155,15 +127,105 @@ def gain_into_weight(
     )
 
 
-@algebra.rule(numerics=Numerics.REASSOCIATES, source="shifts of norms, folded like their gains")
-def shift_past_product(x: Tensor, b: Tensor, w: Tensor, d: String, t: i64, i: i64) -> Rewrite:
-    """(x + b) W = x W + b W for constants b [1, k] and W [k, n]: b W is a bias."""
-    shifted = map2(x, b, "add", d)
+@algebra.rule(numerics=Numerics.REASSOCIATES, source="arXiv 2502.17728")
+def layernorm_past_product(
+    x: Tensor,
+    w: Tensor,
+    epsilon: String,
+    d: String,
+    t: i64,
+    last: String,
+    rows: String,
+    mean: String,
+    fn: String,
+) -> Rewrite:
+    """layernorm(x) W = x (W - column means of W) / deviation(x) for constant W.
+
+    The deviation is that of x - mean(x), since mean(x^2) - mean(x)^2 would cancel.
+    """
     return Rewrite(
-        matmul(shifted, w, d),
-        to=map2(matmul(x, w, d), matmul(b, w, d), "add", d),
+        matmul(layernorm(x, epsilon, d), w, d),
+        to=map2(matmul(x, _less_mean(w, rows, mean, d), d), _squares(x, last, mean, d), fn, d),
         when=(
-            *(has_type(x, t), has_type(shifted, t), is_float(d)),
-            *(constant_of_type(b, i), row_of(i, t), is_constant(w)),
+            *(is_constant(w), has_type(x, t), layernorm_steps(t, epsilon, last, rows, mean, fn)),
+            is_full_float(d),
         ),
     )
+
+
+@algebra.rule(numerics=Numerics.REASSOCIATES, source="arXiv 2502.17728")
+def affine_layernorm_past_product(
+    x: Tensor,
+    g: Tensor,
+    b: Tensor,
+    w: Tensor,
+    epsilon: String,
+    d: String,
+    t: i64,
+    i: i64,
+    last: String,
+    rows: String,
+    mean: String,
+    fn: String,
+    column: String,
+) -> Rewrite:
+    """(layernorm(x) g + b) W = x (g W - column means of g W) / deviation(x) + b W for constants."""
+    weight = map2(w, reshape(g, column, d), "mul", d)
+    product = matmul(x, _less_mean(weight, rows, mean, d), d)
+    return Rewrite(
+        matmul(map2(map2(layernorm(x, epsilon, d), g, "mul", d), b, "add", d), w, d),
+        to=map2(map2(product, _squares(x, last, mean, d), fn, d), matmul(b, w, d), "add", d),
+        when=(
+            *(constant_of_type(g, i), constant_of_type(b, i), is_constant(w), is_full_float(d)),
+            *(has_type(x, t), affine_layernorm_steps(t, i, epsilon, last, rows, mean, fn, column)),
+        ),
+    )
+
+
+@algebra.rule(numerics=Numerics.REASSOCIATES, source="arXiv 2502.17728")
+def flattened_layernorm_past_product(
+    x: Tensor,
+    g: Tensor,
+    b: Tensor,
+    w: Tensor,
+    epsilon: String,
+    s: String,
+    d: String,
+    t: i64,
+    i: i64,
+    last: String,
+    rows: String,
+    mean: String,
+    fn: String,
+    column: String,
+    row: String,
+    single: String,
+) -> Rewrite:
+    """reshape(layernorm(x) g + b) W = reshape(x) (g W - column means) / deviation(x) + b W.
+
+    For constants, when the reshape keeps the rows, as exporters flatten a batch in front of a product.
+    """
+    weight = map2(w, reshape(g, column, d), "mul", d)
+    product = matmul(reshape(x, s, d), _less_mean(weight, rows, mean, d), d)
+    squares = reshape(_squares(x, last, mean, d), single, d)
+    affine = map2(map2(layernorm(x, epsilon, d), g, "mul", d), b, "add", d)
+    return Rewrite(
+        matmul(reshape(affine, s, d), w, d),
+        to=map2(map2(product, squares, fn, d), matmul(reshape(b, row, d), w, d), "add", d),
+        when=(
+            *(constant_of_type(g, i), constant_of_type(b, i), is_constant(w), is_full_float(d)),
+            has_type(x, t),
+            flattened_layernorm_steps(t, i, epsilon, s, last, rows, mean, fn, column, row, single),
+        ),
+    )
+
+
+def _less_mean(w: Tensor, rows: String, mean: String, d: String) -> Tensor:
+    """Return a weight minus the mean of each column."""
+    return map2(w, map1(reduce(w, "sum", rows, d), mean, d), "sub", d)
+
+
+def _squares(x: Tensor, last: String, mean: String, d: String) -> Tensor:
+    """Return the sum of (x - mean(x))^2 over each row."""
+    centred = map2(x, map1(reduce(x, "sum", last, d), mean, d), "sub", d)
+    return reduce(map1(centred, "square", d), "sum", last, d)
