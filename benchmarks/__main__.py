@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: `python -m benchmarks quality|speed|saturation|accuracy`."""
+"""Command line of the benchmarks: `python -m benchmarks quality|speed|saturation|accuracy|showcase`."""
 
 from __future__ import annotations
 
@@ -25,12 +25,18 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("speed", help="CPU seconds and memory against the limits")
     saturation = commands.add_parser("saturation", help="full-size models against the limits")
     saturation.add_argument("models", nargs="*", help="only these models")
+    showcase = commands.add_parser(
+        "showcase", help="denominators commuted past products: what the rules are worth"
+    )
+    showcase.add_argument("models", nargs="*", help="only these models")
+    showcase.add_argument("--target", default="corsair", help="another target")
     measure = commands.add_parser("measure", help="one model on one target, as JSON")
     measure.add_argument("model")
     measure.add_argument("target")
     measure.add_argument("--run", action="store_true", help="also run the program")
     measure.add_argument("--simulate", action="store_true", help="also simulate its timing")
     measure.add_argument("--saturate", action="store_true", help="only saturate, without weights")
+    measure.add_argument("--without", action="append", default=[], help="leave out a rule")
     return top
 
 
@@ -44,15 +50,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run=args.run,
             simulate=args.simulate,
             saturate=args.saturate,
+            without=args.without,
         )
         return 0
     # Only now: the measured process must not have imported the compiler before it takes the time.
-    from benchmarks import accuracy, quality, saturation, speed
+    from benchmarks import accuracy, quality, saturation, showcase, speed
 
     if args.command == "speed":
         return speed.main()
     if args.command == "saturation":
         return saturation.main(args.models)
+    if args.command == "showcase":
+        return showcase.main(target=args.target, names=args.models)
     if args.command is None:
         return max(quality.main(subset="quick", names=(), update=False), speed.main())
     subset = "full" if args.full else "quick"

@@ -1,8 +1,9 @@
 """The models that tests and benchmarks compile, by name.
 
 A name is a key of the fetcher, a `light_*` model of the onnx package (with seeded weights), or a
-transformer of `examples/` such as `llama_prefill` or `gpt2_decode_8x128` (layers x width). Models that
-are only saturated have their published size and no weights: `SHAPES`.
+transformer of `examples/` such as `llama_prefill`, `gpt2_decode_8x128` (layers x width) or
+`llama_decode_1x1024x128` (and tokens, with heads 64 wide). Models that are only saturated have their
+published size and no weights: `SHAPES`.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ SHAPES = (
 )
 """Presets of the scripts in `examples/`, for `shapes_of`."""
 
-_TRANSFORMER = re.compile(r"(llama|gpt2)_(prefill|decode)(?:_(\d+)x(\d+))?")
+_TRANSFORMER = re.compile(r"(llama|gpt2)_(prefill|decode)(?:_(\d+)x(\d+)(?:x(\d+))?)?")
 
 
 def case_of(name: str) -> Case:
@@ -179,7 +180,9 @@ def _find_examples() -> None:
         sys.path.insert(0, folder)
 
 
-def _transformer(family: str, mode: str, layers: str | None, width: str | None) -> bytes:
+def _transformer(
+    family: str, mode: str, layers: str | None, width: str | None, tokens: str | None
+) -> bytes:
     """Build a transformer with the scripts of `examples/`."""
     _find_examples()
     if family == "llama":
@@ -189,4 +192,8 @@ def _transformer(family: str, mode: str, layers: str | None, width: str | None) 
     size = PRESETS["tiny"]
     if layers and width:
         size = replace(size, layers=int(layers), hidden=int(width), ffn=3 * int(width))
+        if tokens:
+            heads = max(1, int(width) // 64)
+            kv_heads = max(1, heads // 4) if family == "llama" else heads
+            size = replace(size, heads=heads, kv_heads=kv_heads, seq=int(tokens))
     return bytes(build(size, "decode" if mode == "decode" else "prefill", SEED).SerializeToString())

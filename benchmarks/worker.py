@@ -6,7 +6,8 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -55,7 +56,9 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT_BYTES
 
 
-def measure(name: str, target: str, *, run: bool, simulate: bool) -> dict[str, Any]:
+def measure(
+    name: str, target: str, *, run: bool, simulate: bool, without: Sequence[str] = ()
+) -> dict[str, Any]:
     """Compile a model, run and simulate it if asked to, and return what was measured.
 
     Args:
@@ -63,6 +66,7 @@ def measure(name: str, target: str, *, run: bool, simulate: bool) -> dict[str, A
         target: Name of a target.
         run: Also run the program functionally, with all checks, on made-up inputs.
         simulate: Also simulate the timing; the deterministic figures need it.
+        without: Rules to leave out.
     """
     clock = Clock()
     start = user_seconds()
@@ -76,9 +80,10 @@ def measure(name: str, target: str, *, run: bool, simulate: bool) -> dict[str, A
     case = case_of(name)
     model = model_of(case)
     start, before = user_seconds(), time.process_time()
-    done = api.compile(model, target, dims=case.dims)
+    done = api.compile(model, target, dims=case.dims, without_rules=without)
     compiled, processor = user_seconds() - start, time.process_time() - before
     assert done.program is not None
+    assert done.plan is not None
     report: dict[str, Any] = {
         "import_seconds": imported,
         "compile_seconds": compiled,
@@ -86,6 +91,8 @@ def measure(name: str, target: str, *, run: bool, simulate: bool) -> dict[str, A
         "stage_seconds": {str(stage): spent for stage, spent in done.seconds.items()},
         "egraph_access_seconds": sum(clock.seconds.values()),
         "rejected_plans": len(done.rejected),
+        "planned_rules": Counter(planned.rule for planned in done.plan.ops if planned.rule),
+        "hidden_cycles": sum(d.hidden_cycles for op in done.plan.ops for d in op.deliveries),
         "compile_peak_bytes": peak_bytes(),
     }
     if run:
@@ -144,9 +151,17 @@ def _watch_egraph(clock: Clock) -> None:
     session.read = clock.wrap("access", Session.read)
 
 
-def main(name: str, target: str, *, run: bool, simulate: bool, saturate: bool) -> None:
+def main(
+    name: str,
+    target: str,
+    *,
+    run: bool,
+    simulate: bool,
+    saturate: bool,
+    without: Sequence[str] = (),
+) -> None:
     """Print the measurement as one line of JSON."""
     if saturate:
         print(json.dumps(measure_saturation(name, target)))
     else:
-        print(json.dumps(measure(name, target, run=run, simulate=simulate)))
+        print(json.dumps(measure(name, target, run=run, simulate=simulate, without=without)))

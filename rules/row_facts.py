@@ -156,9 +156,9 @@ def flattened_layernorm_steps(
 ) -> Unit:
     """Hold for the steps of a layer norm of the type when reshaping it to `shape` keeps its rows.
 
-    `last` is an axis of the type, `rows` of `shape`. The type `row` is a row of the type; as `reshaped` it is one
-    of `shape`, as `column` a column that scales the rows of a weight. `single` is `shape` with rows
-    of one value.
+    `last` is an axis of the type, `rows` of `shape`. The type `row` is a row of the type; as
+    `reshaped` it is one of `shape`, as `column` a column that scales the rows of a weight. `single`
+    is `shape` with rows of one value.
     """
 
 
