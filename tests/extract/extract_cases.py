@@ -297,8 +297,8 @@ class Enumeration:
                     continue
                 wanted = [
                     [
-                        p
-                        for a, p in zip(o.node.args, o.operands, strict=True)
+                        (p, o.late.cover_cycles if position == o.late.position else 0.0)
+                        for position, (a, p) in enumerate(zip(o.node.args, o.operands, strict=True))
                         if a == argument and p is not None
                     ]
                     if o.node
@@ -308,7 +308,7 @@ class Enumeration:
                 if tensor.is_input:
                     start = distances.from_placement(tensor.type, dram)
                     total = total + _along(
-                        np.array([sum(start.get(p, np.inf) for p in w) for w in wanted]),
+                        np.array([_reached(start, w) for w in wanted]),
                         (n,),
                         count,
                     )
@@ -327,19 +327,26 @@ class Enumeration:
             return np.arange(len(options))
         best: dict[object, int] = {}
         for number, o in enumerate(options):
-            key = (o.node.args if o.node else (), o.operands, o.result)
+            key = (o.node.args if o.node else (), o.operands, o.result, o.late)
             if key not in best or o.units < options[best[key]].units:
                 best[key] = number
         return np.array(sorted(best.values()))
 
 
 def _pair(
-    distances: Distances, tensor: TensorType, made: Placement | None, wanted: list[Placement]
+    distances: Distances,
+    tensor: TensorType,
+    made: Placement | None,
+    wanted: list[tuple[Placement, float]],
 ) -> float:
     if made is None:
         return float("inf") if wanted else 0.0
-    reach = distances.from_placement(tensor, made)
-    return sum(reach.get(place, float("inf")) for place in wanted)
+    return _reached(distances.from_placement(tensor, made), wanted)
+
+
+def _reached(reach: dict[Placement, float], wanted: list[tuple[Placement, float]]) -> float:
+    """Return the cost of reaching all placements, less what a product covers of each."""
+    return sum(max(0.0, reach.get(place, float("inf")) - cover) for place, cover in wanted)
 
 
 def _along(values: NDArray[np.float64], axes: tuple[int, ...], count: int) -> NDArray[np.float64]:
