@@ -14,6 +14,7 @@ from benchmarks.tables import print_table
 
 RULES = (
     "algebra.denominator_past_product",
+    "algebra.rmsnorm_past_product",
     "algebra.layernorm_past_product",
     "algebra.affine_layernorm_past_product",
     "algebra.flattened_layernorm_past_product",

@@ -11,11 +11,12 @@ kept and then improved by single changes that keep it fitting.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Indices, Solution, Usage
+from tilewright.extract.dominance import without_dominated
 from tilewright.extract.elimination import Elimination, polish
 from tilewright.extract.fixing import solve_by_fixing
 from tilewright.extract.message_passing import MessagePassing
@@ -70,6 +71,14 @@ def solve(
     options = options or SolveOptions()
     if not problem.costs:
         return Solution((), 0.0, 0.0, "empty", np.zeros(problem.rows), True)
+    fewer, kept = without_dominated(problem)
+    found = _solve(fewer, options, prices)
+    choice = tuple(int(left[option]) for left, option in zip(kept, found.choice, strict=True))
+    return replace(found, choice=choice)
+
+
+def _solve(problem: ChoiceProblem, options: SolveOptions, prices: Costs | None) -> Solution:
+    """Solve a problem that has variables."""
     elimination = Elimination(problem)
     passing = None if elimination.is_small else MessagePassing(problem)
     prices = np.zeros(problem.rows) if prices is None else prices

@@ -23,18 +23,6 @@ def _row_scalar(known: Vocabulary) -> Iterable[Row]:
     return ((i,) for i, t in enumerate(known.types) if t.rank >= 2 and t.shape[-1] == 1)
 
 
-@function(egg_fn="scales_rows")
-def scales_rows(fn: StringLike) -> Unit:
-    """Hold when `fn(x, s)` is one step, linear in x: mul, div or div_rms."""
-
-
-@fact_table(scales_rows)
-def _scales_rows(known: Vocabulary) -> Iterable[Row]:
-    for fn in known.column("fn"):
-        if "|" not in fn and parse_pipeline(fn)[0][0] in ("mul", "div", "div_rms"):
-            yield (fn,)
-
-
 @function(egg_fn="root_mean_square")
 def root_mean_square(number: i64Like, epsilon: StringLike, fn: StringLike) -> Unit:
     """Hold when `fn(x, s)` divides x by sqrt(s / length of a row + epsilon)."""
@@ -49,17 +37,16 @@ def _root_mean_square(known: Vocabulary) -> Iterable[Row]:
             yield number, epsilon, f"div_rms({1.0 / t.shape[-1]!r},{float(epsilon)!r})"
 
 
-@function(egg_fn="deviation_steps")
-def deviation_steps(fn: StringLike, steps: StringLike) -> Unit:
-    """Hold when `fn` is one div_rms and `steps` the pipeline that makes its divisor of the statistic."""
+@function(egg_fn="root_of_mean")
+def root_of_mean(number: i64Like, epsilon: StringLike, fn: StringLike) -> Unit:
+    """Hold when pipeline `fn` turns a sum over the last axis into sqrt(mean + epsilon)."""
 
 
-@fact_table(deviation_steps)
-def _deviation_steps(known: Vocabulary) -> Iterable[Row]:
-    for fn in known.column("fn"):
-        name, args = parse_pipeline(fn)[0]
-        if "|" not in fn and name == "div_rms":
-            yield fn, f"mul_const({args[0]})|add_const({args[1]})|sqrt"
+@fact_table(root_of_mean)
+def _root_of_mean(known: Vocabulary) -> Iterable[Row]:
+    for number, epsilon, fn in _root_mean_square(known):
+        ((_, (scale, shift)),) = parse_pipeline(str(fn))
+        yield number, epsilon, f"mul_const({scale})|add_const({shift})|sqrt"
 
 
 @function(egg_fn="mean_from_sum")

@@ -15,14 +15,13 @@ from tilewright.rules.facts import is_float, is_full_float, last_axis, scales
 from tilewright.rules.registry import Numerics, Rewrite
 from tilewright.rules.row_facts import (
     affine_layernorm_steps,
-    deviation_steps,
     flattened_layernorm_steps,
     layernorm_steps,
     mean_from_sum,
     root_mean_square,
+    root_of_mean,
     row_scalar,
     row_scale,
-    scales_rows,
 )
 from tilewright.rules.terms import (
     Tensor,
@@ -53,53 +52,62 @@ def softmax_in_parts(x: Tensor, d: String, t: i64, last: String) -> Rewrite:
 
 @algebra.rule(numerics=Numerics.REASSOCIATES, source="definition of RMSNorm")
 def rmsnorm_in_parts(
-    x: Tensor, epsilon: String, d: String, t: i64, last: String, fn: String
+    x: Tensor, epsilon: String, d: String, t: i64, last: String, steps: String
 ) -> Rewrite:
-    """rmsnorm(x) = x / sqrt(sum(x^2) / length + epsilon), the root taken once a row."""
+    """rmsnorm(x) = x / sqrt(mean(x^2) + epsilon), the root taken once a row."""
     squares = reduce(map1(x, "square", d), "sum", last, d)
     return Rewrite(
         rmsnorm(x, epsilon, d),
-        to=map2(x, squares, fn, d),
-        when=(has_type(x, t), last_axis(t, last), root_mean_square(t, epsilon, fn)),
-        bounds=(is_full_float(d),),
-    )
-
-
-@algebra.rule(numerics=Numerics.EXACT, source="definition of map")
-def deviation_on_its_own(
-    x: Tensor, s: Tensor, fn: String, d: String, t: i64, steps: String
-) -> Rewrite:
-    """div_rms(x, s) = x / sqrt(scale s + epsilon): several uses share one root a row."""
-    return Rewrite(
-        map2(x, s, fn, d),
-        to=map2(x, map1(s, steps, d), "div", d),
-        when=(has_type(s, t), row_scalar(t), deviation_steps(fn, steps), is_full_float(d)),
+        to=map2(x, map1(squares, steps, d), "div", d),
+        when=(
+            *(has_type(x, t), last_axis(t, last), root_of_mean(t, epsilon, steps)),
+            is_full_float(d),
+        ),
     )
 
 
 @algebra.rule(numerics=Numerics.REASSOCIATES, source="definition of LayerNorm")
 def layernorm_in_parts(
-    x: Tensor, epsilon: String, d: String, t: i64, last: String, fn: String
+    x: Tensor, epsilon: String, d: String, t: i64, last: String, mean: String, steps: String
 ) -> Rewrite:
-    """layernorm(x) = rmsnorm(x - mean(x))."""
-    mean = map1(reduce(x, "sum", last, d), fn, d)
+    """layernorm(x) = (x - mean(x)) / sqrt(mean((x - mean(x))^2) + epsilon)."""
+    centred = map2(x, map1(reduce(x, "sum", last, d), mean, d), "sub", d)
     return Rewrite(
         layernorm(x, epsilon, d),
-        to=rmsnorm(map2(x, mean, "sub", d), epsilon, d),
-        when=(has_type(x, t), last_axis(t, last), mean_from_sum(t, fn)),
-        bounds=(is_full_float(d),),
+        to=map2(centred, map1(_squares(x, last, mean, d), steps, d), "div", d),
+        when=(
+            *(has_type(x, t), last_axis(t, last), mean_from_sum(t, mean)),
+            *(root_of_mean(t, epsilon, steps), is_full_float(d)),
+        ),
     )
 
 
 @algebra.rule(numerics=Numerics.REASSOCIATES, source="arXiv 2502.17728")
 def denominator_past_product(
-    x: Tensor, s: Tensor, w: Tensor, fn: String, d: String, t: i64
+    x: Tensor, y: Tensor, w: Tensor, axes: String, d: String, t: i64
 ) -> Rewrite:
-    """(X / s) W = (X W) / s for one s a row: its collective hides behind the product."""
+    """(X / s) W = (X W) / s for a sum s of each row: its collective hides behind the product."""
+    s = reduce(y, "sum", axes, d)
     return Rewrite(
-        matmul(map2(x, s, fn, d), w, d),
-        to=map2(matmul(x, w, d), s, fn, d),
-        when=(scales_rows(fn), has_type(s, t), row_scalar(t), is_float(d)),
+        matmul(map2(x, s, "div", d), w, d),
+        to=map2(matmul(x, w, d), s, "div", d),
+        when=(has_type(s, t), row_scalar(t), is_float(d)),
+    )
+
+
+@algebra.rule(numerics=Numerics.REASSOCIATES, source="arXiv 2502.17728")
+def rmsnorm_past_product(
+    x: Tensor, w: Tensor, epsilon: String, d: String, t: i64, last: String, fn: String
+) -> Rewrite:
+    """rmsnorm(x) W = (x W) / sqrt(mean(x^2) + epsilon): the statistic goes raw to the far side."""
+    squares = reduce(map1(x, "square", d), "sum", last, d)
+    return Rewrite(
+        matmul(rmsnorm(x, epsilon, d), w, d),
+        to=map2(matmul(x, w, d), squares, fn, d),
+        when=(
+            *(has_type(x, t), last_axis(t, last), root_mean_square(t, epsilon, fn)),
+            is_full_float(d),
+        ),
     )
 
 
