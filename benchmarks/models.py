@@ -2,7 +2,8 @@
 
 A name is a key of the fetcher, a `light_*` model of the onnx package (with seeded weights), or a
 transformer of `examples/` such as `llama_prefill`, `gpt2_decode_8x128` (layers x width) or
-`llama_decode_1x1024x128` (and tokens, with heads 64 wide). Models that are only saturated have their
+`llama_decode_1x1024x128` (and tokens, with heads 64 wide), or a stack of their feed-forward layers
+alone such as `llama_mlp_4x1024x16` (layers x width x tokens). Models that are only saturated have their
 published size and no weights: `SHAPES`.
 """
 
@@ -100,6 +101,8 @@ SHAPES = (
 
 _TRANSFORMER = re.compile(r"(llama|gpt2)_(prefill|decode)(?:_(\d+)x(\d+)(?:x(\d+))?)?")
 
+_MLP = re.compile(r"(llama|gpt2)_mlp_(\d+)x(\d+)x(\d+)")
+
 
 def case_of(name: str) -> Case:
     """Return a case by name; transformers may have any depth and width.
@@ -107,7 +110,7 @@ def case_of(name: str) -> Case:
     Raises:
         KeyError: There is no such case.
     """
-    if name not in CASES and _TRANSFORMER.fullmatch(name):
+    if name not in CASES and (_TRANSFORMER.fullmatch(name) or _MLP.fullmatch(name)):
         return Case(name, name)
     return CASES[name]
 
@@ -121,6 +124,9 @@ def model_of(case: Case, fetch: Fetch = fetch_model) -> Path | bytes:
     """
     if match := _TRANSFORMER.fullmatch(case.source):
         return _transformer(*match.groups())
+    if match := _MLP.fullmatch(case.source):
+        family, *sizes = match.groups()
+        return _feed_forward(family, *map(int, sizes))
     if case.source.startswith("light_"):
         (path,) = (p for p in onnx_light_models() if p.stem == case.source)
         return bytes(seeded_weights(onnx.load(path), SEED).SerializeToString())
@@ -197,3 +203,29 @@ def _transformer(
             kv_heads = max(1, heads // 4) if family == "llama" else heads
             size = replace(size, heads=heads, kv_heads=kv_heads, seq=int(tokens))
     return bytes(build(size, "decode" if mode == "decode" else "prefill", SEED).SerializeToString())
+
+
+def _feed_forward(family: str, layers: int, width: int, tokens: int) -> bytes:
+    """Stack residual feed-forward layers: norm, products and activation, as in the transformers."""
+    _find_examples()
+    import write_gpt2
+    import write_llama
+    from model_writer import embedded
+    from transformer_writer import Size, Writer
+
+    size = Size(
+        layers=layers, hidden=width, heads=1, kv_heads=1, ffn=3 * width, vocab=1, seq=tokens
+    )
+    w = Writer(size=size, mode="prefill")
+    x = w.input("x", 1, tokens, width)
+    for layer in range(layers):
+        if family == "llama":
+            y = write_llama.swiglu(w, x, f"layers.{layer}")
+        else:
+            normed = write_gpt2.layer_norm(w, x, f"layers.{layer}.ln")
+            inner = write_gpt2.linear(w, normed, f"layers.{layer}.c_fc", width, size.ffn)
+            inner = w.op("Gelu", inner, out=f"layers.{layer}.gelu", approximate="tanh")
+            y = write_gpt2.linear(w, inner, f"layers.{layer}.c_proj", size.ffn, width)
+        x = w.op("Add", x, y, out=f"layers.{layer}.residual")
+    w.output(x, 1, tokens, width)
+    return bytes(w.model(family, embedded(w.weights, SEED)).SerializeToString())

@@ -22,15 +22,16 @@ RULES = (
 """Left out in the comparison."""
 
 CASES = tuple(
-    f"{family}_{mode}_1x{size}"
+    f"{family}_{part}_{size}"
     for family in ("llama", "gpt2")
-    for mode, sizes in (
-        ("decode", ("256x64", "1024x64", "2048x64")),
-        ("prefill", ("256x64", "1024x64")),
+    for part, sizes in (
+        ("mlp", ("4x256x1", "4x1024x1", "4x1024x16", "2x2048x1")),
+        ("decode", ("1x256x64", "1x1024x64", "1x2048x64")),
+        ("prefill", ("1x256x64", "1x1024x64")),
     )
     for size in sizes
 )
-"""One layer: width x tokens; in decoding, tokens are those in the cache."""
+"""Layers x width x tokens; in decoding, tokens are those in the cache."""
 
 HEADER = (
     "model",

@@ -52,15 +52,19 @@ def _dominated(alternatives: Alternatives) -> frozenset[int]:
 def _is_fused_elsewhere(
     node: LogicalNode, argument: int, makers: dict[int, list[LogicalNode]]
 ) -> bool:
-    """Whether a sibling map reads what a map that makes the argument reads, and the node's other operands."""
+    """Whether sibling maps read what each maker of the argument reads, and the node's other operands.
+
+    A maker that is no map, such as a product, has no fused form that could stand for it.
+    """
     others = {a for a in node.args if a != argument}
-    inner = [set(maker.args) for maker in makers.get(argument, ()) if maker.kind == "map"]
-    return any(
-        sibling.kind == "map"
-        and argument not in sibling.args
-        and set(sibling.args) == others | leaves
+    siblings = [
+        set(sibling.args)
         for sibling in makers[node.result]
-        for leaves in inner
+        if sibling.kind == "map" and argument not in sibling.args
+    ]
+    inner = makers.get(argument, [])
+    return bool(inner) and all(
+        maker.kind == "map" and others | set(maker.args) in siblings for maker in inner
     )
 
 

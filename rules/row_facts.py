@@ -97,7 +97,7 @@ def layernorm_steps(
 
 @fact_table(layernorm_steps)
 def _layernorm_steps(known: Vocabulary) -> Iterable[Row]:
-    means = dict(_mean_from_sum(known))
+    means = {number: mean for number, mean in _mean_from_sum(known)}
     for number, epsilon, fn in _root_mean_square(known):
         rank = known.types[int(number)].rank
         if rank >= 2:
