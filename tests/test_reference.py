@@ -17,6 +17,7 @@ from tilewright.errors import ProgramError, ShapeError
 from tilewright.graph import (
     BINARY_FUNCTIONS,
     PARAMETRIC_FUNCTIONS,
+    STATISTIC_FUNCTIONS,
     TERNARY_FUNCTIONS,
     UNARY_FUNCTIONS,
     Graph,
@@ -69,6 +70,14 @@ def test_every_function_keeps_types(name: str, dtype: type):
     expected = np.bool_ if name in PREDICATES else np.float32 if name == "cast" else dtype
     assert result.dtype == np.dtype(expected)
     assert result.shape == (3,)
+
+
+def test_div_rms_divides_by_the_root_of_a_scaled_statistic():
+    assert STATISTIC_FUNCTIONS == ["div_rms"]
+    x, squares = np.float32([[3, -4], [1, 2]]), np.float32([[25], [0]])
+    found = run_pipeline("div_rms(0.5,4.0)|neg", (x, squares))
+    np.testing.assert_allclose(found, -x / np.sqrt([[16.5], [4.0]]), rtol=1e-6)
+    assert found.dtype == np.float32
 
 
 def test_where_is_the_only_ternary():

@@ -108,6 +108,19 @@ def test_a_part_with_another_use_stays() -> None:
     assert "exp" in fns
 
 
+def test_a_split_form_of_a_product_stays_beside_a_fused_map() -> None:
+    """relu(h) with h = norm(x) w or (x w) / s: fused with the division, it is not relu of the product."""
+    b = Builder("norm")
+    x = b.input(1, 64)
+    normal = b.op("rmsnorm", (x,), (1, 64), epsilon=1e-5)
+    (found,) = saturated(
+        b.graph(b.map("relu", b.matmul(normal, b.weight(64, 64)))), mesh_target(1, 2)
+    ).alternatives
+    fns = [node.attrs["fn"] for node in prune(found).nodes if node.kind == "map"]
+    assert "relu" in fns
+    assert any(str(fn).startswith("div_rms") for fn in fns)
+
+
 def test_without_a_fused_form_nothing_is_dropped() -> None:
     (found,) = activation().alternatives
     originals = tuple(node for node in found.nodes if node.origin == "")

@@ -80,6 +80,10 @@ CASES: dict[str, Case] = {
     "matmul_gt": (
         "matmul", {"epilogue": "gt"}, [(8, 12), (12, 16), (8, 1)], ["f32"] * 3, (8, 16), "bool",
     ),
+    "matmul_norm": (
+        "matmul", {"epilogue": "div_rms(0.25,2.0)|relu"}, [(8, 12), (12, 16), (8, 1)],
+        ["f32"] * 3, (8, 16), "f32",
+    ),
     "conv": ("conv", CONV, [(2, 4, 9, 8), (8, 4, 3, 3)], ["f32"] * 2, (2, 8, 7, 6), "f32"),
     "conv_padded": (
         "conv", CONV | {"pads": (1, 2, 1, 0)}, [(1, 4, 8, 8), (8, 4, 3, 3)],
@@ -140,6 +144,7 @@ CASES: dict[str, Case] = {
     "map_f16": ("map", {"fn": "mul|sigmoid"}, [(8, 4), (8, 4)], ["f16"] * 2, (8, 4), "f16"),
     "map_gelu": ("map", {"fn": "gelu"}, [(3, 8)], ["f32"], (3, 8), "f32"),
     "map_hard_sigmoid": ("map", {"fn": "hard_sigmoid(0.2,0.5)"}, [(3, 8)], ["f32"], (3, 8), "f32"),
+    "map_norm": ("map", {"fn": "div_rms(0.5,3.0)"}, [(4, 5, 6), (4, 5, 1)], ["f32"] * 2, (4, 5, 6), "f32"),
     "map_identity": ("map", {"fn": "identity"}, [(8, 4)], ["f32"], (8, 4), "f32"),
     "map_one": ("map", {"fn": "add"}, [(1,), (1,)], ["f32"] * 2, (1,), "f32"),
     "reduce_sum": ("reduce", {"fn": "sum", "axes": (1,)}, [(8, 6, 4)], ["f32"], (8, 1, 4), "f32"),
