@@ -288,8 +288,9 @@ class _PlanWriter:
         objective = self.pricing.objective
         moved = sum(delivery_units(delivery, objective) for delivery in deliveries)
         self.op_variables.append(variable)
-        self.cover_cycles[number, class_number] = option.cost.matrix_cycles
         implementation = option.implementation
+        is_alone = implementation is not None and not any(implementation.macros)
+        self.cover_cycles[number, class_number] = option.cost.matrix_cycles if is_alone else 0.0
         split = implementation.split_dims if implementation else (-1,) * self.pricing.mesh.rank
         self.ops.append(
             PlannedOp(

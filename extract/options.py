@@ -394,7 +394,9 @@ def _priced_options(
             constant, operand_memory, implementation.operands, strict=True
         )
     )
-    is_late = pricing.counts_time and is_fused_product(alternatives, node)
+    # a product that gathers while it runs needs the network itself
+    is_alone = not any(implementation.macros)
+    is_late = pricing.counts_time and is_alone and is_fused_product(alternatives, node)
 
     def late(tiling: Tiling, cost: KernelCost) -> LateOperand:
         cover = rounded_cycles(fused_cover_cycles(kernel, tiling, cost)) if is_late else 0.0

@@ -341,6 +341,8 @@ class _Covers:
         """Return the product's cycles on the matrix unit until the reader needs its other operand."""
         planned = self._plan.ops[product]
         assert planned.tiling is not None
+        if any(planned.macros):  # it needs the network itself
+            return 0.0
         kernel = planned_kernel(planned, self._plan.types, self._plan.mesh)
         cycles = price(kernel, planned.tiling, self._target).matrix_cycles
         boxes = 1

@@ -65,9 +65,13 @@ def _take(rows: list[int], positions: range, size_bytes: int, capacity_bytes: in
 
 
 def is_product(plan: Plan, planned: PlannedOp) -> bool:
-    """Whether an op runs on the matrix unit."""
+    """Whether an op runs on the matrix unit, and does not itself need the network meanwhile."""
     op = planned.op
-    return op.kind in ("matmul", "conv") and has_matrix_type(plan.types[op.inputs[0]].dtype)
+    return (
+        not any(planned.macros)
+        and op.kind in ("matmul", "conv")
+        and has_matrix_type(plan.types[op.inputs[0]].dtype)
+    )
 
 
 def _product_between(
