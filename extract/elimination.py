@@ -19,7 +19,7 @@ from tilewright.extract.choice import ChoiceProblem, Costs, Indices
 MOST_ENTRIES = 16_000_000
 """Entries of the largest table; problems that need larger ones are not solved this way."""
 
-_POLISH_ENTRIES = 4_000_000
+_POLISH_ENTRIES = 8_000_000
 """The same for improving a choice, which is done many times over."""
 
 
