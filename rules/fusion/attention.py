@@ -53,7 +53,7 @@ def scale_of_queries(
     return Rewrite(
         attention(map1(q, fn, d), k, v, s, d),
         to=attention(q, k, v, t, d),
-        when=(scaled_by(s, fn, t),),
+        when=(scaled_by(s, fn, t), is_float(d)),
     )
 
 
@@ -65,7 +65,7 @@ def scale_of_keys(
     return Rewrite(
         attention(q, map1(k, fn, d), v, s, d),
         to=attention(q, k, v, t, d),
-        when=(scaled_by(s, fn, t),),
+        when=(scaled_by(s, fn, t), is_float(d)),
     )
 
 
@@ -77,7 +77,7 @@ def masked_scale_of_queries(
     return Rewrite(
         attention_masked(map1(q, fn, d), k, v, mask, s, d),
         to=attention_masked(q, k, v, mask, t, d),
-        when=(scaled_by(s, fn, t),),
+        when=(scaled_by(s, fn, t), is_float(d)),
     )
 
 
@@ -89,5 +89,5 @@ def masked_scale_of_keys(
     return Rewrite(
         attention_masked(q, map1(k, fn, d), v, mask, s, d),
         to=attention_masked(q, k, v, mask, t, d),
-        when=(scaled_by(s, fn, t),),
+        when=(scaled_by(s, fn, t), is_float(d)),
     )
