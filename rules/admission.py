@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tilewright.errors import RuleError
-from tilewright.rules.checking import check_rule
+from tilewright.rules.checking import check_rules
 from tilewright.rules.collectives.checking import check_collective_rule
 from tilewright.rules.collectives.ruleset import CollectiveRule
 from tilewright.rules.memory.checking import check_memory_rule
@@ -37,8 +37,12 @@ class Admission:
     refused: tuple[Refusal, ...] = ()
 
 
-def check_any(rule: AnyRule) -> None:
+def check_any(rule: AnyRule, *, cache: bool = False) -> None:
     """Check a rule of any family.
+
+    Args:
+        rule: The rule.
+        cache: Take the word of an earlier check of a rewrite rule with the same content.
 
     Raises:
         RuleError: It is wrong, or says nothing.
@@ -53,7 +57,7 @@ def check_any(rule: AnyRule) -> None:
         case CollectiveRule():
             check_collective_rule(rule)
         case _:
-            check_rule(rule)
+            check_rules((rule,), cache=cache)
 
 
 def admit(rules: UserRules, *, skip_refused: bool = False, tell: Tell | None = None) -> Admission:
@@ -72,7 +76,7 @@ def admit(rules: UserRules, *, skip_refused: bool = False, tell: Tell | None = N
         if tell:
             tell(f"checking rule {rule.name}")
         try:
-            check_any(rule)
+            check_any(rule, cache=True)
         except RuleError as error:
             if not skip_refused:
                 raise

@@ -11,6 +11,7 @@ from time import perf_counter
 from types import MappingProxyType
 from typing import Any
 
+from egglog import Fact, get_callable_fn
 from egglog import ruleset as make_ruleset
 
 from tilewright.errors import RuleError
@@ -23,7 +24,7 @@ from tilewright.rules.alternatives import (
     RuleStats,
 )
 from tilewright.rules.encoding import analysis, load
-from tilewright.rules.facts import fact_tables
+from tilewright.rules.facts import FactTable, fact_tables
 from tilewright.rules.insertion import rows_of
 from tilewright.rules.limits import (
     OvergrownError,
@@ -38,7 +39,7 @@ from tilewright.rules.partition.family import partition_rules
 from tilewright.rules.partition.ruleset import PartitionRule
 from tilewright.rules.partition.tables import StrategyTables
 from tilewright.rules.readout import ReadOut, read_implementations
-from tilewright.rules.registry import Rule, instantiate
+from tilewright.rules.registry import Rule, instantiate, pattern_of
 from tilewright.rules.session import RunStats, Session
 from tilewright.rules.signatures import Typing
 from tilewright.rules.snapshot import Snapshot, analysed, take_snapshot
@@ -69,6 +70,7 @@ class _Saturation:
         self.rules = rules
         self.rule_names = tuple(rule.name for rule in rules)
         self.rulesets = _rulesets(rules)
+        self.tables = _tables_asked(rules)
         self.totals: dict[str, _Totals] = {}
         self.notes: list[str] = []
         inserted = rows_of(graph, self.typing)
@@ -122,7 +124,7 @@ class _Saturation:
         """
         is_changed = False
         for name, ruleset in self.rulesets:
-            self.session.insert(self.typing.new_facts(fact_tables(), self.snapshot))
+            self.session.insert(self.typing.new_facts(self.tables, self.snapshot))
             stats = self.run(name, ruleset)
             check_matches(self.rewrites(), sum(stats.matches.values()), self.limit)
             if stats.is_changed:
@@ -205,6 +207,28 @@ def _partition_stats(
         )
         for name, count in sorted(uses.items())
     )
+
+
+@lru_cache(maxsize=32)
+def _tables_asked(rules: tuple[Rule, ...]) -> tuple[FactTable, ...]:
+    """Return the fact tables that conditions of rules ask, in order of registration.
+
+    Raises:
+        RuleError: Two of them are relations of one name.
+    """
+    conditions = [fact for made in rules for fact in pattern_of(made).conditions]
+    relations: list[Any] = [get_callable_fn(f) for f in conditions if not isinstance(f, Fact)]
+    asked = {relation.__egg_ref__ for relation in relations if relation is not None}
+    found = tuple(t for t in fact_tables() if t.relation.__egg_ref__ in asked)
+    names = Counter(str(table.relation) for table in found)
+    twice = sorted(name for name, count in names.items() if count > 1)
+    if twice:
+        places = (t.rows.__code__ for t in found if str(t.relation) == twice[0])
+        raise RuleError(
+            f"the relation '{twice[0]}' is declared in "
+            f"{' and '.join(f'{c.co_filename}:{c.co_firstlineno}' for c in places)}; rename one"
+        )
+    return found
 
 
 @lru_cache(maxsize=32)  # a model has several blocks and is compiled with one choice of rules

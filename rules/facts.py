@@ -18,7 +18,6 @@ import numpy as np
 from egglog import StringLike, Unit, function, i64Like
 
 from tilewright.dtypes import DType
-from tilewright.errors import RuleError
 from tilewright.graph import PARAMETRIC_FUNCTIONS, UNARY_FUNCTIONS, TensorType, parse_pipeline
 from tilewright.reference import run_pipeline
 from tilewright.rules.constructors import decode_tuple, encode_value
@@ -47,7 +46,8 @@ class FactTable:
     rows: Callable[[Vocabulary], Iterable[Row]]
 
 
-_TABLES: dict[str, FactTable] = {}
+_TABLES: dict[tuple[str, str], FactTable] = {}
+"""By file and name: files of rules do not see each other's tables."""
 
 
 def fact_table(
@@ -55,24 +55,16 @@ def fact_table(
 ) -> Callable[[Callable[[Vocabulary], Iterable[Row]]], Callable[[Vocabulary], Iterable[Row]]]:
     """Register a provider of rows for a relation whose columns are i64 and String.
 
-    The table has the provider's name. A file of rules that is loaded again replaces its own tables.
-
-    Raises:
-        RuleError: Another file has a table of this name.
+    The table has the provider's name. A file of rules that is loaded again replaces its own tables;
+    tables of other files stay apart, since a saturation fills only those that its rules ask.
     """
 
     def register(
         provider: Callable[[Vocabulary], Iterable[Row]],
     ) -> Callable[[Vocabulary], Iterable[Row]]:
         name = provider.__name__.strip("_")
-        code = provider.__code__
-        known = _TABLES.get(name)
-        if known is not None and known.rows.__code__.co_filename != code.co_filename:
-            raise RuleError(
-                f"{code.co_filename}:{code.co_firstlineno}: fact table '{name}' is already in "
-                f"{known.rows.__code__.co_filename}; rename the function"
-            )
-        _TABLES[name] = FactTable(name, relation, provider)
+        table = FactTable(name, relation, provider)
+        _TABLES[provider.__code__.co_filename, name] = table
         return provider
 
     return register

@@ -303,6 +303,21 @@ def rules_explain_command(
     explain_and_report(request, tensor, output_console())
 
 
+@rules_app.command("import")
+def rules_import_command(
+    file: Annotated[
+        Path, typer.Argument(help="TENSAT's rule text, or TASO's graph_subst.pb (a name in .pb).")
+    ],
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Also print each rule, and what its guard keeps out.")
+    ] = False,
+) -> None:
+    """Judge the rules of a file of TASO or TENSAT; find the guards that they lack."""
+    from tilewright.import_listing import import_command
+
+    raise typer.Exit(import_command(file, verbose=verbose))
+
+
 def _version(value: bool) -> None:
     if value:
         typer.echo(f"tilewright {__version__}")
@@ -375,5 +390,6 @@ def _usage_error(error: Any) -> int:
 def _fail(message: str, code: int) -> int:
     from tilewright.terminal import clean
 
-    print(f"error: {clean(message)}", file=sys.stderr)
+    text = "\n".join(map(clean, message.splitlines()))
+    print(f"error: {text}", file=sys.stderr)
     return code

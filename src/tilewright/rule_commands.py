@@ -14,8 +14,9 @@ from tilewright.compiler import Compilation, Stage
 from tilewright.errors import RuleError
 from tilewright.listings import op_kind, splits_text
 from tilewright.rule_explanation import Explanation, explain_tensor
-from tilewright.rule_stats import losses, rule_rows, slow_rules
+from tilewright.rule_stats import losses, rule_rows
 from tilewright.rules.admission import Admission, Refusal, check_any
+from tilewright.rules.limits import slow_rules
 from tilewright.rules.options import AnyRule, SaturationOptions
 from tilewright.rules.registry import Rule
 from tilewright.rules.user_rules import UserRules, load_entry_points, load_rule_files, united
@@ -175,7 +176,7 @@ def stats_and_report(request: PlanRequest, with_losses: bool, console: Console) 
             ("plan", f"{done.plan.cost:,.0f}, bound {done.plan.bound:,.0f}"),
             ("worth", "by how much the plan's cost grows without the rule (planned again)"),
             ("saturation", f"{total:.2f} s"),
-            *(("slow", text) for text in slow_rules(done)),
+            *(("slow", str(slow)) for slow in slow_rules(done.alternatives)),
             *(("note", n) for n in sorted({n for f in done.alternatives for n in f.notes})),
         ],
     )

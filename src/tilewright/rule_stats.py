@@ -25,11 +25,6 @@ from tilewright.rules.memory.ruleset import Holding
 
 Tell = Callable[[str], None]
 
-HALF = 0.5
-"""A rule that takes a larger share of the saturation time is named in the report."""
-NOTICEABLE_SECONDS = 0.5
-"""Saturations that take less have no slow rules."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleRow:
@@ -173,16 +168,3 @@ def losses(done: Compilation, rules: tuple[str, ...], tell: Tell) -> Mapping[str
         assert without.plan is not None
         found[rule] = without.plan.cost / done.plan.cost - 1 if done.plan.cost else 0.0
     return found
-
-
-def slow_rules(done: Compilation) -> tuple[str, ...]:
-    """Return a sentence for each rule that took over half of a noticeable saturation time."""
-    rows = rule_rows(done)
-    total = sum(stats.seconds for found in done.alternatives for stats in found.ruleset_stats)
-    if total < NOTICEABLE_SECONDS:
-        return ()
-    return tuple(
-        f"rule {row.rule} took {row.seconds:.1f} of {total:.1f} s of saturation"
-        for row in rows
-        if row.seconds > HALF * total
-    )

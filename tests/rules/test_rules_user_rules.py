@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from tilewright.dtypes import DType
 from tilewright.errors import RuleError
+from tilewright.graph import Graph, Op, Port, TensorType
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.rules import user_rules
 from tilewright.rules.admission import admit
@@ -144,3 +146,54 @@ def test_entry_points(rule_file: Write, monkeypatch: pytest.MonkeyPatch) -> None
         RuleError, match=r"entry point 'bad' \(nowhere_to_be_found\) cannot be loaded"
     ):
         load_entry_points()
+
+
+TABLE = '''
+from egglog import StringLike, Unit, function
+from tilewright.rules.facts import fact_table
+
+mine = RuleSet("{family}")
+
+@function(egg_fn="is_idempotent")
+def is_idempotent(fn: StringLike) -> Unit:
+    """Hold for {fn}."""
+
+@fact_table(is_idempotent)
+def _is_idempotent(known):
+    yield ("{fn}",)
+
+@mine.rule(numerics=Numerics.EXACT, source="test")
+def twice(x: Tensor, fn: String, d: String) -> Rewrite:
+    """f(f(x)) = f(x)."""
+    return Rewrite(
+        map1(map1(x, fn, d), fn, d), to=map1(x, fn, d), when=(is_idempotent(fn),)
+    )
+'''
+
+
+def test_fact_tables_of_files_stay_apart(rule_file: Write) -> None:
+    first = load_rule_files([rule_file(TABLE.format(family="one", fn="relu"), "one.py")])
+    second = load_rule_files([rule_file(TABLE.format(family="two", fn="floor"), "two.py")])
+    assert not admit(first).refused
+    assert not admit(second).refused
+    both = united(first, second)
+    graph = make_graph()
+    options = SaturationOptions(rules=both.rewrites)
+    with pytest.raises(
+        RuleError, match=r"relation 'is_idempotent' is declared in .*one\.py:\d+ and "
+    ):
+        saturate(graph, LogicalMesh((), ()), options=options)
+
+
+def make_graph() -> Graph:
+    shape = TensorType((2, 3), DType.F64)
+    op = Op(name="y", kind="map", inputs=("x",), outputs=("y",), attrs={"fn": "relu"})
+    ports = [Port(name=n, tensor=n, shape=shape.shape, dtype=shape.dtype) for n in "xy"]
+    return Graph(
+        name="g",
+        inputs=(ports[0],),
+        outputs=(ports[1],),
+        types={"x": shape, "y": shape},
+        constants={},
+        ops=(op,),
+    )
