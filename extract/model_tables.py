@@ -38,7 +38,7 @@ from tilewright.hwmodel.mesh import Sharding, is_partial, local_shape
 from tilewright.rules.alternatives import Alternatives, LogicalNode
 from tilewright.rules.roll import Rolled
 
-Demand = tuple[tuple[Placement, float], ...]
+Demand = tuple[tuple[Placement, float, bool], ...]
 """Where a consumer wants a value, with the cycles of the delivery that a product covers."""
 
 _TARGET_SCALE = 1e6
@@ -362,12 +362,16 @@ class _ProblemBuilder:
         made = _Ports()
         made_ports = np.array(
             [
-                made.number(None if o.result is None else ((o.result, 0.0),))
+                made.number(None if o.result is None else ((o.result, 0.0, o.uses_network),))
                 for o in self.options[producer]
             ]
         )
         placements = tuple(None if port is None else port[0][0] for port in made.numbers)
+        busy = tuple(port is not None and port[0][2] for port in made.numbers)
         matrix = self._matrix(self.tables[link.producer], placements, wanted, scale * link.count)
+        for column, demand in enumerate(wanted):
+            if any(alone for _, _, alone in demand):
+                matrix[list(busy), column] = FORBIDDEN
         matrix, wanted_ports = _merged_columns(matrix, wanted_ports)
         if producer == consumer:
             costs[consumer] += matrix[made_ports, wanted_ports]
@@ -387,7 +391,11 @@ class _ProblemBuilder:
         for option in self.options[self.number[link.consumer]]:
             args = option.node.args if option.node is not None else ()
             demand = tuple(
-                (placement, option.late.cover_cycles if position == option.late.position else 0.0)
+                (
+                    placement,
+                    option.late.cover_cycles if position == option.late.position else 0.0,
+                    option.late.asks_alone and position != option.late.position,
+                )
                 for position, (argument, placement) in enumerate(
                     zip(args, option.operands, strict=True)
                 )
@@ -415,7 +423,7 @@ class _ProblemBuilder:
                     max(0.0, table.cost[start, table.index[wanted]] - cover)
                     if wanted in table.index
                     else np.inf
-                    for wanted, cover in demand
+                    for wanted, cover, _ in demand
                 )
         return np.minimum(matrix, FORBIDDEN)
 

@@ -73,6 +73,11 @@ class Option:
     working_bytes: int = 0
     resident_bytes: int = 0
 
+    @property
+    def uses_network(self) -> bool:
+        """Whether tiles exchange data while the kernel runs."""
+        return self.implementation is not None and any(self.implementation.macros)
+
 
 ABSENT = Option(node=None)
 
@@ -147,11 +152,18 @@ def class_options(
         for option in _node_options(
             alternatives, node, number, by_node.get(node.number, ()), pricing
         ):
-            if node.number in late:
-                option = replace(option, late=late[node.number])
-            interface = (needed, option.operands, option.result)
-            _keep(found.setdefault(interface, []), option)
+            for one in _with_late(option, late.get(node.number, NEVER)):
+                interface = (needed, option.operands, option.result, one.late.asks_alone)
+                _keep(found.setdefault(interface, []), one)
     return tuple(option for group in found.values() for option in group)
+
+
+def _with_late(option: Option, late: LateOperand) -> tuple[Option, ...]:
+    """Return an option with a late operand, and without if that asks something of the product."""
+    if late == NEVER:
+        return (option,)
+    covered = replace(option, late=late)
+    return (covered, option) if late.asks_alone else (covered,)
 
 
 def implementations_by_node(alternatives: Alternatives) -> dict[int, tuple[Implementation, ...]]:

@@ -28,10 +28,15 @@ THIRD = 2
 
 @dataclass(frozen=True, slots=True)
 class LateOperand:
-    """An operand that is needed only after a product, and the product's cycles, which cover its delivery."""
+    """An operand that is needed only after a product, and the product's cycles, which cover its delivery.
+
+    `asks_alone`: some ways to compute the product use the network themselves and cover nothing; the cover
+    holds with the others.
+    """
 
     position: int
     cover_cycles: float
+    asks_alone: bool = False
 
 
 NEVER = LateOperand(-1, 0.0)
@@ -85,7 +90,8 @@ def late_operands(alternatives: Alternatives, target: Target) -> Mapping[int, La
             (other,) = (a for a in run_time if a != product)
             cover = rounded_cycles(least.of(product))
             if cover and not sources[other] >> product & 1:
-                found[node.number] = LateOperand(node.args.index(other), cover)
+                position = node.args.index(other)
+                found[node.number] = LateOperand(position, cover, least.has_macros(product))
                 break
     return found
 
@@ -124,6 +130,14 @@ class _LeastCycles:
             self._found[number] = min(map(self._of_node, self._makers.get(number, ())), default=0.0)
         return self._found[number]
 
+    def has_macros(self, number: int) -> bool:
+        """Whether some way to compute a class uses the network while it runs."""
+        return any(
+            any(implementation.macros)
+            for node in self._makers.get(number, ())
+            for implementation in self._implementations.get(node.number, ())
+        )
+
     def _of_node(self, node: LogicalNode) -> float:
         dtype = self._alternatives.classes[node.args[0]].type.dtype if node.args else None
         if node.kind not in PRODUCTS or dtype is None or not has_matrix_type(dtype):
@@ -131,6 +145,8 @@ class _LeastCycles:
         assert node.nest is not None
         cycles = []
         for implementation in self._implementations.get(node.number, ()):
+            if any(implementation.macros):
+                continue
             nest = localise(node.nest, self._alternatives.mesh, implementation.split_dims)
             b, m, n, k = (
                 prod(

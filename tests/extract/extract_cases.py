@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tilewright.dtypes import DType
 from tilewright.extract.extraction import ExtractOptions, extract
 from tilewright.extract.model_tables import ModelTables, build_tables
-from tilewright.extract.options import Pricing
+from tilewright.extract.options import Option, Pricing
 from tilewright.extract.plan import Memory, Objective, Placement, Plan
 from tilewright.extract.pruning import prune
 from tilewright.extract.reshard import dram_placement, move_units, single_moves
@@ -297,7 +297,11 @@ class Enumeration:
                     continue
                 wanted = [
                     [
-                        (p, o.late.cover_cycles if position == o.late.position else 0.0)
+                        (
+                            p,
+                            o.late.cover_cycles if position == o.late.position else 0.0,
+                            o.late.asks_alone and position != o.late.position,
+                        )
                         for position, (a, p) in enumerate(zip(o.node.args, o.operands, strict=True))
                         if a == argument and p is not None
                     ]
@@ -314,9 +318,9 @@ class Enumeration:
                     )
                     continue
                 m = axis[argument]
-                makers = [options[m][i].result for i in self.numbers[m]]
+                makers = [options[m][i] for i in self.numbers[m]]
                 matrix = np.array(
-                    [[_pair(distances, tensor.type, made, w) for w in wanted] for made in makers]
+                    [[_pair(distances, tensor.type, maker, w) for w in wanted] for maker in makers]
                 )
                 total = total + _along(matrix, (m, n), count)
         return np.asarray(total)
@@ -327,7 +331,7 @@ class Enumeration:
             return np.arange(len(options))
         best: dict[object, int] = {}
         for number, o in enumerate(options):
-            key = (o.node.args if o.node else (), o.operands, o.result, o.late)
+            key = (o.node.args if o.node else (), o.operands, o.result, o.late, o.uses_network)
             if key not in best or o.units < options[best[key]].units:
                 best[key] = number
         return np.array(sorted(best.values()))
@@ -336,17 +340,20 @@ class Enumeration:
 def _pair(
     distances: Distances,
     tensor: TensorType,
-    made: Placement | None,
-    wanted: list[tuple[Placement, float]],
+    maker: Option,
+    wanted: list[tuple[Placement, float, bool]],
 ) -> float:
-    if made is None:
+    if maker.result is None:
         return float("inf") if wanted else 0.0
-    return _reached(distances.from_placement(tensor, made), wanted)
+    gathers = maker.implementation is not None and "gathered" in maker.implementation.macros
+    if gathers and any(alone for _, _, alone in wanted):
+        return float("inf")
+    return _reached(distances.from_placement(tensor, maker.result), wanted)
 
 
-def _reached(reach: dict[Placement, float], wanted: list[tuple[Placement, float]]) -> float:
+def _reached(reach: dict[Placement, float], wanted: list[tuple[Placement, float, bool]]) -> float:
     """Return the cost of reaching all placements, less what a product covers of each."""
-    return sum(max(0.0, reach.get(place, float("inf")) - cover) for place, cover in wanted)
+    return sum(max(0.0, reach.get(place, float("inf")) - cover) for place, cover, _ in wanted)
 
 
 def _along(values: NDArray[np.float64], axes: tuple[int, ...], count: int) -> NDArray[np.float64]:
