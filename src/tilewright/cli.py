@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from tilewright import __version__
-from tilewright.errors import CompileError
+from tilewright.errors import CompileError, RuleError
 
 # Must be set before numpy loads: the functional simulator multiplies many small matrices, for which
 # threads of the BLAS only spin.
@@ -364,6 +364,14 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
         result = app(arguments, standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
+    except RuleError as error:
+        from tilewright.terminal import clean
+
+        # a counterexample has lines of its own; nothing in it comes from a model
+        first, *rest = str(error).splitlines()
+        code = _fail(first, EXIT_ERROR)
+        print(*(f"{clean(line)}\n" for line in rest), sep="", end="", file=sys.stderr)
+        return code
     except CompileError as error:
         return _fail(str(error), EXIT_ERROR)
     except (KeyboardInterrupt, typer.Abort):
@@ -390,6 +398,5 @@ def _usage_error(error: Any) -> int:
 def _fail(message: str, code: int) -> int:
     from tilewright.terminal import clean
 
-    text = "\n".join(map(clean, message.splitlines()))
-    print(f"error: {text}", file=sys.stderr)
+    print(f"error: {clean(message)}", file=sys.stderr)
     return code

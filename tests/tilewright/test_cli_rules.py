@@ -113,3 +113,26 @@ def test_explain_follows_fused_tensors(tilewright: Command, cnn: Path) -> None:
     ran = tilewright("rules", "explain", cnn, *MODEL, "--tensor", "no such")
     assert ran.code == 1
     assert "no operator makes a tensor 'no such'" in ran.err
+
+
+def test_import_judges_a_file(tilewright: Command, tmp_path: Path) -> None:
+    path = tmp_path / "rules.txt"
+    path.write_text("(relu (relu ?input_1))=>(relu ?input_1)\n")
+    ran = tilewright("rules", "import", path)
+    assert ran.code == 0, ran.err
+    assert re.search(r"^rules\.line_1|^tensat\.line_1 +accepted", ran.out, re.M)
+    path.write_text("(relu ?input_1)=>(tanh ?input_1)\n")
+    ran = tilewright("rules", "import", path)
+    assert ran.code == 1
+    assert "refused" in ran.out
+    path.write_text("(relu ?input_1)=>(relu ?input_1\n")
+    ran = tilewright("rules", "import", path)
+    assert ran.code == 1
+    assert "rules.txt:1:" in ran.err
+
+
+def test_errors_of_several_lines_keep_them(tilewright: Command, cnn: Path, wrong: Path) -> None:
+    ran = tilewright("compile", cnn, *MODEL, "--rules", wrong)
+    assert ran.code == 1
+    assert len(ran.err.splitlines()) > 3
+    assert "\\n" not in ran.err
