@@ -225,6 +225,24 @@ class _Ports:
         return self.numbers.setdefault(port, len(self.numbers))
 
 
+@dataclass(frozen=True, slots=True)
+class _LinkEdges:
+    """The edge of a link in the problem, and in the one that bounds."""
+
+    strict: Edge
+    lenient: Edge
+    repeated: bool
+
+
+def _edge(
+    producer: int, consumer: int, made_ports: Indices, wanted_ports: Indices, matrix: Costs
+) -> Edge:
+    """Return the edge between two variables, the one that comes first on the left."""
+    if producer < consumer:
+        return Edge(producer, consumer, made_ports, wanted_ports, matrix)
+    return Edge(consumer, producer, wanted_ports, made_ports, matrix.T)
+
+
 class _ProblemBuilder:
     """Collects costs, edges and usages of the choice problem."""
 
@@ -271,14 +289,16 @@ class _ProblemBuilder:
             least.append(np.minimum(own + boundary if is_everywhere else own, FORBIDDEN))
             own += boundary
             np.minimum(own, FORBIDDEN, out=own)
-        edges: list[tuple[Edge, bool]] = []
+        edges: list[_LinkEdges] = []
         for link in self.links:
             self._add_link(link, scale, costs, least, edges)
         rows = len(self.variables)
         usages = tuple(self._usages(cautious=True))
         limit = float(self.pricing.limit_bytes)
-        problem = ChoiceProblem(tuple(costs), tuple(e for e, _ in edges), usages, rows, limit)
-        kept = tuple(e for e, repeated in edges if not repeated)
+        problem = ChoiceProblem(
+            tuple(costs), tuple(edge.strict for edge in edges), usages, rows, limit
+        )
+        kept = tuple(edge.lenient for edge in edges if not edge.repeated)
         relaxed = ChoiceProblem(
             tuple(least), kept, tuple(self._usages(cautious=False)), rows, limit
         )
@@ -344,7 +364,7 @@ class _ProblemBuilder:
         scale: float,
         costs: list[Costs],
         least: list[Costs],
-        edges: list[tuple[Edge, bool]],
+        edges: list[_LinkEdges],
     ) -> None:
         consumer = self.number[link.consumer]
         wanted, wanted_ports = self._wanted(link)
@@ -369,20 +389,23 @@ class _ProblemBuilder:
         placements = tuple(None if port is None else port[0][0] for port in made.numbers)
         busy = tuple(port is not None and port[0][2] for port in made.numbers)
         matrix = self._matrix(self.tables[link.producer], placements, wanted, scale * link.count)
+        strict = matrix.copy()
         for column, demand in enumerate(wanted):
             if any(alone for _, _, alone in demand):
-                matrix[list(busy), column] = FORBIDDEN
-        matrix, wanted_ports = _merged_columns(matrix, wanted_ports)
+                strict[list(busy), column] = FORBIDDEN
+        strict, strict_ports = _merged_columns(strict, wanted_ports)
         if producer == consumer:
-            costs[consumer] += matrix[made_ports, wanted_ports]
-        elif producer < consumer:
-            edges.append(
-                (Edge(producer, consumer, made_ports, wanted_ports, matrix), link.repeated)
+            costs[consumer] += strict[made_ports, strict_ports]
+            return
+        # what bounds may be more lenient: a cover costs it no way to compute the product
+        lenient, lenient_ports = _merged_columns(matrix, wanted_ports)
+        edges.append(
+            _LinkEdges(
+                _edge(producer, consumer, made_ports, strict_ports, strict),
+                _edge(producer, consumer, made_ports, lenient_ports, lenient),
+                link.repeated,
             )
-        else:
-            edges.append(
-                (Edge(consumer, producer, wanted_ports, made_ports, matrix.T), link.repeated)
-            )
+        )
 
     def _wanted(self, link: Link) -> tuple[tuple[Demand, ...], Indices]:
         """Return the distinct demands on the argument and which one each option makes."""
