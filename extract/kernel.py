@@ -522,7 +522,8 @@ def _row_temporaries(kernel: Kernel, elements: int) -> list[tuple[str, int]]:
     found = [("statistic", elements // kernel.result_type.shape[-1] * size)]
     if half:
         found.append(("wide", elements * size))
-    if kernel.kind == "layernorm" or (kernel.kind == "rmsnorm" and half):
+    in_place = half or len(kernel.operand_types) == 2
+    if kernel.kind == "layernorm" or (kernel.kind == "rmsnorm" and in_place):
         found.append(("square", elements * size))
     return found
 

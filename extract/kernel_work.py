@@ -273,6 +273,8 @@ def _row_work(kernel: Kernel, tiling: Tiling) -> list[VectorWork]:
     found = []
     for count, elements in _result_classes(kernel, tiling):
         found += [VectorWork(count, "cast", elements, dtype, 2)] * casts
+        if len(kernel.operand_types) == 2:
+            found.append(VectorWork(count, "add", elements, dtype, 3))
         for step in ROW_STEPS[kernel.kind].split():
             size = elements // length if step.endswith("*") else elements
             found.append(VectorWork(count, step.removesuffix("*"), size, dtype, 3))

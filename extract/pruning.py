@@ -9,12 +9,12 @@ from tilewright.rules.alternatives import Alternatives, LogicalNode
 
 
 def prune(alternatives: Alternatives) -> Alternatives:
-    """Drop the two-step forms of element-wise chains and attentions whose fused form is there too.
+    """Drop forms of two steps that a fused form always beats: of maps, transposed products, attentions.
 
     A fused map has the loops of its parts, one pass and one intermediate less, so that it can be split
     and placed in every way in which the parts can. When the value between the parts has no other use,
-    the parts cannot win. (Products with an epilogue are another matter: fused, they cannot be split
-    along their sums.)
+    the parts cannot win. The same holds for a product and a transpose that it absorbs. (Products with
+    an epilogue are another matter: fused, they cannot be split along their sums.)
 
     An attention that reads scaled queries or keys goes where another one has the scale as its
     attribute: that scales each box of the queries once, on the way to the matrix unit.
@@ -28,24 +28,31 @@ def prune(alternatives: Alternatives) -> Alternatives:
 
 
 def _dominated(alternatives: Alternatives) -> frozenset[int]:
-    """Return the numbers of map nodes that read an otherwise unused map which a sibling has fused in."""
+    """Return the numbers of nodes that read an otherwise unused value which siblings do without."""
     needed = needed_classes(alternatives)
     makers: dict[int, list[LogicalNode]] = {}
-    users: dict[int, set[int]] = {}
+    readers: dict[int, list[LogicalNode]] = {}
     for node in alternatives.nodes:
         makers.setdefault(node.result, []).append(node)
-        for argument in node.args:
-            users.setdefault(argument, set()).add(node.result)
-    found = set()
-    for node in alternatives.nodes:
-        if node.kind == "attention" and _scales_elsewhere(node, makers):
-            found.add(node.number)
-        if node.kind != "map":
+        for argument in dict.fromkeys(node.args):
+            readers.setdefault(argument, []).append(node)
+    found = {
+        node.number
+        for node in alternatives.nodes
+        if node.kind == "attention" and _scales_elsewhere(node, makers)
+    }
+    for argument, nodes in readers.items():
+        if argument in needed:
             continue
-        for argument in node.args:
-            is_private = argument not in needed and users[argument] == {node.result}
-            if is_private and _is_fused_elsewhere(node, argument, makers):
-                found.add(node.number)
+        if len({node.result for node in nodes}) == 1:
+            found |= {
+                node.number
+                for node in nodes
+                if (node.kind == "map" and _is_fused_elsewhere(node, argument, makers))
+                or (node.kind == "transpose" and _is_written_transposed(node, argument, makers))
+            }
+        if all(_is_read_transposed(node, argument, makers) for node in nodes):
+            found |= {node.number for node in nodes}
     return frozenset(found)
 
 
@@ -78,6 +85,32 @@ def _scales_elsewhere(node: LogicalNode, makers: dict[int, list[LogicalNode]]) -
                 if any(other.kind == "attention" and other.args == args for other in siblings):
                     return True
     return False
+
+
+def _is_read_transposed(
+    node: LogicalNode, argument: int, makers: dict[int, list[LogicalNode]]
+) -> bool:
+    """Whether a sibling product reads what a transpose that makes the argument reads."""
+    sources = {maker.args[0] for maker in makers.get(argument, ()) if maker.kind == "transpose"}
+    wanted = {tuple(source if a == argument else a for a in node.args) for source in sources}
+    return node.kind == "matmul" and any(
+        sibling.args in wanted and _product(sibling) == _product(node)
+        for sibling in makers[node.result]
+    )
+
+
+def _is_written_transposed(
+    node: LogicalNode, argument: int, makers: dict[int, list[LogicalNode]]
+) -> bool:
+    """Whether each product that makes the argument of a transpose has a sibling of the transpose."""
+    products = {(m.args, _product(m)) for m in makers.get(argument, ())}
+    siblings = {(m.args, _product(m)) for m in makers[node.result] if m.kind == "matmul"}
+    return bool(products) and products <= siblings
+
+
+def _product(node: LogicalNode) -> tuple[str, object]:
+    """Return kind and epilogue: what a product does, whatever the order of its dimensions."""
+    return node.kind, node.attrs.get("epilogue")
 
 
 def _without_unused(alternatives: Alternatives) -> Alternatives:

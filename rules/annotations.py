@@ -15,6 +15,7 @@ from tilewright.errors import ShapeError, UnsupportedOpError
 from tilewright.graph import Op, TensorType
 from tilewright.rules.attention_nest import attention_nest
 from tilewright.rules.index_maps import along, broadcast, identity, mixed_radix, window
+from tilewright.rules.inference import broadcast_shapes
 from tilewright.rules.loopnest import DimMap, LoopDim, LoopNest, OperandMap, Role, Term
 from tilewright.rules.refinement import reshape_nest
 
@@ -95,8 +96,11 @@ def _with_third(
 
 @annotation("matmul")
 def _matmul(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
-    """[*b m n | k]   a: *b, m, k   b: *b, k, n   third: *b, m, n   -> *b, m, n."""
-    a, b = inputs[0].shape, inputs[1].shape
+    """[*b m n | k]   a: *b, m, k   b: *b, k, n   third: *b, m, n   -> *b, m, n.
+
+    With permutations, the dimensions of a tensor come in another order.
+    """
+    a, b = op.permuted("perm_a", inputs[0].shape), op.permuted("perm_b", inputs[1].shape)
     if len(a) != len(b) or len(a) < 2:
         raise ShapeError(
             f"matmul '{op.name}': ranks are {len(a)} and {len(b)}, expected equal ranks >= 2"
@@ -105,19 +109,33 @@ def _matmul(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopN
         raise ShapeError(f"matmul '{op.name}': K is {a[-1]} on the left, {b[-2]} on the right")
     batch = len(a) - 2
     m, n, k = batch, batch + 1, batch + 2
+    where = f"matmul '{op.name}'"
+    batches = broadcast_shapes((a[:-2], b[:-2]), where)
     loops = (
-        *(LoopDim(f"b{i}", size, Role.PARALLEL) for i, size in enumerate(result.shape[:-2])),
+        *(LoopDim(f"b{i}", size, Role.PARALLEL) for i, size in enumerate(batches)),
         LoopDim("m", a[-2], Role.PARALLEL),
         LoopDim("n", b[-1], Role.PARALLEL),
         LoopDim("k", a[-1], Role.REDUCTION),
     )
-    where = f"matmul '{op.name}'"
-    own = identity(result.shape)
-    operands = (
-        (*broadcast(a[:-2], loops[:batch], where), along(a[-2], m), along(a[-1], k)),
-        (*broadcast(b[:-2], loops[:batch], where), along(b[-2], k), along(b[-1], n)),
-    )
+    left = (*broadcast(a[:-2], loops[:batch], where), along(a[-2], m), along(a[-1], k))
+    right = (*broadcast(b[:-2], loops[:batch], where), along(b[-2], k), along(b[-1], n))
+    product = identity((*batches, a[-2], b[-1]))
+    own = _in_order(op, "perm_out", product)
+    operands = (_undone(op, "perm_a", left), _undone(op, "perm_b", right))
     return LoopNest(loops, _with_third(op, inputs, result, operands, own), own)
+
+
+def _in_order(op: Op, key: str, tensor: OperandMap) -> OperandMap:
+    """Return the map of a tensor after the transposition that an optional attribute names."""
+    return tuple(tensor[i] for i in op.ints(key)) if key in op.attrs else tensor
+
+
+def _undone(op: Op, key: str, tensor: OperandMap) -> OperandMap:
+    """Return the map of a tensor before the transposition that an optional attribute names."""
+    if key not in op.attrs:
+        return tensor
+    perm = op.ints(key)
+    return tuple(tensor[perm.index(i)] for i in range(len(perm)))
 
 
 @annotation("conv")
@@ -194,10 +212,11 @@ def _reduce(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopN
 
 
 def _row_wise(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
-    """[d0 ... dn], dn whole   x: d0, ..., dn   -> d0, ..., dn."""
+    """[d0 ... dn], dn whole   each operand: d0, ..., dn   -> d0, ..., dn."""
     *outer, last = _dims(result)
     loops = (*outer, LoopDim(last.name, last.extent, Role.WHOLE))
-    return LoopNest(loops, (identity(result.shape),), identity(result.shape))
+    own = identity(result.shape)
+    return LoopNest(loops, (own,) * len(inputs), own)
 
 
 @annotation("softmax")
@@ -208,13 +227,13 @@ def _softmax(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> Loop
 
 @annotation("layernorm")
 def _layernorm(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
-    """[d0 ... dn], dn whole   x: d0, ..., dn   -> d0, ..., dn."""
+    """[d0 ... dn], dn whole   x: d0, ..., dn   y (may be there): d0, ..., dn   -> d0, ..., dn."""
     return _row_wise(op, inputs, result)
 
 
 @annotation("rmsnorm")
 def _rmsnorm(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
-    """[d0 ... dn], dn whole   x: d0, ..., dn   -> d0, ..., dn."""
+    """[d0 ... dn], dn whole   x: d0, ..., dn   y (may be there): d0, ..., dn   -> d0, ..., dn."""
     return _row_wise(op, inputs, result)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import groupby
 from time import perf_counter
@@ -63,10 +63,10 @@ class _Totals:
 class _Saturation:
     """State of one saturation."""
 
-    def __init__(self, graph: Graph, rules: tuple[Rule, ...], nodes_per_op: int) -> None:
+    def __init__(self, graph: Graph, rules: tuple[Rule, ...], options: SaturationOptions) -> None:
         self.graph = graph
         self.session = Session()
-        self.typing = Typing()
+        self.typing = Typing(options.multiples)
         self.rules = rules
         self.rule_names = tuple(rule.name for rule in rules)
         self.rulesets = _rulesets(rules)
@@ -79,7 +79,7 @@ class _Saturation:
         self.run("load", load)
         self.snapshot = take_snapshot(self.session)
         self.count("load", self.snapshot.e_nodes, self.snapshot.e_classes)
-        self.limit = e_node_limit(self.snapshot.e_nodes, nodes_per_op)
+        self.limit = e_node_limit(self.snapshot.e_nodes, options.nodes_per_op)
         self.analyse("load")
 
     @property
@@ -260,7 +260,7 @@ def _rewritten(graph: Graph, chosen: ChosenRules, options: SaturationOptions) ->
     notes: list[str] = []
     rules = _in_order(chosen.rewrites)
     while True:
-        work = _Saturation(graph, rules, options.nodes_per_op)
+        work = _Saturation(graph, rules, options)
         try:
             if rules:
                 work.rewrite(options.rounds, options.nodes_per_class)
@@ -325,6 +325,7 @@ def saturate(
         RuleError: A rule is wrong, or `without_rules` names an unknown one.
     """
     options = options or SaturationOptions()
+    options = replace(options, multiples=options.multiples or mesh.sizes)
     chosen = options.chosen(without_rules)
     work = _rewritten(block_graph, chosen, options)
     result = ReadOut(

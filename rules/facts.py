@@ -31,6 +31,10 @@ class Vocabulary:
 
     types: tuple[TensorType, ...]
     texts: Mapping[str, tuple[str, ...]]
+    siblings: tuple[tuple[int, ...], ...] = ()
+    """Numbers of the constant leaves that multiply one tensor, alike but for their outputs, in order."""
+    multiples: tuple[int, ...] = (4,)
+    """Sizes of mesh axes, which may split what is a multiple of them; 4 where a check has no mesh."""
 
     def column(self, name: str) -> tuple[str, ...]:
         """Return the texts of a column."""

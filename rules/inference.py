@@ -67,9 +67,31 @@ def _product_shape(op: Op, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]
         if a[1] != b[1] * op.integer("groups") or b[0] % op.integer("groups"):
             raise ShapeError(f"{where}: input {list(a)} does not fit weights {list(b)}")
         return (a[0], b[0], *_window_shape(op, a, b[2:]))
+    a, b = _transposed(op, "perm_a", a), _transposed(op, "perm_b", b)
     if len(a) != len(b) or len(a) < 2 or a[-1] != b[-2]:
         raise ShapeError(f"{where}: {list(a)} does not multiply {list(b)}")
-    return (*broadcast_shapes((a[:-2], b[:-2]), where), a[-2], b[-1])
+    product = (*broadcast_shapes((a[:-2], b[:-2]), where), a[-2], b[-1])
+    return _transposed(op, "perm_out", product)
+
+
+def _transposed(op: Op, key: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a shape transposed by an optional attribute."""
+    if key in op.attrs and sorted(op.ints(key)) != list(range(len(shape))):
+        raise ShapeError(
+            f"{op.kind} '{op.name}': {key} {list(op.ints(key))} does not permute {list(shape)}"
+        )
+    return op.permuted(key, shape)
+
+
+def _check_slice(op: Op, shape: tuple[int, ...]) -> None:
+    """Raise ShapeError unless a slice stays inside of a tensor."""
+    starts, sizes, steps = op.ints("starts"), op.ints("sizes"), op.ints("steps")
+    for size, start, count, step in zip(shape, starts, sizes, steps, strict=True):
+        last = start + (count - 1) * step
+        if count and not (0 <= start < size and 0 <= last < size):
+            raise ShapeError(
+                f"{op.kind} '{op.name}': indices {start} to {last} of a dimension of {size}"
+            )
 
 
 def _attention_shape(where: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
@@ -122,21 +144,25 @@ def _shape(op: Op, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
                 raise ShapeError(f"{where}: {list(x)} does not expand to {list(op.ints('shape'))}")
             return op.ints("shape")
         case "transpose":
-            if sorted(op.ints("perm")) != list(range(len(x))):
-                raise ShapeError(f"{where}: {list(op.ints('perm'))} does not permute {list(x)}")
-            return tuple(x[i] for i in op.ints("perm"))
+            return _transposed(op, "perm", x)
         case "slice":
+            _check_slice(op, x)
             return op.ints("sizes")
         case "pad":
             widths = zip(x, op.ints("begins"), op.ints("ends"), strict=True)
             return tuple(size + low + high for size, low, high in widths)
         case "concat":
             axis = op.integer("axis")
+            around = {(*s[:axis], *s[axis + 1 :]) for s in shapes}
+            if axis >= len(x) or len({len(s) for s in shapes}) > 1 or len(around) > 1:
+                raise ShapeError(f"{where}: {[list(s) for s in shapes]} do not join on axis {axis}")
             return (*x[:axis], sum(s[axis] for s in shapes), *x[axis + 1 :])
         case "gather":
             axis = op.integer("axis")
             return (*x[:axis], shapes[1][0], *x[axis + 1 :])
         case _:  # softmax and the norms
+            if any(shape != x for shape in shapes):
+                raise ShapeError(f"{where}: {[list(s) for s in shapes]} are not of one shape")
             return x
 
 

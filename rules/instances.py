@@ -63,7 +63,9 @@ def _shape(random: np.random.Generator, shape: tuple[int, ...]) -> tuple[int, ..
 
 
 def _rest(random: np.random.Generator, constructor: Constructor, operands: list[TensorType]) -> str:
-    """Return attributes of a conv, which may have groups, strides, dilations and padding."""
+    """Return attributes of a matmul, or of a conv, which may have groups, strides, dilations and padding."""
+    if constructor.kind == "matmul":
+        return _permutations(random, len(operands[0].shape))
     assert constructor.kind == "conv", f"no random attributes for {constructor.kind}"
     x, w = operands[0].shape, operands[1].shape
     attrs: dict[str, AttrValue] = {
@@ -73,3 +75,13 @@ def _rest(random: np.random.Generator, constructor: Constructor, operands: list[
         "pads": tuple(int(p) for p in random.integers(0, 3, 4)),
     }
     return encode(CONSTRUCTORS["conv"], attrs)[0]
+
+
+def _permutations(random: np.random.Generator, rank: int) -> str:
+    """Return attributes of a matmul, which may walk its tensors in another order."""
+    attrs: dict[str, AttrValue] = {
+        key: tuple(int(i) for i in random.permutation(rank))
+        for key in ("perm_a", "perm_b", "perm_out")
+        if random.random() < 0.2
+    }
+    return encode(CONSTRUCTORS["matmul"], attrs)[0]

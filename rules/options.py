@@ -19,8 +19,17 @@ from tilewright.rules.tiling.family import tiling_rules
 from tilewright.rules.tiling.ruleset import TilingRule
 
 _MODULES = (
-    *("algebra.movement", "algebra.products", "algebra.scales", "algebra.normalisation"),
-    *("fusion.maps", "fusion.matmul", "fusion.conv", "fusion.attention"),
+    *(
+        "algebra.movement",
+        "algebra.commuting",
+        "algebra.joining",
+        "algebra.padding",
+        "algebra.products",
+        "algebra.scales",
+        "algebra.normalisation",
+    ),
+    *("fusion.maps", "fusion.matmul", "fusion.transposes", "fusion.norms", "fusion.conv"),
+    "fusion.attention",
 )
 
 
@@ -58,6 +67,8 @@ class SaturationOptions:
     """An e-class with more e-nodes ends the rounds; so many of them stay."""
     nodes_per_op: int = 16
     """A block with more logical e-nodes for each of its ops is saturated without the rule that made most."""
+    multiples: tuple[int, ...] = ()
+    """Sizes of mesh axes, to whose multiples rules may pad; `saturate` takes its mesh's if there are none."""
 
     @property
     def everything(self) -> tuple[AnyRule, ...]:

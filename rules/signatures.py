@@ -35,7 +35,8 @@ class Signature:
 class Typing:
     """Numbers of types, type lists and signatures; grows as rules make new terms."""
 
-    def __init__(self) -> None:
+    def __init__(self, multiples: tuple[int, ...] = ()) -> None:
+        self._multiples = multiples
         self.types: list[TensorType] = []
         self.signatures: list[Signature] = []
         self._types: dict[TensorType, int] = {}
@@ -159,7 +160,12 @@ class Typing:
         for node in snapshot.enodes:
             for column, text in zip(node.constructor.columns, node.texts, strict=True):
                 texts.setdefault(column, {})[text] = None
-        known = Vocabulary(tuple(self.types), {k: tuple(v) for k, v in texts.items()})
+        known = Vocabulary(
+            tuple(self.types),
+            {k: tuple(v) for k, v in texts.items()},
+            self._siblings(snapshot),
+            self._multiples,
+        )
         new = []
         for table in tables:
             seen = self._known_facts.setdefault(table.name, set())
@@ -167,3 +173,21 @@ class Typing:
             seen.update(rows)
             new.append((table.relation, rows))
         return new
+
+    def _siblings(self, snapshot: Snapshot) -> tuple[tuple[int, ...], ...]:
+        """Return the weights of plain products and convolutions that share their other operand."""
+        leaf_of = {
+            e_class: number
+            for number, e_class in snapshot.leaves.items()
+            if e_class in snapshot.constants
+        }
+        groups: dict[tuple[object, ...], set[int]] = {}
+        for node in snapshot.enodes:
+            name = node.constructor.name
+            if name not in ("matmul", "conv") or node.args[1] not in leaf_of:
+                continue
+            shape = self.types[snapshot.types[node.args[1]][0]].shape
+            inner = shape[:-1] if name == "matmul" else shape[1:]
+            key = (name, node.args[0], node.signature_texts, inner)
+            groups.setdefault(key, set()).add(leaf_of[node.args[1]])
+        return tuple(sorted(tuple(sorted(found)) for found in groups.values() if len(found) > 1))

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from egglog import Expr, StringLike, Unit, function, i64, i64Like, method
 
+NO_ATTRIBUTES = "{}"
+"""Text of a `rest` column without attributes."""
+
 
 class Tensor(Expr, egg_sort="Tensor"):
     """A value in the global view; an e-class is one mathematical value."""
@@ -111,13 +114,23 @@ def map3(x: Tensor, y: Tensor, z: Tensor, fn: StringLike, dtype: StringLike) -> 
 
 
 @function(egg_fn="matmul")
+def permuted_matmul(a: Tensor, b: Tensor, rest: StringLike, dtype: StringLike) -> Tensor:
+    """Multiply [*batch, m, k] by [*batch, k, n]; operands and result may lie permuted in memory."""
+
+
 def matmul(a: Tensor, b: Tensor, dtype: StringLike) -> Tensor:
-    """Multiply [*batch, m, k] by [*batch, k, n]."""
+    """Multiply [*batch, m, k] by [*batch, k, n] without permutations."""
+    return permuted_matmul(a, b, NO_ATTRIBUTES, dtype)
 
 
 @function(egg_fn="matmul_unary")
 def matmul_unary(
-    a: Tensor, b: Tensor, epilogue: StringLike, product_dtype: StringLike, dtype: StringLike
+    a: Tensor,
+    b: Tensor,
+    rest: StringLike,
+    epilogue: StringLike,
+    product_dtype: StringLike,
+    dtype: StringLike,
 ) -> Tensor:
     """Apply a pipeline to the product."""
 
@@ -127,6 +140,7 @@ def matmul_binary(
     a: Tensor,
     b: Tensor,
     third: Tensor,
+    rest: StringLike,
     epilogue: StringLike,
     product_dtype: StringLike,
     dtype: StringLike,
@@ -201,6 +215,16 @@ def attention_masked(
     """Return softmax(scale * q k + mask) v."""
 
 
+@function(egg_fn="layernorm_of_sum")
+def layernorm_of_sum(x: Tensor, y: Tensor, epsilon: StringLike, dtype: StringLike) -> Tensor:
+    """Centre and scale x + y over the last axis."""
+
+
+@function(egg_fn="rmsnorm_of_sum")
+def rmsnorm_of_sum(x: Tensor, y: Tensor, epsilon: StringLike, dtype: StringLike) -> Tensor:
+    """Scale x + y by its root mean square over the last axis."""
+
+
 @function(egg_fn="reshape")
 def reshape(x: Tensor, shape: StringLike, dtype: StringLike) -> Tensor:
     """Give the elements another shape."""
@@ -231,9 +255,19 @@ def gather(table: Tensor, indices: Tensor, axis: StringLike, dtype: StringLike) 
     """Pick slices of a table."""
 
 
+@function(egg_fn="concat2")
+def concat2(x: Tensor, y: Tensor, axis: StringLike, dtype: StringLike) -> Tensor:
+    """Join two tensors along an axis."""
+
+
+@function(egg_fn="concat3")
+def concat3(x: Tensor, y: Tensor, z: Tensor, axis: StringLike, dtype: StringLike) -> Tensor:
+    """Join three tensors along an axis."""
+
+
 @function(egg_fn="concat")
 def concat(items: Items, axis: StringLike, dtype: StringLike) -> Tensor:
-    """Join tensors along an axis."""
+    """Join one tensor, or more than three, along an axis; rules make the other forms."""
 
 
 @function(egg_fn="opaque")

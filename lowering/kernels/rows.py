@@ -17,7 +17,8 @@ def rows(context: KernelContext) -> None:
         layernorm  sum | * 1/n | sub | square | sum | * 1/n | + epsilon | rsqrt | mul
         rmsnorm    square | sum | * 1/n | + epsilon | rsqrt | mul
 
-    Half-precision rows are computed in f32 and rounded once.
+    Half-precision rows are computed in f32 and rounded once. The norm of two tensors begins with their
+    sum; these are never half-precision.
     """
     for box in context.boxes():
         context.begin_result()
@@ -36,6 +37,10 @@ def _box(context: KernelContext, box: LoopBox) -> None:
         source = value
     else:
         value = target
+    if len(kernel.operand_types) == 2:
+        assert value is target, "sums of half-precision rows are not fused"
+        builder.vector("add", domain, value, (source, context.operand(1, box)))
+        source = value
     if kernel.kind == "softmax":
         _softmax(context, box, source, value)
     else:

@@ -50,6 +50,17 @@ def softmax_in_parts(x: Tensor, d: String, t: i64, last: String) -> Rewrite:
     )
 
 
+@algebra.rule(numerics=Numerics.EXACT, source="definition of softmax")
+def softmax_from_parts(x: Tensor, d: String, t: i64, last: String) -> Rewrite:
+    """e / sum(e) with e = exp(x - max(x)) = softmax(x): one kernel for what an exporter took apart."""
+    e = map2(x, reduce(x, "max", last, d), "sub|exp", d)
+    return Rewrite(
+        map2(e, reduce(e, "sum", last, d), "div", d),
+        to=softmax(x, d),
+        when=(has_type(x, t), last_axis(t, last), is_full_float(d)),
+    )
+
+
 @algebra.rule(numerics=Numerics.REASSOCIATES, source="definition of RMSNorm")
 def rmsnorm_in_parts(
     x: Tensor, epsilon: String, d: String, t: i64, last: String, steps: String

@@ -32,11 +32,21 @@ def product_after_two_weights(a: Tensor, b: Tensor, c: Tensor, d: String) -> Rew
 
 @algebra.rule(numerics=Numerics.REASSOCIATES, source="TASO (SOSP 2019); TENSAT (MLSys 2021)")
 def sum_of_products(a: Tensor, b: Tensor, c: Tensor, d: String) -> Rewrite:
-    """Let A B + A C = A (B + C) with B and C constant."""
+    """Let A B + A C = A (B + C): one product, and the compiler adds what is constant."""
     return Rewrite(
         map2(matmul(a, b, d), matmul(a, c, d), "add", d),
         to=matmul(a, map2(b, c, "add", d), d),
-        when=(is_constant(b), is_constant(c), is_float(d)),
+        when=(is_float(d),),
+    )
+
+
+@algebra.rule(numerics=Numerics.REASSOCIATES, source="TASO (SOSP 2019); TENSAT (MLSys 2021)")
+def product_with_sum(a: Tensor, b: Tensor, c: Tensor, d: String) -> Rewrite:
+    """Let A C + B C = (A + B) C: one product instead of two."""
+    return Rewrite(
+        map2(matmul(a, c, d), matmul(b, c, d), "add", d),
+        to=matmul(map2(a, b, "add", d), c, d),
+        when=(is_float(d),),
     )
 
 

@@ -16,6 +16,9 @@ from tilewright.rules.engine import saturate
 from tilewright.rules.options import SaturationOptions
 from tilewright.rules.registry import Numerics, Rule
 
+_MULTIPLES = (4,)
+"""Size of the axis that tensors are padded for: there is no mesh."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Growth:
@@ -55,7 +58,9 @@ def fire(made: Rule, pattern: Pattern, instances: Sequence[Instance]) -> int:
 
 
 def _grown(made: Rule, graph: Graph, where: str) -> Growth:
-    options = SaturationOptions(rules=(made,), partition=(), numerics=frozenset(Numerics))
+    options = SaturationOptions(
+        rules=(made,), partition=(), numerics=frozenset(Numerics), multiples=_MULTIPLES
+    )
     alternatives = saturate(graph, LogicalMesh((), ()), options=options)
     sizes = {stats.ruleset: stats.e_nodes for stats in alternatives.ruleset_stats}
     matches = sum(stats.matches for stats in alternatives.rule_stats if stats.rule == made.name)

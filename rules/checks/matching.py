@@ -59,9 +59,23 @@ class Facts:
         name = condition.table.name
         if name not in self._rows:
             texts = {column: tuple(dict.fromkeys(found)) for column, found in self.texts.items()}
-            known = Vocabulary(tuple(self._numbers), texts)
+            known = Vocabulary(tuple(self._numbers), texts, self._siblings())
             self._rows[name] = tuple(dict.fromkeys(condition.table.rows(known)))
         return self._rows[name]
+
+    def _siblings(self) -> tuple[tuple[int, ...], ...]:
+        """Return the leaves that multiply one tensor, alike but for their outputs."""
+        groups: dict[tuple[object, ...], set[int]] = {}
+        for term in self.types:
+            if not isinstance(term, Apply) or term.constructor.name not in ("matmul", "conv"):
+                continue
+            left, right = term.operands
+            number = self.number(right, LEAF)
+            if number is not None:
+                name, shape = term.constructor.name, self.types[right].shape
+                inner = shape[:-1] if name == "matmul" else shape[1:]
+                groups.setdefault((name, left, term.texts, inner), set()).add(number)
+        return tuple(sorted(tuple(sorted(found)) for found in groups.values() if len(found) > 1))
 
 
 def facts_of(pattern: Pattern, instance: Instance) -> Facts:

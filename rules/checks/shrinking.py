@@ -100,7 +100,8 @@ def _smaller(instance: Instance) -> Iterator[Instance]:
     yield _as_f64(instance)
     for size in sorted(sizes, reverse=True):
         for target in range(1, size):
-            yield _resized(instance, size, target)
+            yield _resized(instance, size, target, slice(target))
+            yield _resized(instance, size, target, slice(-target, None))
     places = {(a, s) for array in instance.leaves.values() for a, s in enumerate(array.shape)}
     for place in sorted(places, reverse=True):
         for target in range(1, place[1]):
@@ -119,17 +120,19 @@ def _smaller(instance: Instance) -> Iterator[Instance]:
             yield Instance({**instance.leaves, name: simpler}, instance.texts)
 
 
-def _resized(instance: Instance, size: int, target: int) -> Instance:
-    """Return an instance in which every dimension of a size has another one."""
+def _resized(instance: Instance, size: int, target: int, kept: slice) -> Instance:
+    """Return an instance in which every dimension of a size, and as many groups, has another one."""
 
     def cut(array: Array) -> Array:
-        return array[tuple(slice(target) if s == size else slice(None) for s in array.shape)]
+        return array[tuple(kept if s == size else slice(None) for s in array.shape)]
 
     def renamed(text: str) -> str:
         try:
             value = json.loads(text)
         except ValueError:
             return text
+        if isinstance(value, dict) and value.get("groups") == size:
+            return json.dumps({**value, "groups": target})
         if not isinstance(value, list):
             return text
         return json.dumps([target if v == size else v for v in value])

@@ -19,24 +19,25 @@ from tilewright.rules.inference import infer_type
 class GraphBuilder:
     """Builds small graphs with random constants."""
 
-    def __init__(self, name: str = "g", seed: int = 0) -> None:
+    def __init__(self, name: str = "g", seed: int = 0, dtype: DType = DType.F64) -> None:
         self.name = name
+        self.dtype = dtype
         self.types: dict[str, TensorType] = {}
         self.constants: dict[str, Array] = {}
         self.inputs: list[str] = []
         self.ops: list[Op] = []
         self._random = np.random.default_rng(seed)
 
-    def input(self, name: str, *shape: int, dtype: DType = DType.F64) -> str:
+    def input(self, name: str, *shape: int, dtype: DType | None = None) -> str:
         """Declare an input and return its name."""
-        self.types[name] = TensorType(shape, dtype)
+        self.types[name] = TensorType(shape, dtype or self.dtype)
         self.inputs.append(name)
         return name
 
-    def constant(self, name: str, *shape: int, dtype: DType = DType.F64) -> str:
+    def constant(self, name: str, *shape: int, dtype: DType | None = None) -> str:
         """Declare a weight of random values and return its name."""
-        self.types[name] = TensorType(shape, dtype)
-        self.constants[name] = self._random.normal(size=shape).astype(dtype.numpy)
+        self.types[name] = TensorType(shape, dtype or self.dtype)
+        self.constants[name] = self._random.normal(size=shape).astype((dtype or self.dtype).numpy)
         return name
 
     def op(self, kind: str, *inputs: str, dtype: DType | None = None, **attrs: AttrValue) -> str:

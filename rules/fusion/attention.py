@@ -13,6 +13,7 @@ from tilewright.rules.facts import is_float, scaled_by
 from tilewright.rules.fusion.ruleset import fusion
 from tilewright.rules.registry import Numerics, Rewrite
 from tilewright.rules.terms import (
+    NO_ATTRIBUTES,
     Tensor,
     attention,
     attention_masked,
@@ -39,7 +40,7 @@ def masked_attention_of_products(
 ) -> Rewrite:
     """softmax(Q K + M) V = attention(Q, K, V, M) for floats, M being a third operand of Q K."""
     return Rewrite(
-        matmul(softmax(matmul_binary(q, k, mask, "add", d, d), d), v, d),
+        matmul(softmax(matmul_binary(q, k, mask, NO_ATTRIBUTES, "add", d, d), d), v, d),
         to=attention_masked(q, k, v, mask, "1.0", d),
         when=(is_float(d),),
     )

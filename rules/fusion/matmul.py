@@ -7,23 +7,31 @@ from egglog import String, i64, join
 from tilewright.rules.facts import commutes, same_shape
 from tilewright.rules.fusion.ruleset import fusion
 from tilewright.rules.registry import Numerics, Rewrite
-from tilewright.rules.terms import Tensor, has_type, map1, map2, matmul, matmul_binary, matmul_unary
+from tilewright.rules.terms import (
+    Tensor,
+    has_type,
+    map1,
+    map2,
+    matmul_binary,
+    matmul_unary,
+    permuted_matmul,
+)
 
 
 @fusion.rule(numerics=Numerics.EXACT, source="Unity (OSDI 2022)")
-def map_after_matmul(a: Tensor, b: Tensor, f: String, p: String, d: String) -> Rewrite:
+def map_after_matmul(a: Tensor, b: Tensor, r: String, f: String, p: String, d: String) -> Rewrite:
     """f(A B) = matmul with epilogue f."""
-    return Rewrite(map1(matmul(a, b, p), f, d), to=matmul_unary(a, b, f, p, d))
+    return Rewrite(map1(permuted_matmul(a, b, r, p), f, d), to=matmul_unary(a, b, r, f, p, d))
 
 
 @fusion.rule(numerics=Numerics.EXACT, source="Unity (OSDI 2022)")
 def map_after_matmul_epilogue(
-    a: Tensor, b: Tensor, f: String, g: String, p: String, c: String, d: String
+    a: Tensor, b: Tensor, r: String, f: String, g: String, p: String, c: String, d: String
 ) -> Rewrite:
     """g(matmul with epilogue f) = matmul with epilogue f|g."""
     return Rewrite(
-        map1(matmul_unary(a, b, f, p, c), g, d),
-        to=matmul_unary(a, b, join(f, "|", g), p, d),
+        map1(matmul_unary(a, b, r, f, p, c), g, d),
+        to=matmul_unary(a, b, r, join(f, "|", g), p, d),
     )
 
 
@@ -33,6 +41,7 @@ def third_operand_of_matmul(
     a: Tensor,
     b: Tensor,
     third: Tensor,
+    r: String,
     f: String,
     p: String,
     d: String,
@@ -41,10 +50,10 @@ def third_operand_of_matmul(
 ) -> Rewrite:
     """f(A B, t) = matmul with third operand t, which must not enlarge the product."""
     return Rewrite(
-        map2(matmul(a, b, p), third, f, d),
-        to=matmul_binary(a, b, third, f, p, d),
+        map2(permuted_matmul(a, b, r, p), third, f, d),
+        to=matmul_binary(a, b, third, r, f, p, d),
         when=(
-            has_type(matmul(a, b, p), i),
+            has_type(permuted_matmul(a, b, r, p), i),
             has_type(root, j),
             same_shape(i, j),
         ),
@@ -57,6 +66,7 @@ def third_operand_before_matmul(
     a: Tensor,
     b: Tensor,
     third: Tensor,
+    r: String,
     f: String,
     p: String,
     d: String,
@@ -65,11 +75,11 @@ def third_operand_before_matmul(
 ) -> Rewrite:
     """f(t, A B) = matmul with third operand t when f commutes."""
     return Rewrite(
-        map2(third, matmul(a, b, p), f, d),
-        to=matmul_binary(a, b, third, f, p, d),
+        map2(third, permuted_matmul(a, b, r, p), f, d),
+        to=matmul_binary(a, b, third, r, f, p, d),
         when=(
             commutes(f),
-            has_type(matmul(a, b, p), i),
+            has_type(permuted_matmul(a, b, r, p), i),
             has_type(root, j),
             same_shape(i, j),
         ),
@@ -81,6 +91,7 @@ def map_after_matmul_third_operand(
     a: Tensor,
     b: Tensor,
     third: Tensor,
+    r: String,
     f: String,
     g: String,
     p: String,
@@ -89,6 +100,6 @@ def map_after_matmul_third_operand(
 ) -> Rewrite:
     """g(matmul with third operand and epilogue f) = matmul with epilogue f|g."""
     return Rewrite(
-        map1(matmul_binary(a, b, third, f, p, c), g, d),
-        to=matmul_binary(a, b, third, join(f, "|", g), p, d),
+        map1(matmul_binary(a, b, third, r, f, p, c), g, d),
+        to=matmul_binary(a, b, third, r, join(f, "|", g), p, d),
     )

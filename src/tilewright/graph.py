@@ -11,7 +11,8 @@ attributes are numbers, strings or tuples of numbers.
 kind           inputs                 attributes and meaning
 =============  =====================  ==============================================================
 matmul         a, b                   a [*batch, m, k] x b [*batch, k, n] -> [*batch, m, n]; equal ranks
-                                      >= 2, batch dims equal or 1
+                                      >= 2, batch dims equal or 1. perm_a, perm_b, perm_out (each
+                                      optional): the operand is transposed so before, the result after
 conv           x, w                   x [n, c, h, w], w [o, c/groups, r, s] -> [n, o, oh, ow];
                                       strides (2), pads (top, left, bottom, right), dilations (2),
                                       groups. 1-D convolutions are 2-D with h = 1
@@ -22,8 +23,10 @@ map            1 to 3 tensors         fn: a pipeline "f|g|h"; f takes all inputs
                                       dtype_out is the type of the output tensor
 reduce         x                      fn "sum"|"max"|"min"|"prod"; axes (tuple); dims are kept as 1
 softmax        x                      over the last axis
-layernorm      x                      epsilon; (x - mean) / sqrt(var + epsilon) over the last axis
-rmsnorm        x                      epsilon; x / sqrt(mean(x^2) + epsilon) over the last axis
+layernorm      x [, y]                epsilon; (x - mean) / sqrt(var + epsilon) over the last axis
+rmsnorm        x [, y]                epsilon; x / sqrt(mean(x^2) + epsilon) over the last axis.
+                                      Both norms of two tensors of one type: the norm of x + y. Frontends
+                                      do not make it: rules find it
 attention      q, k, v [, mask]       q [*batch, m, d], k [*batch, d, n] (transposed), v [*batch, n, e],
                                       batch dims equal or 1; mask broadcasts to q k; scale (float);
                                       softmax(scale * q k + mask) v -> [*batch, m, e]. Frontends do not
@@ -156,6 +159,10 @@ class Op:
         value = self.attrs[key]
         assert isinstance(value, str), f"{self.name}: {key} is not a string"
         return value
+
+    def permuted(self, key: str, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        """Return a shape transposed by the optional attribute `key`."""
+        return tuple(sizes[i] for i in self.ints(key)) if key in self.attrs else sizes
 
     @property
     def output(self) -> str:

@@ -216,6 +216,11 @@ def matmul_arrays(a: AnyArray, b: AnyArray, dtype: np.dtype[Any]) -> AnyArray:
         return np.asarray(np.matmul(a.astype(np.float64), b.astype(np.float64))).astype(dtype)
 
 
+def _permuted(op: Op, key: str, x: AnyArray) -> AnyArray:
+    """Return an array transposed by the attribute `key`, if the operator has it."""
+    return x.transpose(op.ints(key)) if key in op.attrs else x
+
+
 def _pad_spatial(x: AnyArray, pads: Sequence[int], value: float) -> AnyArray:
     top, left, bottom, right = pads
     if not any(pads):
@@ -343,7 +348,8 @@ def _single(op: Op, inputs: Sequence[AnyArray], out: TensorType) -> AnyArray:
         case "map":
             result = run_pipeline(op.text("fn"), inputs)
         case "matmul":
-            result = matmul_arrays(x, inputs[1], dtype)
+            left, right = _permuted(op, "perm_a", x), _permuted(op, "perm_b", inputs[1])
+            result = _permuted(op, "perm_out", matmul_arrays(left, right, dtype))
         case "conv":
             result = _conv(op, x, inputs[1], dtype)
         case "pool":
@@ -353,7 +359,8 @@ def _single(op: Op, inputs: Sequence[AnyArray], out: TensorType) -> AnyArray:
         case "softmax":
             result = _softmax(x)
         case "layernorm" | "rmsnorm":
-            result = _normalise(op, x)
+            total = map_function("add")(x, inputs[1]) if len(inputs) == 2 else x
+            result = _normalise(op, total)
         case "attention":
             result = _attention(op, inputs)
         case "reshape":

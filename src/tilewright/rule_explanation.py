@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tilewright.compiler import Compilation, saturation_options
 from tilewright.errors import RuleError, ShapeError
@@ -49,9 +49,8 @@ def explain_tensor(done: Compilation, tensor: str) -> tuple[Explanation, ...]:
     number = _instance_of(done, tensor)
     instance = done.rolled.instances[number]
     block = done.rolled.blocks[instance.block]
-    egraph = rewrite_block(
-        block.graph, saturation_options(done.graph, done.options), done.options.without_rules
-    )
+    options = replace(saturation_options(done.graph, done.options), multiples=done.mesh.sizes)
+    egraph = rewrite_block(block.graph, options, done.options.without_rules)
     return tuple(_Explainer(done.plan, instance, block, egraph).explain(tensor))
 
 

@@ -32,7 +32,18 @@ def shared() -> Case:
     )
 
 
-CASES = {"activation": activation, "shared": shared} | {
+def transposed() -> Case:
+    """Return a product that two transposes lead to and one follows."""
+    b = Builder("transposed")
+    left = b.op("transpose", (b.input(8, 16),), (16, 8), perm=(1, 0))
+    right = b.op("transpose", (b.map("exp", b.input(32, 8)),), (8, 32), perm=(1, 0))
+    product = b.matmul(left, right)
+    return saturated(
+        b.graph(b.op("transpose", (product,), (32, 16), perm=(1, 0))), mesh_target(1, 2)
+    )
+
+
+CASES = {"activation": activation, "shared": shared, "transposed": transposed} | {
     name: lambda name=name: tiny(name, 1, 2) for name in MODELS if name != "attention_scores"
 }
 

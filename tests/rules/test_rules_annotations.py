@@ -59,6 +59,24 @@ CASES = {
         "matmul", (4, 6), (6, 12), (1, 12), epilogue="add|relu", product_dtype="f64"
     ),
     "matmul_epilogue": case("matmul", (4, 6), (6, 4), epilogue="relu", product_dtype="f64"),
+    "matmul_permuted": case(
+        "matmul",
+        (4, 2, 6, 3),
+        (2, 3, 12, 6),
+        perm_a=(1, 3, 0, 2),
+        perm_b=(0, 1, 3, 2),
+        perm_out=(2, 0, 1, 3),
+    ),
+    "matmul_permuted_third": case(
+        "matmul",
+        (6, 4),
+        (6, 12),
+        (12, 1),
+        perm_a=(1, 0),
+        perm_out=(1, 0),
+        epilogue="add|relu",
+        product_dtype="f64",
+    ),
     "conv_1x1": case("conv", (2, 6, 4, 6), (12, 6, 1, 1), **CONV),
     "conv_3x3": case("conv", (2, 4, 6, 6), (6, 4, 3, 3), **(CONV | {"pads": (1, 1, 1, 1)})),
     "conv_uneven": case(
@@ -137,6 +155,8 @@ CASES = {
     "softmax": case("softmax", (4, 6)),
     "layernorm": case("layernorm", (6, 4, 6), epsilon=1e-5),
     "rmsnorm": case("rmsnorm", (6, 4), epsilon=1e-5),
+    "layernorm_of_sum": case("layernorm", (6, 4, 6), (6, 4, 6), epsilon=1e-5),
+    "rmsnorm_of_sum": case("rmsnorm", (6, 4), (6, 4), epsilon=1e-5),
     "attention": case("attention", (2, 6, 4, 3), (2, 6, 3, 8), (2, 6, 8, 6), scale=0.5),
     "attention_masked": case("attention", (4, 6, 3), (1, 3, 4), (4, 4, 6), (1, 6, 4), scale=1.0),
     "attention_decode": case(

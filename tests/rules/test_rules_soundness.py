@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from egglog import String
@@ -17,6 +19,7 @@ from tilewright.rules.checking import Purpose, UnsoundRuleError, check_rule, con
 from tilewright.rules.checks.growth import graph_of
 from tilewright.rules.checks.instance import Instance, compute
 from tilewright.rules.checks.judging import Class, Tally, failures
+from tilewright.rules.checks.patterns import Pattern
 from tilewright.rules.checks.reading import pattern
 from tilewright.rules.checks.sampling import Choices, Sampler
 from tilewright.rules.checks.values import Values, random_values
@@ -143,14 +146,24 @@ def test_every_operator_can_be_on_a_left_side(function: object) -> None:
 # -- the interpreter against the engine
 
 
+def readings(data: Pattern, instance: Instance) -> Iterator[Instance]:
+    """Yield an instance as written, and with the operator beside the left side taken for the left side."""
+    yield instance
+    for term in data.present[1:]:
+        pairs = {(str(a), str(b)) for a, b in zip(data.left.operands, term.operands, strict=True)}
+        names = dict(pairs) | {b: a for a, b in pairs}
+        yield Instance({names.get(k, k): v for k, v in instance.leaves.items()}, instance.texts)
+
+
 @pytest.mark.parametrize("name", RULES)
 def test_instances_match_where_the_engine_matches(name: str) -> None:
     """Conditions are run here without the engine; on single instances both must agree."""
     rule, data = RULES[name], pattern(RULES[name])
-    options = SaturationOptions(rules=(rule,), partition=(), rounds=1)
+    options = SaturationOptions(rules=(rule,), partition=(), rounds=1, multiples=(4,))
     for instance in instances(rule, 8)[:3]:
         tally = Tally()
-        failures(data, Class(rule.numerics), instance, data.conditions, tally)
+        for reading in readings(data, instance):
+            failures(data, Class(rule.numerics), reading, data.conditions, tally)
         found = saturate(graph_of(data, instance), LogicalMesh((), ()), options=options)
         fired = any(stats.rule == name for stats in found.rule_stats)
         assert fired == bool(tally.matches)
