@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tilewright.errors import RuleError
+from tilewright.rules.family import RuleFamily
 
 
 class StepKind(StrEnum):
@@ -58,22 +59,8 @@ class CollectiveRule:
         return (inspect.getdoc(self.function) or "").splitlines()[0]
 
 
-class CollectiveRules:
+class CollectiveRules(RuleFamily[CollectiveRule]):
     """The rules of the family in order of registration."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._rules: dict[str, CollectiveRule] = {}
-        self._is_closed = False
-
-    def close(self) -> None:
-        """Take no more rules: the set of this package is not for rules from outside."""
-        self._is_closed = True
-
-    @property
-    def rules(self) -> tuple[CollectiveRule, ...]:
-        """Rules in order of registration."""
-        return tuple(self._rules.values())
 
     def rule(self, *, source: str) -> Callable[[Fuses], Fuses]:
         """Register a function (first, second) of two steps, the second right after the first.
@@ -86,20 +73,13 @@ class CollectiveRules:
             name = f"{self.name}.{function.__name__}"
             code = function.__code__
             where = f"{code.co_filename}:{code.co_firstlineno}: rule '{name}'"
-            if self._is_closed:
-                raise RuleError(
-                    f"{where}: rule set '{self.name}' belongs to tilewright; make a CollectiveRules "
-                    "set of your own"
-                )
             if not re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", name):
                 raise RuleError(f"{where}: expected a name like family.snake_case")
             if not inspect.getdoc(function):
                 raise RuleError(f"{where} has no docstring; write its equation there")
             if tuple(inspect.signature(function).parameters) != ("first", "second"):
                 raise RuleError(f"{where}: a collective rule takes (first, second)")
-            if name in self._rules:
-                raise RuleError(f"{where} is registered twice; rename one")
-            self._rules[name] = CollectiveRule(name=name, source=source, function=function)
+            self._add(CollectiveRule(name=name, source=source, function=function))
             return function
 
         return register

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tilewright.errors import RuleError
+from tilewright.rules.family import RuleFamily
 
 
 class Level(StrEnum):
@@ -56,22 +57,8 @@ class MemoryRule:
         return (inspect.getdoc(self.function) or "").splitlines()[0]
 
 
-class MemoryRules:
+class MemoryRules(RuleFamily[MemoryRule]):
     """The rules of the family in order of registration."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._rules: dict[str, MemoryRule] = {}
-        self._is_closed = False
-
-    def close(self) -> None:
-        """Take no more rules: the set of this package is not for rules from outside."""
-        self._is_closed = True
-
-    @property
-    def rules(self) -> tuple[MemoryRule, ...]:
-        """Rules in order of registration."""
-        return tuple(self._rules.values())
 
     def allows(self, *, level: Level, source: str) -> Callable[[Allows], Allows]:
         """Register a function (held) that is true when a tensor may lie in `level`.
@@ -84,20 +71,13 @@ class MemoryRules:
             name = f"{self.name}.{function.__name__}"
             code = function.__code__
             where = f"{code.co_filename}:{code.co_firstlineno}: rule '{name}'"
-            if self._is_closed:
-                raise RuleError(
-                    f"{where}: rule set '{self.name}' belongs to tilewright; make a MemoryRules set "
-                    "of your own"
-                )
             if not re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", name):
                 raise RuleError(f"{where}: expected a name like family.snake_case")
             if not inspect.getdoc(function):
                 raise RuleError(f"{where} has no docstring; write its equation there")
             if tuple(inspect.signature(function).parameters) != ("held",):
                 raise RuleError(f"{where}: a memory rule takes one parameter, held")
-            if name in self._rules:
-                raise RuleError(f"{where} is registered twice; rename one")
-            self._rules[name] = MemoryRule(name=name, level=level, source=source, function=function)
+            self._add(MemoryRule(name=name, level=level, source=source, function=function))
             return function
 
         return register

@@ -22,6 +22,7 @@ from typing import Any
 
 from tilewright.errors import RuleError
 from tilewright.graph import Op
+from tilewright.rules.family import RuleFamily
 from tilewright.rules.loopnest import LoopDim, LoopNest
 
 NOT_SPLIT = -1
@@ -77,22 +78,8 @@ class PartitionRule:
         return (inspect.getdoc(self.function) or "").splitlines()[0]
 
 
-class PartitionRules:
+class PartitionRules(RuleFamily[PartitionRule]):
     """The rules of the family in order of registration."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._rules: dict[str, PartitionRule] = {}
-        self._is_closed = False
-
-    def close(self) -> None:
-        """Take no more rules: the set of this package is not for rules from outside."""
-        self._is_closed = True
-
-    @property
-    def rules(self) -> tuple[PartitionRule, ...]:
-        """Rules in order of registration."""
-        return tuple(self._rules.values())
 
     def splits(self, *, source: str) -> Callable[[Splits], Splits]:
         """Register a function (op, loop) that is true when an axis may split the loop."""
@@ -113,14 +100,7 @@ class PartitionRules:
             made = define_partition(
                 f"{self.name}.{function.__name__}", form, function, source, parameters
             )
-            if self._is_closed:
-                raise RuleError(
-                    f"rule '{made.name}': rule set '{self.name}' belongs to tilewright; "
-                    "make a PartitionRules set of your own"
-                )
-            if made.name in self._rules:
-                raise RuleError(f"rule '{made.name}' is registered twice; rename one")
-            self._rules[made.name] = made
+            self._add(made)
             return function
 
         return register

@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 from egglog import Fact, RewriteOrRule, Unit, eq, i64, rule, union, var
 
 from tilewright.errors import RuleError
+from tilewright.rules.family import RuleFamily
 from tilewright.rules.tiling.terms import Kernel, Loop
 
 ROOT = "root"
@@ -45,22 +46,8 @@ class TilingRule:
         return (inspect.getdoc(self.function) or "").splitlines()[0]
 
 
-class TilingRules:
+class TilingRules(RuleFamily[TilingRule]):
     """The rules of the family in order of registration."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._rules: dict[str, TilingRule] = {}
-        self._is_closed = False
-
-    def close(self) -> None:
-        """Take no more rules: the set of this package is not for rules from outside."""
-        self._is_closed = True
-
-    @property
-    def rules(self) -> tuple[TilingRule, ...]:
-        """Rules in order of registration."""
-        return tuple(self._rules.values())
 
     def rule(
         self, *, source: str
@@ -73,14 +60,7 @@ class TilingRules:
 
         def register(function: Callable[..., TilingRewrite]) -> Callable[..., TilingRewrite]:
             made = _defined(f"{self.name}.{function.__name__}", function, source)
-            if self._is_closed:
-                raise RuleError(
-                    f"rule '{made.name}': rule set '{self.name}' belongs to tilewright; "
-                    "make a TilingRules set of your own"
-                )
-            if made.name in self._rules:
-                raise RuleError(f"rule '{made.name}' is registered twice; rename one")
-            self._rules[made.name] = made
+            self._add(made)
             return function
 
         return register
