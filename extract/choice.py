@@ -9,7 +9,7 @@ so an edge between variables of thousands of options is a small matrix.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,3 +83,44 @@ class Solution:
     method: str
     multipliers: Costs
     feasible: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Relaxation:
+    """A proven lower bound of every choice that fits, and what it says about the options."""
+
+    bound: float
+    prices: Costs
+    """Of a unit of each row, in the bound."""
+    above: tuple[Costs, ...]
+    """By how much a choice with this option costs more than the bound at least, for each variable."""
+    method: str
+
+
+def priced(problem: ChoiceProblem, prices: Costs) -> tuple[Costs, ...]:
+    """Return the options' costs with the price of the rows they use added."""
+    if not prices.any():
+        return problem.costs
+    total = np.concatenate(([0.0], np.cumsum(prices)))
+    costs = [own.copy() for own in problem.costs]
+    for usage in problem.usages:
+        price = total[usage.high] - total[usage.low]
+        if price > 0:
+            costs[usage.variable] += price * usage.amounts
+    return tuple(costs)
+
+
+def restricted(problem: ChoiceProblem, kept: Sequence[Indices]) -> ChoiceProblem:
+    """Return the problem with some options of each variable only, given by their numbers."""
+    return ChoiceProblem(
+        costs=tuple(own[left] for own, left in zip(problem.costs, kept, strict=True)),
+        edges=tuple(
+            replace(
+                e, left_ports=e.left_ports[kept[e.left]], right_ports=e.right_ports[kept[e.right]]
+            )
+            for e in problem.edges
+        ),
+        usages=tuple(replace(u, amounts=u.amounts[kept[u.variable]]) for u in problem.usages),
+        rows=problem.rows,
+        limit=problem.limit,
+    )

@@ -12,11 +12,9 @@ Source:
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from tilewright.extract.choice import ChoiceProblem, Costs, Indices
+from tilewright.extract.choice import ChoiceProblem, Costs, Indices, restricted
 
 _PASSES = 3
 _MOST_OPTIONS = 1500
@@ -44,7 +42,7 @@ def without_dominated(problem: ChoiceProblem) -> tuple[ChoiceProblem, tuple[Indi
                 kept[variable] = kept[variable][~beaten]
         if sum(map(len, kept)) == before:
             break
-    return _restricted(problem, kept), tuple(kept)
+    return restricted(problem, kept), tuple(kept)
 
 
 def _beaten(
@@ -66,19 +64,3 @@ def _beaten(
     # of options that beat each other, the first stays
     beats &= ~(beats.T & np.tri(len(options), k=0, dtype=bool))
     return np.asarray(beats.any(axis=0))
-
-
-def _restricted(problem: ChoiceProblem, kept: list[Indices]) -> ChoiceProblem:
-    """Return the problem with only some options of each variable."""
-    return ChoiceProblem(
-        costs=tuple(own[left] for own, left in zip(problem.costs, kept, strict=True)),
-        edges=tuple(
-            replace(
-                e, left_ports=e.left_ports[kept[e.left]], right_ports=e.right_ports[kept[e.right]]
-            )
-            for e in problem.edges
-        ),
-        usages=tuple(replace(u, amounts=u.amounts[kept[u.variable]]) for u in problem.usages),
-        rows=problem.rows,
-        limit=problem.limit,
-    )

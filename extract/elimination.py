@@ -19,8 +19,14 @@ from tilewright.extract.choice import ChoiceProblem, Costs, Indices
 MOST_ENTRIES = 16_000_000
 """Entries of the largest table; problems that need larger ones are not solved this way."""
 
-_POLISH_ENTRIES = 8_000_000
+_POLISH_ENTRIES = 1_000_000
 """The same for improving a choice, which is done many times over."""
+
+_MOST_LEFT = 32_000_000
+"""Entries of the largest table without its variable: only these are held in memory."""
+
+_WHOLE_ENTRIES = 1_000_000
+"""Up to here a table is computed whole; larger ones option by option of the variable that goes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +43,22 @@ class _Step:
 
     variable: int
     scope: tuple[int, ...]
-    best: NDArray[np.int32]
+    best: NDArray[np.int16]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """An order of elimination, and the variables that keep the incumbent's option.
+
+    `largest` counts the entries of the largest table, `left` of what is left of one without its variable,
+    `work` of all tables.
+    """
+
+    order: tuple[int, ...]
+    largest: int
+    left: int
+    work: int
+    fixed: frozenset[int]
 
 
 class Elimination:
@@ -70,19 +91,31 @@ class Elimination:
             self._groups.append(inverse.reshape(-1))
             self._firsts.append(firsts)
         plans = [self._plan(free)]
-        if incumbent is None and plans[0][1] > most_entries:
+        if incumbent is None and plans[0].work > _WHOLE_ENTRIES:
             plans.append(self._plan(free, by_rest=True))
-        self._order, self.entries, self.fixed = min(plans, key=lambda plan: plan[1])
+        self._plan_taken = min(plans, key=lambda plan: (not self._fits(plan), plan.work))
+        self.fixed = self._plan_taken.fixed
 
     @property
     def is_small(self) -> bool:
         """Whether all tables are small enough."""
-        return self.entries <= self._most_entries
+        return self._fits(self._plan_taken)
 
-    def _plan(
-        self, free: frozenset[int], *, by_rest: bool = False
-    ) -> tuple[tuple[int, ...], int, frozenset[int]]:
-        """Return the order, the entries of the largest table, and which variables are fixed.
+    @property
+    def entries(self) -> int:
+        """Entries of the largest table."""
+        return self._plan_taken.largest
+
+    @property
+    def work(self) -> int:
+        """Entries of all tables together, if they are small enough."""
+        return self._plan_taken.work
+
+    def _fits(self, plan: _Plan) -> bool:
+        return plan.largest <= self._most_entries and plan.left <= _MOST_LEFT
+
+    def _plan(self, free: frozenset[int], *, by_rest: bool = False) -> _Plan:
+        """Return an order of elimination.
 
         Without an incumbent the order is cut short when a table is too large. `by_rest` goes by the
         entries of what is left of a table without its variable.
@@ -97,7 +130,7 @@ class Elimination:
             return sizes[variable] * prod(sizes[u] for u in near[variable])
 
         left = {v: entries(v) for v in range(len(sizes))}
-        order, fixed, most = [], set(), 1
+        order, fixed, most, work, rest = [], set(), 1, 0, 1
         while left and most <= self._most_entries:
             v = min(left, key=lambda u: (left[u] // sizes[u] if by_rest else left[u], u))
             joined = near[v]
@@ -107,6 +140,8 @@ class Elimination:
                 joined = set()
             else:
                 most = max(most, left[v])
+                rest = max(rest, left[v] // sizes[v])
+                work += left[v]
                 order.append(v)
             del left[v]
             for u in near[v]:
@@ -114,21 +149,19 @@ class Elimination:
                 near[u] -= {u, v}
             for u in near[v]:
                 left[u] = entries(u)
-        return tuple(order), most, frozenset(fixed)
+        return _Plan(tuple(order), most, rest, work, frozenset(fixed))
 
     def solve(self, costs: tuple[Costs, ...]) -> tuple[tuple[int, ...], float]:
         """Return an optimal choice for these option costs, and its cost."""
         assert self.is_small, "tables too large"
         factors, cheapest, total = self._factors(costs)
         steps = []
-        for v in self._order:
+        for v in self._plan_taken.order:
             mine = [f for f in factors if v in f.scope]
             factors = [f for f in factors if v not in f.scope]
             scope = tuple(sorted({u for f in mine for u in f.scope if u != v}))
-            table = _sum_of(mine, (*scope, v))
-            best = table.argmin(axis=-1)
-            steps.append(_Step(v, scope, best.astype(np.int32)))
-            least = table.min(axis=-1)
+            least, best = _without(mine, scope, v)
+            steps.append(_Step(v, scope, best))
             if scope:
                 factors.append(_Factor(scope, least))
             else:
@@ -197,15 +230,35 @@ def polish(
     return choice
 
 
-def _sum_of(factors: list[_Factor], axes: tuple[int, ...]) -> Costs:
-    """Return the sum of factors over the given variables."""
+def _without(
+    factors: list[_Factor], scope: tuple[int, ...], variable: int
+) -> tuple[Costs, NDArray[np.int16]]:
+    """Return the least sum of the factors over the groups of a variable, and which group gives it."""
+    groups = next(f.table.shape[f.scope.index(variable)] for f in factors)
+    table = [_spread(factor, (*scope, variable)) for factor in factors]
+    shape = np.broadcast_shapes(*(part.shape for part in table))
+    if np.prod(shape, dtype=np.float64) <= _WHOLE_ENTRIES:
+        whole: Costs = sum(table[1:], table[0])
+        return whole.min(axis=-1), whole.argmin(axis=-1).astype(np.int16)
+    # The small factors first, so that few passes go over the whole table.
+    table.sort(key=lambda part: part.size)
+    least = np.full(shape[:-1], np.inf)
+    best = np.zeros(shape[:-1], dtype=np.int16)
+    for group in range(groups):
+        parts = [part[..., group] for part in table]
+        total: Costs = sum(parts[1:], parts[0])
+        better = total < least
+        np.minimum(least, total, out=least)
+        best[better] = group
+    return least, best
+
+
+def _spread(factor: _Factor, axes: tuple[int, ...]) -> Costs:
+    """Return a factor's table with an axis for each of the given variables."""
     place = {variable: number for number, variable in enumerate(axes)}
-    total: Costs = np.zeros((1,) * len(axes))
-    for factor in factors:
-        positions = [place[u] for u in factor.scope]
-        order = np.argsort(positions)
-        shape = [1] * len(axes)
-        for axis in order:
-            shape[positions[axis]] = factor.table.shape[axis]
-        total = total + np.transpose(factor.table, order).reshape(shape)
-    return total
+    positions = [place[u] for u in factor.scope]
+    order = sorted(range(len(positions)), key=positions.__getitem__)
+    shape = [1] * len(axes)
+    for axis in order:
+        shape[positions[axis]] = factor.table.shape[axis]
+    return np.transpose(factor.table, order).reshape(shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import inf
 from types import MappingProxyType
 
 import networkx as nx
@@ -26,7 +27,7 @@ from tilewright.extract.plan import (
 from tilewright.extract.profile import SramProfile, sram_profile
 from tilewright.extract.pruning import prune
 from tilewright.extract.reshard import delivery_units, dram_placement
-from tilewright.extract.solve import SolveOptions, solve
+from tilewright.extract.solve import SolveOptions, lower_bound, solve
 from tilewright.extract.tiling_candidates import tiling_candidates
 from tilewright.graph import Graph, Op, TensorType
 from tilewright.hwmodel.mesh import LogicalMesh
@@ -179,8 +180,8 @@ def _surcharged(
 
 def _bound(tables: ModelTables, solution: Solution, options: SolveOptions) -> tuple[float, Proof]:
     """Return the lower bound in units of the objective, with its proof."""
-    few = replace(options, price_steps=4)
-    relaxed = solve(tables.relaxed, few, solution.multipliers)
+    cutoff = tables.relaxed.cost(solution.choice) if solution.feasible else inf
+    relaxed = lower_bound(tables.relaxed, cutoff, solution.multipliers, options)
     details = {
         "capacity_price": float(relaxed.multipliers.sum()) / tables.scale,
         "scaled_bound": relaxed.bound,

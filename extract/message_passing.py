@@ -15,7 +15,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tilewright.extract.choice import ChoiceProblem, Costs, Edge, Indices
+from tilewright.extract.choice import (
+    ChoiceProblem,
+    Costs,
+    Edge,
+    Indices,
+    Relaxation,
+    priced,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,3 +174,14 @@ class MessagePassing:
         least = float(message.min())
         self._messages[incoming ^ 1] = message - least
         return least
+
+
+def message_relaxation(problem: ChoiceProblem, prices: Costs, sweeps: int) -> Relaxation:
+    """Return the bound that messages give at some prices of rows."""
+    costs = priced(problem, prices)
+    passing = MessagePassing(problem)
+    for _ in range(sweeps):
+        passing.sweep(costs)
+    bound, above = passing.option_bounds(costs)
+    offset = float(prices.sum()) * problem.limit
+    return Relaxation(bound - offset, prices, above, "message passing")

@@ -1,61 +1,111 @@
 """Solve a choice problem with capacity rows: Lagrangian prices on the rows, an inner solver without.
 
-The inner solver eliminates variables where tables stay small, which is exact, and passes messages
-elsewhere.
+Problems of small tables are solved by elimination, which is exact, at every price vector. For others a
+relaxation (`linear.py`, or messages where that is too large) gives a bound, prices to start with, and how
+far each option is above the bound at least. Options near the bound make a start, which is polished: parts
+of the choice are solved exactly while the rest stays. Once a choice is known, options too far above the bound
+are in none that is better; if what is left has tables small enough, elimination closes the gap.
 
 For any non-negative prices, the bound of the priced problem minus prices times limit bounds every
 feasible choice from below. Choices that overflow make their rows dearer until one fits; the
-cheapest that fits is
-kept and then improved by single changes that keep it fitting.
+cheapest that fits is kept and then improved by single changes that keep it fitting.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
-from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Indices, Solution, Usage
+from tilewright.extract.choice import (
+    FORBIDDEN,
+    ChoiceProblem,
+    Costs,
+    Indices,
+    Relaxation,
+    Solution,
+    priced,
+    restricted,
+)
 from tilewright.extract.dominance import without_dominated
 from tilewright.extract.elimination import Elimination, polish
-from tilewright.extract.fixing import solve_by_fixing
-from tilewright.extract.message_passing import MessagePassing
+from tilewright.extract.linear import linear_relaxation
+from tilewright.extract.local_search import improve_feasible, repair
+from tilewright.extract.message_passing import MessagePassing, message_relaxation
 
-_ROUNDS = 3
-"""Rounds in which to close the gap."""
+_CLOSING_TABLE = 400_000_000
+"""Entries of the largest table when closing a gap."""
 
-_FIRST_ENTRIES, _WARM_ENTRIES = 24_000_000, 1_000_000
-"""Largest table with which to close the gap at the first prices, once, and at later ones."""
+_NEAR = (0.0, 0.02, 0.1)
+"""Distances from the bound, relative to it, within which options make a start."""
+
+_START_SWEEPS = 12
+"""Of message passing among the options that make a start."""
+
+_START_ENTRIES = 4_000_000
+"""Largest table when polishing a start, which has few options."""
 
 
 @dataclass(frozen=True, slots=True)
 class SolveOptions:
-    """How long to try: sweeps for each price vector, price updates, relative gap at which to stop."""
+    """How long to try: price updates, and the relative gap at which to stop."""
 
     sweeps: int = 60
-    """For the first prices."""
-    warm_sweeps: int = 8
-    """For later prices, whose messages start from the last ones."""
+    """Of message passing, for problems whose linear relaxation is too large."""
     price_steps: int = 24
-    repair_every: int = 6
+    repair_every: int = 4
     """Price steps between attempts to make a choice fit that does not."""
-    fix_every: int = 3
-    """Price steps between attempts to close the gap by leaving out options."""
-    patience: int = 8
+    patience: int = 6
     """Price steps without a better bound or cost after which to stop."""
     gap: float = 1e-6
+    exact_work: int = 3_000_000
+    """Entries of all tables up to which elimination alone solves a problem, at every price vector."""
+    closing_work: int = 600_000_000
+    """Entries of all tables, over all price vectors, with which to close the gap to a known choice."""
 
 
 @dataclass(slots=True)
 class _Best:
-    """The best feasible choice and bound so far."""
+    """The best feasible choice and bound so far, and the choice that overflows least."""
 
+    prices: Costs
+    bound: float = 0.0
     choice: tuple[int, ...] | None = None
     cost: float = float("inf")
-    bound: float = 0.0
-    prices: Costs | None = None
     improved_at: int = 0
     """Price step of the last gain of more than a thousandth."""
+    overflow: float = float("inf")
+    overflowing: tuple[int, ...] = ()
+
+    def keep(self, problem: ChoiceProblem, choice: tuple[int, ...], step: int = 0) -> None:
+        """Take a feasible choice if it is the cheapest."""
+        cost = problem.cost(choice)
+        if cost < min(self.cost, FORBIDDEN):
+            if cost < 0.999 * self.cost:
+                self.improved_at = step
+            self.choice, self.cost = choice, cost
+
+    def raise_bound(self, bound: float, prices: Costs, step: int = 0) -> None:
+        """Take a bound if it is the highest."""
+        if bound > self.bound:
+            if bound > 1.001 * self.bound:
+                self.improved_at = step
+            self.bound, self.prices = bound, prices.copy()
+
+    def is_closed(self, gap: float) -> bool:
+        """Whether nothing is left to gain."""
+        return self.choice is not None and self.cost - self.bound <= gap * max(1.0, abs(self.cost))
+
+
+class _Inner(Protocol):
+    """Finds choices of a problem whose rows are in the costs."""
+
+    is_exact: bool
+
+    def choose(self, costs: tuple[Costs, ...]) -> tuple[int, ...]:
+        """Return a choice for these costs of options, the best one if exact."""
+        ...
 
 
 def solve(
@@ -72,286 +122,184 @@ def solve(
     if not problem.costs:
         return Solution((), 0.0, 0.0, "empty", np.zeros(problem.rows), True)
     fewer, kept = without_dominated(problem)
-    found = _solve(fewer, options, prices)
-    choice = tuple(int(left[option]) for left, option in zip(kept, found.choice, strict=True))
-    return replace(found, choice=choice)
+    elimination = Elimination(fewer)
+    start = np.zeros(problem.rows) if prices is None else prices
+    best = _Best(start)
+    if elimination.is_small and elimination.work <= options.exact_work:
+        _search(fewer, _Exact(elimination), best, start, options)
+        method = "elimination"
+    else:
+        relaxation = _relaxation(fewer, start, options)
+        best.raise_bound(relaxation.bound, relaxation.prices)
+        _search(fewer, _Polished(fewer, relaxation), best, relaxation.prices, options)
+        method = relaxation.method + (_close(fewer, relaxation, best, options))
+    return _solution(problem, fewer, kept, best, method)
 
 
-def _solve(problem: ChoiceProblem, options: SolveOptions, prices: Costs | None) -> Solution:
-    """Solve a problem that has variables."""
-    elimination = Elimination(problem)
-    passing = None if elimination.is_small else MessagePassing(problem)
-    prices = np.zeros(problem.rows) if prices is None else prices
-    best = _Best(prices=prices)
-    least_overflow: tuple[float, tuple[int, ...]] | None = None
+def lower_bound(
+    problem: ChoiceProblem, cutoff: float, prices: Costs, options: SolveOptions
+) -> Solution:
+    """Return a proven bound of a problem of which a choice of cost `cutoff` is known.
+
+    Returns:
+        A solution whose bound counts; its choice, feasible or not, is a by-product.
+    """
+    if not problem.costs:
+        return solve(problem, options)
+    fewer, kept = without_dominated(problem)
+    elimination = Elimination(fewer)
+    best = _Best(prices)
+    if elimination.is_small and elimination.work <= options.exact_work:
+        _search(fewer, _Exact(elimination), best, prices, options)
+        return _solution(problem, fewer, kept, best, "elimination")
+    relaxation = _relaxation(fewer, prices, options)
+    best.raise_bound(relaxation.bound, relaxation.prices)
+    best.cost = cutoff
+    method = relaxation.method + _close(fewer, relaxation, best, options)
+    return _solution(problem, fewer, kept, best, method)
+
+
+def _relaxation(problem: ChoiceProblem, prices: Costs, options: SolveOptions) -> Relaxation:
+    return linear_relaxation(problem) or message_relaxation(problem, prices, options.sweeps)
+
+
+def _solution(
+    problem: ChoiceProblem,
+    fewer: ChoiceProblem,
+    kept: tuple[Indices, ...],
+    best: _Best,
+    method: str,
+) -> Solution:
+    """Return the result of a search among fewer options as one of the whole problem."""
+    if problem.rows and best.prices.any():
+        method += " + capacity prices"
+    if best.choice is None and best.overflowing:
+        repaired = repair(fewer, best.overflowing)
+        if repaired is not None:
+            best.keep(fewer, improve_feasible(fewer, repaired))
+    is_feasible = best.choice is not None
+    found = best.choice or best.overflowing or tuple(0 for _ in fewer.costs)
+    choice = tuple(int(left[option]) for left, option in zip(kept, found, strict=True))
+    cost = problem.cost(choice)
+    bound = min(best.bound, best.cost)
+    return Solution(choice, cost, bound, method, best.prices, is_feasible)
+
+
+class _Exact:
+    """Elimination."""
+
+    is_exact = True
+
+    def __init__(self, elimination: Elimination) -> None:
+        self._elimination = elimination
+
+    def choose(self, costs: tuple[Costs, ...]) -> tuple[int, ...]:
+        """Return the best choice."""
+        return self._elimination.solve(costs)[0]
+
+
+class _Polished:
+    """Starts among the options near a bound, improved by solving parts of the choice exactly."""
+
+    is_exact = False
+
+    def __init__(self, problem: ChoiceProblem, relaxation: Relaxation) -> None:
+        self._problem = replace(problem, usages=())
+        self._relaxation = relaxation
+        self._last: tuple[int, ...] | None = None
+
+    def choose(self, costs: tuple[Costs, ...]) -> tuple[int, ...]:
+        """Return a good choice; later ones start from the last."""
+        problem = replace(self._problem, costs=costs)
+        if self._last is None:
+            starts = [self._start(problem, near) for near in _NEAR]
+        else:
+            starts = [self._last]
+        found = [polish(problem, costs, start) for start in starts]
+        self._last = min(found, key=problem.cost)
+        return self._last
+
+    def _start(self, problem: ChoiceProblem, near: float) -> tuple[int, ...]:
+        above = self._relaxation.above
+        most = near * abs(self._relaxation.bound)
+        kept = tuple(np.flatnonzero(own <= max(most, float(own.min())) + 1e-9) for own in above)
+        few = restricted(problem, kept)
+        passing = MessagePassing(few)
+        for _ in range(_START_SWEEPS):
+            passing.sweep(few.costs)
+        decoded = (passing.decode(few.costs, backwards=way) for way in (True, False))
+        starts = [passing.improve(few.costs, choice) for choice in decoded]
+        start = polish(few, few.costs, min(starts, key=few.cost), most_entries=_START_ENTRIES)
+        return tuple(int(own[option]) for own, option in zip(kept, start, strict=True))
+
+
+def _search(
+    problem: ChoiceProblem, inner: _Inner, best: _Best, prices: Costs, options: SolveOptions
+) -> None:
+    """Look for choices that fit, and for prices of a better bound, from some prices on."""
+    best.improved_at = 0
     for step in range(options.price_steps):
         costs = priced(problem, prices)
-        if passing is None:
-            choice, least = elimination.solve(costs)
-            bound = least - float(prices.sum()) * problem.limit
-        else:
-            choice, bound = _relaxed(problem, passing, costs, prices, options, warm=step > 0)
-            if step == 0:
-                choice = polish(problem, costs, choice)
-            if step % options.fix_every == 0:
-                most = _WARM_ENTRIES if step else _FIRST_ENTRIES
-                choice, proved = solve_by_fixing(
-                    problem, passing, costs, choice, most_entries=most, rounds=_ROUNDS
-                )
-                if proved is not None:
-                    bound = max(bound, proved - float(prices.sum()) * problem.limit)
-        if bound > best.bound:
-            if bound > 1.001 * best.bound:
-                best.improved_at = step
-            best.bound, best.prices = bound, prices.copy()
+        choice = inner.choose(costs)
+        value = replace(problem, costs=costs).cost(choice) - float(prices.sum()) * problem.limit
+        if inner.is_exact:
+            best.raise_bound(value, prices, step)
         use = problem.use(choice)
         overflow = float(np.maximum(use - problem.limit, 0).sum())
-        if least_overflow is None or overflow < least_overflow[0]:
-            least_overflow = (overflow, choice)
+        if overflow < best.overflow and problem.cost(choice) < FORBIDDEN:
+            best.overflow, best.overflowing = overflow, choice
         fitting: tuple[int, ...] | None = choice if overflow <= 0 else None
         if overflow > 0 and step % options.repair_every == options.repair_every - 1:
             fitting = repair(problem, choice)
         if fitting is not None:
-            before = best.cost
-            _keep(problem, best, improve_feasible(problem, fitting))
-            if best.cost < 0.999 * before:
-                best.improved_at = step
-        if _closed(best, options.gap):
+            best.keep(problem, improve_feasible(problem, fitting), step)
+        if best.is_closed(options.gap) or step - best.improved_at >= options.patience:
             break
         if overflow <= 0 and not prices.any():
             break
-        if step - best.improved_at >= options.patience:
-            break
-        prices = _next_prices(problem, prices, use, bound, best, step)
-    method = "elimination" if passing is None else "message passing"
-    if problem.rows and best.prices is not None and best.prices.any():
-        method += " + capacity prices"
-    if best.choice is None:
-        assert least_overflow is not None
-        repaired = repair(problem, least_overflow[1])
-        if repaired is not None:
-            _keep(problem, best, improve_feasible(problem, repaired))
-    if best.choice is None:
-        assert least_overflow is not None
-        choice = least_overflow[1]
-        return Solution(choice, problem.cost(choice), best.bound, method, prices, False)
-    assert best.prices is not None
-    return Solution(best.choice, best.cost, min(best.bound, best.cost), method, best.prices, True)
+        prices = _next_prices(problem, prices, use, value, best, step)
 
 
-def priced(problem: ChoiceProblem, prices: Costs) -> tuple[Costs, ...]:
-    """Return the options' costs with the price of the rows they use added."""
-    if not prices.any():
-        return problem.costs
-    total = np.concatenate(([0.0], np.cumsum(prices)))
-    costs = [own.copy() for own in problem.costs]
-    for usage in problem.usages:
-        price = total[usage.high] - total[usage.low]
-        if price > 0:
-            costs[usage.variable] += price * usage.amounts
-    return tuple(costs)
+def _close(
+    problem: ChoiceProblem, relaxation: Relaxation, best: _Best, options: SolveOptions
+) -> str:
+    """Solve what is left of a problem once options far above the bound are out; return what was done."""
+    if best.is_closed(options.gap):
+        return ""
+    slack = best.cost - relaxation.bound + 1e-9 * max(1.0, abs(best.cost))
+    kept = tuple(np.flatnonzero(own <= slack) for own in relaxation.above)
+    if not all(map(len, kept)):  # no choice is better than the known one
+        best.raise_bound(best.cost, relaxation.prices)
+        return " + fixing"
+    few = restricted(problem, kept)
+    elimination = Elimination(few, most_entries=_CLOSING_TABLE)
+    if not elimination.is_small or elimination.work > options.closing_work:
+        return ""
+    steps = min(options.price_steps, 1 + options.closing_work // (1 + 8 * elimination.work))
+    rest = _Best(relaxation.prices, relaxation.bound, cost=best.cost)
+    _search(few, _Exact(elimination), rest, relaxation.prices, replace(options, price_steps=steps))
+    if rest.choice is not None:
+        best.keep(problem, _original(rest.choice, kept))
+    # Every choice that is cheaper than the known one is among those that are left.
+    best.raise_bound(min(rest.bound, best.cost), rest.prices)
+    return " + elimination"
 
 
-def fits(problem: ChoiceProblem, choice: tuple[int, ...]) -> bool:
-    """Whether no row is overused."""
-    return bool((problem.use(choice) <= problem.limit).all())
-
-
-def improve_feasible(
-    problem: ChoiceProblem, choice: tuple[int, ...], rounds: int = 8
-) -> tuple[int, ...]:
-    """Improve single variables while every row stays within the limit."""
-    search = _LocalSearch(problem, choice)
-    for _ in range(rounds):
-        if not search.descend():
-            break
-    return tuple(search.choice)
-
-
-def repair(problem: ChoiceProblem, choice: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Make a choice fit by the cheapest single changes for each byte saved; None if that gets stuck."""
-    search = _LocalSearch(problem, choice)
-    while search.overflow() > 0:
-        if not search.relieve():
-            return None
-    return tuple(search.choice)
-
-
-def _relaxed(
-    problem: ChoiceProblem,
-    passing: MessagePassing,
-    costs: tuple[Costs, ...],
-    prices: Costs,
-    options: SolveOptions,
-    *,
-    warm: bool,
-) -> tuple[tuple[int, ...], float]:
-    """Return the best choice for priced costs and the bound on the real problem."""
-    offset = float(prices.sum()) * problem.limit
-    bound, choice, cost = 0.0, None, float("inf")
-    last = -float("inf")
-    sweeps = options.warm_sweeps if warm else options.sweeps
-    for sweep in range(sweeps):
-        dual = passing.sweep(costs)
-        bound = max(bound, dual - offset)
-        if sweep % 16 == 7 or sweep == sweeps - 1:
-            for backwards in (True, False):
-                candidate = passing.improve(costs, passing.decode(costs, backwards=backwards))
-                value = _cost_with(problem, costs, candidate)
-                if value < cost:
-                    choice, cost = candidate, value
-        is_settled = abs(dual - last) <= 1e-9 * max(1.0, abs(dual))
-        if choice is not None and (is_settled or cost - dual <= options.gap * max(1.0, abs(cost))):
-            break
-        last = dual
-    assert choice is not None
-    return choice, bound
-
-
-def _cost_with(problem: ChoiceProblem, costs: tuple[Costs, ...], choice: tuple[int, ...]) -> float:
-    return ChoiceProblem(costs, problem.edges, (), 0, 0.0).cost(choice)
-
-
-def _keep(problem: ChoiceProblem, best: _Best, choice: tuple[int, ...]) -> None:
-    cost = problem.cost(choice)
-    if cost < min(best.cost, FORBIDDEN):
-        best.choice, best.cost = choice, cost
-
-
-def _closed(best: _Best, gap: float) -> bool:
-    return best.choice is not None and best.cost - best.bound <= gap * max(1.0, abs(best.cost))
+def _original(choice: tuple[int, ...], kept: tuple[Indices, ...]) -> tuple[int, ...]:
+    return tuple(int(own[option]) for own, option in zip(kept, choice, strict=True))
 
 
 def _next_prices(
-    problem: ChoiceProblem, prices: Costs, use: Costs, bound: float, best: _Best, step: int
+    problem: ChoiceProblem, prices: Costs, use: Costs, value: float, best: _Best, step: int
 ) -> Costs:
     """Take a Polyak subgradient step towards the best known cost (or 10 % above the bound without one)."""
     slope = use - problem.limit
-    goal = best.cost if best.choice is not None else bound + 0.1 * abs(bound) * (1 + step) + 1.0
-    size = max(goal - bound, 1e-3 * abs(goal) + 1.0)
+    is_known = best.choice is not None
+    goal = best.cost if is_known else value + 0.1 * abs(value) * (1 + step) + 1.0
+    size = max(goal - value, 1e-3 * abs(goal) + 1.0)
     active = np.where((prices > 0) | (slope > 0), slope, 0.0)
     norm = float(active @ active)
     if norm == 0:
         return prices
-    damping = 1.0 if best.choice is None else 1.0 / (1 + step / 8)
+    damping = 1.0 / (1 + step / 8) if is_known else 1.0
     return np.asarray(np.maximum(prices + damping * size / norm * active, 0.0))
-
-
-class _LocalSearch:
-    """A choice with its row use, changed one variable at a time."""
-
-    def __init__(self, problem: ChoiceProblem, choice: tuple[int, ...]) -> None:
-        self.problem = problem
-        self.choice = list(choice)
-        self.use = problem.use(choice)
-        self.neighbours: list[list[int]] = [[] for _ in problem.costs]
-        for number, edge in enumerate(problem.edges):
-            self.neighbours[edge.left].append(number)
-            self.neighbours[edge.right].append(number)
-        self.usages: list[list[int]] = [[] for _ in problem.costs]
-        for number, usage in enumerate(problem.usages):
-            self.usages[usage.variable].append(number)
-        self._unique: dict[int, tuple[Costs, Indices]] = {}
-
-    def overflow(self) -> float:
-        """Return by how much rows are overused, summed."""
-        return float(np.maximum(self.use - self.problem.limit, 0).sum())
-
-    def option_costs(self, variable: int) -> Costs:
-        """Return the cost of each option given the other variables' choice."""
-        total = self.problem.costs[variable].copy()
-        for number in self.neighbours[variable]:
-            edge = self.problem.edges[number]
-            if edge.left == variable:
-                total += edge.matrix[edge.left_ports, edge.right_ports[self.choice[edge.right]]]
-            else:
-                total += edge.matrix[edge.left_ports[self.choice[edge.left]], edge.right_ports]
-        return total
-
-    def overflow_by_option(self, variable: int) -> Costs:
-        """Return the total overuse if the variable took each of its options."""
-        options = len(self.problem.costs[variable])
-        usages = [self.problem.usages[number] for number in self.usages[variable]]
-        if not usages:
-            return np.full(options, self.overflow())
-        low, high = min(u.low for u in usages), max(u.high for u in usages)
-        rest = self.use[low:high].copy()
-        current = self.choice[variable]
-        for usage in usages:
-            rest[usage.low - low : usage.high - low] -= usage.amounts[current]
-        outside = self.overflow() - float(
-            np.maximum(self.use[low:high] - self.problem.limit, 0).sum()
-        )
-        unique, inverse = self._signatures(variable, usages)
-        totals = np.empty(len(unique))
-        for number, amounts in enumerate(unique):
-            row = rest.copy()
-            for usage, amount in zip(usages, amounts, strict=True):
-                row[usage.low - low : usage.high - low] += amount
-            totals[number] = np.maximum(row - self.problem.limit, 0).sum()
-        return np.asarray(totals[inverse] + outside)
-
-    def _signatures(self, variable: int, usages: list[Usage]) -> tuple[Costs, Indices]:
-        """Return the distinct uses of a variable's options, and the one of each option."""
-        if variable not in self._unique:
-            amounts = np.stack([usage.amounts for usage in usages], axis=1)
-            unique, inverse = np.unique(amounts, axis=0, return_inverse=True)
-            self._unique[variable] = unique, inverse.reshape(-1)
-        return self._unique[variable]
-
-    def set(self, variable: int, option: int) -> None:
-        """Change one variable."""
-        for number in self.usages[variable]:
-            usage = self.problem.usages[number]
-            self.use[usage.low : usage.high] += (
-                usage.amounts[option] - usage.amounts[self.choice[variable]]
-            )
-        self.choice[variable] = option
-
-    def descend(self) -> bool:
-        """Give each variable its cheapest option that overuses nothing; return whether something changed."""
-        changed = False
-        for variable in range(len(self.choice)):
-            costs = self.option_costs(variable)
-            current = self.choice[variable]
-            if costs.min() >= costs[current] - 1e-9:
-                continue
-            allowed = self.overflow_by_option(variable) <= 0
-            costs = np.where(allowed, costs, np.inf)
-            best = int(costs.argmin())
-            if costs[best] < costs[current] - 1e-9:
-                self.set(variable, best)
-                changed = True
-        return changed
-
-    def relieve(self) -> bool:
-        """Change variables, the cheapest byte saved first, until it fits; return whether any changed."""
-        before = self.overflow()
-        ranked: list[tuple[float, int, int]] = []
-        for variable in self._overusing():
-            saved = before - self.overflow_by_option(variable)
-            if not (saved > 0).any():
-                continue
-            costs = self.option_costs(variable)
-            extra = np.maximum(costs - costs[self.choice[variable]], 0.0)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                rate = np.where(saved > 0, (extra + 1e-6) / saved, np.inf)
-            option = int(rate.argmin())
-            ranked.append((float(rate[option]), variable, option))
-        changed = False
-        for rate_of_change, variable, option in sorted(ranked):
-            if self.overflow() <= 0:
-                break
-            costs = self.option_costs(variable)
-            saved_now = self.overflow() - float(self.overflow_by_option(variable)[option])
-            extra_now = max(float(costs[option] - costs[self.choice[variable]]), 0.0)
-            # An earlier change may have made this one useless or dear; the next round ranks anew.
-            if saved_now > 0 and (extra_now + 1e-6) / saved_now <= 4 * rate_of_change + 1e-12:
-                self.set(variable, option)
-                changed = True
-        return changed
-
-    def _overusing(self) -> list[int]:
-        """Return the variables that use a row which is overused."""
-        full = np.concatenate(([0], np.cumsum(self.use > self.problem.limit)))
-        return sorted({u.variable for u in self.problem.usages if full[u.high] > full[u.low]})

@@ -1,4 +1,4 @@
-"""Lets the tests of this folder import `extract_cases`, which pytest's importlib mode would not find."""
+"""Lets these tests import `choice_cases` and `extract_cases`, which the importlib mode would not find."""
 
 from __future__ import annotations
 

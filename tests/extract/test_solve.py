@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilewright.extract.choice import ChoiceProblem, Edge, Usage
-from tilewright.extract.solve import fits, solve
+from tilewright.extract.local_search import fits
+from tilewright.extract.solve import solve
 
 
 def random_problem(seed: int, *, tree: bool, capacity: bool) -> ChoiceProblem:

@@ -1,0 +1,249 @@
+"""The linear relaxation of a choice problem: a lower bound, prices of rows, a distance of each option.
+
+A variable takes its options in fractions that sum to 1; an edge is a transport of these fractions from
+the ports of one end to those of the other (facility location). Uses that exclude each other
+(`exclusive.py`) may not take more of what they use, port by port, than there is of it. Rows of capacity
+are constraints like any other, so that their prices come out of the same solution.
+
+The bound is computed from the dual solution alone: for any multipliers, what the constraints cost
+plus the negative reduced costs bounds every choice. So it holds whatever the solver's tolerances are.
+
+Sources:
+    Cornuejols, Nemhauser, Wolsey, "The uncapacitated facility location problem", 1990 (formulation).
+    Neumaier, Shcherbina, "Safe bounds in linear and mixed-integer linear programming", Math. Program. 99
+    (2004) (bound from an approximate dual solution).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import networkx as nx
+import numpy as np
+from scipy.optimize import linprog
+from scipy.sparse import csr_matrix
+
+from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Indices, Relaxation
+from tilewright.extract.exclusive import Exclusive, Patterns, find_exclusive, find_patterns
+
+MOST_COLUMNS = 400_000
+"""Size of the largest relaxation that is worth its time."""
+
+
+def linear_relaxation(problem: ChoiceProblem) -> Relaxation | None:
+    """Return the bound of the linear relaxation; None if that is too large or has no solution."""
+    columns = sum(map(len, problem.costs)) + sum(edge.matrix.size for edge in problem.edges)
+    if columns > MOST_COLUMNS:
+        return None
+    return _Relaxation(problem).solve()
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Rows of a sparse matrix, entry by entry."""
+
+    count: int = 0
+    rows: list[Indices] = field(default_factory=list)
+    columns: list[Indices] = field(default_factory=list)
+    values: list[Costs] = field(default_factory=list)
+    right: list[float] = field(default_factory=list)
+
+    def new(self, count: int, right: float = 0.0) -> int:
+        """Add empty rows and return the number of the first."""
+        self.count += count
+        self.right += [right] * count
+        return self.count - count
+
+    def put(self, rows: Indices | int, columns: Indices, values: Costs | float) -> None:
+        """Add entries."""
+        self.rows.append(np.broadcast_to(np.asarray(rows, dtype=np.int64), columns.shape))
+        self.columns.append(columns)
+        self.values.append(np.broadcast_to(np.asarray(values, dtype=np.float64), columns.shape))
+
+    def matrix(self, columns: int) -> csr_matrix:
+        entries = np.concatenate([*self.values, np.zeros(0)])
+        places = (
+            np.concatenate([*self.rows, np.zeros(0, dtype=np.int64)]),
+            np.concatenate([*self.columns, np.zeros(0, dtype=np.int64)]),
+        )
+        return csr_matrix((entries, places), shape=(self.count, columns))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Flow:
+    """Columns of an edge's transport, [groups used, ports of the user], -1 where it is forbidden."""
+
+    columns: Indices
+    group_ports: Indices
+    """The row of `columns` of each group of the variable that is used."""
+    patterns: Indices
+    """The user's pattern in each column of `columns`."""
+
+
+class _Relaxation:
+    """The linear program of a problem; options that differ only in cost are one column, the cheapest."""
+
+    def __init__(self, problem: ChoiceProblem) -> None:
+        self.problem = problem
+        self.patterns = find_patterns(problem)
+        self.costs: list[Costs] = []
+        self.columns = 0
+        self.equal, self.most = _Rows(), _Rows()
+        self.group_of: list[Indices] = []
+        self.options: list[Indices] = []
+        """The option that stands for each group."""
+        self.first: list[int] = []
+        """The first group's column of each variable."""
+        for variable in range(len(problem.costs)):
+            self._add_variable(variable)
+        self.flows: dict[tuple[int, int], _Flow] = {}
+        for number in range(len(problem.edges)):
+            self._add_edge(number)
+        for exclusive in find_exclusive(problem, self.patterns):
+            self._add_exclusive(exclusive)
+        self.first_use = self._add_capacity()
+
+    def solve(self) -> Relaxation | None:
+        """Return the bound with its prices."""
+        costs = np.concatenate(self.costs)
+        equal, most = self.equal.matrix(self.columns), self.most.matrix(self.columns)
+        upper = np.full(self.columns, np.inf)
+        upper[self.first_use :] = 1.0  # the others are at most 1 anyway
+        found = linprog(
+            costs,
+            A_eq=equal,
+            b_eq=np.array(self.equal.right),
+            A_ub=most,
+            b_ub=np.array(self.most.right),
+            bounds=np.stack([np.zeros(self.columns), upper], axis=1),
+            method="highs-ds",
+        )
+        if found.status != 0:
+            return None
+        multipliers = np.minimum(found.ineqlin.marginals, 0.0)
+        reduced = costs - equal.T @ found.eqlin.marginals - most.T @ multipliers
+        negative = np.minimum(reduced, 0.0)
+        bound = float(found.eqlin.marginals @ np.array(self.equal.right) + negative.sum())
+        extra = reduced - negative
+        above = tuple(
+            extra[first + groups] + own - own[options[groups]]
+            for first, groups, options, own in zip(
+                self.first, self.group_of, self.options, self.problem.costs, strict=True
+            )
+        )
+        prices = (
+            -negative[self.first_use :] / self.problem.limit if self.problem.rows else costs[:0]
+        )
+        return Relaxation(bound, prices, above, "linear relaxation")
+
+    def _new_columns(self, costs: Costs) -> Indices:
+        self.costs.append(costs)
+        self.columns += len(costs)
+        return np.arange(self.columns - len(costs), self.columns)
+
+    def _add_variable(self, variable: int) -> None:
+        own = self.problem.costs[variable]
+        marks: list[Costs] = [np.zeros(len(own))]
+        for edge in self.problem.edges:
+            marks += [edge.left_ports.astype(np.float64)] if edge.left == variable else []
+            marks += [edge.right_ports.astype(np.float64)] if edge.right == variable else []
+        marks += [u.amounts for u in self.problem.usages if u.variable == variable]
+        _, groups = np.unique(np.stack(marks, axis=1), axis=0, return_inverse=True)
+        groups = groups.reshape(-1)
+        order = np.lexsort((own, groups))
+        cheapest = order[np.searchsorted(groups[order], np.arange(groups.max() + 1))]
+        columns = self._new_columns(own[cheapest])
+        self.group_of.append(groups)
+        self.options.append(cheapest)
+        self.first.append(int(columns[0]))
+        self.equal.put(self.equal.new(1, 1.0), columns, 1.0)
+
+    def _add_edge(self, number: int) -> None:
+        edge = self.problem.edges[number]
+        left_demands = _demands(self.patterns[edge.left], edge.right)
+        right_demands = _demands(self.patterns[edge.right], edge.left)
+        left, left_of, left_patterns = self._ports(edge.left, edge.left_ports, left_demands)
+        right, right_of, right_patterns = self._ports(edge.right, edge.right_ports, right_demands)
+        matrix = edge.matrix[np.ix_(left, right)]
+        rows, columns = np.nonzero(matrix < FORBIDDEN / 2)
+        flow = self._new_columns(matrix[rows, columns])
+        for variable, ports, places in (
+            (edge.left, left_of, rows),
+            (edge.right, right_of, columns),
+        ):
+            first = self.equal.new(len(left) if ports is left_of else len(right))
+            self.equal.put(first + places, flow, 1.0)
+            groups = self.first[variable] + np.arange(len(ports))
+            self.equal.put(first + ports, groups, -1.0)
+        table = np.full(matrix.shape, -1)
+        table[rows, columns] = flow
+        if right_demands:
+            self.flows[edge.left, edge.right] = _Flow(table, left_of, right_patterns)
+        if left_demands:
+            self.flows[edge.right, edge.left] = _Flow(table.T, right_of, left_patterns)
+
+    def _ports(
+        self, variable: int, ports: Indices, is_user: bool
+    ) -> tuple[Indices, Indices, Indices]:
+        """Return the ports, which one each group has, and their patterns, which split those of users."""
+        options = self.options[variable]
+        patterns = self.patterns[variable].of_option[options]
+        keys = np.stack([ports[options], patterns if is_user else np.zeros_like(patterns)], axis=1)
+        found, inverse = np.unique(keys, axis=0, return_inverse=True)
+        return found[:, 0], inverse.reshape(-1), found[:, 1]
+
+    def _add_exclusive(self, exclusive: Exclusive) -> None:
+        """Let uses that exclude each other take no more of each port than there is."""
+        used = exclusive.variable
+        by_user: dict[int, list[int]] = {}
+        for user, pattern in exclusive.uses:
+            by_user.setdefault(user, []).append(pattern)
+        flows = {user: self.flows[used, user] for user in by_user}
+        idle = self.patterns[used].idle
+        for groups in _united([flow.group_ports for flow in flows.values()]):
+            stock = groups[self.options[used][groups] != idle]
+            if not len(stock):
+                continue
+            taken = []
+            for user, patterns in by_user.items():
+                flow = flows[user]
+                rows = np.unique(flow.group_ports[groups])
+                columns = np.flatnonzero(np.isin(flow.patterns, patterns))
+                taken.append(flow.columns[np.ix_(rows, columns)].reshape(-1))
+            row = self.most.new(1)
+            flat = np.concatenate(taken)
+            self.most.put(row, flat[flat >= 0], 1.0)
+            self.most.put(row, self.first[used] + stock, -1.0)
+
+    def _add_capacity(self) -> int:
+        """Add the use of each row, as a part of the limit: that of the row before plus what changes."""
+        problem = self.problem
+        first = self.columns
+        use = self._new_columns(np.zeros(problem.rows))
+        row = self.equal.new(problem.rows)
+        self.equal.put(row + np.arange(problem.rows), use, -1.0)
+        if problem.rows:
+            self.equal.put(row + np.arange(1, problem.rows), use[:-1], 1.0)
+        for usage in problem.usages:
+            amounts = usage.amounts[self.options[usage.variable]] / problem.limit
+            groups = np.flatnonzero(amounts)
+            columns = self.first[usage.variable] + groups
+            self.equal.put(row + usage.low, columns, amounts[groups])
+            if usage.high < problem.rows:
+                self.equal.put(row + usage.high, columns, -amounts[groups])
+        return first
+
+
+def _demands(patterns: Patterns, variable: int) -> bool:
+    return any(variable in demanded for demanded in patterns.demands)
+
+
+def _united(partitions: Sequence[Indices]) -> list[Indices]:
+    """Return the finest partition that every given one refines; each gives a part's number by element."""
+    near: nx.Graph[int] = nx.Graph()
+    near.add_nodes_from(range(len(partitions[0])))
+    for partition in partitions:
+        for part in range(int(partition.max()) + 1):
+            nx.add_path(near, np.flatnonzero(partition == part).tolist())
+    return [np.array(sorted(part)) for part in nx.connected_components(near)]
