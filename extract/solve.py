@@ -40,7 +40,7 @@ _CLOSING_TABLE = 400_000_000
 _NEAR = (0.0, 0.02, 0.1)
 """Distances from the bound, relative to it, within which options make a start."""
 
-_START_SWEEPS = 12
+_START_SWEEPS = 20
 """Of message passing among the options that make a start."""
 
 _START_ENTRIES = 4_000_000
@@ -213,24 +213,41 @@ class _Polished:
         problem = replace(self._problem, costs=costs)
         if self._last is None:
             starts = [self._start(problem, near) for near in _NEAR]
+            best = min((polish(problem, costs, start) for start in starts), key=problem.cost)
+            # Larger parts among fewer options, then smaller parts among all once more.
+            start = self._polish_near(problem, best)
         else:
-            starts = [self._last]
-        found = [polish(problem, costs, start) for start in starts]
-        self._last = min(found, key=problem.cost)
+            start = self._last
+        self._last = polish(problem, costs, start)
         return self._last
 
-    def _start(self, problem: ChoiceProblem, near: float) -> tuple[int, ...]:
-        above = self._relaxation.above
+    def _near(self, near: float) -> tuple[Indices, ...]:
         most = near * abs(self._relaxation.bound)
-        kept = tuple(np.flatnonzero(own <= max(most, float(own.min())) + 1e-9) for own in above)
+        return tuple(
+            np.flatnonzero(own <= max(most, float(own.min())) + 1e-9)
+            for own in self._relaxation.above
+        )
+
+    def _polish_near(self, problem: ChoiceProblem, choice: tuple[int, ...]) -> tuple[int, ...]:
+        """Improve a choice among its options and those near the bound."""
+        kept = tuple(
+            np.union1d(own, [option])
+            for own, option in zip(self._near(_NEAR[1]), choice, strict=True)
+        )
+        few = restricted(problem, kept)
+        numbers = tuple(int(np.searchsorted(k, o)) for k, o in zip(kept, choice, strict=True))
+        return _original(polish(few, few.costs, numbers, most_entries=_START_ENTRIES), kept)
+
+    def _start(self, problem: ChoiceProblem, near: float) -> tuple[int, ...]:
+        kept = self._near(near)
         few = restricted(problem, kept)
         passing = MessagePassing(few)
         for _ in range(_START_SWEEPS):
             passing.sweep(few.costs)
         decoded = (passing.decode(few.costs, backwards=way) for way in (True, False))
         starts = [passing.improve(few.costs, choice) for choice in decoded]
-        start = polish(few, few.costs, min(starts, key=few.cost), most_entries=_START_ENTRIES)
-        return tuple(int(own[option]) for own, option in zip(kept, start, strict=True))
+        start = min(starts, key=few.cost)
+        return _original(polish(few, few.costs, start, most_entries=_START_ENTRIES), kept)
 
 
 def _search(
