@@ -58,9 +58,3 @@ def gathered_rows(op: Op, loop: LoopDim) -> bool:
 def partial_sums_through_linear(op: Op) -> bool:
     """f(sum of parts) = sum of f(parts) when f is linear in all operands together."""
     return op.kind in _LINEAR_KINDS or (op.kind == "map" and op.attrs["fn"] in _LINEAR_MAPS)
-
-
-@partition.splits(source="Shardy (pass-through factors)")
-def pass_through_loop(op: Op, loop: LoopDim) -> bool:
-    """f(X[d/p]) = Y[d/p] on a parallel loop of an operator that no rule above speaks of."""
-    return loop.role is Role.PARALLEL

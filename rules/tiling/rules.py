@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from egglog import eq, i64
+from egglog import i64
 
 from tilewright.rules.tiling.ruleset import TilingRewrite, tiling
 from tilewright.rules.tiling.terms import (
@@ -27,22 +27,12 @@ def whole_loop(extent: i64, quantum: i64, combines: i64) -> TilingRewrite:
 
 
 @tiling.rule(source=_LOOP_NESTS)
-def divide(extent: i64, quantum: i64, size: i64, part: i64) -> TilingRewrite:
-    """tiles of s = tiles of s / p when p divides s, on a parallel loop: halves, thirds and so on."""
+def smaller_tiles(extent: i64, quantum: i64, size: i64, part: i64) -> TilingRewrite:
+    """tiles of s = smaller tiles on a parallel loop: equal parts, or whole quanta and a last, smaller one."""
     return TilingRewrite(
         Loop.tiled(extent, quantum, PARALLEL, size),
         to=Loop.tiled(extent, quantum, PARALLEL, part),
-        when=(tile_size(extent, quantum, part), part < size, eq(size % part).to(i64(0))),
-    )
-
-
-@tiling.rule(source=_LOOP_NESTS)
-def round_to_quantum(extent: i64, quantum: i64, size: i64, part: i64) -> TilingRewrite:
-    """tiles of s = smaller tiles of whole quanta on a parallel loop; the last tile is smaller."""
-    return TilingRewrite(
-        Loop.tiled(extent, quantum, PARALLEL, size),
-        to=Loop.tiled(extent, quantum, PARALLEL, part),
-        when=(tile_size(extent, quantum, part), part < size, eq(part % quantum).to(i64(0))),
+        when=(tile_size(extent, quantum, part), part < size),
     )
 
 

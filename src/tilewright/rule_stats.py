@@ -108,7 +108,7 @@ def _tiling_uses(kernel: Kernel, tiling: Tiling | None) -> set[str]:
         elif loop.role is Role.REDUCTION:
             found.add("tiling.accumulate_over_parts")
         else:
-            found.add("tiling.round_to_quantum" if loop.extent % size else "tiling.divide")
+            found.add("tiling.smaller_tiles")
     if tiling.order != tuple(loop_order(kernel)):
         found.add("tiling.choose_outermost")
     return found

@@ -1,35 +1,21 @@
 """The catalogue of rewrite rules, algebra to layout: where each changes a plan.
 
 Every row names the rules that realise an entry and a model whose best plan costs less with
-them than without them. All programs are run and compared with the reference.
+them than without them, predicted and simulated. All programs are run and compared with the reference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import pytest
+from plan_cases import ONE, SMALL, Builder, Model, check_outputs, check_worth, compiled
 
-from tilewright import api
-from tilewright.compiler import Compilation
 from tilewright.dtypes import DType
-from tilewright.extract.validate import validate_plan
 from tilewright.graph import Graph
-from tilewright.inputs import example_inputs
-from tilewright.reference import evaluate
-
-Builder = Any
-"""The `GraphBuilder` of conftest, in f32."""
-
-ONE = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "groups": 1}
-
 
 TILE = "mesh_1x1"
-SMALL = "mesh_1x1?sram_kib=32"
-"""A tile whose scratchpad is too small for the tensors of a model, which are streamed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +24,7 @@ class Entry:
 
     number: int
     rules: tuple[str, ...]
-    model: Callable[[Builder], Graph]
+    model: Model
     target: str = TILE
 
 
@@ -82,8 +68,9 @@ def query_and_key(b: Builder) -> Graph:
 
 
 def joined(b: Builder) -> Graph:
-    x = b.input("x", 64, 64)
-    products = [b.op("matmul", x, b.constant(name, 64, 64)) for name in "vw"]
+    """Join narrow products; wide ones store their parts meanwhile, which no cost model foresees."""
+    x = b.input("x", 16, 256)
+    products = [b.op("matmul", x, b.constant(name, 256, 16)) for name in "vw"]
     return b.graph(b.op("concat", *products, axis=1))
 
 
@@ -274,7 +261,7 @@ ENTRIES = (
     Entry(9, ("algebra.slice_before_binary",), merged_heads, SMALL),
     Entry(9, ("algebra.part_of_product",), merged_heads, SMALL),
     Entry(9, ("algebra.slice_of_second_part",), half_of_joint),
-    Entry(9, ("algebra.concat_of_adjacent_slices",), joint_of_halves),
+    Entry(9, ("algebra.concat_of_adjacent_slices",), joint_of_halves, SMALL),
     Entry(9, ("algebra.slice_of_slice",), part_of_part),
     Entry(9, ("algebra.map_into_parts",), activated_parts),
     Entry(9, ("algebra.binary_into_parts",), activated_joint),
@@ -299,33 +286,12 @@ ENTRIES = (
 )
 
 
-def compiled(graph: Graph, without: tuple[str, ...] = (), target: str = "toy") -> Compilation:
-    done = api.compile(graph, target, without_rules=without)
-    assert done.plan is not None
-    validate_plan(done.plan, done.target)
-    return done
-
-
-def check_outputs(done: Compilation, graph: Graph) -> None:
-    """Fail unless the instructions compute what the graph does."""
-    assert done.program is not None
-    given = example_inputs(graph)
-    expected = evaluate(graph, given)
-    for name, found in api.run(done.program, given).items():
-        np.testing.assert_allclose(found, expected[name], rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize(
     "entry", ENTRIES, ids=lambda e: f"{e.number}-{e.rules[0]}-{e.model.__name__}"
 )
 def test_rule_makes_a_plan_cheaper(entry: Entry, make_builder: Callable[..., Builder]) -> None:
     graph = entry.model(make_builder(dtype=DType.F32))
-    best = compiled(graph, target=entry.target)
-    poorer = compiled(graph, entry.rules, entry.target)
-    assert best.plan is not None
-    assert poorer.plan is not None
-    assert best.plan.cost < poorer.plan.cost
-    check_outputs(best, graph)
+    check_worth(graph, entry.rules, entry.target)
 
 
 def test_every_entry_that_is_not_a_mechanism_has_a_model() -> None:
