@@ -1,10 +1,77 @@
-"""What the rule sets of all families but the rewrites' share: names, order, and who may add rules."""
+"""What the rules of all families share: names, places, order, and who may add rules."""
 
 from __future__ import annotations
 
-from typing import Protocol
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from tilewright.errors import RuleError
+
+
+def place_of(function: Callable[..., Any]) -> str:
+    """Return file and line of a function, without what decorators wrapped around it."""
+    code = inspect.unwrap(function).__code__
+    return f"{code.co_filename}:{code.co_firstlineno}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionRule:
+    """A registered rule of a family that is about functions, not terms."""
+
+    name: str
+    source: str
+    function: Callable[..., Any]
+
+    @property
+    def ruleset(self) -> str:
+        """Name of the family."""
+        return self.name.partition(".")[0]
+
+    @property
+    def equation(self) -> str:
+        """First line of the docstring."""
+        return (inspect.getdoc(self.function) or "").splitlines()[0]
+
+    @property
+    def where(self) -> str:
+        """File, line and name, as errors begin."""
+        return f"{place_of(self.function)}: rule '{self.name}'"
+
+
+def check_written(
+    name: str,
+    function: Callable[..., Any],
+    error: type[RuleError] = RuleError,
+    *,
+    form: str = "",
+    parameters: tuple[str, ...] | None = None,
+) -> str:
+    """Check what rules of all families are: a name, a docstring, parameters; return how errors begin.
+
+    Args:
+        name: Family and function.
+        function: The rule.
+        error: What to raise.
+        form: What rules with these parameters are called.
+        parameters: What the function must take; None for any.
+
+    Raises:
+        RuleError: A bad name, no docstring, or other parameters.
+    """
+    where = f"{place_of(function)}: rule '{name}'"
+    if not re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", name):
+        raise error(f"{where}: expected a name like family.snake_case")
+    if not inspect.getdoc(function):
+        raise error(f"{where} has no docstring; write its equation there")
+    found = tuple(inspect.signature(function).parameters)
+    if parameters is not None and found != parameters:
+        raise error(
+            f"{where} takes ({', '.join(found)}), a '{form}' rule takes ({', '.join(parameters)})"
+        )
+    return where
 
 
 class Named(Protocol):
@@ -14,9 +81,16 @@ class Named(Protocol):
     def name(self) -> str:
         """Family and function, joined by a dot."""
 
+    @property
+    def function(self) -> Callable[..., Any]:
+        """How it is written."""
+
 
 class RuleFamily[R: Named]:
     """Rules of one family in order of registration."""
+
+    error: type[RuleError] = RuleError
+    """What a rule that is not written as one raises."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -41,8 +115,12 @@ class RuleFamily[R: Named]:
         if self._is_closed:
             raise RuleError(
                 f"rule '{made.name}': rule set '{self.name}' belongs to tilewright; "
-                f"make a {type(self).__name__} set of your own"
+                f"make a {type(self).__name__} of your own"
             )
         if made.name in self._rules:
-            raise RuleError(f"rule '{made.name}' is registered twice; rename one")
+            before = place_of(self._rules[made.name].function)
+            raise self.error(
+                f"{place_of(made.function)}: rule '{made.name}' is registered twice, before in "
+                f"{before}; rename one"
+            )
         self._rules[made.name] = made

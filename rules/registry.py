@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from egglog.declarations import CallDecl, UnboundVarDecl
 
 from tilewright.errors import RuleError
 from tilewright.rules.constructors import CONSTRUCTORS, Constructor
+from tilewright.rules.family import RuleFamily, check_written, place_of
 from tilewright.rules.terms import MOST_OPERANDS, Tensor, origin
 
 ROOT = "root"
@@ -91,22 +91,10 @@ class Rule:
         return (self.function.__doc__ or "").strip().splitlines()[0]
 
 
-class RuleSet:
+class RuleSet(RuleFamily[Rule]):
     """Rules of one family; filled by decorators while its modules are imported."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._rules: dict[str, Rule] = {}
-        self._is_closed = False
-
-    def close(self) -> None:
-        """Take no more rules: the sets of this package are not for rules from outside."""
-        self._is_closed = True
-
-    @property
-    def rules(self) -> tuple[Rule, ...]:
-        """Rules in order of registration."""
-        return tuple(self._rules.values())
+    error = RuleWritingError
 
     def rule(
         self, *, numerics: Numerics, source: str, tolerance: float | None = None
@@ -131,26 +119,10 @@ class RuleSet:
                 source=source,
                 tolerance=tolerance,
             )
-            if self._is_closed:
-                raise RuleError(
-                    f"rule '{made.name}': rule set '{self.name}' belongs to tilewright; "
-                    "make a RuleSet of your own"
-                )
-            if made.name in self._rules:
-                raise RuleWritingError(
-                    f"{made.place}: rule '{made.name}' is registered twice, before in "
-                    f"{self._rules[made.name].place}; rename one"
-                )
-            self._rules[made.name] = made
+            self._add(made)
             return function
 
         return register
-
-
-def place_of(function: Callable[..., Any]) -> str:
-    """Return file and line of a function, without what decorators wrapped around it."""
-    code = inspect.unwrap(function).__code__
-    return f"{code.co_filename}:{code.co_firstlineno}"
 
 
 def define(
@@ -167,12 +139,8 @@ def define(
         RuleWritingError: No docstring or none with an equation, a parameter without a sort, a bad
             name, a tolerance that does not go with the numerics.
     """
-    where = f"{place_of(function)}: rule '{name}'"
-    if not re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", name):
-        raise RuleWritingError(f"{where}: expected a name like family.snake_case")
-    doc = inspect.getdoc(function)
-    if not doc:
-        raise RuleWritingError(f"{where} has no docstring; write its equation there")
+    where = check_written(name, function, RuleWritingError)
+    doc = inspect.getdoc(function) or ""
     if "=" not in doc.splitlines()[0]:
         raise RuleWritingError(
             f"{where}: the docstring starts with '{doc.splitlines()[0]}'; "

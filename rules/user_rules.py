@@ -19,6 +19,7 @@ from types import ModuleType
 
 from tilewright.errors import RuleError
 from tilewright.rules.collectives.ruleset import CollectiveRule, CollectiveRules
+from tilewright.rules.family import place_of
 from tilewright.rules.memory.ruleset import MemoryRule, MemoryRules
 from tilewright.rules.options import AnyRule, SaturationOptions
 from tilewright.rules.partition.ruleset import PartitionRule, PartitionRules
@@ -113,7 +114,7 @@ def _united(parts: Sequence[UserRules], taken: dict[str, str]) -> UserRules:
             source = ", ".join(part.sources)
             if rule.name in taken:
                 raise RuleError(
-                    f"{place_of(rule)}: rule '{rule.name}' has the name of a rule of "
+                    f"{place_of(rule.function)}: rule '{rule.name}' has the name of a rule of "
                     f"{taken[rule.name]}; rename the function or its rule set"
                 )
             taken[rule.name] = source
@@ -125,12 +126,6 @@ def _united(parts: Sequence[UserRules], taken: dict[str, str]) -> UserRules:
         collective=tuple(rule for part in parts for rule in part.collective),
         sources=tuple(source for part in parts for source in part.sources),
     )
-
-
-def place_of(rule: AnyRule) -> str:
-    """Return file and line of a rule's function."""
-    code = rule.function.__code__
-    return f"{code.co_filename}:{code.co_firstlineno}"
 
 
 def _executed(path: Path) -> ModuleType:

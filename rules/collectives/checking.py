@@ -60,7 +60,7 @@ def check_collective_rule(rule: CollectiveRule) -> int:
                     held = distribute(mesh, sharding, array, seed=1)
                     _check(rule, mesh, sharding, held, (first, second), fused)
     if not applied:
-        raise RuleError(f"{_place(rule)} applies to no chain of two steps")
+        raise RuleError(f"{rule.where} applies to no chain of two steps")
     return applied
 
 
@@ -82,9 +82,10 @@ def _chains(
 
 def _applied(rule: CollectiveRule, first: Step, second: Step) -> tuple[Step, ...] | None:
     try:
-        return rule.function(first, second)
+        fused: tuple[Step, ...] | None = rule.function(first, second)
     except Exception as error:  # whatever a user's rule raises
-        raise RuleError(f"{_place(rule)} raises {type(error).__name__}: {error}") from error
+        raise RuleError(f"{rule.where} raises {type(error).__name__}: {error}") from error
+    return fused
 
 
 def _check(
@@ -96,7 +97,7 @@ def _check(
     fused: tuple[Step, ...],
 ) -> None:
     case = (
-        f"{_place(rule)} ({rule.equation}) on mesh {list(mesh.sizes)}, from "
+        f"{rule.where} ({rule.equation}) on mesh {list(mesh.sizes)}, from "
         f"{format_sharding(mesh, sharding)}: {_text(pair)} -> {_text(fused)}"
     )
     expected, sent = _run(mesh, held, pair)
@@ -131,8 +132,3 @@ def _text(chain: tuple[Step, ...]) -> str:
         return f"{step.kind}({', '.join((f'axis {step.axis}', *(f'dim {d}' for d in dims)))})"
 
     return ", ".join(map(one, chain)) or "nothing"
-
-
-def _place(rule: CollectiveRule) -> str:
-    code = rule.function.__code__
-    return f"{code.co_filename}:{code.co_firstlineno}: rule '{rule.name}'"

@@ -7,14 +7,11 @@ the step that does the work of two.
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tilewright.errors import RuleError
-from tilewright.rules.family import RuleFamily
+from tilewright.rules.family import FunctionRule, RuleFamily, check_written
 
 
 class StepKind(StrEnum):
@@ -41,22 +38,8 @@ Fuses = Callable[[Step, Step], tuple[Step, ...] | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CollectiveRule:
+class CollectiveRule(FunctionRule):
     """A registered rule; `function` gives what does the work of two steps, None where it does not apply."""
-
-    name: str
-    source: str
-    function: Fuses
-
-    @property
-    def ruleset(self) -> str:
-        """Name of the family."""
-        return self.name.partition(".")[0]
-
-    @property
-    def equation(self) -> str:
-        """First line of the docstring."""
-        return (inspect.getdoc(self.function) or "").splitlines()[0]
 
 
 class CollectiveRules(RuleFamily[CollectiveRule]):
@@ -71,14 +54,7 @@ class CollectiveRules(RuleFamily[CollectiveRule]):
 
         def register(function: Fuses) -> Fuses:
             name = f"{self.name}.{function.__name__}"
-            code = function.__code__
-            where = f"{code.co_filename}:{code.co_firstlineno}: rule '{name}'"
-            if not re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", name):
-                raise RuleError(f"{where}: expected a name like family.snake_case")
-            if not inspect.getdoc(function):
-                raise RuleError(f"{where} has no docstring; write its equation there")
-            if tuple(inspect.signature(function).parameters) != ("first", "second"):
-                raise RuleError(f"{where}: a collective rule takes (first, second)")
+            check_written(name, function, form="collective", parameters=("first", "second"))
             self._add(CollectiveRule(name=name, source=source, function=function))
             return function
 

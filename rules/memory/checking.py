@@ -30,25 +30,20 @@ def check_memory_rule(rule: MemoryRule) -> int:
         try:
             does_allow = bool(rule.function(held))
         except Exception as error:  # whatever a user's rule raises
-            raise RuleError(f"{_place(rule)} raises {type(error).__name__}: {error}") from error
+            raise RuleError(f"{rule.where} raises {type(error).__name__}: {error}") from error
         if not does_allow:
             continue
         allowed += 1
         if rule.level is Level.SRAM and shard > scratchpad:
             raise RuleError(
-                f"{_place(rule)} holds {shard} bytes in a scratchpad of {scratchpad}; compare "
+                f"{rule.where} holds {shard} bytes in a scratchpad of {scratchpad}; compare "
                 "held.shard_bytes with held.scratchpad_bytes"
             )
         if rule.level is Level.DRAM and partial and not constant:
             raise RuleError(
-                f"{_place(rule)} puts a partial sum in DRAM, of which there is one copy for all tiles; "
+                f"{rule.where} puts a partial sum in DRAM, of which there is one copy for all tiles; "
                 "ask for not held.is_partial"
             )
     if not allowed:
-        raise RuleError(f"{_place(rule)} allows nothing")
+        raise RuleError(f"{rule.where} allows nothing")
     return allowed
-
-
-def _place(rule: MemoryRule) -> str:
-    code = rule.function.__code__
-    return f"{code.co_filename}:{code.co_firstlineno}: rule '{rule.name}'"

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tilewright.errors import RuleError
-from tilewright.rules.family import RuleFamily
+from tilewright.rules.family import FunctionRule, RuleFamily, check_written
 
 
 class Level(StrEnum):
@@ -38,23 +35,10 @@ Allows = Callable[[Holding], bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryRule:
+class MemoryRule(FunctionRule):
     """A registered memory rule; `function` tells whether it allows `level` for a tensor."""
 
-    name: str
     level: Level
-    source: str
-    function: Allows
-
-    @property
-    def ruleset(self) -> str:
-        """Name of the family."""
-        return self.name.partition(".")[0]
-
-    @property
-    def equation(self) -> str:
-        """First line of the docstring."""
-        return (inspect.getdoc(self.function) or "").splitlines()[0]
 
 
 class MemoryRules(RuleFamily[MemoryRule]):
@@ -69,14 +53,7 @@ class MemoryRules(RuleFamily[MemoryRule]):
 
         def register(function: Allows) -> Allows:
             name = f"{self.name}.{function.__name__}"
-            code = function.__code__
-            where = f"{code.co_filename}:{code.co_firstlineno}: rule '{name}'"
-            if not re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", name):
-                raise RuleError(f"{where}: expected a name like family.snake_case")
-            if not inspect.getdoc(function):
-                raise RuleError(f"{where} has no docstring; write its equation there")
-            if tuple(inspect.signature(function).parameters) != ("held",):
-                raise RuleError(f"{where}: a memory rule takes one parameter, held")
+            check_written(name, function, form="memory", parameters=("held",))
             self._add(MemoryRule(name=name, level=level, source=source, function=function))
             return function
 

@@ -95,7 +95,7 @@ def check_partition_rule(rule: PartitionRule, *, seed: int = 0) -> PartitionRepo
                     _check(rule, sample, mesh, strategy)
     if not uses:
         raise RuleError(
-            f"{_place(rule)}: rule '{rule.name}' allows nothing on {SAMPLES} random operators of each "
+            f"{rule.where} allows nothing on {SAMPLES} random operators of each "
             "kind; its conditions can hardly be met"
         )
     return PartitionReport(rule=rule.name, uses=uses, kinds=tuple(kinds))
@@ -115,8 +115,7 @@ def _uses(rule: PartitionRule, sample: Sample, mesh: LogicalMesh) -> list[Strate
         raise
     except Exception as error:  # whatever a user's rule raises
         raise RuleError(
-            f"{_place(rule)}: rule '{rule.name}' raises {type(error).__name__}: {error} on "
-            f"{_described(sample)}; mend it"
+            f"{rule.where} raises {type(error).__name__}: {error} on {_described(sample)}; mend it"
         ) from error
     return [strategy for strategy in found if rule.name in strategy.rules]
 
@@ -138,7 +137,7 @@ def _check(rule: PartitionRule, sample: Sample, mesh: LogicalMesh, strategy: Str
         _run(sample, mesh, strategy, seed=2)
     except _WrongUseError as wrong:
         raise RuleError(
-            f"{_place(rule)}: rule '{rule.name}' ({rule.equation}) is wrong\n"
+            f"{rule.where} ({rule.equation}) is wrong\n"
             f"  operator  {_described(sample)}\n"
             f"  mesh      {_mesh_text(mesh)}\n"
             f"  operands  {', '.join(format_sharding(mesh, s) for s in strategy.operands)}\n"
@@ -216,11 +215,6 @@ def _compare(sample: Sample, found: Array, expected: Array, arrays: list[Array])
         f"at {list(place)} the tiles make {found[place]:g}, the operator {expected[place]:g}\n"
         f"  values    {values}"
     )
-
-
-def _place(rule: PartitionRule) -> str:
-    code = rule.function.__code__
-    return f"{code.co_filename}:{code.co_firstlineno}"
 
 
 def _mesh_text(mesh: LogicalMesh) -> str:

@@ -13,16 +13,13 @@ A loop belongs to the first `splits` rule that claims it: leaving that rule out 
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from tilewright.errors import RuleError
 from tilewright.graph import Op
-from tilewright.rules.family import RuleFamily
+from tilewright.rules.family import FunctionRule, RuleFamily, check_written
 from tilewright.rules.loopnest import LoopDim, LoopNest
 
 NOT_SPLIT = -1
@@ -59,23 +56,10 @@ MacroUses = Callable[[Op, LoopNest, int], Iterable[AxisUse]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PartitionRule:
+class PartitionRule(FunctionRule):
     """A registered partition rule."""
 
-    name: str
     form: Form
-    source: str
-    function: Callable[..., Any]
-
-    @property
-    def ruleset(self) -> str:
-        """Name of the family."""
-        return self.name.partition(".")[0]
-
-    @property
-    def equation(self) -> str:
-        """First line of the docstring."""
-        return (inspect.getdoc(self.function) or "").splitlines()[0]
 
 
 class PartitionRules(RuleFamily[PartitionRule]):
@@ -118,17 +102,7 @@ def define_partition(
     Raises:
         RuleError: A bad name, no docstring, or other parameters than its form takes.
     """
-    code = function.__code__
-    where = f"{code.co_filename}:{code.co_firstlineno}: rule '{name}'"
-    if not re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", name):
-        raise RuleError(f"{where}: expected a name like family.snake_case")
-    if not inspect.getdoc(function):
-        raise RuleError(f"{where} has no docstring; write its equation there")
-    found = tuple(inspect.signature(function).parameters)
-    if found != parameters:
-        raise RuleError(
-            f"{where} takes ({', '.join(found)}), a '{form}' rule takes ({', '.join(parameters)})"
-        )
+    check_written(name, function, form=form, parameters=parameters)
     return PartitionRule(name=name, form=form, source=source, function=function)
 
 

@@ -35,7 +35,7 @@ def check_tiling_rule(rule: TilingRule) -> int:
     made -= sum(sum(len(s) for s in f.sizes) + len(f.outermost) for f in before)
     if made <= 0:
         raise RuleError(
-            f"{_place(rule)} makes nothing of loops of {_EXTENTS} indices; its conditions can hardly "
+            f"{rule.where} makes nothing of loops of {_EXTENTS} indices; its conditions can hardly "
             "be met"
         )
     return made
@@ -60,22 +60,17 @@ def _check(rule: TilingRule, request: TilingRequest, found: TilingAlternatives) 
         for size in sizes:
             if size not in allowed:
                 raise RuleError(
-                    f"{_place(rule)} makes tiles of {size} for a loop of {extent} indices and quantum "
+                    f"{rule.where} makes tiles of {size} for a loop of {extent} indices and quantum "
                     f"{quantum}{'' if request.is_tileable[number] else ' that must run whole'}; "
                     f"candidates are {list(allowed)}; add the fact tile_size to `when`"
                 )
             values = np.arange(extent)
             boxes = [values[first : first + size].sum() for first in range(0, extent, size)]
             if sum(boxes) != values.sum():
-                raise RuleError(f"{_place(rule)}: tiles of {size} do not cover {extent} indices")
+                raise RuleError(f"{rule.where}: tiles of {size} do not cover {extent} indices")
     for outer in found.outermost:
         if not request.is_parallel[outer] or not request.is_tileable[outer]:
             raise RuleError(
-                f"{_place(rule)} puts loop {outer} outermost, which combines or must run whole; add "
+                f"{rule.where} puts loop {outer} outermost, which combines or must run whole; add "
                 "the fact outermost_candidate to `when`"
             )
-
-
-def _place(rule: TilingRule) -> str:
-    code = rule.function.__code__
-    return f"{code.co_filename}:{code.co_firstlineno}: rule '{rule.name}'"

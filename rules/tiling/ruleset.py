@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
@@ -11,7 +10,7 @@ from typing import Any, get_type_hints
 from egglog import Fact, RewriteOrRule, Unit, eq, i64, rule, union, var
 
 from tilewright.errors import RuleError
-from tilewright.rules.family import RuleFamily
+from tilewright.rules.family import FunctionRule, RuleFamily, check_written
 from tilewright.rules.tiling.terms import Kernel, Loop
 
 ROOT = "root"
@@ -27,23 +26,10 @@ class TilingRewrite:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TilingRule:
+class TilingRule(FunctionRule):
     """A registered tiling rule; `function` maps its pattern variables to a TilingRewrite."""
 
-    name: str
-    source: str
-    function: Callable[..., TilingRewrite]
     sorts: Mapping[str, Any] = field(hash=False, compare=False)
-
-    @property
-    def ruleset(self) -> str:
-        """Name of the family."""
-        return self.name.partition(".")[0]
-
-    @property
-    def equation(self) -> str:
-        """First line of the docstring."""
-        return (inspect.getdoc(self.function) or "").splitlines()[0]
 
 
 class TilingRules(RuleFamily[TilingRule]):
@@ -67,12 +53,7 @@ class TilingRules(RuleFamily[TilingRule]):
 
 
 def _defined(name: str, function: Callable[..., TilingRewrite], source: str) -> TilingRule:
-    code = function.__code__
-    where = f"{code.co_filename}:{code.co_firstlineno}: rule '{name}'"
-    if not re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", name):
-        raise RuleError(f"{where}: expected a name like family.snake_case")
-    if not inspect.getdoc(function):
-        raise RuleError(f"{where} has no docstring; write its equation there")
+    where = check_written(name, function)
     hints = get_type_hints(function)
     parameters = tuple(inspect.signature(function).parameters)
     for parameter in parameters:
@@ -96,11 +77,7 @@ def instantiate(made: TilingRule) -> RewriteOrRule:
     """
     rewrite = made.function(**{name: var(name, sort) for name, sort in made.sorts.items()})
     if any(isinstance(fact, bool) for fact in rewrite.when):
-        code = made.function.__code__
-        raise RuleError(
-            f"{code.co_filename}:{code.co_firstlineno}: rule '{made.name}': a condition is a bool; "
-            "write eq(x).to(y)"
-        )
+        raise RuleError(f"{made.where}: a condition is a bool; write eq(x).to(y)")
     root: Any = var(ROOT, Loop if isinstance(rewrite.left, Loop) else Kernel)
     return rule(eq(root).to(rewrite.left), *rewrite.when, name=made.name).then(
         union(root).with_(rewrite.to)

@@ -7,12 +7,15 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tilewright import __version__
 from tilewright.errors import CompileError, RuleError
+
+if TYPE_CHECKING:
+    from tilewright.rule_commands import PlanRequest
 
 # Must be set before numpy loads: the functional simulator multiplies many small matrices, for which
 # threads of the BLAS only spin.
@@ -84,21 +87,21 @@ WithoutRules = Annotated[
         "--without-rule", metavar="RULE", help="Leave out a rule or a rule set; repeatable."
     ),
 ]
+Model = Annotated[Path, typer.Argument(help="An ONNX model.")]
+Objective = Annotated[ObjectiveName, typer.Option(help="What to minimise.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of made-up inputs.")]
 
 
 @app.command("compile")
 def compile_command(
-    model: Annotated[Path, typer.Argument(help="An ONNX model.")],
+    model: Model,
     target: TargetName = "corsair",
     dim: Dims = None,
     shapes_only: Annotated[
         bool,
         typer.Option("--shapes-only", help="Load no weights from external files; needs none."),
     ] = False,
-    objective: Annotated[
-        ObjectiveName, typer.Option(help="What to minimise.")
-    ] = ObjectiveName.latency,
+    objective: Objective = ObjectiveName.latency,
     verify: Annotated[
         bool, typer.Option("--verify", help="Run the instructions and compare with onnxruntime.")
     ] = False,
@@ -245,14 +248,34 @@ def rules_check_command(
         raise typer.Exit(EXIT_ERROR)
 
 
+def _plan_request(
+    model: Path,
+    target: str,
+    dim: list[str] | None,
+    objective: ObjectiveName,
+    without_rule: list[str] | None,
+    rules: list[Path] | None,
+    skip_refused: bool,
+) -> PlanRequest:
+    """Return what to plan from the options that `rules stats` and `rules explain` share."""
+    from tilewright.rule_commands import PlanRequest, RuleSources
+
+    return PlanRequest(
+        model=model,
+        target=target,
+        dims=_dims(dim),
+        objective=objective.value,
+        without_rules=tuple(without_rule or ()),
+        sources=RuleSources(files=tuple(rules or ()), skip_refused=skip_refused),
+    )
+
+
 @rules_app.command("stats")
 def rules_stats_command(
-    model: Annotated[Path, typer.Argument(help="An ONNX model.")],
+    model: Model,
     target: TargetName = "corsair",
     dim: Dims = None,
-    objective: Annotated[
-        ObjectiveName, typer.Option(help="What to minimise.")
-    ] = ObjectiveName.latency,
+    objective: Objective = ObjectiveName.latency,
     rules: RuleFiles = None,
     skip_refused: SkipRefused = False,
     without_rule: WithoutRules = None,
@@ -261,45 +284,29 @@ def rules_stats_command(
     ] = True,
 ) -> None:
     """Show what each rule did for a model, and what the plan would lose without it."""
-    from tilewright.rule_commands import PlanRequest, RuleSources, stats_and_report
+    from tilewright.rule_commands import stats_and_report
     from tilewright.terminal import output_console
 
-    request = PlanRequest(
-        model=model,
-        target=target,
-        dims=_dims(dim),
-        objective=objective.value,
-        without_rules=tuple(without_rule or ()),
-        sources=RuleSources(files=tuple(rules or ()), skip_refused=skip_refused),
-    )
+    request = _plan_request(model, target, dim, objective, without_rule, rules, skip_refused)
     stats_and_report(request, worth, output_console())
 
 
 @rules_app.command("explain")
 def rules_explain_command(
-    model: Annotated[Path, typer.Argument(help="An ONNX model.")],
+    model: Model,
     tensor: Annotated[str, typer.Option(metavar="NAME", help="A tensor that the model computes.")],
     target: TargetName = "corsair",
     dim: Dims = None,
-    objective: Annotated[
-        ObjectiveName, typer.Option(help="What to minimise.")
-    ] = ObjectiveName.latency,
+    objective: Objective = ObjectiveName.latency,
     rules: RuleFiles = None,
     skip_refused: SkipRefused = False,
     without_rule: WithoutRules = None,
 ) -> None:
     """Show which rules connect a tensor's term in the model with the one that the plan computes."""
-    from tilewright.rule_commands import PlanRequest, RuleSources, explain_and_report
+    from tilewright.rule_commands import explain_and_report
     from tilewright.terminal import output_console
 
-    request = PlanRequest(
-        model=model,
-        target=target,
-        dims=_dims(dim),
-        objective=objective.value,
-        without_rules=tuple(without_rule or ()),
-        sources=RuleSources(files=tuple(rules or ()), skip_refused=skip_refused),
-    )
+    request = _plan_request(model, target, dim, objective, without_rule, rules, skip_refused)
     explain_and_report(request, tensor, output_console())
 
 
