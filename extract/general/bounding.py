@@ -1,0 +1,107 @@
+"""Decide what reductions left: relaxation, integer program, annealing, elimination, again."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from tilewright.extract.general.anneal import Annealing
+from tilewright.extract.general.egraph import EGraph, Proof
+from tilewright.extract.general.eliminate import eliminate
+from tilewright.extract.general.extractor import GROWTH, Progress
+from tilewright.extract.general.greedy import greedy_choice
+from tilewright.extract.general.program import Program
+from tilewright.extract.general.snapshot import Snapshot, take_snapshot
+from tilewright.extract.general.workspace import Workspace
+
+# Alternatives, at most, that taking cycles apart and tightening may end with, beyond what is there.
+MORE_FOR_CYCLES = 1500
+MORE_FOR_TIGHTNESS = 2500
+# Nodes of branch and bound before anything else is tried.
+FIRST_NODES = 10
+# Shares of the time limit: for the first program, for annealing, for the last program.
+FIRST_SHARE, ANNEALING_SHARE, LAST_SHARE = 0.1, 0.3, 0.2
+# Moves of a round of annealing; rounds go on while one improves the choice.
+MOVES = 100_000
+
+
+def decide(work: Workspace, progress: Progress) -> Proof:
+    """Improve choice and bound until they meet or the time is up; return what proves them."""
+    reduced = take_snapshot(work)
+    small = _as_egraph(reduced)
+    start = greedy_choice(small)
+    _offer(progress, reduced, start)
+    if reduced.cycles:
+        limit = work.alternative_count() + MORE_FOR_CYCLES
+        eliminate(work, limit, GROWTH, progress.deadline, only_cycles=True)
+        progress.steps.append(f"cycles taken apart: {work.size()}")
+    first = monotonic() + FIRST_SHARE * progress.time_limit
+    if proof := _run(work, progress, min(first, progress.deadline), FIRST_NODES):
+        return proof
+    progress.offer(greedy_choice(progress.graph))
+    _anneal(progress, reduced, small, start)
+    eliminate(work, work.alternative_count() + MORE_FOR_TIGHTNESS, GROWTH, progress.deadline)
+    progress.steps.append(f"eliminated: {work.size()}")
+    last = monotonic() + LAST_SHARE * progress.time_limit
+    return _run(work, progress, min(last, progress.deadline), None) or Proof.bound
+
+
+def _run(
+    work: Workspace, progress: Progress, deadline: float, node_limit: int | None
+) -> Proof | None:
+    """Relax and solve what is left; return the proof if that ends it."""
+    snapshot = take_snapshot(work)
+    if not snapshot.alternatives:
+        progress.offer_origins(snapshot.decided)
+        progress.raise_bound(snapshot.paid, "nothing left")
+        return Proof.reductions
+    program = Program(snapshot)
+    relaxed = program.relax(deadline)
+    if relaxed is not None:
+        progress.raise_bound(relaxed[0], "relaxation")
+        if progress.is_proven():
+            return Proof.relaxation
+    cutoff = progress.cost
+    solved = program.solve(deadline, cutoff, node_limit)
+    if solved.columns is not None:
+        progress.offer_origins(
+            [*snapshot.decided, *(snapshot.origin[column] for column in solved.columns)]
+        )
+    progress.raise_bound(min(solved.bound, cutoff), "branch and bound")
+    return Proof.search if progress.is_proven() else None
+
+
+def _anneal(progress: Progress, snapshot: Snapshot, small: EGraph, start: dict[int, int]) -> None:
+    """Anneal in rounds, each with another seed, until one does not improve the best choice."""
+    deadline = min(progress.deadline, monotonic() + ANNEALING_SHARE * progress.time_limit)
+    seed = 0
+    while monotonic() < deadline:
+        before = progress.cost
+        _offer(progress, snapshot, Annealing(small, start, seed).run(MOVES, deadline))
+        seed += 1
+        if progress.cost >= before:
+            break
+    progress.steps.append(f"annealed {seed} times: cost {progress.cost:.10g}")
+
+
+def _offer(progress: Progress, snapshot: Snapshot, choice: dict[int, int]) -> None:
+    """Offer a choice of the alternatives of a snapshot."""
+    needed: set[int] = set()
+    stack = [group for group, required in enumerate(snapshot.is_required) if required]
+    while stack:
+        group = stack.pop()
+        if group not in needed:
+            needed.add(group)
+            stack.extend(snapshot.needs[choice[group]])
+    chosen = [snapshot.origin[choice[group]] for group in sorted(needed)]
+    progress.offer_origins([*snapshot.decided, *chosen])
+
+
+def _as_egraph(snapshot: Snapshot) -> EGraph:
+    """What is left to decide as an e-graph."""
+    return EGraph(
+        owner=snapshot.owner,
+        cost=snapshot.cost,
+        children=snapshot.needs,
+        roots=tuple(group for group, required in enumerate(snapshot.is_required) if required),
+        class_count=len(snapshot.alternatives),
+    )
