@@ -15,11 +15,11 @@ from tilewright.extract.general.workspace import Workspace
 
 # Alternatives, at most, that taking cycles apart and tightening may end with, beyond what is there.
 MORE_FOR_CYCLES = 1500
-MORE_FOR_TIGHTNESS = 2500
+MORE_FOR_TIGHTNESS = 1500
 # Nodes of branch and bound before anything else is tried.
-FIRST_NODES = 10
+FIRST_NODES = 1
 # Shares of the time limit: for the first program, for annealing, for the last program.
-FIRST_SHARE, ANNEALING_SHARE, LAST_SHARE = 0.1, 0.3, 0.2
+FIRST_SHARE, ANNEALING_SHARE, LAST_SHARE = 0.05, 0.3, 0.2
 # Moves of a round of annealing; rounds go on while one improves the choice.
 MOVES = 100_000
 
@@ -60,13 +60,13 @@ def _run(
         progress.raise_bound(relaxed[0], "relaxation")
         if progress.is_proven():
             return Proof.relaxation
-    cutoff = progress.cost
-    solved = program.solve(deadline, cutoff, node_limit)
+    largest = max(progress.cost, progress.bound, key=lambda cost: abs(cost - snapshot.paid))
+    solved = program.solve(deadline, largest, node_limit)
     if solved.columns is not None:
         progress.offer_origins(
             [*snapshot.decided, *(snapshot.origin[column] for column in solved.columns)]
         )
-    progress.raise_bound(min(solved.bound, cutoff), "branch and bound")
+    progress.raise_bound(solved.bound, "branch and bound")
     return Proof.search if progress.is_proven() else None
 
 

@@ -66,7 +66,13 @@ def _joint(work: Workspace, owners: set[int]) -> list[tuple[int, int, int]]:
 
 
 def _join(work: Workspace, first: int, second: int) -> None:
-    """Make one class of two required ones: its alternatives are the pairs."""
+    """Make one class of two required ones on no cycle: its alternatives are the pairs.
+
+    They are there whoever needs them, so that nobody has to.
+    """
+    for group in (first, second):
+        for user in sorted(work.users[group]):
+            work.change_needs(user, work.needs[user] - {group})
     before = sorted(work.alternatives[first])
     for one in before:
         for two in sorted(work.alternatives[second]):

@@ -35,25 +35,21 @@ type Vector = NDArray[np.float64]
 
 # All subsets of a cycle with at most so many classes are looked at.
 SUBSET_CLASSES = 12
-# How far a constraint must be broken to be added, and a cost must be away to count.
+# How far a loop formula must be broken to be added.
 VIOLATION = 1e-6
-TOLERANCE = 1e-7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Solved:
-    """What a run of the solver found; costs include what was decided before.
+    """What a run of the solver found.
 
     Attributes:
-        columns: The chosen alternatives of the best solution without cycles, None if there is none.
-        bound: No choice costs less, or no choice that would beat the cut-off.
-        is_complete: Whether the search ended by itself: then nothing is cheaper than `columns`, or, if
-            that is None, than the cut-off.
+        columns: The chosen alternatives of a solution without cycles, None if none was found.
+        bound: No choice costs less, what was decided before included.
     """
 
     columns: tuple[int, ...] | None
     bound: float
-    is_complete: bool
 
 
 class Program:
@@ -202,50 +198,41 @@ class Program:
                     added += self.add_loops(members, [group])
         return added
 
-    def solve(self, deadline: float, cutoff: float | None, node_limit: int | None) -> Solved:
+    def solve(self, deadline: float, largest: float, node_limit: int | None) -> Solved:
         """Solve the integer program, adding loop formulas of the cycles that solutions have.
 
         Args:
             deadline: When to stop, of `monotonic`.
-            cutoff: Only cheaper choices are looked for.
+            largest: About the largest magnitude that the cost of the best choice can have; the search
+                ends where costs, if whole, leave no room below.
             node_limit: Nodes of branch and bound at most, for each run.
         """
         bound = -math.inf
         while True:
-            result = self._solve_once(deadline, cutoff, node_limit)
-            if result.mip_dual_bound is not None and result.mip_dual_bound > -math.inf:
+            result = self._solve_once(deadline, largest, node_limit)
+            if result.mip_dual_bound is not None and math.isfinite(result.mip_dual_bound):
                 dual = self.snapshot.paid + float(result.mip_dual_bound) / self.scale
                 bound = max(bound, self.rounded(dual))
-            # Status 2: nothing is cheaper than the cut-off.
-            if result.status == 2:
-                return Solved(columns=None, bound=math.inf, is_complete=True)
             if result.x is None:
-                return Solved(columns=None, bound=bound, is_complete=False)
+                return Solved(columns=None, bound=bound)
             columns = tuple(int(j) for j in np.flatnonzero(result.x > 0.5))
             broken = self.snapshot.cyclic_groups(columns)
             if not broken:
-                return Solved(columns=columns, bound=bound, is_complete=result.status == 0)
+                return Solved(columns=columns, bound=bound)
             added = sum(self.add_loops(members, members) for members in broken)
             if not added or monotonic() > deadline:
-                return Solved(columns=None, bound=bound, is_complete=False)
+                return Solved(columns=None, bound=bound)
 
-    def _solve_once(self, deadline: float, cutoff: float | None, node_limit: int | None) -> Any:
-        constraints = [LinearConstraint(self.matrix(), self.lower, self.upper)]
-        reach = 1.0
-        if cutoff is not None:
-            reach = max(abs(cutoff - self.snapshot.paid) * self.scale, 1e-9)
-            better = self.step / 2 if self.step else abs(cutoff) * TOLERANCE
-            most = (cutoff - self.snapshot.paid - better) * self.scale
-            constraints.append(LinearConstraint(self.cost * self.scale, -math.inf, most))
+    def _solve_once(self, deadline: float, largest: float, node_limit: int | None) -> Any:
         options: dict[str, float] = {
             "time_limit": max(0.01, deadline - monotonic()),
-            "mip_rel_gap": 0.9 * self.step * self.scale / reach if cutoff is not None else 0.0,
+            "mip_rel_gap": 0.9 * self.step / max(abs(largest - self.snapshot.paid), 1e-9),
         }
         if node_limit is not None:
             options["node_limit"] = node_limit
         return milp(
             self.cost * self.scale,
-            constraints=constraints,
+            constraints=LinearConstraint(self.matrix(), self.lower, self.upper),
             bounds=Bounds(0, 1),
             integrality=np.ones(len(self.cost)),
             options=options,

@@ -36,6 +36,13 @@ def reduce(work: Workspace, growth: float) -> None:
         settle(work, growth)
         work.refresh()
         _use_necessities(work)
+        # Components are finer now: fewer needs of required classes can be part of a cycle.
+        for group in work.required:
+            if any(
+                work.component[work.owner[user]] != work.component[group]
+                for user in work.users[group]
+            ):
+                work.dirty.add(group)
 
 
 def settle(work: Workspace, growth: float) -> None:
