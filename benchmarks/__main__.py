@@ -1,10 +1,11 @@
-"""Command line of the benchmarks: `python -m benchmarks quality|speed|saturation|accuracy|showcase`."""
+"""Command line of the benchmarks: `python -m benchmarks quality|speed|saturation|accuracy|showcase|gym`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from benchmarks import worker
 
@@ -30,6 +31,10 @@ def parser() -> argparse.ArgumentParser:
     )
     showcase.add_argument("models", nargs="*", help="only these models")
     showcase.add_argument("--target", default="corsair", help="another target")
+    gym = commands.add_parser("gym", help="e-graphs of the extraction gym against references")
+    gym.add_argument("folder", type=Path, help="sub-folders with e-graphs, and reference.csv")
+    gym.add_argument("instances", nargs="*", help="only files whose name contains one of these")
+    gym.add_argument("--time-limit", type=float, default=60.0, help="seconds for an instance")
     measure = commands.add_parser("measure", help="one model on one target, as JSON")
     measure.add_argument("model")
     measure.add_argument("target")
@@ -53,6 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             without=args.without,
         )
         return 0
+    if args.command == "gym":
+        from benchmarks import gym
+
+        return gym.main(args.folder, args.instances, args.time_limit)
     # Only now: the measured process must not have imported the compiler before it takes the time.
     from benchmarks import accuracy, quality, saturation, showcase, speed
 

@@ -90,7 +90,7 @@ class Annealing:
         return False
 
     def _move(self) -> tuple[int, int] | None:
-        """A random class and another e-node for it, None if the class has no say."""
+        """Pick a random class and another e-node for it, None if the class has no say."""
         group = self.open[int(self.random.random() * len(self.open))]
         if not self.count[group]:
             return None
@@ -101,7 +101,7 @@ class Annealing:
         return group, node
 
     def _typical_change(self) -> float:
-        """The mean change of cost of some moves, none of which is kept."""
+        """Measure the mean change of cost of some moves, none of which is kept."""
         changes = []
         for _ in range(200):
             if move := self._move():

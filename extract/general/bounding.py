@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from time import monotonic
 
 from tilewright.extract.general.anneal import Annealing
@@ -11,14 +12,14 @@ from tilewright.extract.general.extractor import GROWTH, Progress
 from tilewright.extract.general.greedy import greedy_choice
 from tilewright.extract.general.program import Program
 from tilewright.extract.general.snapshot import Snapshot, take_snapshot
-from tilewright.extract.general.workspace import Workspace
+from tilewright.extract.general.workspace import NoExtractionError, Workspace
 
 # Alternatives, at most, that taking cycles apart and tightening may end with, beyond what is there.
 MORE_FOR_CYCLES = 1500
 MORE_FOR_TIGHTNESS = 1500
 # Nodes of branch and bound before anything else is tried.
 FIRST_NODES = 1
-# Shares of the time limit: for the first program, for annealing, for the last program.
+# Shares of the time limit as processor time: for the first program, for annealing, for the last program.
 FIRST_SHARE, ANNEALING_SHARE, LAST_SHARE = 0.05, 0.3, 0.2
 # Moves of a round of annealing; rounds go on while one improves the choice.
 MOVES = 100_000
@@ -26,23 +27,30 @@ MOVES = 100_000
 
 def decide(work: Workspace, progress: Progress) -> Proof:
     """Improve choice and bound until they meet or the time is up; return what proves them."""
+    try:
+        return _decide(work, progress)
+    except NoExtractionError:
+        # Of what may beat the best choice, as `drop_dear` left it.
+        progress.raise_bound(math.inf, "no other choice")
+        return Proof.reductions
+
+
+def _decide(work: Workspace, progress: Progress) -> Proof:
     reduced = take_snapshot(work)
-    small = _as_egraph(reduced)
+    small = reduced.as_egraph()
     start = greedy_choice(small)
-    _offer(progress, reduced, start)
+    progress.offer_choice(reduced, start)
     if reduced.cycles:
         limit = work.alternative_count() + MORE_FOR_CYCLES
         eliminate(work, limit, GROWTH, progress.deadline, only_cycles=True)
         progress.steps.append(f"cycles taken apart: {work.size()}")
-    first = monotonic() + FIRST_SHARE * progress.time_limit
-    if proof := _run(work, progress, min(first, progress.deadline), FIRST_NODES):
+    if proof := _run(work, progress, progress.deadline_of(FIRST_SHARE), FIRST_NODES):
         return proof
     progress.offer(greedy_choice(progress.graph))
     _anneal(progress, reduced, small, start)
     eliminate(work, work.alternative_count() + MORE_FOR_TIGHTNESS, GROWTH, progress.deadline)
     progress.steps.append(f"eliminated: {work.size()}")
-    last = monotonic() + LAST_SHARE * progress.time_limit
-    return _run(work, progress, min(last, progress.deadline), None) or Proof.bound
+    return _run(work, progress, progress.deadline_of(LAST_SHARE), None) or Proof.bound
 
 
 def _run(
@@ -72,36 +80,12 @@ def _run(
 
 def _anneal(progress: Progress, snapshot: Snapshot, small: EGraph, start: dict[int, int]) -> None:
     """Anneal in rounds, each with another seed, until one does not improve the best choice."""
-    deadline = min(progress.deadline, monotonic() + ANNEALING_SHARE * progress.time_limit)
+    deadline = progress.deadline_of(ANNEALING_SHARE)
     seed = 0
     while monotonic() < deadline:
         before = progress.cost
-        _offer(progress, snapshot, Annealing(small, start, seed).run(MOVES, deadline))
+        progress.offer_choice(snapshot, Annealing(small, start, seed).run(MOVES, deadline))
         seed += 1
         if progress.cost >= before:
             break
     progress.steps.append(f"annealed {seed} times: cost {progress.cost:.10g}")
-
-
-def _offer(progress: Progress, snapshot: Snapshot, choice: dict[int, int]) -> None:
-    """Offer a choice of the alternatives of a snapshot."""
-    needed: set[int] = set()
-    stack = [group for group, required in enumerate(snapshot.is_required) if required]
-    while stack:
-        group = stack.pop()
-        if group not in needed:
-            needed.add(group)
-            stack.extend(snapshot.needs[choice[group]])
-    chosen = [snapshot.origin[choice[group]] for group in sorted(needed)]
-    progress.offer_origins([*snapshot.decided, *chosen])
-
-
-def _as_egraph(snapshot: Snapshot) -> EGraph:
-    """What is left to decide as an e-graph."""
-    return EGraph(
-        owner=snapshot.owner,
-        cost=snapshot.cost,
-        children=snapshot.needs,
-        roots=tuple(group for group, required in enumerate(snapshot.is_required) if required),
-        class_count=len(snapshot.alternatives),
-    )

@@ -44,7 +44,7 @@ def components(
                     parent = work[-1][0]
                     low[parent] = min(low[parent], low[vertex])
                 if low[vertex] == index[vertex]:
-                    members = []
+                    members: list[int] = []
                     while not members or members[-1] != vertex:
                         members.append(stack.pop())
                         on_stack.discard(members[-1])

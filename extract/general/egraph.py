@@ -62,6 +62,9 @@ class Proof(StrEnum):
     reductions = "reductions"
     """Reductions that keep an optimum left nothing to choose: the bound is the cost."""
 
+    path = "path"
+    """The dearest chain of classes that need each other is as dear as the extraction."""
+
     relaxation = "relaxation"
     """The linear relaxation of what the reductions left is as dear as the extraction."""
 
@@ -102,7 +105,7 @@ class Extraction:
 
 
 def needed_cost(graph: EGraph, choice: Mapping[int, int]) -> tuple[float, dict[int, int]]:
-    """The cost of a choice and its part that the roots need.
+    """Return the cost of a choice and its part that the roots need.
 
     Raises:
         KeyError: A needed class has no e-node in `choice`.

@@ -15,7 +15,9 @@ from tilewright.extract.general.workspace import Workspace
 ROUND = 5
 
 
-def eliminate(work: Workspace, limit: int, growth: float, deadline: float, *, only_cycles: bool = False) -> None:
+def eliminate(
+    work: Workspace, limit: int, growth: float, deadline: float, *, only_cycles: bool = False
+) -> None:
     """Eliminate classes, those first that add the fewest alternatives.
 
     Args:
@@ -42,7 +44,7 @@ def eliminate(work: Workspace, limit: int, growth: float, deadline: float, *, on
 
 
 def _candidates(work: Workspace, *, only_cycles: bool) -> list[tuple[int, int, int]]:
-    """What may be eliminated: added alternatives, class, and for two joined classes the other."""
+    """List what may be eliminated: added alternatives, class, and for two joined classes the other."""
     found: list[tuple[int, int, int]] = []
     for group in work.live - work.required:
         count = len(work.alternatives[group])
@@ -57,7 +59,7 @@ def _candidates(work: Workspace, *, only_cycles: bool) -> list[tuple[int, int, i
 
 
 def _joint(work: Workspace, owners: set[int]) -> list[tuple[int, int, int]]:
-    """The two required classes that joining makes the fewest alternatives of, if no cycle matters."""
+    """Find the two required classes that are cheapest to join, unless they are on cycles."""
     sizes = sorted((len(work.alternatives[owner]), owner) for owner in owners)
     (one, first), (two, second) = sizes[:2]
     if work.is_on_a_cycle(first) or work.is_on_a_cycle(second):

@@ -50,7 +50,7 @@ def greedy_choice(graph: EGraph) -> dict[int, int]:
 def _content(
     graph: EGraph, node: int, best: dict[int, tuple[float, int, dict[int, float]]]
 ) -> dict[int, float] | None:
-    """The classes with their costs that an e-node comes with; None if it has none without a cycle."""
+    """Return the classes with their costs that an e-node comes with; None if only with a cycle."""
     group = graph.owner[node]
     parts = [best.get(child) for child in graph.children[node]]
     present = [part for part in parts if part is not None]

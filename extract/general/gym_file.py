@@ -34,7 +34,7 @@ class NamedEGraph:
     empty_roots: tuple[str, ...]
 
     def named(self, chosen: Mapping[int, int]) -> dict[str, str]:
-        """A choice with the names of the file, classes in the order of the file."""
+        """Return a choice with the names of the file, classes in the order of the file."""
         return {self.classes[group]: self.nodes[chosen[group]] for group in sorted(chosen)}
 
 
@@ -54,7 +54,7 @@ def read_egraph(path: Path) -> NamedEGraph:
 
 
 def parse_egraph(document: Any, where: str) -> NamedEGraph:
-    """The e-graph of a JSON document; `where` names it in errors.
+    """Return the e-graph of a JSON document; `where` names it in errors.
 
     Raises:
         ModelError: The document does not have the form of a serialized e-graph.
@@ -116,7 +116,9 @@ def _named(nodes: dict[str, Any], roots: list[Any]) -> NamedEGraph:
 def _children(name: str, node: dict[str, Any], number_of: Mapping[str, int]) -> tuple[int, ...]:
     listed = node.get("children", [])
     if not isinstance(listed, list):
-        raise _BadNodeError(f"e-node '{name}': 'children' is {listed!r}, expected a list of e-nodes")
+        raise _BadNodeError(
+            f"e-node '{name}': 'children' is {listed!r}, expected a list of e-nodes"
+        )
     try:
         # In the order of the file, each class once.
         return tuple(dict.fromkeys([number_of[child] for child in listed]))

@@ -6,8 +6,8 @@ A column for each alternative; y(c) is the sum over the alternatives of class c:
     sum of the alternatives of e that need c  <=  y(c)             for each class e that needs c
     y(c) <= sum of the alternatives that need c                    where a negative cost is below c
 
-Cycles are excluded by *loop formulas*: of a set S of classes, none can be built unless some class of S is built
-without the others,
+Cycles are excluded by *loop formulas*: of a set S of classes, none can be built unless some class of S
+is built without the others,
 
     y(c) <= sum of the alternatives of classes in S that need nothing in S        for c in S.
 
@@ -35,6 +35,8 @@ type Vector = NDArray[np.float64]
 
 # All subsets of a cycle with at most so many classes are looked at.
 SUBSET_CLASSES = 12
+# Status of scipy's solvers: there is no choice at all.
+INFEASIBLE = 2
 # How far a loop formula must be broken to be added.
 VIOLATION = 1e-6
 
@@ -45,7 +47,7 @@ class Solved:
 
     Attributes:
         columns: The chosen alternatives of a solution without cycles, None if none was found.
-        bound: No choice costs less, what was decided before included.
+        bound: No choice costs less, what was decided before included; infinite if there is none.
     """
 
     columns: tuple[int, ...] | None
@@ -123,7 +125,7 @@ class Program:
         return added
 
     def matrix(self) -> csr_array:
-        """All rows so far."""
+        """Return all rows so far."""
         starts = np.cumsum([0, *(len(row) for row in self.rows)])
         columns = np.fromiter((c for row in self.rows for c in row), dtype=np.int32)
         values = np.fromiter((v for row in self.rows for v in row.values()), dtype=np.float64)
@@ -133,8 +135,8 @@ class Program:
         """Solve the linear relaxation, adding loop formulas of small cycles that it breaks.
 
         Returns:
-            Its bound, computed from the dual solution, and the primal solution; None if time is up
-            or no choice is possible.
+            Its bound, computed from the dual solution, and the primal solution; None if time is up.
+            The bound is infinite if no choice is possible.
         """
         while True:
             found = self._relax_once(deadline)
@@ -153,6 +155,8 @@ class Program:
             method="highs",
             options={"time_limit": max(0.01, deadline - monotonic())},
         )
+        if result.status == INFEASIBLE:
+            return math.inf, np.zeros(len(self.cost))
         if result.status != 0:
             return None
         # Any prices give a bound: nothing rests on the solver's tolerances.
@@ -164,7 +168,7 @@ class Program:
         return self.rounded(self.snapshot.paid + bound), result.x
 
     def rounded(self, bound: float) -> float:
-        """A bound rounded up to the next cost that whole costs can add up to."""
+        """Return a bound rounded up to the next cost that whole costs can add up to."""
         if not self.step:
             return bound
         beyond = (bound - self.snapshot.paid) / self.step
@@ -213,6 +217,8 @@ class Program:
             if result.mip_dual_bound is not None and math.isfinite(result.mip_dual_bound):
                 dual = self.snapshot.paid + float(result.mip_dual_bound) / self.scale
                 bound = max(bound, self.rounded(dual))
+            if result.status == INFEASIBLE:
+                return Solved(columns=None, bound=math.inf)
             if result.x is None:
                 return Solved(columns=None, bound=bound)
             columns = tuple(int(j) for j in np.flatnonzero(result.x > 0.5))
@@ -240,10 +246,14 @@ class Program:
 
 
 def _step(snapshot: Snapshot) -> float:
-    """The largest number that divides all costs, which are whole numbers."""
+    """Return the largest number that divides all costs, which are whole numbers."""
     return float(math.gcd(*(int(cost) for cost in snapshot.cost)))
 
 
-def _stack(matrix: csr_array, has_upper: NDArray[np.bool_], has_lower: NDArray[np.bool_]) -> csr_array:
-    """The rows as upper limits: those with one, then the others negated."""
-    return csr_array(vstack([matrix[np.flatnonzero(has_upper)], -matrix[np.flatnonzero(has_lower)]]))
+def _stack(
+    matrix: csr_array, has_upper: NDArray[np.bool_], has_lower: NDArray[np.bool_]
+) -> csr_array:
+    """Return the rows as upper limits: those with one, then the others negated."""
+    return csr_array(
+        vstack([matrix[np.flatnonzero(has_upper)], -matrix[np.flatnonzero(has_lower)]])
+    )

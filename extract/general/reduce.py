@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from tilewright.errors import InfeasibleError
-from tilewright.extract.general.workspace import Workspace
+from tilewright.extract.general.workspace import NoExtractionError, Workspace
 
 # Alternatives of one class that others are compared with: keeps huge classes from costing their square.
 COMPARED = 400
@@ -26,7 +25,7 @@ def reduce(work: Workspace, growth: float) -> None:
             multiply to at most `growth` times their sum.
 
     Raises:
-        InfeasibleError: A required class has no acyclic extraction.
+        NoExtractionError: A required class has no acyclic extraction.
     """
     work.dirty |= work.live
     work.refresh()
@@ -77,9 +76,7 @@ def _drop_dominated(work: Workspace, group: int) -> None:
     negative costs.
     """
     kept: list[int] = []
-    order = sorted(
-        work.alternatives[group], key=lambda a: (work.cost[a], len(work.needs[a]), a)
-    )
+    order = sorted(work.alternatives[group], key=lambda a: (work.cost[a], len(work.needs[a]), a))
     for alternative in order:
         needs = work.needs[alternative]
         for other in kept:
@@ -95,9 +92,7 @@ def _drop_dominated(work: Workspace, group: int) -> None:
 def _drop_impossible(work: Workspace, group: int) -> None:
     """Drop a class without alternatives, and all that need it."""
     if group in work.required:
-        raise InfeasibleError(
-            f"class {group}: every e-node needs the class itself; give it one that does not"
-        )
+        raise NoExtractionError(group, str(group))
     for user in sorted(work.users[group]):
         work.remove(user)
     work.drop(group)
@@ -216,7 +211,7 @@ def _use_necessities(work: Workspace) -> None:
 
 
 def _necessary(work: Workspace, order: list[int], bit: dict[int, int]) -> dict[int, int]:
-    """The classes, as bits, that every acyclic extraction of a class contains.
+    """Find the classes, as bits, that every acyclic extraction of a class contains.
 
     The greatest solution of: a class, and what all its alternatives share. Derivations contain it by
     induction on their height.

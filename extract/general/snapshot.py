@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tilewright.extract.general.components import components
+from tilewright.extract.general.egraph import EGraph
 from tilewright.extract.general.workspace import Origin, Workspace
 
 
@@ -36,22 +37,32 @@ class Snapshot:
     decided: tuple[Origin, ...]
 
     def users(self) -> list[list[int]]:
-        """The alternatives that need each class."""
+        """List the alternatives that need each class."""
         found: list[list[int]] = [[] for _ in self.alternatives]
         for column, needs in enumerate(self.needs):
             for group in needs:
                 found[group].append(column)
         return found
 
+    def as_egraph(self) -> EGraph:
+        """Return what is left to decide as an e-graph of its own."""
+        return EGraph(
+            owner=self.owner,
+            cost=self.cost,
+            children=self.needs,
+            roots=tuple(group for group, required in enumerate(self.is_required) if required),
+            class_count=len(self.alternatives),
+        )
+
     def cyclic_groups(self, columns: Iterable[int]) -> list[list[int]]:
-        """Sets of classes that need each other when these alternatives are chosen."""
+        """Find sets of classes that need each other when these alternatives are chosen."""
         below = {self.owner[column]: self.needs[column] for column in columns}
         found = components(below, lambda group: below.get(group, ()))
         return [sorted(group) for group in found if len(group) > 1]
 
 
 def take_snapshot(work: Workspace) -> Snapshot:
-    """Number what is left of a reduced workspace."""
+    """Copy what is left of a reduced workspace, numbered anew."""
     groups = sorted(work.live)
     place = {group: i for i, group in enumerate(groups)}
     alternatives: list[tuple[int, ...]] = []

@@ -17,6 +17,18 @@ from tilewright.extract.general.egraph import EGraph
 type Origin = int | tuple[Origin, Origin] | None
 
 
+class NoExtractionError(InfeasibleError):
+    """A required class has no acyclic extraction; `group` is its number."""
+
+    def __init__(self, group: int, name: str) -> None:
+        """Say which class, by the name its user knows."""
+        super().__init__(
+            f"class {name} must be extracted, but each of its e-nodes needs the class itself or one "
+            "without e-nodes; add an e-node whose children can be extracted, or take another root"
+        )
+        self.group = group
+
+
 class Workspace:
     """A choice problem under reduction.
 
@@ -40,7 +52,7 @@ class Workspace:
         """Copy what the roots can reach and what has an acyclic extraction.
 
         Raises:
-            InfeasibleError: A root has no acyclic extraction.
+            NoExtractionError: A root has no acyclic extraction.
         """
         self.cost: list[float] = []
         self.owner: list[int] = []
@@ -60,10 +72,7 @@ class Workspace:
         open_classes = sorted(self.live)
         for root in open_classes:
             if not usable[root]:
-                raise InfeasibleError(
-                    f"root class {root}: every e-node needs the class itself or one without "
-                    "e-nodes; give the class an e-node whose children can be extracted"
-                )
+                raise NoExtractionError(root, str(root))
         while open_classes:
             group = open_classes.pop()
             for node in usable[group]:
@@ -153,7 +162,7 @@ class Workspace:
         self.tainted = tainted
 
     def below(self, group: int) -> set[int]:
-        """The classes that some alternative of a class needs."""
+        """Return the classes that some alternative of a class needs."""
         return set().union(*(self.needs[a] for a in self.alternatives[group]))
 
     def is_on_a_cycle(self, group: int) -> bool:
@@ -161,17 +170,17 @@ class Workspace:
         return self.component_size[self.component[group]] > 1
 
     def size(self) -> str:
-        """Classes, open choices and alternatives left, for reports."""
+        """Return classes, open choices and alternatives left, for reports."""
         open_choices = sum(len(self.alternatives[group]) > 1 for group in self.live)
         return f"{len(self.live)} classes, {open_choices} open, {self.alternative_count()} e-nodes"
 
     def alternative_count(self) -> int:
-        """Number of alternatives left."""
+        """Count the alternatives left."""
         return sum(len(self.alternatives[group]) for group in self.live)
 
 
 def _usable_nodes(graph: EGraph) -> list[list[int]]:
-    """The e-nodes of each class whose children can be extracted without cycles."""
+    """List the e-nodes of each class whose children can be extracted without cycles."""
     users: list[list[int]] = [[] for _ in range(graph.class_count)]
     missing = [0] * len(graph.owner)
     usable: list[list[int]] = [[] for _ in range(graph.class_count)]
@@ -198,7 +207,7 @@ def _usable_nodes(graph: EGraph) -> list[list[int]]:
 
 
 def recover(graph: EGraph, origins: Iterable[Origin]) -> dict[int, int]:
-    """An acyclic choice made of the e-nodes in `origins`.
+    """Make an acyclic choice of the e-nodes in `origins`.
 
     Where they hold several e-nodes of a class, the one is taken that can be built first: then there is
     no cycle, and the others were paid for in vain.

@@ -358,6 +358,22 @@ def _dims(pairs: list[str] | None) -> dict[str, int]:
     return found
 
 
+@app.command("extract")
+def extract_command(
+    egraph: Annotated[Path, typer.Argument(help="A serialized e-graph (JSON).")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Else stdout.")
+    ] = None,
+    time_limit: Annotated[
+        float, typer.Option(min=0.1, help="Seconds after which the best choice so far is taken.")
+    ] = 60.0,
+) -> None:
+    """Choose the cheapest e-nodes of any e-graph, with a bound; the choice as JSON."""
+    from tilewright.extract_command import extract_and_report
+
+    extract_and_report(egraph, output, time_limit)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; what goes wrong becomes one line on stderr and an exit code.
 
