@@ -28,7 +28,8 @@ class Annealing:
         self.random = random.Random(seed)
         options: list[list[int]] = [[] for _ in range(graph.class_count)]
         for node, group in enumerate(graph.owner):
-            if all(child in start for child in graph.children[node]):
+            needs = graph.children[node]
+            if group not in needs and all(child in start for child in needs):
                 options[group].append(node)
         self.options = options
         self.open = [group for group, nodes in enumerate(options) if len(nodes) > 1]
@@ -91,6 +92,8 @@ class Annealing:
 
     def _move(self) -> tuple[int, int] | None:
         """Pick a random class and another e-node for it, None if the class has no say."""
+        if not self.open:
+            return None
         group = self.open[int(self.random.random() * len(self.open))]
         if not self.count[group]:
             return None
@@ -117,7 +120,7 @@ class Annealing:
         best, best_cost = list(self.choice), self.cost
         hot = self._typical_change()
         if hot == 0:
-            return dict(enumerate(best))
+            return _named(best)
         temperature = hot
         for step in range(moves):
             if step % CLOCK == 0:
@@ -134,4 +137,9 @@ class Annealing:
                 self._switch(move[0], before)
             elif self.cost < best_cost - 1e-9:
                 best, best_cost = list(self.choice), self.cost
-        return dict(enumerate(best))
+        return _named(best)
+
+
+def _named(choice: list[int]) -> dict[int, int]:
+    """Return the e-nodes of the classes that have one."""
+    return {group: node for group, node in enumerate(choice) if node >= 0}

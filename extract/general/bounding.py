@@ -38,7 +38,7 @@ def decide(work: Workspace, progress: Progress) -> Proof:
 def _decide(work: Workspace, progress: Progress) -> Proof:
     reduced = take_snapshot(work)
     small = reduced.as_egraph()
-    start = greedy_choice(small)
+    start = greedy_choice(small, progress.deadline)
     progress.offer_choice(reduced, start)
     if reduced.cycles:
         limit = work.alternative_count() + MORE_FOR_CYCLES
@@ -46,7 +46,7 @@ def _decide(work: Workspace, progress: Progress) -> Proof:
         progress.steps.append(f"cycles taken apart: {work.size()}")
     if proof := _run(work, progress, progress.deadline_of(FIRST_SHARE), FIRST_NODES):
         return proof
-    progress.offer(greedy_choice(progress.graph))
+    progress.offer(greedy_choice(progress.graph, progress.deadline))
     _anneal(progress, reduced, small, start)
     eliminate(work, work.alternative_count() + MORE_FOR_TIGHTNESS, GROWTH, progress.deadline)
     progress.steps.append(f"eliminated: {work.size()}")

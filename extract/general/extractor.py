@@ -130,7 +130,7 @@ def _without_solver(work: Workspace, progress: Progress) -> bool:
         Whether nothing can beat the choice.
     """
     snapshot = take_snapshot(work)
-    progress.offer_choice(snapshot, greedy_choice(snapshot.as_egraph()))
+    progress.offer_choice(snapshot, greedy_choice(snapshot.as_egraph(), progress.deadline))
     try:
         progress.raise_bound(drop_dear(work, progress.cost), "dearest chain")
         reduce(work, GROWTH)

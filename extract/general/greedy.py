@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
+import math
+from time import monotonic
 
 from tilewright.extract.general.egraph import EGraph
 from tilewright.extract.general.workspace import recover
 
 
-def greedy_choice(graph: EGraph) -> dict[int, int]:
+def greedy_choice(graph: EGraph, deadline: float = math.inf) -> dict[int, int]:
     """Return an acyclic choice for every class that has one.
 
     Each class keeps the cheapest set of classes with e-nodes that one of its e-nodes was ever seen to
-    need. The choice made of these can be cyclic where costs are not positive; then any acyclic choice
-    is returned instead.
+    need. The choice made of these can be cyclic where costs are not positive; then, or at the deadline
+    (of `monotonic`), any acyclic choice is returned instead.
 
     Source:
-        The extraction gym's `faster-greedy-dag`.
+        The extraction gym's `faster-greedy-dag`; here e-nodes with cheap children come first, so that few
+        are looked at again.
     """
     users: list[list[int]] = [[] for _ in range(graph.class_count)]
     for node, needs in enumerate(graph.children):
         for child in needs:
             users[child].append(node)
     best: dict[int, tuple[float, int, dict[int, float]]] = {}
-    queue = deque(node for node, needs in enumerate(graph.children) if not needs)
-    queued = set(queue)
-    while queue:
-        node = queue.popleft()
-        queued.discard(node)
+    heap = [(0.0, node) for node, needs in enumerate(graph.children) if not needs]
+    queued = {node: 0.0 for _, node in heap}
+    while heap:
+        priority, node = heapq.heappop(heap)
+        if queued.get(node) != priority:
+            continue
+        del queued[node]
         group = graph.owner[node]
         content = _content(graph, node, best)
         if content is None:
@@ -36,11 +41,16 @@ def greedy_choice(graph: EGraph) -> dict[int, int]:
         known = best.get(group)
         if known is not None and total >= known[0] - 1e-12 * max(1.0, abs(known[0])):
             continue
+        if monotonic() > deadline:
+            return recover(graph, range(len(graph.owner)))
         best[group] = (total, node, content)
         for user in users[group]:
-            if user not in queued:
-                queued.add(user)
-                queue.append(user)
+            needs = graph.children[user]
+            if all(child in best for child in needs):
+                dearest = max(best[child][0] for child in needs)
+                if dearest < queued.get(user, math.inf):
+                    queued[user] = dearest
+                    heapq.heappush(heap, (dearest, user))
     choice = recover(graph, (node for _, node, _ in best.values()))
     if len(choice) < len(best):
         return recover(graph, range(len(graph.owner)))

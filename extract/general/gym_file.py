@@ -123,5 +123,5 @@ def _children(name: str, node: dict[str, Any], number_of: Mapping[str, int]) -> 
         # In the order of the file, each class once.
         return tuple(dict.fromkeys([number_of[child] for child in listed]))
     except (KeyError, TypeError):
-        missing = next(child for child in listed if child not in number_of)
+        missing = next(child for child in listed if child not in list(number_of))
         raise _BadNodeError(f"e-node '{name}': its child '{missing}' is not in 'nodes'") from None
