@@ -21,6 +21,7 @@ MORE_FOR_TIGHTNESS = 1500
 FIRST_NODES = 1
 # Shares of the time limit as processor time: for the first program, for annealing, for the last program.
 FIRST_SHARE, ANNEALING_SHARE, LAST_SHARE = 0.05, 0.3, 0.2
+GREEDY_SHARE = 0.2
 # Moves of a round of annealing; rounds go on while one improves the choice.
 MOVES = 100_000
 
@@ -40,13 +41,16 @@ def _decide(work: Workspace, progress: Progress) -> Proof:
     small = reduced.as_egraph()
     start = greedy_choice(small, progress.deadline)
     progress.offer_choice(reduced, start)
+    # Reductions may lead the greedy choice astray: never be worse than the one of the whole e-graph.
+    progress.offer(greedy_choice(progress.graph, progress.deadline_of(GREEDY_SHARE)))
     if reduced.cycles:
         limit = work.alternative_count() + MORE_FOR_CYCLES
         eliminate(work, limit, GROWTH, progress.deadline, only_cycles=True)
         progress.steps.append(f"cycles taken apart: {work.size()}")
     if proof := _run(work, progress, progress.deadline_of(FIRST_SHARE), FIRST_NODES):
         return proof
-    progress.offer(greedy_choice(progress.graph, progress.deadline))
+    if monotonic() > progress.deadline:
+        return Proof.bound
     _anneal(progress, reduced, small, start)
     eliminate(work, work.alternative_count() + MORE_FOR_TIGHTNESS, GROWTH, progress.deadline)
     progress.steps.append(f"eliminated: {work.size()}")
@@ -57,6 +61,8 @@ def _run(
     work: Workspace, progress: Progress, deadline: float, node_limit: int | None
 ) -> Proof | None:
     """Relax and solve what is left; return the proof if that ends it."""
+    if monotonic() > deadline:
+        return None
     snapshot = take_snapshot(work)
     if not snapshot.alternatives:
         progress.offer_origins(snapshot.decided)
@@ -64,10 +70,11 @@ def _run(
         return Proof.reductions
     program = Program(snapshot)
     relaxed = program.relax(deadline)
-    if relaxed is not None:
-        progress.raise_bound(relaxed[0], "relaxation")
-        if progress.is_proven():
-            return Proof.relaxation
+    if relaxed is None:
+        return None
+    progress.raise_bound(relaxed[0], "relaxation")
+    if progress.is_proven():
+        return Proof.relaxation
     largest = max(progress.cost, progress.bound, key=lambda cost: abs(cost - snapshot.paid))
     solved = program.solve(deadline, largest, node_limit)
     if solved.columns is not None:

@@ -39,8 +39,8 @@ def eliminate(
         settle(work, growth)
         count += 1
         if count % ROUND == 0:
-            reduce(work, growth)
-    reduce(work, growth)
+            reduce(work, growth, deadline)
+    reduce(work, growth, deadline)
 
 
 def _candidates(work: Workspace, *, only_cycles: bool) -> list[tuple[int, int, int]]:

@@ -6,7 +6,9 @@ force. Exchange arguments are in the docstrings.
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from time import monotonic
 
 from tilewright.extract.general.workspace import NoExtractionError, Workspace
 
@@ -16,13 +18,14 @@ COMPARED = 400
 EDGE_GROWTH = 64
 
 
-def reduce(work: Workspace, growth: float) -> None:
-    """Apply all reductions until none applies.
+def reduce(work: Workspace, growth: float, deadline: float = math.inf) -> None:
+    """Apply all reductions until none applies, or until a deadline.
 
     Args:
         work: The problem, changed in place.
         growth: A class used by a single other class is merged into it when the alternatives of the two
             multiply to at most `growth` times their sum.
+        deadline: When to begin no other round, of `monotonic`.
 
     Raises:
         NoExtractionError: A required class has no acyclic extraction.
@@ -31,6 +34,8 @@ def reduce(work: Workspace, growth: float) -> None:
     work.refresh()
     while work.dirty:
         settle(work, growth)
+        if monotonic() > deadline:
+            return
         work.drop_unreachable()
         settle(work, growth)
         work.refresh()

@@ -125,6 +125,20 @@ def test_the_program_agrees_with_brute_force(
     run()
 
 
+@settings(max_examples=100, deadline=None)
+@given(egraphs())
+def test_without_time_there_is_still_an_honest_answer(graph: EGraph) -> None:
+    best = cheapest(graph)
+    if best == math.inf:
+        return
+    extraction = extract(graph, time_limit=0)
+    choice = tuple(extraction.chosen.get(group) for group in range(graph.class_count))
+    assert choice_cost(graph, choice) == pytest.approx(extraction.cost, abs=1e-9)
+    assert extraction.bound <= best + 1e-9
+    assert best <= extraction.cost + 1e-9
+    assert extraction.is_optimal == (extraction.gap == 0)
+
+
 def relaxed_bound(graph: EGraph) -> float:
     """The bound of the linear relaxation alone, computed from its dual solution."""
     work = Workspace(graph)
