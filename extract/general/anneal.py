@@ -12,7 +12,7 @@ from tilewright.extract.general.egraph import EGraph
 
 # Moves between two looks at the clock.
 CLOCK = 512
-# The temperature falls from the mean change of cost to this part of it.
+# The temperature falls to this part of the first one.
 COLDEST = 0.01
 
 
@@ -115,10 +115,16 @@ class Annealing:
         changed = [change for change in changes if change > 0]
         return sum(changed) / len(changed) if changed else 0.0
 
-    def run(self, moves: int, deadline: float) -> dict[int, int]:
-        """Return the best choice seen in so many moves, or until the deadline."""
+    def run(self, moves: int, warmth: float, deadline: float) -> dict[int, int]:
+        """Return the best choice seen in so many moves, or until the deadline.
+
+        Args:
+            moves: Number of moves to try.
+            warmth: The first temperature, in mean changes of cost.
+            deadline: When to stop, of `monotonic`.
+        """
         best, best_cost = list(self.choice), self.cost
-        hot = self._typical_change()
+        hot = warmth * self._typical_change()
         if hot == 0:
             return _named(best)
         temperature = hot

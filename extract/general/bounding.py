@@ -20,10 +20,11 @@ MORE_FOR_TIGHTNESS = 1500
 # Nodes of branch and bound before anything else is tried.
 FIRST_NODES = 1
 # Shares of the time limit as processor time: for the first program, for annealing, for the last program.
-FIRST_SHARE, ANNEALING_SHARE, LAST_SHARE = 0.05, 0.3, 0.2
+FIRST_SHARE, ANNEALING_SHARE, LAST_SHARE = 0.05, 0.3, 0.15
 GREEDY_SHARE = 0.2
-# Moves of a round of annealing; rounds go on while one improves the choice.
-MOVES = 100_000
+# Moves of a round of annealing, and the first temperatures that rounds take in turn.
+MOVES = 500_000
+WARMTHS = (0.5, 0.2)
 
 
 def decide(work: Workspace, progress: Progress) -> Proof:
@@ -86,13 +87,14 @@ def _run(
 
 
 def _anneal(progress: Progress, snapshot: Snapshot, small: EGraph, start: dict[int, int]) -> None:
-    """Anneal in rounds, each with another seed, until one does not improve the best choice."""
+    """Anneal in rounds, each with another seed, until as many as there are warmths improve nothing."""
     deadline = progress.deadline_of(ANNEALING_SHARE)
-    seed = 0
-    while monotonic() < deadline:
+    seed = idle = 0
+    while monotonic() < deadline and idle < len(WARMTHS):
         before = progress.cost
-        progress.offer_choice(snapshot, Annealing(small, start, seed).run(MOVES, deadline))
+        warmth = WARMTHS[seed % len(WARMTHS)]
+        choice = Annealing(small, start, seed).run(MOVES, warmth, deadline)
+        progress.offer_choice(snapshot, choice)
+        idle = idle + 1 if progress.cost >= before else 0
         seed += 1
-        if progress.cost >= before:
-            break
     progress.steps.append(f"annealed {seed} times: cost {progress.cost:.10g}")

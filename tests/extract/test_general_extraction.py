@@ -197,7 +197,7 @@ def test_greedy_and_annealing_give_extractions(graph: EGraph) -> None:
     if best == math.inf:
         assert not all(root in choice for root in graph.roots)
         return
-    annealed = Annealing(graph, choice, 0).run(300, math.inf)
+    annealed = Annealing(graph, choice, 0).run(300, 0.5, math.inf)
     for found in (choice, annealed):
         nodes = tuple(found.get(group) for group in range(graph.class_count))
         assert best <= choice_cost(graph, nodes) < math.inf
