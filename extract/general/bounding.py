@@ -22,6 +22,8 @@ FIRST_NODES = 1
 # Shares of the time limit as processor time: for the first program, for annealing, for the last program.
 FIRST_SHARE, ANNEALING_SHARE, LAST_SHARE = 0.05, 0.3, 0.15
 GREEDY_SHARE = 0.2
+# Share of a step's time that the solver is not told about.
+CLOCK_SHARE = 0.15
 # Moves of a round of annealing, and the first temperatures that rounds take in turn.
 MOVES = 500_000
 WARMTHS = (0.5, 0.2)
@@ -62,8 +64,11 @@ def _run(
     work: Workspace, progress: Progress, deadline: float, node_limit: int | None
 ) -> Proof | None:
     """Relax and solve what is left; return the proof if that ends it."""
-    if monotonic() > deadline:
+    begin = monotonic()
+    if begin > deadline:
         return None
+    # The solver looks at the clock now and then: it is told to stop early.
+    deadline -= CLOCK_SHARE * (deadline - begin)
     snapshot = take_snapshot(work)
     if not snapshot.alternatives:
         progress.offer_origins(snapshot.decided)
@@ -73,9 +78,13 @@ def _run(
     relaxed = program.relax(deadline)
     if relaxed is None:
         return None
+    relaxation_seconds = monotonic() - begin
     progress.raise_bound(relaxed[0], "relaxation")
     if progress.is_proven():
         return Proof.relaxation
+    # Branch and bound begins with a relaxation that it does not break off.
+    if monotonic() + 2 * relaxation_seconds > deadline:
+        return None
     largest = max(progress.cost, progress.bound, key=lambda cost: abs(cost - snapshot.paid))
     solved = program.solve(deadline, largest, node_limit)
     if solved.columns is not None:
