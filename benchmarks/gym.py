@@ -80,7 +80,7 @@ class Measured:
         seconds = known.processor_seconds if known else None
         gap = (self.cost - self.bound) / max(abs(self.cost), 1e-12)
         return (
-            self.name[:44],
+            self.name if len(self.name) <= 48 else f"{self.name[:18]}...{self.name[-27:]}",
             str(self.node_count),
             str(self.class_count),
             f"{self.cost:.7g}",
