@@ -23,6 +23,8 @@ from tilewright.extract.general.workspace import NoExtractionError, Origin, Work
 
 # Alternatives that merging a class into its only user may make, for each that it removes.
 GROWTH = 3.0
+# Share of the time limit, as processor time, that steps of the solver may take too long.
+RESERVE_SHARE = 0.04
 # Problems with so many alternatives or fewer are eliminated at once: cheaper than loading a solver.
 SMALL = 300
 
@@ -48,12 +50,14 @@ class Progress:
     def deadline_of(self, share: float) -> float:
         """When a step is to end that may use a share of the time limit as processor time.
 
-        On a machine that others use too, that takes longer on the clock; never past the deadline.
+        On a machine that others use too, that takes longer on the clock; never past the deadline, and
+        a little before: the solver does not break off some of its steps.
         """
         now = monotonic()
         used = max(process_time() - self.begin_processor, 1e-3)
         slowdown = max(1.0, (now - self.begin) / used)
-        return min(self.deadline, now + share * self.time_limit * slowdown)
+        reserve = RESERVE_SHARE * self.time_limit * slowdown
+        return min(self.deadline - reserve, now + share * self.time_limit * slowdown)
 
     def offer(self, choice: dict[int, int]) -> None:
         """Take a choice of e-nodes if it is cheaper."""
