@@ -2,38 +2,40 @@
 
 The problem is two-dimensional packing with fixed times: each buffer is a rectangle of known
 length (its live range) and height (its size); buffers that are alive together must not overlap in
-addresses. Greedy orders with lowest or tightest fit come first, then a local search that moves the buffers
-at the top of the packing to the front of the order.
+addresses. Greedy orders with lowest or tightest fit come first, then orders in which what stuck out is
+promoted, then a search that finds a packing or proves that there is none (`packing_core.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass, replace
 
 from tilewright.errors import InfeasibleError
+from tilewright.lowering.live_buffer import LiveBuffer
+from tilewright.lowering.packing_conflict import Conflict, find_conflict, live_peak
+from tilewright.lowering.packing_repair import repair_packing
+from tilewright.lowering.packing_search import (
+    Effort,
+    SearchResult,
+    greedy_packings,
+    promoted_packings,
+    search_packing,
+)
+from tilewright.lowering.packing_tables import Ints, PackingProblem, make_problem
 
-_SEARCH_STEPS = 100_000
-"""Buffers placed by the local search before it gives up (about 20 microseconds each)."""
+_LARGEST_NAMED = 5
+"""Live buffers that an error names with their size."""
 
-_SEARCH_ROUNDS = 60
-"""Packings that the local search makes from each order it starts with."""
-
-_BUFFERS_PER_SLICE = 64
-"""Slices of time are as many as make this the mean number of buffers in one."""
+_NOTHING = SearchResult(offsets=None, is_exhausted=False, nodes=0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LiveBuffer:
-    """A buffer to place: alive from `start` (included) to `end` (excluded), in micros."""
+class AllocationError(InfeasibleError):
+    """Buffers do not fit a memory; says which, when, by how much and what would help."""
 
-    name: str
-    size_bytes: int
-    start: int
-    end: int
+    def __init__(self, text: str, conflict: Conflict) -> None:
+        super().__init__(text)
+        self.conflict = conflict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +47,6 @@ class Allocation:
     """One past the highest byte in use."""
     lower_bound_bytes: int
     """Largest number of bytes alive together (sizes rounded up to the alignment)."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Problem:
-    sizes: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    ends: NDArray[np.int64]
 
 
 def round_up(value: int, multiple: int) -> int:
@@ -69,10 +64,11 @@ def allocate(
     describe: Callable[[int], str] = "micro {}".format,
     lever: str = "shard over more tiles, use smaller kernel tiles or stream weights",
     is_quick: bool = False,
+    effort: Effort | None = None,
 ) -> Allocation:
     """Return addresses such that buffers alive together do not overlap.
 
-    Deterministic: the first order that fits is taken.
+    Deterministic: the first packing that fits is taken.
 
     Args:
         buffers: What to place.
@@ -83,160 +79,101 @@ def allocate(
         describe: Names a point in the program (a micro's position) in the error.
         lever: What the user can do about it, for the error.
         is_quick: Try only two greedy orders and no search.
+        effort: How long to search.
 
     Returns:
         The addresses and the bytes in use.
 
     Raises:
-        InfeasibleError: No packing within the capacity was found.
+        AllocationError: No packing within the capacity was found, or there is none.
+        CompileError: A buffer's gaps, alignment or fixed address make no sense.
     """
-    starts = np.array([b.start for b in buffers], dtype=np.int64)
-    ends = np.array([b.end for b in buffers], dtype=np.int64)
-    sizes = np.array([round_up(b.size_bytes, alignment_bytes) for b in buffers], dtype=np.int64)
-    rested = np.minimum(ends + rest, ends.max(initial=0))
-    # buffers that never live take no room
-    sizes[ends <= starts] = 0
-    problem = _Problem(sizes, starts, np.where(ends > starts, rested, ends))
-    live_bytes, point = _peak_of_live_bytes(problem)
-    best: NDArray[np.int64] | None = None
-    best_peak = 0
-    if live_bytes <= capacity_bytes:
-        for offsets in _candidates(problem, is_quick=is_quick):
-            peak = int((offsets + problem.sizes).max(initial=0))
-            if best is None or peak < best_peak:
-                best, best_peak = offsets, peak
-            if best_peak <= capacity_bytes:
-                break
-    if best is None or best_peak > capacity_bytes:
-        packed = None if best is None else best_peak
-        raise InfeasibleError(
-            _explain(buffers, live_bytes, packed, point, capacity_bytes, memory, describe)
-            + f"; {lever}"
+    chosen = [n for n, b in enumerate(buffers) if b.start < b.end and b.size_bytes]
+    last = max((b.end for b in buffers), default=0)
+    rested = [replace(buffers[n], end=min(buffers[n].end + rest, last)) for n in chosen]
+    problem = make_problem(rested, capacity_bytes=capacity_bytes, alignment_bytes=alignment_bytes)
+    live, _ = live_peak(problem)
+    search = effort or Effort()
+    result, best = _NOTHING, None
+    if live <= problem.capacity:
+        best = _best_packing(problem, search, is_quick=is_quick)
+        if not is_quick and not _fits(problem, best):
+            result = _search(problem, best, search)
+            best = best if result.offsets is None else result.offsets
+    if best is None or not _fits(problem, best):
+        packed = None if best is None else _peak_bytes(problem, best)
+        conflict = find_conflict(
+            problem,
+            packed_bytes=packed,
+            suspects=result.component if result.is_exhausted else (),
+            effort=search,
         )
+        text = _explain(problem, conflict, packed, memory, describe)
+        raise AllocationError(f"{text}; {lever}", conflict)
+    offsets = [b.offset or 0 for b in buffers]
+    for n, grains in zip(chosen, best.tolist(), strict=True):
+        offsets[n] = grains * problem.grain_bytes
     return Allocation(
-        offsets=tuple(int(offset) for offset in best),
-        peak_bytes=best_peak,
-        lower_bound_bytes=live_bytes,
+        offsets=tuple(offsets),
+        peak_bytes=min(_peak_bytes(problem, best), capacity_bytes),
+        lower_bound_bytes=min(live * problem.grain_bytes, capacity_bytes),
     )
 
 
-def _peak_of_live_bytes(problem: _Problem) -> tuple[int, int]:
-    """Return the most bytes alive together and the first point where that is so."""
-    alive = problem.ends > problem.starts
-    if not alive.any():
-        return 0, 0
-    times = np.concatenate([problem.starts[alive], problem.ends[alive]])
-    changes = np.concatenate([problem.sizes[alive], -problem.sizes[alive]])
-    order = np.lexsort((changes, times))  # ends (negative) before starts at equal times
-    running = np.cumsum(changes[order])
-    top = int(running.argmax())
-    return int(running[top]), int(times[order][top])
+def _best_packing(problem: PackingProblem, effort: Effort, *, is_quick: bool) -> Ints:
+    """Return the first packing within the capacity, or else the lowest."""
+    best: Ints | None = None
+    for offsets in _packings(problem, effort, is_quick=is_quick):
+        if best is None or _sticking_out(problem, offsets) < _sticking_out(problem, best):
+            best = offsets
+        if _fits(problem, best):
+            break
+    assert best is not None, "there is always a greedy packing"
+    return best
 
 
-def _candidates(problem: _Problem, *, is_quick: bool) -> Iterator[NDArray[np.int64]]:
-    sizes, lengths = problem.sizes, problem.ends - problem.starts
-    position = np.arange(len(sizes))
-    by_size = np.lexsort((position, problem.starts, -lengths, -sizes))
-    by_length = np.lexsort((position, problem.starts, -sizes, -lengths))
-    by_area = np.lexsort((position, -(sizes * lengths)))
-    by_start = np.lexsort((position, -sizes, -lengths, problem.starts))
-    by_end = np.lexsort((position, -sizes, -lengths, -problem.ends))
-    yield _place(problem, by_length, is_tightest=False)
-    yield _place(problem, by_size, is_tightest=False)
-    if is_quick:
-        return
-    for order in (by_area, by_start, by_end):
-        yield _place(problem, order, is_tightest=False)
-    for order in (by_size, by_length, by_area, by_start):
-        yield _place(problem, order, is_tightest=True)
-    yield from _search(problem, (by_length, by_size, by_area))
+def _packings(problem: PackingProblem, effort: Effort, *, is_quick: bool) -> Iterator[Ints]:
+    yield from greedy_packings(problem, is_quick=is_quick)
+    if not is_quick:
+        yield from promoted_packings(problem, effort)
 
 
-def _search(
-    problem: _Problem, orders: tuple[NDArray[np.int64], ...]
-) -> Iterator[NDArray[np.int64]]:
-    """Yield packings, each time with the topmost buffers moved to the front of the order."""
-    if not len(problem.sizes):
-        return
-    rounds = min(_SEARCH_ROUNDS, _SEARCH_STEPS // (len(problem.sizes) * len(orders)))
-    for start in orders:
-        order = start
-        seen = set()
-        for _ in range(rounds):
-            offsets = _place(problem, order, is_tightest=False)
-            yield offsets
-            tops = offsets + problem.sizes
-            is_top = (tops == tops.max())[order]
-            order = np.concatenate([order[is_top], order[~is_top]])
-            key = order.tobytes()
-            if key in seen:
-                # the promotion cycles: break it by swapping halves of the order
-                order = np.concatenate([order[1::2], order[::2]])
-            seen.add(key)
+def _search(problem: PackingProblem, best: Ints, effort: Effort) -> SearchResult:
+    """Search for a packing; where the search cannot be exact, repair the best one."""
+    result = search_packing(problem, effort)
+    if result.offsets is not None or result.is_exhausted:
+        return result
+    repaired = repair_packing(problem, best, effort)
+    return result if repaired is None else replace(result, offsets=repaired)
 
 
-def _place(problem: _Problem, order: NDArray[np.int64], *, is_tightest: bool) -> NDArray[np.int64]:
-    """Place buffers in the given order, each in the lowest or the tightest gap.
-
-    Placed buffers are listed by slices of time, so that one buffer looks only at those near it.
-    """
-    count = len(order)
-    offsets = np.zeros(count, dtype=np.int64)
-    starts, ends, sizes = problem.starts, problem.ends, problem.sizes
-    slices = max(1, count // _BUFFERS_PER_SLICE)
-    width = max(1, -(-int(ends.max(initial=0)) // slices))
-    placed: list[list[int]] = [[] for _ in range(slices)]
-    for number in order.tolist():
-        size, start, end = int(sizes[number]), int(starts[number]), int(ends[number])
-        if size == 0 or end <= start:
-            continue
-        span = range(start // width, (end - 1) // width + 1)
-        if len(span) == 1:
-            near = np.array(placed[span[0]], dtype=np.int64)
-        else:
-            near = np.array(sorted({n for at in span for n in placed[at]}), dtype=np.int64)
-        near = near[(starts[near] < end) & (ends[near] > start)]
-        lows = offsets[near]
-        by_address = lows.argsort(kind="stable")
-        lows, highs = lows[by_address], (lows + sizes[near])[by_address]
-        offsets[number] = _find_gap(lows, highs, size, is_tightest)
-        for at in span:
-            placed[at].append(number)
-    return offsets
+def _fits(problem: PackingProblem, offsets: Ints) -> bool:
+    return not (offsets > problem.shapes.latest).any()
 
 
-def _find_gap(
-    lows: NDArray[np.int64], highs: NDArray[np.int64], size: int, is_tightest: bool
-) -> int:
-    """Return the start of the lowest (or smallest) gap that holds `size` bytes; `lows` is sorted."""
-    if not len(lows):
-        return 0
-    floors = np.maximum.accumulate(highs)
-    gaps = lows.copy()
-    gaps[1:] -= floors[:-1]
-    fits = np.flatnonzero(gaps >= size)
-    if not len(fits):
-        return int(floors[-1])
-    chosen = int(fits[gaps[fits].argmin()]) if is_tightest else int(fits[0])
-    return int(floors[chosen - 1]) if chosen else 0
+def _sticking_out(problem: PackingProblem, offsets: Ints) -> tuple[int, int]:
+    """Return how far a packing exceeds the capacity, and how many buffers do."""
+    over = offsets - problem.shapes.latest
+    return max(0, int(over.max(initial=0))), int((over > 0).sum())
+
+
+def _peak_bytes(problem: PackingProblem, offsets: Ints) -> int:
+    return int((offsets + problem.shapes.size).max(initial=0)) * problem.grain_bytes
 
 
 def _explain(
-    buffers: Sequence[LiveBuffer],
-    live_bytes: int,
+    problem: PackingProblem,
+    conflict: Conflict,
     packed_bytes: int | None,
-    point: int,
-    capacity_bytes: int,
     memory: str,
     describe: Callable[[int], str],
 ) -> str:
-    live = [b for b in buffers if b.start <= point < b.end]
+    live = [b for b in problem.buffers if b.start <= conflict.peak < b.end]
     live.sort(key=lambda b: (-b.size_bytes, b.name))
-    largest = ", ".join(f"'{b.name}' {b.size_bytes:_}" for b in live[:5])
-    demand = live_bytes if packed_bytes is None else packed_bytes
+    largest = ", ".join(f"'{b.name}' {b.size_bytes:_}" for b in live[:_LARGEST_NAMED])
     packed = "" if packed_bytes is None else f" (best packing found {packed_bytes:_} bytes)"
     return (
-        f"{memory}: {live_bytes:_} bytes alive at {describe(point)}{packed}, capacity "
-        f"{capacity_bytes:_} bytes, short by {demand - capacity_bytes:_} bytes; largest of {len(live)} "
-        f"live buffers: {largest}"
+        f"{memory}: {conflict.live_bytes:_} bytes alive at {describe(conflict.peak)}{packed}, "
+        f"capacity {conflict.capacity_bytes:_} bytes, short by {conflict.shortfall_bytes:_} bytes; "
+        f"largest of {len(live)} live buffers: {largest}; {conflict.describe()}"
     )

@@ -13,10 +13,11 @@ from tilewright.errors import InfeasibleError
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
 from tilewright.lowering.accesses import live_ranges
-from tilewright.lowering.allocation import Allocation, LiveBuffer, allocate
+from tilewright.lowering.allocation import Allocation, allocate
 from tilewright.lowering.dependencies import find_dependencies
 from tilewright.lowering.hoist import LoadHoister
 from tilewright.lowering.isa import Access, Engine, Instruction, Opcode, Post, Space, Wait
+from tilewright.lowering.live_buffer import LiveBuffer
 from tilewright.lowering.micro import Buffer, LinearProgram, Micro, Operand
 from tilewright.lowering.schedule import Schedule, estimate_schedule
 from tilewright.lowering.synchronise import (

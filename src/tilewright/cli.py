@@ -186,6 +186,28 @@ def simulate_command(
     simulate_and_report(program, trace, output_console())
 
 
+@app.command("allocate")
+def allocate_command(
+    file: Annotated[Path, typer.Argument(help="Buffers as CSV: id,lower,upper,size ...")],
+    capacity: Annotated[int, typer.Option(min=0, metavar="BYTES", help="Size of the memory.")],
+    alignment: Annotated[
+        int, typer.Option(min=1, metavar="BYTES", help="Every address is a multiple of it.")
+    ] = 1,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write the CSV with offsets there."),
+    ] = None,
+    time_limit: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Give up after this long.")
+    ] = 60.0,
+) -> None:
+    """Give buffers of known live ranges addresses in a memory (CSV of google/minimalloc)."""
+    from tilewright.allocate_command import allocate_and_report
+    from tilewright.terminal import output_console
+
+    allocate_and_report(file, capacity, alignment, output, time_limit, output_console())
+
+
 @app.command("targets")
 def targets_command(
     name: Annotated[str | None, typer.Argument(help="Show this target in full.")] = None,

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilewright.errors import InfeasibleError, ProgramError
-from tilewright.lowering.allocation import LiveBuffer, allocate, round_up
+from tilewright.lowering.allocation import allocate, round_up
 from tilewright.lowering.allocation_check import check_allocation
+from tilewright.lowering.live_buffer import LiveBuffer
 
 
 def buffers_strategy(max_size: int, max_buffers: int) -> st.SearchStrategy[list[LiveBuffer]]:
@@ -138,6 +139,8 @@ def test_error_names_the_point_and_the_largest_buffers() -> None:
     assert str(caught.value) == (
         "scratchpad: 2_176 bytes alive at step 3, capacity 1_024 bytes, short by 1_152 bytes; "
         "largest of 2 live buffers: 'large' 2_000, 'small' 100; "
+        "smallest set found that cannot fit together: 'large'; relief: split 'large' (up to 2_000 bytes), "
+        "stream 'small' (up to 100 bytes); "
         "shard over more tiles, use smaller kernel tiles or stream weights"
     )
 
