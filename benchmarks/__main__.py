@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: `python -m benchmarks quality|speed|saturation|accuracy|showcase|gym`."""
+"""Command line of the benchmarks: `python -m benchmarks quality|speed|accuracy|malloc|...`."""
 
 from __future__ import annotations
 
@@ -35,6 +35,9 @@ def parser() -> argparse.ArgumentParser:
     gym.add_argument("folder", type=Path, help="sub-folders with e-graphs, and reference.csv")
     gym.add_argument("instances", nargs="*", help="only files whose name contains one of these")
     gym.add_argument("--time-limit", type=float, default=60.0, help="seconds for an instance")
+    malloc = commands.add_parser("malloc", help="packing of MiniMalloc's challenging instances")
+    malloc.add_argument("path", type=Path, help="the folder of the instances, or one of them")
+    malloc.add_argument("--time-limit", type=float, default=60.0, help="seconds for one instance")
     measure = commands.add_parser("measure", help="one model on one target, as JSON")
     measure.add_argument("model")
     measure.add_argument("target")
@@ -65,6 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Only now: the measured process must not have imported the compiler before it takes the time.
     from benchmarks import accuracy, quality, saturation, showcase, speed
 
+    if args.command == "malloc":
+        from benchmarks import malloc
+
+        return malloc.main(args.path, args.time_limit)
     if args.command == "speed":
         return speed.main()
     if args.command == "saturation":

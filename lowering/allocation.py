@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from tilewright.errors import InfeasibleError
 from tilewright.lowering.live_buffer import LiveBuffer
 from tilewright.lowering.packing_conflict import Conflict, find_conflict, live_peak
-from tilewright.lowering.packing_repair import repair_packing
 from tilewright.lowering.packing_search import (
     Effort,
     SearchResult,
@@ -95,10 +94,12 @@ def allocate(
     live, _ = live_peak(problem)
     search = effort or Effort()
     result, best = _NOTHING, None
-    if live <= problem.capacity:
+    if clash := problem.fixed_clash():
+        result = replace(_NOTHING, is_exhausted=True, component=clash)
+    elif live <= problem.capacity:
         best = _best_packing(problem, search, is_quick=is_quick)
         if not is_quick and not _fits(problem, best):
-            result = _search(problem, best, search)
+            result = search_packing(problem, search)
             best = best if result.offsets is None else result.offsets
     if best is None or not _fits(problem, best):
         packed = None if best is None else _peak_bytes(problem, best)
@@ -136,15 +137,6 @@ def _packings(problem: PackingProblem, effort: Effort, *, is_quick: bool) -> Ite
     yield from greedy_packings(problem, is_quick=is_quick)
     if not is_quick:
         yield from promoted_packings(problem, effort)
-
-
-def _search(problem: PackingProblem, best: Ints, effort: Effort) -> SearchResult:
-    """Search for a packing; where the search cannot be exact, repair the best one."""
-    result = search_packing(problem, effort)
-    if result.offsets is not None or result.is_exhausted:
-        return result
-    repaired = repair_packing(problem, best, effort)
-    return result if repaired is None else replace(result, offsets=repaired)
 
 
 def _fits(problem: PackingProblem, offsets: Ints) -> bool:

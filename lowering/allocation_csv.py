@@ -3,8 +3,8 @@
 The header names the columns, in any order: `id`, `lower`, `upper` and `size`; optional are `alignment`,
 `gaps`, `offset` (the buffer must lie there) and `hint` (ignored). Times are half-open, except that
 `end` in place of `upper` names the last time itself. `start` and `begin` may stand for `lower`,
-`buffer` and `buffer_id` for `id`. Gaps are separated by blanks: `4-7` for times 4 to 6 in which no byte is in use,
-`4-7@0:64` when the first 64 bytes are.
+`buffer` and `buffer_id` for `id`. Gaps are separated by blanks: `4-7` for times 4 to 6 in which no
+byte is in use, `4-7@0:64` when the first 64 bytes are.
 """
 
 from __future__ import annotations

@@ -99,6 +99,8 @@ def find_conflict(
     live_bytes = live * problem.grain_bytes
     if live > problem.capacity:
         chosen, is_proven = _fewest_above(problem, peak), True
+        if not _is_simple(problem, chosen):
+            chosen, is_proven = _irreducible(problem, chosen, effort)
     elif suspects:
         chosen, is_proven = _irreducible(problem, list(suspects), effort)
     else:
@@ -142,6 +144,16 @@ def _fewest_above(problem: PackingProblem, time: int) -> list[int]:
         if total > problem.capacity:
             break
     return chosen
+
+
+def _is_simple(problem: PackingProblem, chosen: Sequence[int]) -> bool:
+    """Whether buffers alive together fit whenever their sizes do: none is fixed or aligned more coarsely."""
+    shapes, buffers = problem.shapes, list(chosen)
+    return (
+        problem.capacity_bytes % problem.grain_bytes == 0
+        and bool((shapes.fixed[buffers] < 0).all())
+        and bool((shapes.align[buffers] == 1).all())
+    )
 
 
 def _irreducible(

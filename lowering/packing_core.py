@@ -18,31 +18,37 @@ from typing import NamedTuple
 import numpy as np
 
 from tilewright.jit import compiled, compiled_part
+from tilewright.lowering.packing_sort import sort_pairs
 from tilewright.lowering.packing_tables import NEVER, Graph, Ints, PackingProblem, Shapes
 
 EXHAUSTED, FOUND, STOPPED = 0, 1, 2
-"""Results: no bottom-justified packing exists; `base` holds one; the node limit was reached."""
+"""Results: no bottom-justified packing exists; `lower` holds one; the node limit was reached."""
 
 LOWEST, LOWEST_NEAR, FIRST_NEAR, FIRST = 0, 1, 2, 3
 """How a branch chooses: the lowest candidate or the first in rank, of all or of those in conflict with
 the buffer whose top is lowest."""
 
 # scalars of the state
-TRAIL, QUEUE, DEPTH, NODES, IS_TRAIL_FULL = 0, 1, 2, 3, 4
-_SCALARS = 5
+TRAIL, QUEUE, DEPTH, NODES, IS_TRAIL_FULL, CAPACITY = 0, 1, 2, 3, 4, 5
+_SCALARS = 6
+
+
+_LONGEST_TRAIL = 1 << 23
 
 
 class State(NamedTuple):
     """What moves during a search; all int64."""
 
     lower: Ints
-    """Lowest address left to each buffer."""
+    """Lowest address left to each buffer; its address, once placed."""
     base: Ints
-    """Lowest address above the placed neighbours; the address, once placed."""
+    """Lowest address above the placed neighbours."""
     placed: Ints
     rest: Ints
     """Grains of unplaced edges in each section."""
-    count: Ints
+    highest: Ints
+    """No unplaced edge of the section has a higher lower bound."""
+    unplaced: Ints
     """Unplaced edges of each section: the first ones of its part of `active`."""
     active: Ints
     """Edges by section."""
@@ -58,6 +64,7 @@ class State(NamedTuple):
     by_start: Ints
     """[2, buffers]: start and edge."""
     by_top: Ints
+    """[2, buffers]: lowest top, negated, and edge."""
     fails: Ints
     """How often each section was the contradiction."""
     scalars: Ints
@@ -73,13 +80,14 @@ def make_state(problem: PackingProblem) -> State:
         return np.zeros(shape, dtype=np.int64)
 
     # a bound rises at most once for each place and each neighbour between two decisions
-    trail = 4 * (buffers + 1) * (buffers + 1) + 1024
+    trail = min(4 * (buffers + 1) * (buffers + 1) + 1024, _LONGEST_TRAIL)
     return State(
         lower=zeros(buffers),
         base=zeros(buffers),
         placed=zeros(buffers),
         rest=zeros(sections),
-        count=zeros(sections),
+        highest=zeros(sections),
+        unplaced=zeros(sections),
         active=zeros(len(graph.edge_owner)),
         trail_at=zeros(trail),
         trail_old=zeros(trail),
@@ -101,9 +109,12 @@ def _aligned(value: int, align: int) -> int:
 
 @compiled_part
 def _queue_sections(graph: Graph, state: State, b: int) -> None:
+    """Look at a buffer's sections again, but not where all that is unplaced fits above the highest bound."""
     for k in range(graph.first_own[b], graph.first_own[b + 1]):
-        s = graph.edge_section[graph.own_edge[k]]
-        if not state.is_queued[s]:
+        e = graph.own_edge[k]
+        s = graph.edge_section[e]
+        state.highest[s] = max(state.highest[s], state.lower[b] + graph.edge_low[e])
+        if state.highest[s] + state.rest[s] > state.scalars[CAPACITY] and not state.is_queued[s]:
             state.is_queued[s] = 1
             state.queue[state.scalars[QUEUE]] = s
             state.scalars[QUEUE] += 1
@@ -141,15 +152,11 @@ def _raise_lower(shapes: Shapes, graph: Graph, state: State, b: int, to: int) ->
 def _sort_by_start(graph: Graph, state: State, s: int) -> None:
     """Fill `by_start` with the section's unplaced edges."""
     first = graph.first_edge[s]
-    for k in range(state.count[s]):
+    for k in range(state.unplaced[s]):
         e = state.active[first + k]
-        start, j = state.lower[graph.edge_owner[e]] + graph.edge_low[e], k
-        while j > 0 and state.by_start[0, j - 1] > start:
-            state.by_start[0, j] = state.by_start[0, j - 1]
-            state.by_start[1, j] = state.by_start[1, j - 1]
-            j -= 1
-        state.by_start[0, j] = start
-        state.by_start[1, j] = e
+        state.by_start[0, k] = state.lower[graph.edge_owner[e]] + graph.edge_low[e]
+        state.by_start[1, k] = e
+    sort_pairs(state.by_start, state.unplaced[s])
 
 
 @compiled_part
@@ -157,13 +164,9 @@ def _sort_by_top(graph: Graph, state: State, count: int) -> None:
     """Fill `by_top` with the edges of `by_start`, the highest lowest top first."""
     for k in range(count):
         e = state.by_start[1, k]
-        top, j = state.by_start[0, k] + graph.edge_high[e] - graph.edge_low[e], k
-        while j > 0 and state.by_top[0, j - 1] < top:
-            state.by_top[0, j] = state.by_top[0, j - 1]
-            state.by_top[1, j] = state.by_top[1, j - 1]
-            j -= 1
-        state.by_top[0, j] = top
-        state.by_top[1, j] = e
+        state.by_top[0, k] = graph.edge_low[e] - graph.edge_high[e] - state.by_start[0, k]
+        state.by_top[1, k] = e
+    sort_pairs(state.by_top, count)
 
 
 @compiled_part
@@ -176,19 +179,21 @@ def _lowest_above(graph: Graph, state: State, count: int, edge: int, room: int) 
             continue
         total += graph.edge_high[e] - graph.edge_low[e]
         if total > room:
-            return state.by_top[0, k]
+            return int(-state.by_top[0, k])
     return 0
 
 
 @compiled_part
-def _check_section(shapes: Shapes, graph: Graph, state: State, s: int, capacity: int) -> bool:
+def _check_section(shapes: Shapes, graph: Graph, state: State, s: int) -> bool:
     """Raise lower bounds by what one section asks for; False when it cannot be."""
-    first, count, rest = graph.first_edge[s], state.count[s], state.rest[s]
+    capacity = state.scalars[CAPACITY]
+    first, count, rest = graph.first_edge[s], state.unplaced[s], state.rest[s]
     lowest, highest = NEVER, 0
     for k in range(first, first + count):
         e = state.active[k]
         start = state.lower[graph.edge_owner[e]] + graph.edge_low[e]
         lowest, highest = min(lowest, start), max(highest, start)
+    state.highest[s] = highest
     if count == 0 or highest + rest <= capacity:
         return True
     if lowest + rest > capacity:
@@ -248,17 +253,19 @@ def _check_rests(shapes: Shapes, graph: Graph, state: State, is_plain: bool) -> 
 
 
 @compiled_part
-def _propagate(shapes: Shapes, graph: Graph, state: State, capacity: int, is_plain: bool) -> bool:
-    is_sound, scalars = True, state.scalars
-    while is_sound and scalars[QUEUE] > 0:
+def _propagate(shapes: Shapes, graph: Graph, state: State, is_plain: bool) -> bool:
+    """Raise lower bounds until nothing changes; False at a contradiction."""
+    is_sound, is_stable, scalars = True, False, state.scalars
+    while is_sound and not is_stable:
         while is_sound and scalars[QUEUE] > 0:
             scalars[QUEUE] -= 1
             s = state.queue[scalars[QUEUE]]
             state.is_queued[s] = 0
-            is_sound = _check_section(shapes, graph, state, s, capacity)
+            is_sound = _check_section(shapes, graph, state, s)
             if not is_sound:
                 state.fails[s] += 1
         is_sound = is_sound and _check_rests(shapes, graph, state, is_plain)
+        is_stable = scalars[QUEUE] == 0
     while scalars[QUEUE] > 0:
         scalars[QUEUE] -= 1
         state.is_queued[state.queue[scalars[QUEUE]]] = 0
@@ -270,7 +277,7 @@ def _is_candidate(shapes: Shapes, state: State, b: int, limit: int) -> bool:
     if state.placed[b] or state.lower[b] >= limit:
         return False
     # a fixed buffer takes its place when all that may lie below does
-    return shapes.fixed[b] >= 0 or state.lower[b] == state.base[b]
+    return bool(shapes.fixed[b] >= 0 or state.lower[b] == state.base[b])
 
 
 @compiled_part
@@ -278,8 +285,8 @@ def _is_better(state: State, rank: Ints, b: int, best: int, is_lowest: bool) -> 
     if best < 0:
         return True
     if is_lowest and state.lower[b] != state.lower[best]:
-        return state.lower[b] < state.lower[best]
-    return rank[b] < rank[best]
+        return bool(state.lower[b] < state.lower[best])
+    return bool(rank[b] < rank[best])
 
 
 @compiled_part
@@ -319,12 +326,12 @@ def _place(shapes: Shapes, graph: Graph, state: State, b: int) -> bool:
         e = graph.own_edge[k]
         s = graph.edge_section[e]
         state.rest[s] -= graph.edge_high[e] - graph.edge_low[e]
-        at, last = graph.first_edge[s], graph.first_edge[s] + state.count[s] - 1
+        at, last = graph.first_edge[s], graph.first_edge[s] + state.unplaced[s] - 1
         while state.active[at] != e:
             at += 1
         state.active[at] = state.active[last]
         state.active[last] = e
-        state.count[s] -= 1
+        state.unplaced[s] -= 1
     _queue_sections(graph, state, b)
     for k in range(graph.first_near[b], graph.first_near[b + 1]):
         d = graph.near[k]
@@ -352,13 +359,14 @@ def _undo(shapes: Shapes, graph: Graph, state: State) -> int:
             state.base[at - buffers] = state.trail_old[scalars[TRAIL]]
         else:
             state.lower[at] = state.trail_old[scalars[TRAIL]]
-    b = state.decision[scalars[DEPTH]]
+    b = int(state.decision[scalars[DEPTH]])
     state.placed[b] = 0
     for k in range(graph.first_own[b], graph.first_own[b + 1]):
         e = graph.own_edge[k]
         s = graph.edge_section[e]
         state.rest[s] += graph.edge_high[e] - graph.edge_low[e]
-        state.count[s] += 1
+        state.unplaced[s] += 1
+        state.highest[s] = max(state.highest[s], state.lower[b] + graph.edge_low[e])
     return b
 
 
@@ -381,7 +389,7 @@ def _postpone(shapes: Shapes, graph: Graph, state: State, b: int) -> bool:
 
 
 @compiled_part
-def _reset(shapes: Shapes, graph: Graph, state: State) -> None:
+def _reset(shapes: Shapes, graph: Graph, state: State, capacity: int) -> None:
     state.base[:] = 0
     state.placed[:] = 0
     state.rest[:] = 0
@@ -392,11 +400,12 @@ def _reset(shapes: Shapes, graph: Graph, state: State) -> None:
     for e in range(len(graph.edge_owner)):
         state.active[e] = e
         state.rest[graph.edge_section[e]] += graph.edge_high[e] - graph.edge_low[e]
-    for s in range(len(state.count)):
-        state.count[s] = graph.first_edge[s + 1] - graph.first_edge[s]
+    for s in range(len(state.unplaced)):
+        state.unplaced[s] = graph.first_edge[s + 1] - graph.first_edge[s]
         state.is_queued[s] = 1
         state.queue[s] = s
-    state.scalars[QUEUE] = len(state.count)
+    state.scalars[CAPACITY] = capacity
+    state.scalars[QUEUE] = len(state.unplaced)
 
 
 @compiled
@@ -409,16 +418,22 @@ def search(
     is_plain: bool,
     mode: int,
     limit: int,
+    is_fresh: bool,
 ) -> int:
-    """Search until a packing is found, all are ruled out, or `limit` decisions were made."""
-    _reset(shapes, graph, state)
+    """Search until a packing is found, all are ruled out, or `limit` decisions were made.
+
+    A search that was stopped goes on when it is not fresh and the limit is higher.
+    """
+    if is_fresh:
+        _reset(shapes, graph, state, capacity)
     scalars, buffers = state.scalars, len(shapes.size)
     is_sound = True
-    for b in range(buffers):
-        is_sound = is_sound and state.lower[b] <= shapes.latest[b]
+    if is_fresh:
+        for b in range(buffers):
+            is_sound = is_sound and state.lower[b] <= shapes.latest[b]
     while True:
         if is_sound:
-            is_sound = _propagate(shapes, graph, state, capacity, is_plain)
+            is_sound = _propagate(shapes, graph, state, is_plain)
         if is_sound:
             if scalars[DEPTH] == buffers:
                 return FOUND

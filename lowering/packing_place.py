@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tilewright.jit import compiled, compiled_part
+from tilewright.lowering.packing_sort import sort_pairs
 from tilewright.lowering.packing_tables import NEVER, Ints, Shapes
 
 _PIECES_PER_SLICE = 64
@@ -55,22 +56,6 @@ class Placer:
             self._blocked,
         )
         return offsets
-
-
-@compiled_part
-def _sort_pairs(pairs: Ints, count: int) -> None:
-    """Sort the first columns by their first row (Shell's sort, gaps of Ciura)."""
-    gap = 1
-    while gap < count:
-        gap = gap * 9 // 4 + 1
-    while gap > 0:
-        for k in range(gap, count):
-            low, high, j = pairs[0, k], pairs[1, k], k
-            while j >= gap and pairs[0, j - gap] > low:
-                pairs[0, j], pairs[1, j] = pairs[0, j - gap], pairs[1, j - gap]
-                j -= gap
-            pairs[0, j], pairs[1, j] = low, high
-        gap = gap * 4 // 9
 
 
 @compiled_part
@@ -140,7 +125,7 @@ def _place_all(
             offsets[b] = shapes.fixed[b]
         else:
             count = _find_blocked(shapes, b, width, offsets, heads, links, seen, blocked)
-            _sort_pairs(blocked, count)
+            sort_pairs(blocked, count)
             offsets[b] = _find_gap(blocked, count, shapes.align[b], is_tightest)
         for p in range(shapes.first_piece[b], shapes.first_piece[b + 1]):
             for piece_slice in range(shapes.start[p] // width, (shapes.end[p] - 1) // width + 1):

@@ -12,7 +12,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tilewright.lowering.packing_core import EXHAUSTED, FOUND, NODES, make_state, search
+from tilewright.lowering.packing_core import (
+    EXHAUSTED,
+    FOUND,
+    NODES,
+    STOPPED,
+    State,
+    make_state,
+    search,
+)
 from tilewright.lowering.packing_place import Placer
 from tilewright.lowering.packing_tables import Ints, PackingProblem
 
@@ -29,8 +37,14 @@ _FORGET = 0.9
 _STEPS = 4_000_000
 """Decisions times buffers of a search without a limit of its own; a few seconds."""
 
-_LARGEST_SEARCH = 3000
-"""Buffers up to which the search, quadratic in memory, is tried."""
+_NODES_PER_BUFFER = 3
+"""Decisions for each buffer of a search without a limit of its own: fewer could not place all."""
+
+_STEPS_PER_LOOK = 200_000
+"""Decisions times buffers between two looks at the clock."""
+
+_MOST_PAIRS = 8_000_000
+"""Pairs of buffers alive together up to which the search is tried; each takes about 100 bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +60,9 @@ class Effort:
 
     def nodes_for(self, buffers: int) -> int:
         """Return the limit on decisions for so many buffers."""
-        return _STEPS // max(1, buffers) if self.nodes is None else self.nodes
+        if self.nodes is not None:
+            return self.nodes
+        return max(_STEPS // max(1, buffers), _NODES_PER_BUFFER * buffers)
 
     @property
     def is_late(self) -> bool:
@@ -112,7 +128,7 @@ def search_packing(problem: PackingProblem, effort: Effort) -> SearchResult:
     limit = left = effort.nodes_for(len(problem.buffers))
     for component in components(problem):
         part = problem.restricted(component)
-        if len(component) > _LARGEST_SEARCH:
+        if part.pairs_alive_together > _MOST_PAIRS:
             return SearchResult(
                 offsets=None, is_exhausted=False, nodes=limit - left, component=component
             )
@@ -138,28 +154,49 @@ def components(problem: PackingProblem) -> tuple[tuple[int, ...], ...]:
 
 
 def _search_component(problem: PackingProblem, nodes: int, effort: Effort) -> SearchResult:
-    graph, state = problem.graph, make_state(problem)
-    ranks = _ranks(problem)
-    weights = np.zeros(len(graph.first_edge) - 1)
+    state, ranks = make_state(problem), _ranks(problem)
+    weights = np.zeros(len(state.fails))
     used, run = 0, 0
+    unit = max(_RESTART_NODES, len(problem.buffers) * 3 // 2)
     while used < nodes and not effort.is_late:
         rank = ranks[run % len(ranks)]
         if run % 2:
             rank = _weighted(problem, rank, weights, run // 2 % 3)
         mode = _MODES[run // len(ranks) % len(_MODES)]
-        limit = min(_RESTART_NODES * _luby(run + 1), nodes - used)
-        result = search(
-            problem.shapes, graph, state, rank, problem.capacity, problem.is_plain, mode, limit
-        )
+        limit = min(unit * _luby(run + 1), nodes - used)
+        result = _run(problem, state, rank, mode, limit, effort)
         used += max(1, int(state.scalars[NODES]))
         run += 1
         if result == FOUND:
-            return SearchResult(offsets=state.base.copy(), is_exhausted=False, nodes=used)
+            return SearchResult(offsets=state.lower.copy(), is_exhausted=False, nodes=used)
         if result == EXHAUSTED:
             # with gaps two buffers may each be above the other, which the search does not try
             return SearchResult(offsets=None, is_exhausted=problem.is_plain, nodes=used)
         weights = _FORGET * weights + state.fails / max(1, int(state.fails.sum()))
     return SearchResult(offsets=None, is_exhausted=False, nodes=used)
+
+
+def _run(
+    problem: PackingProblem, state: State, rank: Ints, mode: int, limit: int, effort: Effort
+) -> int:
+    """Search up to a limit on decisions, in chunks if there is a deadline to look at."""
+    chunk = limit if effort.deadline_seconds is None else _STEPS_PER_LOOK // len(rank) + 1
+    done, result = 0, STOPPED
+    while result == STOPPED and done < limit and (done == 0 or not effort.is_late):
+        is_fresh = done == 0
+        done = min(limit, done + chunk)
+        result = search(
+            problem.shapes,
+            problem.graph,
+            state,
+            rank,
+            problem.capacity,
+            problem.is_plain,
+            mode,
+            done,
+            is_fresh,
+        )
+    return result
 
 
 def _luby(run: int) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from math import gcd
 from typing import NamedTuple
 
@@ -123,9 +122,30 @@ class PackingProblem:
             has_grown = bool(is_start)
         return tuple(found)
 
+    @property
+    def pairs_alive_together(self) -> int:
+        """Number of pairs of pieces alive at one time."""
+        return int(_followers(self.shapes)[1].sum())
+
+    def fixed_clash(self) -> tuple[int, ...]:
+        """Return two buffers whose fixed addresses make them overlap, or nothing."""
+        fixed = np.flatnonzero(self.shapes.fixed >= 0)
+        if not len(fixed):
+            return ()
+        part = self.restricted(fixed.tolist())
+        shapes = part.shapes
+        base = shapes.fixed[shapes.owner]
+        low, high = base + shapes.low, base + shapes.high
+        one, two = _pieces_alive_together(shapes)
+        overlap = np.flatnonzero((low[one] < high[two]) & (low[two] < high[one]))
+        if not len(overlap):
+            return ()
+        first = overlap[0]
+        return tuple(sorted(int(fixed[shapes.owner[p]]) for p in (one[first], two[first])))
+
     @cached_property
     def graph(self) -> Graph:
-        """Tables of sections and neighbours; quadratic in the number of buffers."""
+        """Tables of sections and neighbours; their size is that of all pairs alive together."""
         return _graph(self.shapes, self.sections)
 
 
@@ -220,28 +240,54 @@ def _graph(shapes: Shapes, sections: tuple[tuple[int, ...], ...]) -> Graph:
     owner = shapes.owner[edges]
     own_edge = np.argsort(owner, kind="stable")
     count = len(shapes.size)
-    # rise[b, d]: how much higher than b its neighbour d starts when it is above
-    rise = np.full((count, count), -NEVER, dtype=np.int64)
-    first = _starts(lengths)
-    for low, high in pairwise(first.tolist()):
-        here = edges[low:high]
-        at = np.ix_(shapes.owner[here], shapes.owner[here])
-        rise[at] = np.maximum(rise[at], shapes.high[here][:, None] - shapes.low[here][None, :])
-    np.fill_diagonal(rise, -NEVER)
-    rows, columns = np.nonzero(rise > -NEVER)
+    below, above, rise = _neighbours(shapes)
     return Graph(
-        first_edge=first,
+        first_edge=_starts(lengths),
         edge_owner=owner,
         edge_low=shapes.low[edges],
         edge_high=shapes.high[edges],
         edge_section=np.repeat(np.arange(len(sections), dtype=np.int64), lengths),
         first_own=_starts(np.bincount(owner, minlength=count)),
         own_edge=own_edge,
-        first_near=_starts(np.bincount(rows, minlength=count)),
-        near=columns.astype(np.int64),
-        near_rise=rise[rows, columns],
-        near_fall=rise[columns, rows],
+        first_near=_starts(np.bincount(below, minlength=count)),
+        near=above,
+        near_rise=rise,
+        # the same pairs, the other way round
+        near_fall=rise[np.lexsort((below, above))],
     )
+
+
+def _pieces_alive_together(shapes: Shapes) -> tuple[Ints, Ints]:
+    """Return the pairs of pieces that are alive together.
+
+    Of two such pieces, the later one starts while the earlier one lives.
+    """
+    order, followers = _followers(shapes)
+    position = np.repeat(np.arange(len(order)), followers)
+    step = np.arange(len(position)) - np.repeat(_starts(followers)[:-1], followers) + 1
+    return order[position], order[position + step]
+
+
+def _followers(shapes: Shapes) -> tuple[Ints, Ints]:
+    """Return the pieces in order of their start, and how many of those that follow start in time for each."""
+    order = np.lexsort((shapes.end, shapes.start))
+    until = np.searchsorted(shapes.start[order], shapes.end[order], side="left")
+    return order, until - np.arange(len(order)) - 1
+
+
+def _neighbours(shapes: Shapes) -> tuple[Ints, Ints, Ints]:
+    """Return sorted pairs of buffers in use together, and how much higher the second starts when above."""
+    one, two = _pieces_alive_together(shapes)
+    below = np.concatenate([shapes.owner[one], shapes.owner[two]])
+    above = np.concatenate([shapes.owner[two], shapes.owner[one]])
+    rise = np.concatenate([shapes.high[one] - shapes.low[two], shapes.high[two] - shapes.low[one]])
+    by_pair = np.lexsort((above, below))
+    below, above, rise = below[by_pair], above[by_pair], rise[by_pair]
+    if not len(below):
+        return below, above, rise
+    is_new = np.append(True, (below[1:] != below[:-1]) | (above[1:] != above[:-1]))
+    firsts = np.flatnonzero(is_new)
+    return below[firsts], above[firsts], np.maximum.reduceat(rise, firsts)
 
 
 def _starts(lengths: Ints) -> Ints:
