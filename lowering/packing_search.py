@@ -15,13 +15,11 @@ import numpy as np
 from tilewright.lowering.packing_core import (
     EXHAUSTED,
     FOUND,
-    NODES,
     STOPPED,
-    State,
-    make_state,
     search,
 )
 from tilewright.lowering.packing_place import Placer
+from tilewright.lowering.packing_state import NODES, State, make_state
 from tilewright.lowering.packing_tables import Ints, PackingProblem
 
 _RESTART_NODES = 300
