@@ -31,7 +31,7 @@ from tilewright.lowering.packing_state import (
 from tilewright.lowering.packing_tables import NEVER, Graph, Ints, Shapes
 
 EXHAUSTED, FOUND, STOPPED = 0, 1, 2
-"""Results: no bottom-justified packing exists; `lower` holds one; the node limit was reached."""
+"""Results: no bottom-justified packing exists; `lower` holds one; the limit was reached."""
 
 LOWEST, LOWEST_NEAR, FIRST_NEAR, FIRST = 0, 1, 2, 3
 """How a branch chooses: the lowest candidate or the first in rank, of all or of those in conflict with
@@ -166,7 +166,7 @@ def search(
     limit: int,
     is_fresh: bool,
 ) -> int:
-    """Search until a packing is found, all are ruled out, or `limit` decisions were made.
+    """Search until a packing is found, all are ruled out, or `limit` decisions were taken back.
 
     A search that was stopped goes on when it is not fresh and the limit is higher.
     """
@@ -183,7 +183,7 @@ def search(
         if is_sound:
             if scalars[DEPTH] == buffers:
                 return FOUND
-            if scalars[NODES] == limit:
+            if scalars[NODES] - scalars[DEPTH] >= limit:
                 return STOPPED
             b = _choose(shapes, graph, state, rank, mode, is_plain)
             scalars[NODES] += 1

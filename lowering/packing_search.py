@@ -22,8 +22,11 @@ from tilewright.lowering.packing_place import Placer
 from tilewright.lowering.packing_state import NODES, State, make_state
 from tilewright.lowering.packing_tables import Ints, PackingProblem
 
-_RESTART_NODES = 300
-"""Decisions of the shortest run; others are multiples after Luby, Sinclair and Zuckerman 1993."""
+_RESTART_BACKTRACKS = 100
+"""Decisions that the shortest run takes back; others are multiples after Luby, Sinclair, Zuckerman 1993."""
+
+_BUFFERS_PER_BACKTRACK = 50
+"""Runs over many buffers, which take long to come back to where they stopped, are longer."""
 
 _ROUNDS = 60
 """Packings with promotion from each order to start with."""
@@ -155,13 +158,13 @@ def _search_component(problem: PackingProblem, nodes: int, effort: Effort) -> Se
     state, ranks = make_state(problem), _ranks(problem)
     weights = np.zeros(len(state.fails))
     used, run = 0, 0
-    unit = max(_RESTART_NODES, len(problem.buffers) * 3 // 2)
     while used < nodes and not effort.is_late:
         rank = ranks[run % len(ranks)]
         if run % 2:
             rank = _weighted(problem, rank, weights, run // 2 % 3)
         mode = _MODES[run // len(ranks) % len(_MODES)]
-        limit = min(unit * _luby(run + 1), nodes - used)
+        least = max(_RESTART_BACKTRACKS, len(rank) // _BUFFERS_PER_BACKTRACK)
+        limit = min(least * _luby(run + 1), nodes - used)
         result = _run(problem, state, rank, mode, limit, effort)
         used += max(1, int(state.scalars[NODES]))
         run += 1
@@ -177,7 +180,7 @@ def _search_component(problem: PackingProblem, nodes: int, effort: Effort) -> Se
 def _run(
     problem: PackingProblem, state: State, rank: Ints, mode: int, limit: int, effort: Effort
 ) -> int:
-    """Search up to a limit on decisions, in chunks if there is a deadline to look at."""
+    """Search up to a limit on decisions taken back, in chunks if there is a deadline to look at."""
     chunk = limit if effort.deadline_seconds is None else _STEPS_PER_LOOK // len(rank) + 1
     done, result = 0, STOPPED
     while result == STOPPED and done < limit and (done == 0 or not effort.is_late):
