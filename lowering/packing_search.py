@@ -137,7 +137,8 @@ def search_packing(problem: PackingProblem, effort: Effort) -> SearchResult:
         left -= found.nodes
         if found.offsets is None:
             return replace(found, nodes=limit - left, component=component)
-        offsets[list(component)] = found.offsets
+        # a part may count in coarser grains
+        offsets[list(component)] = found.offsets * (part.grain_bytes // problem.grain_bytes)
     return SearchResult(offsets=offsets, is_exhausted=False, nodes=limit - left)
 
 

@@ -76,6 +76,19 @@ def live_buffers(draw: st.DrawFn, *, has_windows: bool) -> list[LiveBuffer]:
     return buffers
 
 
+def test_parts_with_coarser_alignment_than_the_whole_are_put_together() -> None:
+    coarse = [
+        LiveBuffer(name=f"b{n}", size_bytes=1, start=1, end=2, alignment_bytes=2) for n in range(2)
+    ]
+    problem = make_problem(
+        [*coarse, LiveBuffer(name="fine", size_bytes=1, start=0, end=1)], capacity_bytes=4
+    )
+    found = search_packing(problem, Effort())
+    assert found.offsets is not None
+    assert problem.grain_bytes == 1
+    assert sorted(found.offsets[:2].tolist()) == [0, 2]
+
+
 def attempt(buffers: list[LiveBuffer], capacity: int) -> Allocation | Conflict:
     try:
         return allocate(buffers, capacity_bytes=capacity, alignment_bytes=1)
