@@ -164,8 +164,10 @@ def _explain(
     live.sort(key=lambda b: (-b.size_bytes, b.name))
     largest = ", ".join(f"'{b.name}' {b.size_bytes:_}" for b in live[:_LARGEST_NAMED])
     packed = "" if packed_bytes is None else f" (best packing found {packed_bytes:_} bytes)"
+    short = conflict.shortfall_bytes
+    lack = f"short by {short:_} bytes" if short else "enough, but fixed addresses are in the way"
     return (
         f"{memory}: {conflict.live_bytes:_} bytes alive at {describe(conflict.peak)}{packed}, "
-        f"capacity {conflict.capacity_bytes:_} bytes, short by {conflict.shortfall_bytes:_} bytes; "
+        f"capacity {conflict.capacity_bytes:_} bytes, {lack}; "
         f"largest of {len(live)} live buffers: {largest}; {conflict.describe()}"
     )

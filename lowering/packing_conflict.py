@@ -105,6 +105,8 @@ def find_conflict(
         chosen, is_proven = _irreducible(problem, list(suspects), effort)
     else:
         chosen, is_proven = _alive(problem, peak), False
+    # below the live bytes only what is in conflict matters
+    blamed = chosen if suspects else _alive(problem, peak)
     demand = max(live_bytes, packed_bytes or 0)
     return Conflict(
         buffers=tuple(problem.buffers[b].name for b in chosen),
@@ -113,7 +115,7 @@ def find_conflict(
         capacity_bytes=problem.capacity_bytes,
         shortfall_bytes=demand - problem.capacity_bytes,
         is_proven=is_proven,
-        relief=_relief(problem, _alive(problem, peak), peak),
+        relief=_relief(problem, blamed, peak),
     )
 
 
@@ -173,8 +175,9 @@ def _irreducible(
     return chosen, is_proven
 
 
-def _relief(problem: PackingProblem, alive: Sequence[int], peak: int) -> tuple[Relief, ...]:
+def _relief(problem: PackingProblem, blamed: Sequence[int], peak: int) -> tuple[Relief, ...]:
     buffers = problem.buffers
+    ordered = sorted(blamed, key=lambda b: (-buffers[b].size_bytes, b))
     first, last = min(b.start for b in buffers), max(b.end for b in buffers)
     return tuple(
         Relief(
@@ -182,7 +185,7 @@ def _relief(problem: PackingProblem, alive: Sequence[int], peak: int) -> tuple[R
             buffer=buffers[b].name,
             gain_bytes=buffers[b].size_bytes,
         )
-        for b in alive
+        for b in ordered
     )
 
 

@@ -268,3 +268,18 @@ def test_validator_knows_gaps_alignment_and_fixed_addresses(
         return
     with pytest.raises(ProgramError, match=message):
         check_allocation([host, other], (0, offset), capacity_bytes=8, alignment_bytes=1)
+
+
+def test_fixed_addresses_that_clash_are_named() -> None:
+    buffers = [
+        LiveBuffer(name="free", size_bytes=4, start=0, end=9),
+        LiveBuffer(name="one", size_bytes=8, start=0, end=5, offset=0),
+        LiveBuffer(name="two", size_bytes=8, start=4, end=9, offset=4),
+    ]
+    with pytest.raises(AllocationError) as caught:
+        allocate(buffers, capacity_bytes=64, alignment_bytes=1)
+    assert caught.value.conflict.buffers == ("one", "two")
+    assert caught.value.conflict.is_proven
+    assert "20 bytes alive at micro 4, capacity 64 bytes, enough, but fixed addresses" in str(
+        caught.value
+    )
