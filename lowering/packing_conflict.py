@@ -52,7 +52,8 @@ class Conflict:
     """Bytes alive then, sizes rounded up to the alignment."""
     capacity_bytes: int
     shortfall_bytes: int
-    """Bytes that the memory lacks: proven when the live bytes exceed it, else for the best packing found."""
+    """Bytes that the memory lacks: proven when the live bytes exceed it, else for the best packing found;
+    0 when only fixed addresses are in the way."""
     is_proven: bool
     """Whether no packing of these buffers exists, and every smaller set was shown to fit."""
     relief: tuple[Relief, ...]
@@ -113,7 +114,7 @@ def find_conflict(
         peak=peak,
         live_bytes=live_bytes,
         capacity_bytes=problem.capacity_bytes,
-        shortfall_bytes=demand - problem.capacity_bytes,
+        shortfall_bytes=max(0, demand - problem.capacity_bytes),
         is_proven=is_proven,
         relief=_relief(problem, blamed, peak),
     )
