@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import inf
 from types import MappingProxyType
@@ -87,33 +88,95 @@ def extract(
         InfeasibleError: Nothing fits the scratchpad.
     """
     options = options or ExtractOptions()
+    setting = prepare(graph, rolled, alternatives, target, mesh, options)
+
+    def bound(solution: Solution) -> tuple[float, Proof]:
+        return _bound(setting.tables, solution, options.solve)
+
+    plan, _ = choose(setting, lambda problem: solve(problem, options.solve), bound)
+    return plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What a plan is chosen from: the model, its alternatives without beaten ones, and the priced tables."""
+
+    graph: Graph
+    rolled: Rolled
+    alternatives: tuple[Alternatives, ...]
+    pricing: Pricing
+    tables: ModelTables
+
+
+def prepare(
+    graph: Graph,
+    rolled: Rolled,
+    alternatives: tuple[Alternatives, ...],
+    target: Target,
+    mesh: LogicalMesh,
+    options: ExtractOptions,
+) -> Setting:
+    """Price all options; the arguments are those of `extract`.
+
+    Raises:
+        InfeasibleError: Some tensor cannot be computed within the scratchpad.
+    """
     alternatives = tuple(prune(found) for found in alternatives)
-    capacity = options.sram_limit_bytes or target.tile.sram.size_bytes
     pricing = Pricing(
         target=target,
         mesh=mesh,
         objective=options.objective,
-        limit_bytes=capacity,
+        limit_bytes=options.sram_limit_bytes or target.tile.sram.size_bytes,
         tilings=tiling_candidates(alternatives, mesh, target, options.tiling),
         memory=options.memory,
         collective=options.collective,
     )
     tables = build_tables(graph, rolled, alternatives, pricing)
+    return Setting(
+        graph=graph, rolled=rolled, alternatives=alternatives, pricing=pricing, tables=tables
+    )
+
+
+def choose(
+    setting: Setting,
+    solver: Callable[[ChoiceProblem], Solution],
+    bounder: Callable[[Solution], tuple[float, Proof]],
+) -> tuple[Plan, Solution]:
+    """Solve, write the plan out, and charge what its exact account of scratchpad shows to be too much.
+
+    Args:
+        setting: What to choose from.
+        solver: Solves a choice problem.
+        bounder: Returns the lower bound with its proof; called once, with the first solution.
+
+    Returns:
+        The plan that fits, and the solution that it writes out.
+
+    Raises:
+        InfeasibleError: Nothing fits the scratchpad.
+    """
+    graph, target, tables = setting.graph, setting.pricing.target, setting.tables
+    capacity = setting.pricing.limit_bytes
     bound: tuple[float, Proof] | None = None
     problem, shortage, where = tables.problem, 0, ""
     for attempt in range(_ATTEMPTS):
-        solution = solve(problem, options.solve)
+        solution = solver(problem)
         if bound is None:
-            bound = _bound(tables, solution, options.solve)
+            bound = bounder(solution)
         if not solution.feasible:
             break
-        writer = _PlanWriter(graph, rolled, alternatives, tables, solution, pricing)
+        writer = _PlanWriter(
+            graph, setting.rolled, setting.alternatives, tables, solution, setting.pricing
+        )
         plan = writer.write(bound)
         profile = sram_profile(plan, target)
         peak = max(profile.rows, default=0)
         shortage = peak - capacity
         if shortage <= 0:
-            return replace(plan, peak_sram_bytes=peak, resident_sram_bytes=profile.resident_bytes)
+            fitting = replace(
+                plan, peak_sram_bytes=peak, resident_sram_bytes=profile.resident_bytes
+            )
+            return fitting, solution
         where = _name_of_fullest(plan, profile)
         problem = _surcharged(
             problem,

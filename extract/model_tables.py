@@ -13,7 +13,7 @@ counts in every row of its block between its making and its last use.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,6 +40,9 @@ from tilewright.rules.roll import Rolled
 
 Demand = tuple[tuple[Placement, float, bool], ...]
 """Where a consumer wants a value, with the cycles of the delivery that a product covers."""
+
+OptionSource = Callable[[Variable, bool, Mapping[int, LateOperand]], tuple[Option, ...]]
+"""Returns a variable's options; whether it must be computed, and the late operands of its block by node."""
 
 _TARGET_SCALE = 1e6
 """Costs are scaled so that the sum of cheapest options is about this."""
@@ -82,9 +85,26 @@ class ModelTables:
 
 
 def build_tables(
-    graph: Graph, rolled: Rolled, alternatives: tuple[Alternatives, ...], pricing: Pricing
+    graph: Graph,
+    rolled: Rolled,
+    alternatives: tuple[Alternatives, ...],
+    pricing: Pricing,
+    options_of: OptionSource | None = None,
 ) -> ModelTables:
-    """Price all options and set up the choice problem."""
+    """Price all options and set up the choice problem.
+
+    Args:
+        graph: The whole model.
+        rolled: Its unique blocks and their instances.
+        alternatives: The pruned alternatives of each block.
+        pricing: What options are priced with.
+        options_of: Returns the options of a variable; those of `variable_options` by default.
+    """
+    source = options_of or (
+        lambda variable, needed, late: variable_options(
+            alternatives[variable[0]], variable[1], needed, pricing, late
+        )
+    )
     multiplicity = [0] * len(rolled.blocks)
     for instance in rolled.instances:
         multiplicity[instance.block] += 1
@@ -96,7 +116,7 @@ def build_tables(
         for found in alternatives
     ]
     options = tuple(
-        _options_of(alternatives[b], c, c in needed[b], pricing, late[b]) for b, c in variables
+        source((b, c), c in needed[b], late[b]) for b, c in variables
     )
     links = tuple(_links(graph, rolled, alternatives))
     builder = _ProblemBuilder(
@@ -136,13 +156,18 @@ def computed_classes(alternatives: Alternatives) -> tuple[int, ...]:
     return tuple(seen)
 
 
-def _options_of(
+def variable_options(
     alternatives: Alternatives,
     number: int,
     needed: bool,
     pricing: Pricing,
     late: Mapping[int, LateOperand],
 ) -> tuple[Option, ...]:
+    """Return the options of a class, not to compute it among them unless it is `needed`.
+
+    Raises:
+        InfeasibleError: There are none.
+    """
     options = class_options(alternatives, number, pricing, late)
     if not options:
         tensor = alternatives.classes[number]
@@ -267,7 +292,6 @@ class _ProblemBuilder:
         self.row = dict(self.number)
         self.input_tables: dict[TensorType, ReshardTable] = {}
         self.tables: dict[Variable, ReshardTable] = {}
-        self.memo: dict[tuple[TensorType, frozenset[Sharding]], ReshardTable] = {}
 
     def build(self) -> ModelTables:
         for variable, options in zip(self.variables, self.options, strict=True):
@@ -325,10 +349,10 @@ class _ProblemBuilder:
             if o.result is not None and is_partial(o.result.sharding)
         )
         key = (tensor, partials)
-        if key not in self.memo:
-            pricing = self.pricing
+        memo, pricing = self.pricing.reshards, self.pricing
+        if key not in memo:
             largest = pricing.limit_bytes * LARGEST_SHARD
-            self.memo[key] = build_table(
+            memo[key] = build_table(
                 tensor,
                 partials,
                 pricing.mesh,
@@ -338,7 +362,7 @@ class _ProblemBuilder:
                 pricing.limit_bytes,
                 pricing.collective,
             )
-        return self.memo[key]
+        return memo[key]
 
     def _boundary_costs(
         self, variable: Variable, options: tuple[Option, ...], scale: float

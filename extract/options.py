@@ -36,6 +36,7 @@ from tilewright.extract.overlap import (
     rounded_cycles,
 )
 from tilewright.extract.plan import Memory, Objective, Placement, Tiling
+from tilewright.extract.reshard import ReshardTable
 from tilewright.extract.tiling_choice import Candidates, tiling_key, whole_candidate, worth_pricing
 from tilewright.graph import TensorType
 from tilewright.hwmodel.cost import KernelCost
@@ -104,6 +105,10 @@ class Pricing:
         default_factory=dict
     )
     """Memo of the tilings worth keeping for each kernel."""
+    reshards: dict[tuple[TensorType, frozenset[Sharding]], ReshardTable] = field(
+        default_factory=dict
+    )
+    """Memo of the chains of moves of each tensor type, by the partial shardings that are made of it."""
 
     @property
     def counts_time(self) -> bool:
