@@ -9,7 +9,7 @@ that needs less scratchpad if there is one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 from math import inf, prod
@@ -138,6 +138,7 @@ def class_options(
     number: int,
     pricing: Pricing,
     late: Mapping[int, LateOperand] = MappingProxyType({}),
+    accepts: Callable[[Option], bool] | None = None,
 ) -> tuple[Option, ...]:
     """Return the options of class `number` that are worth considering, in a fixed order.
 
@@ -146,6 +147,7 @@ def class_options(
         number: The class.
         pricing: What options are priced with.
         late: Operands of maps that products cover, by node; see `overlap.late_operands`.
+        accepts: Which options may be considered; all by default.
     """
     found: dict[tuple[object, ...], list[Option]] = {}
     by_node = implementations_by_node(alternatives)
@@ -157,6 +159,8 @@ def class_options(
         for option in _node_options(
             alternatives, node, number, by_node.get(node.number, ()), pricing
         ):
+            if accepts is not None and not accepts(option):
+                continue
             for one in _with_late(option, late.get(node.number, NEVER)):
                 interface = (needed, option.operands, option.result, one.late.asks_alone)
                 _keep(found.setdefault(interface, []), one)

@@ -35,5 +35,35 @@ class InfeasibleError(CompileError):
     """No plan fits the resources; says demand, limit, gap and unit."""
 
 
+class DemandError(CompileError):
+    """A demand on a plan cannot be read, names what is not there, or contradicts another one."""
+
+
+class InfeasibleDemandError(InfeasibleError):
+    """Demands on a plan do not fit a resource.
+
+    Attributes:
+        demand: How much of the resource the least plan found needs.
+        limit: How much there is.
+        unit: Of both, e.g. "bytes of scratchpad".
+        changes: What would satisfy the demands, each a change that was tried.
+    """
+
+    def __init__(
+        self, what: str, *, demand: float, limit: float, unit: str, changes: tuple[str, ...]
+    ) -> None:
+        """Write the message: what, demand, limit, gap, unit, changes."""
+        self.demand, self.limit, self.unit, self.changes = demand, limit, unit, changes
+        ways = f"; it would fit with: {' | '.join(changes)}" if changes else ""
+        super().__init__(
+            f"{what}: demand {demand:,.0f}, limit {limit:,.0f}, gap {self.gap:,.0f} {unit}{ways}"
+        )
+
+    @property
+    def gap(self) -> float:
+        """By how much the demand exceeds the limit."""
+        return self.demand - self.limit
+
+
 class ProgramError(CompileError):
     """A program file is broken, or its execution broke a rule of the machine."""

@@ -1,0 +1,205 @@
+"""Why no plan satisfies demands: which contradict each other, or what they need more than there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from tilewright.errors import CompileError, DemandError, InfeasibleDemandError, InfeasibleError
+from tilewright.extract.exploration.demand import (
+    Aspect,
+    Demand,
+    sharding_text,
+    split_text,
+    tile_text,
+    weights_of,
+)
+from tilewright.extract.exploration.restrict import Placed, Restriction, restrictions
+from tilewright.extract.exploration.tables import NoOptionError, OptionMemo, demanded_options
+from tilewright.extract.extraction import Setting
+from tilewright.extract.options import Option
+from tilewright.extract.origins import Variable
+from tilewright.extract.plan import Plan
+from tilewright.hwmodel.mesh import LogicalMesh
+from tilewright.rules.alternatives import Alternatives
+
+_FACTORS = (1.25, 1.5, 2.0, 3.0, 4.0, 8.0, 32.0)
+"""Multiples of the scratchpad that are tried, to find out what demands need."""
+
+_SHOWN = 8
+
+
+def explain_conflict(alternatives: tuple[Alternatives, ...], placed: Sequence[Placed]) -> DemandError:
+    """Return the error that names a smallest set of demands which no way satisfies."""
+    core = _core(placed, lambda some: bool(restrictions(alternatives, some)))
+    if len(core) == 1:
+        (demand, variable) = core[0]
+        return _impossible(alternatives, demand, variable)
+    return DemandError(_contradiction(core))
+
+
+def _contradiction(core: Sequence[Placed]) -> str:
+    named = " and ".join(f"'{demand}'" for demand, _ in core)
+    return f"demands {named} contradict each other: no plan satisfies {len(core)} of them; drop one"
+
+
+def _core(placed: Sequence[Placed], holds: Callable[[Sequence[Placed]], bool]) -> list[Placed]:
+    """Return demands that fail together and none of which can be left out, the first dropped first."""
+    core = list(placed)
+    for one in placed:
+        rest = [other for other in core if other is not one]
+        if not holds(rest):
+            core = rest
+    return core
+
+
+def _impossible(
+    alternatives: tuple[Alternatives, ...], demand: Demand, variable: Variable | None
+) -> DemandError:
+    """Return the error of a demand that fails on its own, with what there is to choose from."""
+    if variable is None:
+        what = "makes no way of this model" if demand.is_forced else "makes every way of some tensor"
+        return DemandError(
+            f"demand '{demand}': the rule {what}; 'tilewright rules stats' shows what rules did"
+        )
+    offered = _offered(alternatives[variable[0]], variable[1], demand.aspect)
+    return DemandError(_nothing_offered(demand, offered))
+
+
+def _offered(found: Alternatives, number: int, aspect: Aspect) -> list[str]:
+    """Return the values of an aspect that ways to compute a class have."""
+    values: dict[str, None] = {}
+    nodes = {n.number: n for n in found.nodes if number in (n.results or (n.result,))}
+    if aspect is Aspect.RULE:
+        values |= dict.fromkeys(n.origin for n in nodes.values() if n.origin)
+    for way in found.implementations:
+        if way.node not in nodes:
+            continue
+        match aspect:
+            case Aspect.RULE:
+                values |= dict.fromkeys(rule for rule in way.rules if rule)
+            case Aspect.SHARDING:
+                values[sharding_text(found.mesh, way.result).replace(" ", ",")] = None
+            case Aspect.SPLIT:
+                text = split_text(nodes[way.node], way, found.mesh)
+                values[text.replace(" ", ",")] = None
+            case _:
+                pass
+    return sorted(values)
+
+
+def explain_shortage(
+    base: Setting,
+    alternatives: tuple[Alternatives, ...],
+    placed: Sequence[Placed],
+    try_plan: Callable[[OptionMemo, Restriction], Plan],
+) -> CompileError:
+    """Return the error of demands that no plan satisfies within the scratchpad.
+
+    Args:
+        base: The setting without demands.
+        alternatives: What saturation found, unpruned.
+        placed: The demands.
+        try_plan: Plans a restriction with the options of a memo.
+    """
+    limit = base.pricing.limit_bytes
+    roomy = _with_limit(base, limit * _FACTORS[-1])
+    impossible = _without_options(roomy, alternatives, placed)
+    if impossible is not None:
+        return impossible
+    found = restrictions(alternatives, placed)
+    named = "demands " + ", ".join(f"'{demand}'" for demand, _ in placed)
+    for factor in _FACTORS:
+        memo = OptionMemo(_with_limit(base, int(limit * factor)))
+        peaks = [p.peak_sram_bytes for p in _plans(memo, found, try_plan)]
+        if peaks:
+            need = min(peaks)
+            break
+    else:
+        room = int(limit * _FACTORS[-1])
+        return InfeasibleError(
+            f"{named}: no plan found, not even with {room:,} bytes of scratchpad in a tile; drop one"
+        )
+    here = OptionMemo(base)
+    changes = [f"sram={need:,} bytes a tile"]
+    for one in placed if len(placed) > 1 else ():
+        rest = restrictions(alternatives, [other for other in placed if other is not one])
+        if _plans(here, rest, try_plan):
+            changes.append(f"no '{one[0]}'")
+    return InfeasibleDemandError(
+        named,
+        demand=need,
+        limit=limit,
+        unit="bytes of scratchpad in a tile",
+        changes=tuple(changes),
+    )
+
+
+def _with_limit(base: Setting, limit_bytes: float) -> Setting:
+    pricing = replace(base.pricing, limit_bytes=int(limit_bytes), priced={}, reshards={})
+    return replace(base, pricing=pricing)
+
+
+def _plans(
+    memo: OptionMemo,
+    found: Sequence[Restriction],
+    try_plan: Callable[[OptionMemo, Restriction], Plan],
+) -> list[Plan]:
+    """Return the plans of those restrictions that have one."""
+    plans = []
+    for restriction in found:
+        try:
+            plans.append(try_plan(memo, restriction))
+        except (NoOptionError, InfeasibleError):
+            continue
+    return plans
+
+
+def _without_options(
+    roomy: Setting, alternatives: tuple[Alternatives, ...], placed: Sequence[Placed]
+) -> DemandError | None:
+    """Return the error of demands on a tensor that no way has however large the scratchpad is."""
+    for variable in dict.fromkeys(variable for _, variable in placed if variable is not None):
+        block, number = variable
+        own = [one for one in placed if one[1] == variable or one[1] is None]
+        (found, *_) = restrictions(alternatives, own)
+
+        def holds(some: Sequence[Placed], found: Restriction = found) -> bool:
+            demands = tuple(demand for demand, _ in some if demand.tensor is not None)
+            left = found.alternatives[variable[0]]
+            return bool(demanded_options(left, variable[1], True, roomy.pricing, {}, demands))
+
+        if holds(own):
+            continue
+        core = _core(own, holds)
+        if len(core) > 1:
+            return DemandError(_contradiction(core))
+        ((demand, _),) = core
+        mesh = roomy.pricing.mesh
+        every = demanded_options(alternatives[block], number, True, roomy.pricing, {}, ())
+        values = sorted({_option_value(mesh, demand.aspect, option) for option in every} - {""})
+        return DemandError(_nothing_offered(demand, values))
+    return None
+
+
+def _nothing_offered(demand: Demand, offered: Sequence[str]) -> str:
+    shown = ", ".join(offered[:_SHOWN]) + (", …" if len(offered) > _SHOWN else "")
+    verb = "satisfies it" if demand.is_forced else "does without"
+    return (
+        f"demand '{demand}': no way to compute '{demand.tensor}' {verb}; "
+        f"expected one of: {shown or 'nothing'}"
+    )
+
+
+def _option_value(mesh: LogicalMesh, aspect: Aspect, option: Option) -> str:
+    assert option.node is not None
+    match aspect:
+        case Aspect.TILE:
+            return tile_text(option.node, option.tiling).replace(" ", ",")
+        case Aspect.MEMORY:
+            return option.result.memory if option.result else ""
+        case Aspect.WEIGHTS:
+            own = weights_of(option)
+            return next(iter(own)) if len(own) == 1 else ""
+        case _:
+            return ""

@@ -1,0 +1,233 @@
+"""What a user may demand of a plan: that it follows or avoids a rule, a sharding, a split, a tile, a memory.
+
+A demand is written `ASPECT=VALUE@TENSOR`: `sharding=y:S0,x:R@fc1`, `split=y:m,x:n@fc1`, `tile=m=16,n=64@fc1`,
+`memory=dram@fc1`, `weights=streamed@fc1`, `rule=fusion.bias@fc1`; a rule may go without a tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tilewright.errors import DemandError
+from tilewright.extract.options import Option
+from tilewright.extract.plan import Memory, Tiling
+from tilewright.hwmodel.mesh import LogicalMesh, Sharding, format_sharding
+from tilewright.rules.alternatives import Implementation, LogicalNode
+
+
+class Aspect(StrEnum):
+    """What of a way to compute a tensor a demand is about."""
+
+    RULE = "rule"
+    SHARDING = "sharding"
+    SPLIT = "split"
+    TILE = "tile"
+    MEMORY = "memory"
+    WEIGHTS = "weights"
+
+
+WEIGHTS = ("resident", "streamed")
+
+_FORM = "write ASPECT=VALUE@TENSOR, for example sharding=y:S0,x:R@fc1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """A property that the way to compute a tensor must have, or must not have.
+
+    Without a tensor (rules only), a forced rule must have made some op of the plan or its split, and a
+    forbidden one none. In repeated blocks a demand is on every repeat, which share their choice.
+    """
+
+    aspect: Aspect
+    value: str
+    tensor: str | None = None
+    is_forced: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse a demand without a value, or without a tensor where it needs one."""
+        if not self.value:
+            raise DemandError(f"demand '{self}': found no value; {_FORM}")
+        if self.tensor is None and self.aspect is not Aspect.RULE:
+            raise DemandError(
+                f"demand '{self}': found no tensor, which only rules may go without; {_FORM}"
+            )
+
+    def __str__(self) -> str:
+        """Return the demand as it is written, with its verb."""
+        at = "" if self.tensor is None else f"@{self.tensor}"
+        return f"{'force' if self.is_forced else 'forbid'} {self.aspect}={self.value}{at}"
+
+
+def parse_demand(text: str, *, is_forced: bool = True) -> Demand:
+    """Return the demand that a text writes.
+
+    >>> str(parse_demand("tile=m=16,n=64@fc1"))
+    'force tile=m=16,n=64@fc1'
+
+    Raises:
+        DemandError: It is no demand; says how to write one.
+    """
+    name, equals, rest = text.partition("=")
+    if not equals or name not in set(Aspect):
+        known = ", ".join(Aspect)
+        raise DemandError(f"demand '{text}': expected one of {known} before '='; {_FORM}")
+    value, at, tensor = rest.partition("@")
+    return Demand(
+        aspect=Aspect(name), value=value, tensor=tensor if at else None, is_forced=is_forced
+    )
+
+
+def split_text(node: LogicalNode, implementation: Implementation, mesh: LogicalMesh) -> str:
+    """Return which loop each mesh axis splits, with macros, as `y:m x:n+gathered`; "-" for none."""
+    if node.nest is None:
+        return "-"
+    macros = implementation.macros or ("",) * mesh.rank
+    words = []
+    for axis, split, macro in zip(mesh.names, implementation.split_dims, macros, strict=True):
+        loop = node.nest.dims[split].name if split >= 0 else ""
+        if loop or macro:
+            words.append(f"{axis}:{loop}{'+' if loop and macro else ''}{macro}")
+    return " ".join(words) or "-"
+
+
+def sharding_text(mesh: LogicalMesh, sharding: Sharding) -> str:
+    """Return a sharding as demands write it, which is as plans print it."""
+    return format_sharding(mesh, sharding)
+
+
+def tile_text(node: LogicalNode, tiling: Tiling | None) -> str:
+    """Return the tile sizes of a node's loops, as `m=16 n=64`; "-" without any."""
+    if node.nest is None or tiling is None:
+        return "-"
+    # kernels with macros have loops of their own behind those of the nest
+    pairs = zip(node.nest.dims, tiling.sizes, strict=False)
+    return " ".join(f"{dim.name}={size}" for dim, size in pairs if size > 1) or "1"
+
+
+def weights_of(option: Option) -> frozenset[str]:
+    """Return where an option has its constant operands: resident, streamed or both."""
+    found = set()
+    for placement, is_resident in zip(option.operands, option.resident, strict=True):
+        if placement is None:
+            found.add("resident" if is_resident else "streamed")
+    return frozenset(found)
+
+
+def allows_way(
+    demand: Demand, node: LogicalNode, implementation: Implementation | None, mesh: LogicalMesh
+) -> bool:
+    """Whether ways to run a node with this implementation (None: a host region) may satisfy a demand.
+
+    Tiles, memories and weights are seen in options only.
+    """
+    match demand.aspect:
+        case Aspect.RULE:
+            rules = (node.origin, *(implementation.rules if implementation else ()))
+            holds = any(_is_of(rule, demand.value) for rule in rules)
+        case Aspect.SHARDING:
+            own = implementation.result if implementation else (-1,) * mesh.rank
+            holds = _axes(demand, sharding_text(mesh, own), "R") == _axes(demand, mesh=mesh)
+        case Aspect.SPLIT:
+            text = split_text(node, implementation, mesh) if implementation else "-"
+            holds = _axes(demand, text, "") == _axes(demand, mesh=mesh)
+        case _:
+            return True
+    return holds == demand.is_forced
+
+
+def allows_option(demand: Demand, option: Option) -> bool:
+    """Whether an option satisfies a demand on memory, weights or tile; True for other demands."""
+    assert option.node is not None
+    match demand.aspect:
+        case Aspect.MEMORY:
+            holds = option.result is not None and option.result.memory == demand.value
+        case Aspect.WEIGHTS:
+            own = weights_of(option)
+            holds = bool(own) and demand.value in own
+            if demand.is_forced:
+                holds = own == {demand.value}
+        case Aspect.TILE:
+            holds = _has_tile(demand, option)
+        case _:
+            return True
+    return holds == demand.is_forced
+
+
+def satisfies(demand: Demand, option: Option, mesh: LogicalMesh) -> bool:
+    """Whether an option does what a demand asks; not to compute the tensor only avoids things."""
+    if option.node is None:
+        return not demand.is_forced
+    allowed = allows_way(demand, option.node, option.implementation, mesh)
+    return allowed and allows_option(demand, option)
+
+
+def tile_sizes(demand: Demand) -> Mapping[str, int]:
+    """Return the sizes that a demand on a tile names, by loop.
+
+    Raises:
+        DemandError: It is not written as `m=16,n=64`.
+    """
+    sizes: dict[str, int] = {}
+    for word in demand.value.replace(",", " ").split():
+        loop, _, size = word.partition("=")
+        if not loop or not size.isascii() or not size.isdecimal() or not 0 < int(size[:12]) < 2**31:
+            raise DemandError(
+                f"demand '{demand}': found '{word}', expected loops with their sizes as m=16,n=64"
+            )
+        sizes[loop] = int(size)
+    return sizes
+
+
+def check_value(demand: Demand, mesh: LogicalMesh) -> None:
+    """Refuse a value that no way on this mesh can have.
+
+    Raises:
+        DemandError: Says what was found and what is expected.
+    """
+    match demand.aspect:
+        case Aspect.SHARDING | Aspect.SPLIT:
+            _axes(demand, mesh=mesh)
+        case Aspect.TILE:
+            tile_sizes(demand)
+        case Aspect.MEMORY if demand.value not in set(Memory):
+            raise DemandError(f"demand '{demand}': expected one of {', '.join(Memory)}")
+        case Aspect.WEIGHTS if demand.value not in WEIGHTS:
+            raise DemandError(f"demand '{demand}': expected one of {', '.join(WEIGHTS)}")
+        case _:
+            pass
+
+
+def _is_of(rule: str, name: str) -> bool:
+    """Whether a rule is the one named, or of the rule set named."""
+    return rule == name or rule.startswith(f"{name}.")
+
+
+def _axes(
+    demand: Demand, text: str | None = None, idle: str | None = None, mesh: LogicalMesh | None = None
+) -> dict[str, str]:
+    """Return the state of each axis that is not idle, from `y:S0 x:R` or `y:S0,x:R`."""
+    idle = ("R" if demand.aspect is Aspect.SHARDING else "") if idle is None else idle
+    found = {}
+    for word in (demand.value if text is None else text).replace(",", " ").split():
+        axis, _, state = word.partition(":")
+        if mesh is not None and word not in ("-", "R") and (axis not in mesh.names or not state):
+            wanted = "y:S0" if demand.aspect is Aspect.SHARDING else "y:m"
+            raise DemandError(
+                f"demand '{demand}': found '{word}', expected states of the mesh axes "
+                f"{', '.join(mesh.names)}, each written as {wanted}"
+            )
+        if state and state != idle:
+            found[axis] = state
+    return found
+
+
+def _has_tile(demand: Demand, option: Option) -> bool:
+    assert option.node is not None
+    if option.tiling is None or option.node.nest is None:
+        return False
+    pairs = zip(option.node.nest.dims, option.tiling.sizes, strict=False)
+    own = {dim.name: size for dim, size in pairs}
+    return all(own.get(loop) == size for loop, size in tile_sizes(demand).items())

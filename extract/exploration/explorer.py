@@ -1,0 +1,263 @@
+"""The explorer: a plan whose tables stay, so that what-if questions are answered from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+
+from tilewright.errors import DemandError, InfeasibleError
+from tilewright.extract.choice import ChoiceProblem, Solution
+from tilewright.extract.exploration.conflict import explain_conflict, explain_shortage
+from tilewright.extract.exploration.demand import Demand, check_value, satisfies
+from tilewright.extract.exploration.restrict import Placed, Restriction, restrictions
+from tilewright.extract.exploration.tables import NoOptionError, OptionMemo
+from tilewright.extract.exploration.warm import (
+    Known,
+    carried,
+    chosen,
+    known,
+    marginals,
+    resolve,
+    row_prices,
+    warm_bound,
+)
+from tilewright.extract.extraction import ExtractOptions, Setting, choose, prepare
+from tilewright.extract.options import ABSENT
+from tilewright.extract.origins import Variable, find_origins
+from tilewright.extract.plan import Plan, Proof
+from tilewright.extract.solve import solve
+from tilewright.extract.tiling_candidates import tiling_candidates
+from tilewright.graph import Graph
+from tilewright.hwmodel.mesh import LogicalMesh
+from tilewright.hwmodel.target import Target
+from tilewright.rules.alternatives import Alternatives
+from tilewright.rules.roll import Rolled
+
+_IMPROVEMENTS = 6
+_WORTH = 1e-3
+"""Searches on from the first plan, and the relative gain below which they end."""
+
+_SMALL = 2000
+"""Models with fewer options have all ways to make use of a forced rule tried, others the likeliest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A plan under demands; its cost, bound and gap are the plan's.
+
+    `delta` is its cost above that of the plan without demands, in units of the objective.
+    """
+
+    demands: tuple[Demand, ...]
+    plan: Plan
+    delta: float
+    setting: Setting
+    solution: Solution
+
+
+class Explorer:
+    """Plans a model once and keeps what that took: alternatives, prices, tables, the solution.
+
+    Demands leave out alternatives, and only what they touch is priced anew. The search starts from the
+    known solution, so that an answer may be a little dearer than a compilation under the same demands
+    would find; its bound is proven all the same.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        rolled: Rolled,
+        alternatives: tuple[Alternatives, ...],
+        target: Target,
+        mesh: LogicalMesh,
+        options: ExtractOptions | None = None,
+        start: Known | None = None,
+    ) -> None:
+        """Plan the model; the arguments are those of `extract`.
+
+        With a `start`, the search begins at a known solution of the same alternatives.
+
+        Raises:
+            InfeasibleError: Nothing fits the scratchpad.
+        """
+        self.alternatives, self.target, self.mesh = alternatives, target, mesh
+        self.options = options or ExtractOptions()
+        setting = prepare(graph, rolled, alternatives, target, mesh, self.options)
+        solver = self.options.solve
+        relaxed: list[Solution] = []
+
+        def solved(problem: ChoiceProblem) -> Solution:
+            if start is None:
+                return solve(problem, solver)
+            choice = carried(setting.tables, start.chosen)
+            return resolve(problem, choice, row_prices(setting.tables, start.prices))
+
+        def bound(solution: Solution) -> tuple[float, Proof]:
+            few = replace(solver, price_steps=4)
+            found = solve(setting.tables.relaxed, few, solution.multipliers)
+            relaxed.append(found)
+            return found.bound / setting.tables.scale, Proof(method=found.method)
+
+        plan, solution = choose(setting, solved, bound)
+        # forms that pruning leaves out may be asked for, with their tilings
+        every = tiling_candidates(alternatives, mesh, target, self.options.tiling)
+        self.setting = replace(setting, pricing=replace(setting.pricing, tilings=every))
+        self.known = known(setting.tables, solution, relaxed[0])
+        self._memo = OptionMemo(self.setting)
+        self._names = _variables(graph, rolled, alternatives)
+        self.base = Answer(
+            demands=(), plan=plan, delta=0.0, setting=self.setting, solution=solution
+        )
+        self._improve()
+
+    def _improve(self) -> None:
+        """Search on from the plan found, as answers do, so that they are compared with their like."""
+        everything = Restriction(alternatives=self.alternatives, demands={})
+        setting = self._memo.setting(everything)
+        for _ in range(_IMPROVEMENTS):
+            found = self._answer(setting, ())
+            if found.plan.cost >= self.base.plan.cost * (1 - _WORTH):
+                break
+            bound = max(found.plan.bound, self.base.plan.bound)
+            plan = replace(found.plan, bound=min(bound, found.plan.cost))
+            self.base = replace(found, plan=plan, delta=0.0)
+            self.known = replace(self.known, chosen=chosen(setting.tables, found.solution))
+        self.marginals = marginals(setting.tables, row_prices(setting.tables, self.known.prices))
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of the tensors that demands may be on: those of the model, and those that rules made."""
+        return tuple(self._names)
+
+    def variable(self, tensor: str) -> Variable:
+        """Return the variable that computes a tensor.
+
+        Raises:
+            DemandError: Nothing of this name is computed.
+        """
+        found = self._names.get(tensor)
+        if found is None:
+            graph = self.setting.graph
+            is_given = tensor in graph.constants or tensor in {p.tensor for p in graph.inputs}
+            close = get_close_matches(tensor, self._names, 3)
+            hint = f"did you mean {' or '.join(close)}" if close else "see 'tilewright compile'"
+            reason = "is an input or a constant" if is_given else "is not in the model"
+            raise DemandError(f"tensor '{tensor}' {reason}, expected one that is computed; {hint}")
+        return found
+
+    def answer(self, *demands: Demand) -> Answer:
+        """Return the best plan found under demands, with the bound of all plans under them.
+
+        Raises:
+            DemandError: A demand cannot be met by any way, or two contradict each other.
+            InfeasibleDemandError: What the demands allow does not fit the scratchpad.
+        """
+        placed = self.placed(demands)
+        found = restrictions(self.alternatives, placed)
+        if not found:
+            raise explain_conflict(self.alternatives, placed)
+        if self._is_met(placed):
+            return replace(self.base, demands=demands)
+        answers = []
+        tried = found if len(found) == 1 or self._is_small else self._likely(found)
+        for restriction in tried:
+            try:
+                answers.append(self._answer(self._memo.setting(restriction), demands))
+            except (NoOptionError, InfeasibleError):
+                continue
+        if not answers:
+            raise explain_shortage(self.setting, self.alternatives, placed, self._plan)
+        best = min(answers, key=lambda answer: answer.plan.cost)
+        bounds = [answer.plan.bound for answer in answers]
+        if len(tried) < len(found):
+            bounds.append(self.base.plan.bound)
+        return replace(best, plan=replace(best.plan, bound=min(bounds)))
+
+    @property
+    def _is_small(self) -> bool:
+        return sum(map(len, self.setting.tables.options)) < _SMALL
+
+    def _likely(self, found: tuple[Restriction, ...]) -> tuple[Restriction, ...]:
+        """Return the restriction whose demanded options are in the cheapest plans, as the prices see it."""
+
+        def least(restriction: Restriction) -> float:
+            worst = 0.0
+            for variable, demands in restriction.demands.items():
+                above = self.marginals.get(variable, ())
+                allowed = [
+                    value
+                    for option, value in above
+                    if all(satisfies(demand, option, self.mesh) for demand in demands)
+                ]
+                worst = max(worst, min(allowed, default=float("inf")))
+            return worst
+
+        return (min(found, key=least),)
+
+    def _is_met(self, placed: Sequence[Placed]) -> bool:
+        """Whether the plan without demands satisfies these."""
+        for demand, variable in placed:
+            options = (
+                [self.known.chosen[v] for v in sorted(self.known.chosen)]
+                if variable is None
+                else [self.known.chosen.get(variable, ABSENT)]
+            )
+            holds = [
+                satisfies(demand, option, self.mesh)
+                for option in options
+                if option.node is not None or variable is not None
+            ]
+            if not (any(holds) if variable is None and demand.is_forced else all(holds)):
+                return False
+        return True
+
+    def placed(self, demands: Sequence[Demand]) -> tuple[Placed, ...]:
+        """Return demands with their variables.
+
+        Raises:
+            DemandError: A tensor is unknown or a value cannot be read.
+        """
+        for demand in demands:
+            check_value(demand, self.mesh)
+        return tuple((d, None if d.tensor is None else self.variable(d.tensor)) for d in demands)
+
+    def solved(self, setting: Setting, problem: ChoiceProblem) -> Solution:
+        """Solve a problem like that of a setting, starting from the known solution."""
+        start = carried(setting.tables, self.known.chosen)
+        return resolve(problem, start, row_prices(setting.tables, self.known.prices))
+
+    def _plan(self, memo: OptionMemo, restriction: Restriction) -> Plan:
+        return self._answer(memo.setting(restriction), ()).plan
+
+    def _answer(self, setting: Setting, demands: tuple[Demand, ...]) -> Answer:
+        def bound(solution: Solution) -> tuple[float, Proof]:
+            prices = row_prices(setting.tables, self.known.relaxed_prices)
+            found = warm_bound(setting.tables.relaxed, prices, 0.0)
+            return max(0.0, found.bound) / setting.tables.scale, Proof(method=found.method)
+
+        plan, solution = choose(setting, lambda problem: self.solved(setting, problem), bound)
+        return Answer(
+            demands=demands,
+            plan=plan,
+            delta=plan.cost - self.base.plan.cost,
+            setting=setting,
+            solution=solution,
+        )
+
+
+def _variables(
+    graph: Graph, rolled: Rolled, alternatives: tuple[Alternatives, ...]
+) -> dict[str, Variable]:
+    """Return the variable of each computed tensor, by the names of the model and those of plans."""
+    names = {
+        name: origin.made[1]
+        for name, origin in find_origins(graph, rolled, alternatives).items()
+        if origin.made is not None
+    }
+    for number, instance in enumerate(rolled.instances):
+        block = rolled.blocks[instance.block]
+        for tensor in alternatives[instance.block].classes:
+            if not tensor.names and not tensor.is_constant and not tensor.is_input:
+                names[f"{block.name}.{number}.{tensor.number}"] = (instance.block, tensor.number)
+    return names

@@ -1,0 +1,149 @@
+"""Tables of restricted alternatives, built from those of before: only what a demand touches is priced anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tilewright.extract.exploration.demand import Aspect, Demand, allows_option, tile_sizes
+from tilewright.extract.exploration.restrict import Restriction
+from tilewright.extract.extraction import Setting
+from tilewright.extract.model_tables import build_tables, variable_options
+from tilewright.extract.options import ABSENT, Option, Pricing, class_options
+from tilewright.extract.origins import Variable
+from tilewright.extract.overlap import NEVER, LateOperand
+from tilewright.extract.pruning import prune
+from tilewright.extract.tiling_choice import Candidates
+from tilewright.rules.alternatives import Alternatives, LogicalNode
+
+
+class NoOptionError(Exception):
+    """Demands leave no way to compute a variable within the scratchpad."""
+
+    def __init__(self, variable: Variable) -> None:
+        """Name the variable."""
+        super().__init__(str(variable))
+        self.variable = variable
+
+
+class OptionMemo:
+    """The options of variables that were priced once, by what they depend on."""
+
+    def __init__(self, base: Setting) -> None:
+        """Begin with those of a setting."""
+        self._base = base
+        self._known: dict[tuple[object, ...], tuple[Option, ...]] = {}
+
+    def setting(self, restriction: Restriction) -> Setting:
+        """Return the setting of a restriction, options that stay what they were being the same objects.
+
+        Raises:
+            NoOptionError: Some variable has none.
+        """
+        base = self._base
+        pruned = tuple(prune(found) for found in restriction.alternatives)
+        ways = [_ways_by_class(found) for found in pruned]
+
+        def options(
+            variable: Variable, needed: bool, late: Mapping[int, LateOperand]
+        ) -> tuple[Option, ...]:
+            block, number = variable
+            demands = restriction.demands.get(variable, ())
+            own = ways[block].get(number, ())
+            key = (variable, own, tuple(late.get(n, NEVER) for n, _ in own), needed, demands)
+            if key not in self._known:
+                found = pruned[block]
+                self._known[key] = (
+                    demanded_options(found, number, needed, base.pricing, late, demands)
+                    if demands
+                    else variable_options(found, number, needed, base.pricing, late)
+                )
+            if not self._known[key]:
+                raise NoOptionError(variable)
+            return self._known[key]
+
+        tables = build_tables(base.graph, base.rolled, pruned, base.pricing, options)
+        return replace(base, alternatives=pruned, tables=tables)
+
+
+def _ways_by_class(found: Alternatives) -> dict[int, tuple[tuple[int, int], ...]]:
+    """Return each class's nodes with how many implementations they have: filters only take away."""
+    counts: dict[int, int] = {}
+    for implementation in found.implementations:
+        counts[implementation.node] = counts.get(implementation.node, 0) + 1
+    ways: dict[int, tuple[tuple[int, int], ...]] = {}
+    for node in found.nodes:
+        for result in node.results or (node.result,):
+            ways[result] = (*ways.get(result, ()), (node.number, counts.get(node.number, 0)))
+    return ways
+
+
+def demanded_options(
+    found: Alternatives,
+    number: int,
+    needed: bool,
+    pricing: Pricing,
+    late: Mapping[int, LateOperand],
+    demands: tuple[Demand, ...],
+) -> tuple[Option, ...]:
+    """Return the options of a class that satisfy demands, e-node by e-node: none hides another's."""
+
+    def accepts(option: Option) -> bool:
+        return all(allows_option(demand, option) for demand in demands)
+
+    options: list[Option] = []
+    for node in found.nodes:
+        if number in (node.results or (node.result,)):
+            alone = replace(
+                found,
+                nodes=(node,),
+                implementations=tuple(i for i in found.implementations if i.node == node.number),
+            )
+            own = _with_tiles(pricing, node, demands)
+            options += class_options(alone, number, own, late, accepts)
+    if not options:
+        return ()
+    is_forced = any(demand.is_forced for demand in demands)
+    return tuple(options) if needed or is_forced else (*options, ABSENT)
+
+
+def _with_tiles(pricing: Pricing, node: LogicalNode, demands: tuple[Demand, ...]) -> Pricing:
+    """Return pricing whose tilings satisfy the demands on tiles."""
+    tiles = [demand for demand in demands if demand.aspect is Aspect.TILE]
+    if not tiles or node.nest is None:
+        return pricing
+    loops = [dim.name for dim in node.nest.dims]
+    return replace(pricing, tilings=_Cut(pricing.tilings, loops, tiles), priced={})
+
+
+class _Cut(Mapping[tuple[object, ...], Candidates]):
+    """Tiling candidates without those that demands rule out."""
+
+    def __init__(
+        self,
+        every: Mapping[tuple[object, ...], Candidates],
+        loops: list[str],
+        demands: list[Demand],
+    ) -> None:
+        self._every, self._loops, self._demands = every, loops, demands
+
+    def __getitem__(self, key: tuple[object, ...]) -> Candidates:
+        found = self._every[key]
+        kept = np.ones(len(found), dtype=bool)
+        for demand in self._demands:
+            holds = np.ones(len(found), dtype=bool)
+            for loop, size in tile_sizes(demand).items():
+                if loop in self._loops and found.sizes.shape[1] >= len(self._loops):
+                    holds &= found.sizes[:, self._loops.index(loop)] == size
+                else:
+                    holds[:] = False
+            kept &= holds if demand.is_forced else ~holds
+        return Candidates(found.sizes[kept], found.orders[kept])
+
+    def __iter__(self) -> Iterator[tuple[object, ...]]:
+        return iter(self._every)
+
+    def __len__(self) -> int:
+        return len(self._every)

@@ -1,0 +1,224 @@
+"""Solve a choice problem that is a little different from one that was solved before.
+
+Prices of capacity and the choice of the similar problem are where the search starts. Small problems,
+which elimination solves exactly, go to the ordinary solver; it is fast enough there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Indices, Solution
+from tilewright.extract.dominance import without_dominated
+from tilewright.extract.elimination import Elimination, polish
+from tilewright.extract.message_passing import MessagePassing
+from tilewright.extract.model_tables import ModelTables
+from tilewright.extract.options import Option
+from tilewright.extract.origins import Variable
+from tilewright.extract.solve import SolveOptions, fits, improve_feasible, priced, repair, solve
+
+EXACT_ENTRIES = 100_000
+"""Largest table of problems that are solved exactly, whatever is known about a similar one."""
+
+_POLISH_ENTRIES = 400_000
+_SWEEPS = 16
+_BOUND_SWEEPS = 24
+_BOUND_STEPS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Known:
+    """A solved problem: its choice by variable, and prices of its rows in units of the objective."""
+
+    chosen: Mapping[Variable, Option]
+    prices: Mapping[Variable, float]
+    relaxed_prices: Mapping[Variable, float]
+
+
+def known(tables: ModelTables, solution: Solution, relaxed: Solution) -> Known:
+    """Return what later problems start from.
+
+    Args:
+        tables: The tables that were solved.
+        solution: The solution of their problem.
+        relaxed: The solution of the problem that bounds.
+    """
+    return Known(
+        chosen=chosen(tables, solution),
+        prices=_by_variable(tables, solution.multipliers),
+        relaxed_prices=_by_variable(tables, relaxed.multipliers),
+    )
+
+
+def chosen(tables: ModelTables, solution: Solution) -> dict[Variable, Option]:
+    """Return the option that a solution takes of each variable."""
+    return {
+        variable: options[number]
+        for variable, options, number in zip(
+            tables.variables, tables.options, solution.choice, strict=True
+        )
+    }
+
+
+def marginals(
+    tables: ModelTables, prices: Costs
+) -> dict[Variable, tuple[tuple[Option, float], ...]]:
+    """Return what a choice with each option costs at least, in units of the objective, at given prices.
+
+    That is a bound of plans in which all repeats of a block do the same.
+    """
+    problem = tables.problem
+    if not problem.costs:
+        return {}
+    passing, costs = MessagePassing(problem), priced(problem, prices)
+    for _ in range(_SWEEPS):
+        passing.sweep(costs)
+    bound, above = passing.option_bounds(costs)
+    bound -= float(prices.sum()) * problem.limit
+    return {
+        variable: tuple(
+            (option, (bound + float(value)) / tables.scale)
+            for option, value in zip(options, own, strict=True)
+        )
+        for variable, options, own in zip(tables.variables, tables.options, above, strict=True)
+    }
+
+
+def _by_variable(tables: ModelTables, prices: Costs) -> dict[Variable, float]:
+    """Return prices of rows by the variable that a row belongs to, without the scale of the tables."""
+    return {v: float(p) / tables.scale for v, p in zip(tables.variables, prices, strict=True) if p}
+
+
+def row_prices(tables: ModelTables, prices: Mapping[Variable, float]) -> Costs:
+    """Return prices in the rows and the scale of other tables."""
+    return np.array([prices.get(v, 0.0) * tables.scale for v in tables.variables])
+
+
+def carried(tables: ModelTables, chosen: Mapping[Variable, Option]) -> tuple[int, ...]:
+    """Return the choice in other tables that is like a known one, -1 where there is nothing alike."""
+    return tuple(
+        _like(options, chosen.get(variable))
+        for variable, options in zip(tables.variables, tables.options, strict=True)
+    )
+
+
+def _like(options: Sequence[Option], wanted: Option | None) -> int:
+    """Return the option that computes the same in the same place, the same object if it is there."""
+    if wanted is None:
+        return -1
+    for number, option in enumerate(options):
+        if option is wanted:
+            return number
+    key = _place(wanted)
+    alike = [n for n, option in enumerate(options) if _place(option) == key]
+    return min(alike, key=lambda n: (abs(options[n].units - wanted.units), n), default=-1)
+
+
+def _place(option: Option) -> tuple[object, ...]:
+    split = option.implementation.split_dims if option.implementation else None
+    number = option.node.number if option.node else None
+    return number, split, option.operands, option.resident, option.result
+
+
+def resolve(problem: ChoiceProblem, start: Sequence[int], prices: Costs) -> Solution:
+    """Return the best choice found near a start, at given prices of capacity; its bound is not tight.
+
+    Args:
+        problem: The choice problem.
+        start: A choice of a similar problem; -1 where nothing is known.
+        prices: Prices of the rows of a similar problem.
+    """
+    if not problem.costs:
+        return solve(problem)
+    if Elimination(problem, most_entries=EXACT_ENTRIES).is_small:
+        return solve(problem, prices=prices)
+    fewer, kept = without_dominated(problem)
+    if Elimination(fewer, most_entries=EXACT_ENTRIES).is_small:
+        return solve(problem, prices=prices)
+    first = _completed(fewer, kept, start)
+    costs = priced(fewer, prices)
+    passing = MessagePassing(fewer)
+    bound = max(passing.sweep(costs) for _ in range(_SWEEPS))
+    passed = passing.improve(costs, passing.decode(costs, backwards=True))
+    candidates = [first, passing.improve(costs, first), passed]
+    candidates += [polish(fewer, costs, c, 2, _POLISH_ENTRIES) for c in candidates[1:]]
+    best = _best_fitting(fewer, candidates)
+    choice = candidates[-1] if best is None else best
+    numbers = tuple(int(own[option]) for own, option in zip(kept, choice, strict=True))
+    return Solution(
+        numbers,
+        problem.cost(numbers),
+        bound - float(prices.sum()) * problem.limit,
+        "message passing from a known solution",
+        prices,
+        best is not None,
+    )
+
+
+def _best_fitting(
+    problem: ChoiceProblem, candidates: Sequence[tuple[int, ...]]
+) -> tuple[int, ...] | None:
+    """Return the cheapest choice within the limits that is a candidate, or a candidate made to fit."""
+    best, least = None, FORBIDDEN
+    for candidate in dict.fromkeys(candidates):
+        fitting = candidate if fits(problem, candidate) else repair(problem, candidate)
+        if fitting is None:
+            continue
+        improved = improve_feasible(problem, fitting)
+        cost = problem.cost(improved)
+        if cost < least:
+            best, least = improved, cost
+    return best
+
+
+def _completed(
+    problem: ChoiceProblem, kept: tuple[Indices, ...], start: Sequence[int]
+) -> tuple[int, ...]:
+    """Return the start in the numbers that are left; where there is none, the best given neighbours."""
+    choice = [int(np.searchsorted(own, s)) if s in own else -1 for own, s in zip(kept, start, strict=True)]
+    for variable in [v for v, option in enumerate(choice) if option < 0]:
+        total = problem.costs[variable].copy()
+        for edge in problem.edges:
+            if edge.left == variable and choice[edge.right] >= 0:
+                total += edge.matrix[edge.left_ports, edge.right_ports[choice[edge.right]]]
+            elif edge.right == variable and choice[edge.left] >= 0:
+                total += edge.matrix[edge.left_ports[choice[edge.left]], edge.right_ports]
+        choice[variable] = int(total.argmin())
+    return tuple(choice)
+
+
+def warm_bound(relaxed: ChoiceProblem, prices: Costs, least: float) -> Solution:
+    """Return a lower bound of a problem from prices that are good for a similar one.
+
+    Args:
+        relaxed: The problem that bounds.
+        prices: Prices of its rows, of a similar problem.
+        least: A bound that is known; the search ends where it is not beaten.
+    """
+    if not relaxed.costs:
+        return solve(relaxed)
+    if Elimination(relaxed, most_entries=EXACT_ENTRIES).is_small:
+        return solve(relaxed, SolveOptions(price_steps=4), prices)
+    fewer, _ = without_dominated(relaxed)
+    passing = MessagePassing(fewer)
+    costs = priced(fewer, prices)
+    offset = float(prices.sum()) * fewer.limit
+    bound, last = least, -np.inf
+    for _ in range(_BOUND_SWEEPS):
+        dual = passing.sweep(costs)
+        bound = max(bound, dual - offset)
+        if dual - last <= 1e-6 * abs(dual):
+            break
+        last = dual
+    return Solution((), 0.0, bound, "message passing + known prices", prices, False)
+
+
+def with_fixed(problem: ChoiceProblem, variable: int, allowed: Indices) -> ChoiceProblem:
+    """Return the problem in which a variable may take some of its options only."""
+    costs = np.full(len(problem.costs[variable]), FORBIDDEN)
+    costs[allowed] = problem.costs[variable][allowed]
+    own = (*problem.costs[:variable], costs, *problem.costs[variable + 1 :])
+    return replace(problem, costs=own)
