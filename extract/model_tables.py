@@ -34,7 +34,7 @@ from tilewright.extract.overlap import LateOperand, late_operands
 from tilewright.extract.plan import Memory, Placement
 from tilewright.extract.reshard import ReshardTable, build_table, dram_placement
 from tilewright.graph import Graph, TensorType
-from tilewright.hwmodel.mesh import Sharding, is_partial, local_shape
+from tilewright.hwmodel.mesh import is_partial, local_shape
 from tilewright.rules.alternatives import Alternatives, LogicalNode
 from tilewright.rules.roll import Rolled
 
@@ -115,9 +115,7 @@ def build_tables(
         late_operands(found, pricing.target) if pricing.counts_time else {}
         for found in alternatives
     ]
-    options = tuple(
-        source((b, c), c in needed[b], late[b]) for b, c in variables
-    )
+    options = tuple(source((b, c), c in needed[b], late[b]) for b, c in variables)
     links = tuple(_links(graph, rolled, alternatives))
     builder = _ProblemBuilder(
         alternatives,

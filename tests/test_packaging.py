@@ -122,6 +122,7 @@ def test_public_names_import_late_and_resolve() -> None:
         "load",
         "load_rules",
         "compile",
+        "explore",
         "run",
         "save",
         "simulate",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from tilewright.errors import CompileError, DemandError, InfeasibleDemandError, InfeasibleError
 from tilewright.extract.exploration.demand import (
@@ -17,7 +18,7 @@ from tilewright.extract.exploration.demand import (
 from tilewright.extract.exploration.restrict import Placed, Restriction, restrictions
 from tilewright.extract.exploration.tables import NoOptionError, OptionMemo, demanded_options
 from tilewright.extract.extraction import Setting
-from tilewright.extract.options import Option
+from tilewright.extract.options import Option, Pricing
 from tilewright.extract.origins import Variable
 from tilewright.extract.plan import Plan
 from tilewright.hwmodel.mesh import LogicalMesh
@@ -29,7 +30,9 @@ _FACTORS = (1.25, 1.5, 2.0, 3.0, 4.0, 8.0, 32.0)
 _SHOWN = 8
 
 
-def explain_conflict(alternatives: tuple[Alternatives, ...], placed: Sequence[Placed]) -> DemandError:
+def explain_conflict(
+    alternatives: tuple[Alternatives, ...], placed: Sequence[Placed]
+) -> DemandError:
     """Return the error that names a smallest set of demands which no way satisfies."""
     core = _core(placed, lambda some: bool(restrictions(alternatives, some)))
     if len(core) == 1:
@@ -58,7 +61,9 @@ def _impossible(
 ) -> DemandError:
     """Return the error of a demand that fails on its own, with what there is to choose from."""
     if variable is None:
-        what = "makes no way of this model" if demand.is_forced else "makes every way of some tensor"
+        what = (
+            "makes no way of this model" if demand.is_forced else "makes every way of some tensor"
+        )
         return DemandError(
             f"demand '{demand}': the rule {what}; 'tilewright rules stats' shows what rules did"
         )
@@ -159,16 +164,12 @@ def _without_options(
     roomy: Setting, alternatives: tuple[Alternatives, ...], placed: Sequence[Placed]
 ) -> DemandError | None:
     """Return the error of demands on a tensor that no way has however large the scratchpad is."""
+    forbidden = [one for one in placed if one[1] is None and not one[0].is_forced]
     for variable in dict.fromkeys(variable for _, variable in placed if variable is not None):
         block, number = variable
-        own = [one for one in placed if one[1] == variable or one[1] is None]
-        (found, *_) = restrictions(alternatives, own)
-
-        def holds(some: Sequence[Placed], found: Restriction = found) -> bool:
-            demands = tuple(demand for demand, _ in some if demand.tensor is not None)
-            left = found.alternatives[variable[0]]
-            return bool(demanded_options(left, variable[1], True, roomy.pricing, {}, demands))
-
+        own = [one for one in placed if one[1] == variable]
+        (found, *_) = restrictions(alternatives, [*forbidden, *own])
+        holds = partial(_has_options, roomy.pricing, found.alternatives[block], number)
         if holds(own):
             continue
         core = _core(own, holds)
@@ -180,6 +181,14 @@ def _without_options(
         values = sorted({_option_value(mesh, demand.aspect, option) for option in every} - {""})
         return DemandError(_nothing_offered(demand, values))
     return None
+
+
+def _has_options(
+    pricing: Pricing, found: Alternatives, number: int, placed: Sequence[Placed]
+) -> bool:
+    """Whether some option of a class satisfies demands on it."""
+    demands = tuple(demand for demand, _ in placed)
+    return bool(demanded_options(found, number, True, pricing, {}, demands))
 
 
 def _nothing_offered(demand: Demand, offered: Sequence[str]) -> str:

@@ -206,7 +206,10 @@ def _is_of(rule: str, name: str) -> bool:
 
 
 def _axes(
-    demand: Demand, text: str | None = None, idle: str | None = None, mesh: LogicalMesh | None = None
+    demand: Demand,
+    text: str | None = None,
+    idle: str | None = None,
+    mesh: LogicalMesh | None = None,
 ) -> dict[str, str]:
     """Return the state of each axis that is not idle, from `y:S0 x:R` or `y:S0,x:R`."""
     idle = ("R" if demand.aspect is Aspect.SHARDING else "") if idle is None else idle

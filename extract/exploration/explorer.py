@@ -104,7 +104,7 @@ class Explorer:
         every = tiling_candidates(alternatives, mesh, target, self.options.tiling)
         self.setting = replace(setting, pricing=replace(setting.pricing, tilings=every))
         self.known = known(setting.tables, solution, relaxed[0])
-        self._memo = OptionMemo(self.setting)
+        self.memo = OptionMemo(self.setting)
         self._names = _variables(graph, rolled, alternatives)
         self.base = Answer(
             demands=(), plan=plan, delta=0.0, setting=self.setting, solution=solution
@@ -114,9 +114,9 @@ class Explorer:
     def _improve(self) -> None:
         """Search on from the plan found, as answers do, so that they are compared with their like."""
         everything = Restriction(alternatives=self.alternatives, demands={})
-        setting = self._memo.setting(everything)
+        setting = self.memo.setting(everything)
         for _ in range(_IMPROVEMENTS):
-            found = self._answer(setting, ())
+            found = self.planned(setting, ())
             if found.plan.cost >= self.base.plan.cost * (1 - _WORTH):
                 break
             bound = max(found.plan.bound, self.base.plan.bound)
@@ -129,6 +129,10 @@ class Explorer:
     def tensors(self) -> tuple[str, ...]:
         """Names of the tensors that demands may be on: those of the model, and those that rules made."""
         return tuple(self._names)
+
+    def names(self, variable: Variable) -> frozenset[str]:
+        """Return what plans may call the tensors of a variable, in all repeats."""
+        return frozenset(name for name, own in self._names.items() if own == variable)
 
     def variable(self, tensor: str) -> Variable:
         """Return the variable that computes a tensor.
@@ -163,7 +167,7 @@ class Explorer:
         tried = found if len(found) == 1 or self._is_small else self._likely(found)
         for restriction in tried:
             try:
-                answers.append(self._answer(self._memo.setting(restriction), demands))
+                answers.append(self.planned(self.memo.setting(restriction), demands))
             except (NoOptionError, InfeasibleError):
                 continue
         if not answers:
@@ -228,9 +232,15 @@ class Explorer:
         return resolve(problem, start, row_prices(setting.tables, self.known.prices))
 
     def _plan(self, memo: OptionMemo, restriction: Restriction) -> Plan:
-        return self._answer(memo.setting(restriction), ()).plan
+        return self.planned(memo.setting(restriction), ()).plan
 
-    def _answer(self, setting: Setting, demands: tuple[Demand, ...]) -> Answer:
+    def planned(self, setting: Setting, demands: tuple[Demand, ...]) -> Answer:
+        """Return the plan of a setting, searched for from the known solution.
+
+        Raises:
+            InfeasibleError: No plan found fits.
+        """
+
         def bound(solution: Solution) -> tuple[float, Proof]:
             prices = row_prices(setting.tables, self.known.relaxed_prices)
             found = warm_bound(setting.tables.relaxed, prices, 0.0)

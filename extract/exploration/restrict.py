@@ -9,7 +9,7 @@ from tilewright.extract.exploration.demand import Demand, allows_way
 from tilewright.extract.needed import needed_classes
 from tilewright.extract.options import implementations_by_node
 from tilewright.extract.origins import Variable
-from tilewright.rules.alternatives import Alternatives
+from tilewright.rules.alternatives import Alternatives, Implementation, LogicalNode
 
 Placed = tuple[Demand, Variable | None]
 """A demand with the variable of its tensor; None: it is on the whole plan."""
@@ -60,6 +60,23 @@ def restrictions(
     return tuple(found)
 
 
+def with_node(
+    alternatives: tuple[Alternatives, ...], variable: Variable, number: int
+) -> tuple[Restriction, ...]:
+    """Return restrictions in which a variable is computed, by the e-node of this number."""
+    block, result = variable
+    own = alternatives[block]
+    nodes = tuple(
+        node
+        for node in own.nodes
+        if node.number == number or result not in (node.results or (node.result,))
+    )
+    left = _computable(replace(own, nodes=nodes))
+    rest = (*alternatives[:block], left, *alternatives[block + 1 :])
+    branches = _with_required(rest, [variable])
+    return tuple(Restriction(alternatives=branch, demands={}) for branch in branches)
+
+
 def _by_variable(placed: Sequence[Placed]) -> dict[Variable, tuple[Demand, ...]]:
     found: dict[Variable, tuple[Demand, ...]] = {}
     for demand, variable in placed:
@@ -105,7 +122,8 @@ def _filtered(
     if not everywhere and not any(variable[0] == block for variable in demands):
         return found
     by_node = implementations_by_node(found)
-    nodes, kept = [], []
+    nodes: list[LogicalNode] = []
+    kept: list[Implementation] = []
     for node in found.nodes:
         own = by_node.get(node.number, ())
         if found.classes[node.result].is_constant:
@@ -194,9 +212,7 @@ def _requiring(found: Alternatives, number: int) -> Iterator[Alternatives]:
         if number in node.args and not found.classes[node.result].is_constant
     )
     for reader in readers:
-        nodes = tuple(
-            node for node in found.nodes if reader != node.result or number in node.args
-        )
+        nodes = tuple(node for node in found.nodes if reader != node.result or number in node.args)
         left = _computable(replace(found, nodes=nodes))
         if _makes_outputs(left):
             yield from _requiring(left, reader)

@@ -1,9 +1,9 @@
-"""Tables of restricted alternatives, built from those of before: only what a demand touches is priced anew."""
+"""Tables of restricted alternatives: only what a demand touches is priced anew."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 

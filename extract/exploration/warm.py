@@ -178,7 +178,9 @@ def _completed(
     problem: ChoiceProblem, kept: tuple[Indices, ...], start: Sequence[int]
 ) -> tuple[int, ...]:
     """Return the start in the numbers that are left; where there is none, the best given neighbours."""
-    choice = [int(np.searchsorted(own, s)) if s in own else -1 for own, s in zip(kept, start, strict=True)]
+    choice = [
+        int(np.searchsorted(own, s)) if s in own else -1 for own, s in zip(kept, start, strict=True)
+    ]
     for variable in [v for v, option in enumerate(choice) if option < 0]:
         total = problem.costs[variable].copy()
         for edge in problem.edges:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tilewright.api import (
         compile,
+        explore,
         load,
         load_rules,
         run,
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 __all__ = [
     "__version__",
     "compile",
+    "explore",
     "load",
     "load_rules",
     "run",

@@ -25,6 +25,7 @@ from tilewright.compiler import (
     compile_graph,
 )
 from tilewright.errors import CompileError, ProgramError
+from tilewright.exploring import Session
 from tilewright.extract.plan import Objective
 from tilewright.frontend import load_onnx
 from tilewright.graph import Array, Graph, Port
@@ -53,8 +54,10 @@ __all__ = [
     "DEFAULT_TARGET",
     "Compilation",
     "Objective",
+    "Session",
     "Stage",
     "compile",
+    "explore",
     "input_ports",
     "load",
     "load_rules",
@@ -159,6 +162,42 @@ def compile(  # the verb that users know from every other compiler's API
         check_capacity(graph, machine)
     done = compile_graph(graph, machine, options, progress)
     return replace(done, seconds=MappingProxyType(seconds | dict(done.seconds)))
+
+
+def explore(
+    model: ModelSource | Graph,
+    target: str | Target = DEFAULT_TARGET,
+    *,
+    dims: Mapping[str, int] | None = None,
+    weights: bool = True,
+    objective: Objective | str = Objective.LATENCY,
+    without_rules: Sequence[str] = (),
+    rules: UserRules | None = None,
+    progress: Progress | None = None,
+) -> Session:
+    """Plan a model and keep what that took, for questions about alternatives.
+
+    The arguments are those of `compile`.
+
+    Returns:
+        The session: `alternatives`, `explain`, `diff`, `force`, `forbid`, `what_if`.
+
+    Raises:
+        CompileError: With what is wrong, where, and what to change.
+    """
+    done = compile(
+        model,
+        target,
+        dims=dims,
+        weights=weights,
+        objective=objective,
+        without_rules=without_rules,
+        rules=rules,
+        stop_after=Stage.SATURATE,
+        progress=progress,
+    )
+    check_capacity(done.graph, done.target)
+    return Session(done, progress)
 
 
 def run(

@@ -12,6 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tilewright import __version__
+from tilewright.cli_explore import explore_app
+from tilewright.cli_options import (
+    Dims,
+    ObjectiveName,
+    RuleFiles,
+    SkipRefused,
+    TargetName,
+    WithoutRules,
+    parse_dims,
+)
 from tilewright.errors import CompileError, RuleError
 
 if TYPE_CHECKING:
@@ -38,6 +48,7 @@ rules_app = typer.Typer(
     help="List, check and follow rewrite and partition rules.", no_args_is_help=True
 )
 app.add_typer(rules_app, name="rules")
+app.add_typer(explore_app, name="explore")
 
 
 class Emit(StrEnum):
@@ -52,40 +63,12 @@ class Emit(StrEnum):
     trace = "trace"
 
 
-class ObjectiveName(StrEnum):
-    """What a plan minimises."""
-
-    latency = "latency"
-    throughput = "throughput"
-    energy = "energy"
-
-
 StageName = StrEnum("StageName", ["frontend", "roll", "saturate", "extract", "lower"])
 """The stages of a compilation; "roll" and the rest are of `tilewright.compiler.Stage`."""
 
-Dims = Annotated[
-    list[str] | None,
-    typer.Option("--dim", metavar="NAME=VALUE", help="Size of a symbolic dimension; repeatable."),
-]
-TargetName = Annotated[
-    str, typer.Option("--target", "-t", help="Preset name, mesh_RxC or a YAML file.")
-]
 Inputs = Annotated[
     Path | None,
     typer.Option("--inputs", help="An .npz file with an array for each input; else made up."),
-]
-RuleFiles = Annotated[
-    list[Path] | None,
-    typer.Option("--rules", metavar="FILE", help="A Python file with rules; repeatable."),
-]
-SkipRefused = Annotated[
-    bool, typer.Option("--skip-refused", help="Go on without rules that fail their check.")
-]
-WithoutRules = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--without-rule", metavar="RULE", help="Leave out a rule or a rule set; repeatable."
-    ),
 ]
 Model = Annotated[Path, typer.Argument(help="An ONNX model.")]
 Objective = Annotated[ObjectiveName, typer.Option(help="What to minimise.")]
@@ -135,7 +118,7 @@ def compile_command(
         model=model,
         name=model.name,
         target=target,
-        dims=_dims(dim),
+        dims=parse_dims(dim),
         shapes_only=shapes_only,
         objective=objective.value,
         verify=verify,
@@ -285,7 +268,7 @@ def _plan_request(
     return PlanRequest(
         model=model,
         target=target,
-        dims=_dims(dim),
+        dims=parse_dims(dim),
         objective=objective.value,
         without_rules=tuple(without_rule or ()),
         sources=RuleSources(files=tuple(rules or ()), skip_refused=skip_refused),

@@ -1,0 +1,58 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tilewright.errors import CompileError
+
+
+class ObjectiveName(StrEnum):
+    """What a plan minimises."""
+
+    latency = "latency"
+    throughput = "throughput"
+    energy = "energy"
+
+
+Dims = Annotated[
+    list[str] | None,
+    typer.Option("--dim", metavar="NAME=VALUE", help="Size of a symbolic dimension; repeatable."),
+]
+TargetName = Annotated[
+    str, typer.Option("--target", "-t", help="Preset name, mesh_RxC or a YAML file.")
+]
+RuleFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--rules", metavar="FILE", help="A Python file with rules; repeatable."),
+]
+SkipRefused = Annotated[
+    bool, typer.Option("--skip-refused", help="Go on without rules that fail their check.")
+]
+WithoutRules = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--without-rule", metavar="RULE", help="Leave out a rule or a rule set; repeatable."
+    ),
+]
+
+
+def parse_dims(pairs: list[str] | None) -> dict[str, int]:
+    """Parse --dim options."""
+    found: dict[str, int] = {}
+    for pair in pairs or ():
+        name, _, value = pair.rpartition("=")
+        # isdecimal alone takes digits of any script and any length
+        if not name or not (value.isascii() and value.isdecimal() and 0 < int(value[:19]) < 2**48):
+            raise CompileError(
+                f"--dim '{pair}': expected name=value with a positive whole number; "
+                "write e.g. --dim batch=1"
+            )
+        if found.get(name, int(value)) != int(value):
+            raise CompileError(f"--dim '{name}' is given as {found[name]} and {value}; drop one")
+        found[name] = int(value)
+    return found

@@ -1,0 +1,213 @@
+"""Exploring alternatives of a plan: the session that `tilewright.explore` returns.
+
+session = tilewright.explore("model.onnx", "corsair")
+for way in session.alternatives("fc1"): ...
+answer = session.force("sharding=y:S0,x:R@fc1")
+print(answer.delta, session.diff(session.base.plan, answer.plan))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tilewright.compiler import (
+    Compilation,
+    CompileOptions,
+    Progress,
+    Stage,
+    available_rules,
+    compile_graph,
+)
+from tilewright.errors import InfeasibleError
+from tilewright.extract.exploration.demand import Demand, parse_demand
+from tilewright.extract.exploration.explain import Explanation, explain
+from tilewright.extract.exploration.explorer import Answer, Explorer
+from tilewright.extract.exploration.resources import Change, Resource, diff, resources
+from tilewright.extract.exploration.warm import Known
+from tilewright.extract.exploration.ways import Way, alternatives
+from tilewright.extract.extraction import ExtractOptions
+from tilewright.extract.plan import Plan
+from tilewright.hwmodel.change import changed_target
+from tilewright.hwmodel.network import logical_mesh
+from tilewright.hwmodel.target import Target
+from tilewright.lowering.lower import build_program
+from tilewright.lowering.program import Program
+
+DemandLike = str | Demand
+
+_REALISATION_ATTEMPTS = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhatIf:
+    """A plan for a changed target, beside the one for the target as it is.
+
+    `before` and `after` are what the plans take of each resource, in the same order.
+    """
+
+    change: str
+    target: Target
+    plan: Plan
+    delta: float
+    before: tuple[Resource, ...]
+    after: tuple[Resource, ...]
+
+
+class Session:
+    """A planned model whose alternatives, prices and solution stay for questions.
+
+    `base` is the plan without demands. Nothing that is asked changes the session, so that the order of
+    questions does not matter.
+    """
+
+    def __init__(self, saturated: Compilation, progress: Progress | None = None) -> None:
+        """Plan a model that is saturated.
+
+        Raises:
+            InfeasibleError: Nothing fits the scratchpad.
+        """
+        self._tell = progress or (lambda text: None)
+        self._done = saturated
+        self._tell("extracting a plan")
+        self.explorer = _explorer(saturated, saturated.target, None, None)
+
+    @property
+    def base(self) -> Answer:
+        """The plan without demands."""
+        return self.explorer.base
+
+    @property
+    def target(self) -> Target:
+        """The machine."""
+        return self._done.target
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of all tensors that can be asked about."""
+        return self.explorer.tensors
+
+    def alternatives(self, tensor: str, top: int = 5) -> tuple[Way, ...]:
+        """Return the ways to compute a tensor; the likeliest `top` of them with a plan each.
+
+        Raises:
+            DemandError: Nothing of this name is computed.
+        """
+        return alternatives(self.explorer, tensor, top)
+
+    def explain(self, tensor: str) -> Explanation:
+        """Return why the plan computes a tensor as it does: against the next best way, term by term.
+
+        Raises:
+            DemandError: The plan does not compute the tensor on its own, or it is unknown.
+        """
+        return explain(self.explorer, tensor)
+
+    def force(self, *demands: DemandLike, forbidding: Sequence[DemandLike] = ()) -> Answer:
+        """Return the best plan found that does what is demanded.
+
+        Args:
+            demands: Each `ASPECT=VALUE@TENSOR`, see `tilewright.extract.exploration.demand`.
+            forbidding: Demands on what the plan must not do.
+
+        Raises:
+            DemandError: A demand cannot be read or met, or two contradict each other.
+            InfeasibleDemandError: Says demand, limit, gap and unit, and what would satisfy it.
+        """
+        return self.explorer.answer(*_demands(demands, True), *_demands(forbidding, False))
+
+    def forbid(self, *demands: DemandLike, forcing: Sequence[DemandLike] = ()) -> Answer:
+        """Return the best plan found that does not do what is named; see `force`."""
+        return self.explorer.answer(*_demands(demands, False), *_demands(forcing, True))
+
+    def diff(self, first: Plan, second: Plan) -> tuple[Change, ...]:
+        """Return how two plans differ, op by op; the deltas add up to the difference of cost."""
+        return diff(first, second)
+
+    def what_if(self, change: str) -> WhatIf:
+        """Return the plan for a target with one figure changed, and what each resource has of it.
+
+        What saturation found is used again unless the logical mesh changes.
+
+        Args:
+            change: Such as `sram=x2`, `dram_bandwidth=x0.5`, `mesh=8x8`, `tile.matrix.rows=32`.
+
+        Raises:
+            TargetError: There is no such figure, or the target is wrong with it.
+            InfeasibleError: Nothing fits the scratchpad of the changed target.
+        """
+        target = changed_target(self.target, change)
+        done, known = replace(self._done, target=target), self.explorer.known
+        if logical_mesh(target) != self._done.mesh:
+            options = replace(self._done.options, stop_after=Stage.SATURATE)
+            done = compile_graph(self._done.graph, target, options, self._tell)
+            self._tell(f"extracting a plan for {change}")
+            found = _explorer(done, target, None, None)
+        else:
+            self._tell(f"extracting a plan for {change}")
+            found = _explorer(done, target, known, None)
+        return WhatIf(
+            change=change,
+            target=target,
+            plan=found.base.plan,
+            delta=found.base.plan.cost - self.base.plan.cost,
+            before=resources(self.base.plan, self.target),
+            after=resources(found.base.plan, target),
+        )
+
+    def lower(self, answer: Answer) -> Program:
+        """Return the program of an answer.
+
+        A plan that cannot be allocated is made again with less scratchpad to plan with.
+
+        Raises:
+            InfeasibleError: No plan under the demands that was found can be lowered.
+        """
+        limit = answer.setting.pricing.limit_bytes
+        sram = self.target.tile.sram
+        for _ in range(_REALISATION_ATTEMPTS):
+            try:
+                return build_program(answer.plan, self.target)
+            except InfeasibleError as error:
+                reason = str(error)
+            limit -= max(sram.size_bytes // 16, sram.alignment_bytes)
+            tight = _explorer(self._done, self.target, self.explorer.known, limit)
+            answer = tight.answer(*answer.demands)
+        raise InfeasibleError(
+            f"model '{answer.plan.graph.name}' on '{self.target.name}': {_REALISATION_ATTEMPTS} plans "
+            f"could not be allocated, the last one because {reason}"
+        )
+
+
+def _demands(given: Sequence[DemandLike], is_forced: bool) -> tuple[Demand, ...]:
+    return tuple(
+        parse_demand(one, is_forced=is_forced)
+        if isinstance(one, str)
+        else replace(one, is_forced=is_forced)
+        for one in given
+    )
+
+
+def _explorer(
+    done: Compilation, target: Target, start: Known | None, limit_bytes: int | None
+) -> Explorer:
+    """Plan for a target, with the rules of a compilation; perhaps from a known solution."""
+    assert done.rolled is not None, "the model is saturated"
+    options: CompileOptions = done.options
+    rules = available_rules(options.user_rules).chosen(options.without_rules)
+    return Explorer(
+        done.graph,
+        done.rolled,
+        done.alternatives,
+        target,
+        logical_mesh(target),
+        ExtractOptions(
+            objective=options.objective,
+            solve=options.extract.solve,
+            sram_limit_bytes=limit_bytes or options.extract.sram_limit_bytes,
+            tiling=rules.tiling,
+            memory=rules.memory,
+            collective=rules.collective,
+        ),
+        start,
+    )
