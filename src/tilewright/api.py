@@ -177,7 +177,15 @@ def explore(
 ) -> Session:
     """Plan a model and keep what that took, for questions about alternatives.
 
-    The arguments are those of `compile`.
+    Args:
+        model: An ONNX file, its bytes, or a graph from `load`.
+        target: A preset's name, `mesh_RxC`, a YAML file, or a `Target`.
+        dims: Sizes of symbolic input dimensions by name.
+        weights: As in `load`; without them plans cannot be lowered.
+        objective: "latency", "throughput" or "energy".
+        without_rules: Names of rules or of whole rule sets to leave out.
+        rules: More rules, from `load_rules`.
+        progress: Called with a line of text as the work goes on.
 
     Returns:
         The session: `alternatives`, `explain`, `diff`, `force`, `forbid`, `what_if`.
