@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: `python -m benchmarks quality|speed|accuracy|malloc|...`."""
+"""Command line of the benchmarks: `python -m benchmarks`, then quality, speed, explore, …; see --help."""
 
 from __future__ import annotations
 
@@ -38,6 +38,9 @@ def parser() -> argparse.ArgumentParser:
     malloc = commands.add_parser("malloc", help="packing of MiniMalloc's challenging instances")
     malloc.add_argument("path", type=Path, help="the folder of the instances, or one of them")
     malloc.add_argument("--time-limit", type=float, default=60.0, help="seconds for one instance")
+    explore = commands.add_parser("explore", help="how fast a planned model answers demands")
+    explore.add_argument("--model", default="llama_prefill_32x64", help="another model")
+    explore.add_argument("--target", default="toy", help="another target")
     measure = commands.add_parser("measure", help="one model on one target, as JSON")
     measure.add_argument("model")
     measure.add_argument("target")
@@ -66,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return gym.main(args.folder, args.instances, args.time_limit)
     # Only now: the measured process must not have imported the compiler before it takes the time.
-    from benchmarks import accuracy, quality, saturation, showcase, speed
+    from benchmarks import accuracy, explore, quality, saturation, showcase, speed
 
     if args.command == "malloc":
         from benchmarks import malloc
@@ -78,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return saturation.main(args.models)
     if args.command == "showcase":
         return showcase.main(target=args.target, names=args.models)
+    if args.command == "explore":
+        return explore.main(model=args.model, target=args.target)
     if args.command is None:
         return max(quality.main(subset="quick", names=(), update=False), speed.main())
     subset = "full" if args.full else "quick"

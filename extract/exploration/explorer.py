@@ -34,9 +34,10 @@ from tilewright.hwmodel.target import Target
 from tilewright.rules.alternatives import Alternatives
 from tilewright.rules.roll import Rolled
 
-_IMPROVEMENTS = 6
+_IMPROVEMENTS = 12
+_PRICE_SHARES = (1.0, 0.5, 0.25)
 _WORTH = 1e-3
-"""Searches on from the first plan, and the relative gain below which they end."""
+"""Searches on from the first plan, at shares of the prices of scratchpad, and the gain that is worth it."""
 
 _SMALL = 2000
 """Models with fewer options have all ways to make use of a forced rule tried, others the likeliest."""
@@ -115,14 +116,22 @@ class Explorer:
         """Search on from the plan found, as answers do, so that they are compared with their like."""
         everything = Restriction(alternatives=self.alternatives, demands={})
         setting = self.memo.setting(everything)
-        for _ in range(_IMPROVEMENTS):
+        idle, prices = 0, self.known.prices
+        for step in range(_IMPROVEMENTS):
+            # cheaper room lets in choices that the repair then makes fit
+            share = _PRICE_SHARES[step % len(_PRICE_SHARES)]
+            self.known = replace(self.known, prices={v: p * share for v, p in prices.items()})
             found = self.planned(setting, ())
-            if found.plan.cost >= self.base.plan.cost * (1 - _WORTH):
+            idle += 1
+            if found.plan.cost < self.base.plan.cost * (1 - _WORTH):
+                bound = max(found.plan.bound, self.base.plan.bound)
+                plan = replace(found.plan, bound=min(bound, found.plan.cost))
+                self.base = replace(found, plan=plan, delta=0.0)
+                self.known = replace(self.known, chosen=chosen(setting.tables, found.solution))
+                idle = 0
+            if idle == len(_PRICE_SHARES) or self.base.plan.gap <= _WORTH:
                 break
-            bound = max(found.plan.bound, self.base.plan.bound)
-            plan = replace(found.plan, bound=min(bound, found.plan.cost))
-            self.base = replace(found, plan=plan, delta=0.0)
-            self.known = replace(self.known, chosen=chosen(setting.tables, found.solution))
+        self.known = replace(self.known, prices=prices)
         self.marginals = marginals(setting.tables, row_prices(setting.tables, self.known.prices))
 
     @property

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 
 from tilewright.compiler import (
     Compilation,
@@ -19,8 +20,8 @@ from tilewright.compiler import (
     available_rules,
     compile_graph,
 )
-from tilewright.errors import InfeasibleError
-from tilewright.extract.exploration.demand import Demand, parse_demand
+from tilewright.errors import DemandError, InfeasibleError
+from tilewright.extract.exploration.demand import Aspect, Demand, parse_demand
 from tilewright.extract.exploration.explain import Explanation, explain
 from tilewright.extract.exploration.explorer import Answer, Explorer
 from tilewright.extract.exploration.resources import Change, Resource, diff, resources
@@ -114,11 +115,51 @@ class Session:
             DemandError: A demand cannot be read or met, or two contradict each other.
             InfeasibleDemandError: Says demand, limit, gap and unit, and what would satisfy it.
         """
-        return self.explorer.answer(*_demands(demands, True), *_demands(forbidding, False))
+        return self._answered((*_demands(demands, True), *_demands(forbidding, False)), None)
 
     def forbid(self, *demands: DemandLike, forcing: Sequence[DemandLike] = ()) -> Answer:
         """Return the best plan found that does not do what is named; see `force`."""
-        return self.explorer.answer(*_demands(demands, False), *_demands(forcing, True))
+        return self._answered((*_demands(demands, False), *_demands(forcing, True)), None)
+
+    def _answered(self, demands: tuple[Demand, ...], limit_bytes: int | None) -> Answer:
+        """Answer demands; tiling, memory and collective rules are forbidden by pricing without them."""
+        left_out = self._priced_by(demands)
+        explorer = self.explorer
+        if left_out or limit_bytes is not None:
+            known = self.explorer.known
+            explorer = _explorer(self._done, self.target, known, limit_bytes, left_out)
+        rest = [demand for demand in demands if demand.value not in left_out]
+        found = explorer.answer(*rest)
+        delta = found.plan.cost - self.base.plan.cost
+        return replace(found, demands=demands, delta=delta)
+
+    def _priced_by(self, demands: tuple[Demand, ...]) -> tuple[str, ...]:
+        """Return the rules of pricing that demands forbid.
+
+        Raises:
+            DemandError: A rule is unknown, or one of pricing is forced or forbidden on one tensor.
+        """
+        rules = available_rules(self._done.options.user_rules)
+        pricing = {
+            name
+            for rule in (*rules.tiling, *rules.memory, *rules.collective)
+            for name in (rule.name, rule.ruleset)
+        }
+        known = {name for rule in rules.everything for name in (rule.name, rule.ruleset)}
+        asked = [demand for demand in demands if demand.aspect is Aspect.RULE]
+        for demand in asked:
+            if demand.value not in known:
+                close = get_close_matches(demand.value, sorted(known), 3)
+                hint = (
+                    f"did you mean {' or '.join(close)}" if close else "see 'tilewright rules list'"
+                )
+                raise DemandError(f"demand '{demand}': there is no such rule; {hint}")
+            if demand.value in pricing and (demand.is_forced or demand.tensor is not None):
+                raise DemandError(
+                    f"demand '{demand}': the rule prices all tensors alike, expected to forbid it for "
+                    "the whole plan; for one tensor demand a tile or a memory"
+                )
+        return tuple(demand.value for demand in asked if demand.value in pricing)
 
     def diff(self, first: Plan, second: Plan) -> tuple[Change, ...]:
         """Return how two plans differ, op by op; the deltas add up to the difference of cost."""
@@ -171,8 +212,7 @@ class Session:
             except InfeasibleError as error:
                 reason = str(error)
             limit -= max(sram.size_bytes // 16, sram.alignment_bytes)
-            tight = _explorer(self._done, self.target, self.explorer.known, limit)
-            answer = tight.answer(*answer.demands)
+            answer = self._answered(answer.demands, limit)
         raise InfeasibleError(
             f"model '{answer.plan.graph.name}' on '{self.target.name}': {_REALISATION_ATTEMPTS} plans "
             f"could not be allocated, the last one because {reason}"
@@ -189,12 +229,16 @@ def _demands(given: Sequence[DemandLike], is_forced: bool) -> tuple[Demand, ...]
 
 
 def _explorer(
-    done: Compilation, target: Target, start: Known | None, limit_bytes: int | None
+    done: Compilation,
+    target: Target,
+    start: Known | None,
+    limit_bytes: int | None,
+    without_rules: tuple[str, ...] = (),
 ) -> Explorer:
     """Plan for a target, with the rules of a compilation; perhaps from a known solution."""
     assert done.rolled is not None, "the model is saturated"
     options: CompileOptions = done.options
-    rules = available_rules(options.user_rules).chosen(options.without_rules)
+    rules = available_rules(options.user_rules).chosen((*options.without_rules, *without_rules))
     return Explorer(
         done.graph,
         done.rolled,

@@ -153,12 +153,12 @@ def test_tiles_are_forced_and_forbidden() -> None:
     ways = alternatives(session, "matmul1", 0)
     tiles = sorted({way.tile for way in ways if way.tile not in ("-", "1")})
     assert len(tiles) > 1
-    fitting = 0
+    fitting, short = 0, []
     for tile in tiles:
         try:
             answer = session.answer(parse_demand(f"tile={tile.replace(' ', ',')}@matmul1"))
         except InfeasibleDemandError as error:
-            assert error.demand > error.limit == target.tile.sram.size_bytes
+            short.append(error)
             continue
         fitting += 1
         validate_plan(answer.plan, case.target)
@@ -173,6 +173,8 @@ def test_tiles_are_forced_and_forbidden() -> None:
         assert other.tiling is not None
         assert sorted(other.tiling.sizes) != sorted(made.tiling.sizes)
     assert fitting > 1
+    assert all(error.gap > 0 for error in short)
+    assert {error.limit for error in short} <= {target.tile.sram.size_bytes}
 
 
 def test_answers_do_not_depend_on_what_was_asked_before() -> None:

@@ -1,0 +1,149 @@
+"""Sessions and the commands of `tilewright explore`: answers hold, tables and JSON say the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from tilewright import api
+from tilewright.errors import DemandError, TargetError
+from tilewright.exploring import Session
+from tilewright.extract.exploration.resources import resources
+from tilewright.extract.validate import validate_plan
+
+Command = Callable[..., Any]
+
+MODEL = ("--target", "mesh_1x2")
+
+
+@pytest.fixture(scope="module")
+def session(cnn: Path) -> Session:
+    return api.explore(cnn, "toy", dims={"batch": 2})
+
+
+def test_an_answer_lowers_and_simulates(session: Session) -> None:
+    answer = session.force("memory=dram@a1")
+    validate_plan(answer.plan, session.target)
+    assert answer.plan.cost == pytest.approx(session.base.plan.cost + answer.delta)
+    assert api.simulate(session.lower(answer)).run.cycles > 0
+    without = session.forbid("memory=dram@a1", forcing=["memory=sram@a1"])
+    assert without.delta == pytest.approx(0)
+
+
+def test_rules_that_price_are_forbidden_for_the_whole_plan(session: Session) -> None:
+    answer = session.forbid("rule=memory.weight_resident")
+    validate_plan(answer.plan, session.target)
+    assert any(any(p.resident) for p in session.base.plan.ops)
+    assert not any(any(p.resident) for p in answer.plan.ops)
+    assert answer.delta > 0
+    with pytest.raises(DemandError, match="prices all tensors alike"):
+        session.force("rule=memory.weight_resident")
+    with pytest.raises(DemandError, match="there is no such rule; did you mean fusion"):
+        session.forbid("rule=fusio")
+
+
+def test_the_base_is_no_dearer_than_a_compilation(session: Session, cnn: Path) -> None:
+    done = api.compile(cnn, "toy", dims={"batch": 2}, stop_after="extract")
+    assert done.plan is not None
+    assert session.base.plan.cost <= done.plan.cost * (1 + 1e-9)
+
+
+def test_what_if_agrees_with_planning_for_the_changed_target(session: Session, cnn: Path) -> None:
+    for change in ("dram_bandwidth=x2", "sram=x0.5"):
+        found = session.what_if(change)
+        validate_plan(found.plan, found.target)
+        fresh = api.explore(cnn, found.target, dims={"batch": 2})
+        assert found.plan.cost == pytest.approx(fresh.base.plan.cost, rel=1e-6)
+        assert found.before == resources(session.base.plan, session.target)
+        assert found.after == resources(found.plan, found.target)
+        assert found.after[0].amount - found.before[0].amount == pytest.approx(found.delta)
+    faster = session.what_if("dram_bandwidth=x2")
+    assert faster.delta < 0
+
+
+def test_what_if_saturates_again_for_another_mesh(session: Session) -> None:
+    found = session.what_if("mesh=2x2")
+    assert found.plan.mesh.sizes == (2, 2)
+    validate_plan(found.plan, found.target)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("sram", "expected FIGURE=VALUE"),
+        ("sram=lots", "found 'lots', expected a number or xFACTOR"),
+        ("tile.engine=2", "is no figure of the target"),
+        ("engine.size=2", "the target has no 'engine'"),
+        ("mesh=2", "expected a size for each of the axes row, column"),
+        ("sram=0", "greater than 0"),
+    ],
+)
+def test_wrong_changes_are_refused(session: Session, change: str, reason: str) -> None:
+    with pytest.raises(TargetError, match=reason):
+        session.what_if(change)
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the file of relu(x w + b)."""
+    weights = [
+        numpy_helper.from_array(np.ones(shape, np.float32), name)
+        for name, shape in (("w", (16, 32)), ("b", (32,)))
+    ]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["product"]),
+        helper.make_node("Add", ["product", "b"], ["sum"]),
+        helper.make_node("Relu", ["sum"], ["y"]),
+    ]
+    ports = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("x", (8, 16)), ("y", (8, 32)))
+    ]
+    graph = helper.make_graph(nodes, "dense", ports[:1], ports[1:], weights)
+    path = tmp_path_factory.mktemp("dense") / "dense.onnx"
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), path)
+    return path
+
+
+def test_tables_and_json_agree(tilewright: Command, dense: Path) -> None:
+    arguments = ("explore", "force", dense, "memory=dram@product", *MODEL)
+    shown = tilewright(*arguments)
+    assert shown.code == 0, shown.err
+    found = json.loads(tilewright(*arguments, "--json").out)
+    assert f"{found['plan']['cost']:,.0f} cycles" in shown.out
+    assert found["delta"] == pytest.approx(sum(c["delta"] for c in found["changes"]))
+    assert "answered in" in shown.out
+
+
+def test_every_verb_prints(tilewright: Command, dense: Path) -> None:
+    for arguments, expected in (
+        (("alternatives", dense, "y", "--top", "2"), "ways to compute y"),
+        (("explain", dense, "y"), "cost term by term"),
+        (("forbid", dense, "memory=dram@product"), "forbid memory=dram@product"),
+        (
+            ("diff", dense, "memory=dram@product", "--against", "memory=sram@product"),
+            "to the second",
+        ),
+        (("what-if", dense, "sram=x2"), "mesh_1x2 with sram=x2"),
+    ):
+        shown = tilewright("explore", *arguments, *MODEL)
+        assert shown.code == 0, shown.err
+        assert expected in shown.out
+    terms = json.loads(tilewright("explore", "explain", dense, "y", *MODEL, "--json").out)["terms"]
+    assert terms
+
+
+def test_errors_are_one_line(tilewright: Command, dense: Path) -> None:
+    contrary = ("memory=dram@product", "memory=sram@product")
+    shown = tilewright("explore", "force", dense, *contrary, *MODEL)
+    assert shown.code == 1
+    assert "'force memory=dram@product' and 'force memory=sram@product' contradict" in shown.err
+    assert shown.err.count("\n") == 1
