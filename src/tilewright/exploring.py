@@ -34,6 +34,7 @@ from tilewright.hwmodel.network import logical_mesh
 from tilewright.hwmodel.target import Target
 from tilewright.lowering.lower import build_program
 from tilewright.lowering.program import Program
+from tilewright.rules.options import AnyRule
 
 DemandLike = str | Demand
 
@@ -140,11 +141,8 @@ class Session:
             DemandError: A rule is unknown, or one of pricing is forced or forbidden on one tensor.
         """
         rules = available_rules(self._done.options.user_rules)
-        pricing = {
-            name
-            for rule in (*rules.tiling, *rules.memory, *rules.collective)
-            for name in (rule.name, rule.ruleset)
-        }
+        priced: tuple[AnyRule, ...] = (*rules.tiling, *rules.memory, *rules.collective)
+        pricing = {name for rule in priced for name in (rule.name, rule.ruleset)}
         known = {name for rule in rules.everything for name in (rule.name, rule.ruleset)}
         asked = [demand for demand in demands if demand.aspect is Aspect.RULE]
         for demand in asked:
