@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from math import inf
 
 from tilewright.errors import DemandError, InfeasibleError
 from tilewright.extract.choice import ChoiceProblem, Solution
@@ -26,7 +27,7 @@ from tilewright.extract.extraction import ExtractOptions, Setting, choose, prepa
 from tilewright.extract.options import ABSENT
 from tilewright.extract.origins import Variable, find_origins
 from tilewright.extract.plan import Plan, Proof
-from tilewright.extract.solve import solve
+from tilewright.extract.solve import lower_bound, solve
 from tilewright.extract.tiling_candidates import tiling_candidates
 from tilewright.graph import Graph
 from tilewright.hwmodel.mesh import LogicalMesh
@@ -95,8 +96,9 @@ class Explorer:
             return resolve(problem, choice, row_prices(setting.tables, start.prices))
 
         def bound(solution: Solution) -> tuple[float, Proof]:
-            few = replace(solver, price_steps=4)
-            found = solve(setting.tables.relaxed, few, solution.multipliers)
+            problem = setting.tables.relaxed
+            cutoff = problem.cost(solution.choice) if solution.feasible else inf
+            found = lower_bound(problem, cutoff, solution.multipliers, solver)
             relaxed.append(found)
             return found.bound / setting.tables.scale, Proof(method=found.method)
 

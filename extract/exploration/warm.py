@@ -11,14 +11,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Indices, Solution
+from tilewright.extract.choice import (
+    FORBIDDEN,
+    ChoiceProblem,
+    Costs,
+    Indices,
+    Solution,
+    priced,
+)
 from tilewright.extract.dominance import without_dominated
 from tilewright.extract.elimination import Elimination, polish
+from tilewright.extract.local_search import fits, improve_feasible, repair
 from tilewright.extract.message_passing import MessagePassing
 from tilewright.extract.model_tables import ModelTables
 from tilewright.extract.options import Option
 from tilewright.extract.origins import Variable
-from tilewright.extract.solve import SolveOptions, fits, improve_feasible, priced, repair, solve
+from tilewright.extract.solve import SolveOptions, solve
 
 EXACT_ENTRIES = 100_000
 """Largest table of problems that are solved exactly, whatever is known about a similar one."""
