@@ -27,6 +27,9 @@ from tilewright.rules.alternatives import Alternatives
 _FACTORS = (1.25, 1.5, 2.0, 3.0, 4.0, 8.0, 32.0)
 """Multiples of the scratchpad that are tried, to find out what demands need."""
 
+_HALVINGS = 4
+"""Refinements of that: what they need is the least scratchpad tried with which a plan is found."""
+
 _SHOWN = 8
 
 
@@ -114,26 +117,34 @@ def explain_shortage(
         return impossible
     found = restrictions(alternatives, placed)
     named = "demands " + ", ".join(f"'{demand}'" for demand, _ in placed)
+
+    def fits(limit_bytes: int) -> bool:
+        memo = OptionMemo(_with_limit(base, limit_bytes))
+        return bool(_plans(memo, found, try_plan))
+
+    low, unit = limit, base.pricing.target.tile.sram.alignment_bytes
     for factor in _FACTORS:
-        memo = OptionMemo(_with_limit(base, int(limit * factor)))
-        peaks = [p.peak_sram_bytes for p in _plans(memo, found, try_plan)]
-        if peaks:
-            need = min(peaks)
+        high = int(limit * factor)
+        if fits(high):
             break
+        low = high
     else:
-        room = int(limit * _FACTORS[-1])
         return InfeasibleError(
-            f"{named}: no plan found, not even with {room:,} bytes of scratchpad in a tile; drop one"
+            f"{named}: no plan found, not even with {low:,} bytes of scratchpad in a tile; drop one"
         )
+    for _ in range(_HALVINGS):
+        middle = (low + high) // 2 // unit * unit
+        if low < middle < high:
+            low, high = (low, middle) if fits(middle) else (middle, high)
     here = OptionMemo(base)
-    changes = [f"sram={need:,} bytes a tile"]
+    changes = [f"sram={high:,} bytes a tile"]
     for one in placed if len(placed) > 1 else ():
         rest = restrictions(alternatives, [other for other in placed if other is not one])
         if _plans(here, rest, try_plan):
             changes.append(f"no '{one[0]}'")
     return InfeasibleDemandError(
         named,
-        demand=need,
+        demand=high,
         limit=limit,
         unit="bytes of scratchpad in a tile",
         changes=tuple(changes),

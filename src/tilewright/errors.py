@@ -43,7 +43,7 @@ class InfeasibleDemandError(InfeasibleError):
     """Demands on a plan do not fit a resource.
 
     Attributes:
-        demand: How much of the resource the least plan found needs.
+        demand: The least amount of the resource, of those tried, with which a plan is found.
         limit: How much there is.
         unit: Of both, e.g. "bytes of scratchpad".
         changes: What would satisfy the demands, each a change that was tried.

@@ -244,6 +244,7 @@ def test_an_infeasible_demand_says_what_would_satisfy_it() -> None:
     assert any(str(demand) in change for change in error.changes)
     validate_plan(session.answer(other).plan, with_sram(session.target, limit))
     roomier = explorer(name, limit=int(error.demand)).answer(demand, other)
+    validate_plan(roomier.plan, with_sram(session.target, int(error.demand)))
     assert roomier.plan.peak_sram_bytes <= error.demand
 
 
