@@ -37,7 +37,7 @@ from tilewright.extract.overlap import (
 )
 from tilewright.extract.plan import Memory, Objective, Placement, Tiling
 from tilewright.extract.reshard import ReshardTable
-from tilewright.extract.tiling_choice import Candidates, tiling_key, whole_candidate, worth_pricing
+from tilewright.extract.tiling_choice import Candidates, Ranking, tiling_key, whole_candidate
 from tilewright.graph import TensorType
 from tilewright.hwmodel.cost import KernelCost
 from tilewright.hwmodel.mesh import LogicalMesh, Sharding, is_partial, local_shape, replicated
@@ -490,11 +490,12 @@ def _search_tilings(
     candidates = whole_candidate(kernel)
     if needs_tiling(kernel):
         candidates = pricing.tilings.get(tiling_key(kernel), candidates)
+    ranking = Ranking(kernel, candidates, pricing.target)
     kept: list[tuple[Tiling, KernelCost, int]] = []
     for share in _BUDGET_SHARES:
         budget = int(min(pricing.limit_bytes * share, budget_bytes))
         best: tuple[float, Tiling, KernelCost, int] | None = None
-        for tiling, size in worth_pricing(kernel, candidates, pricing.target, budget):
+        for tiling, size in ranking.within(budget):
             if kept and size >= kept[0][2]:
                 continue
             cost = price(kernel, tiling, pricing.target)

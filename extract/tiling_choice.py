@@ -85,24 +85,35 @@ def tiling_key(kernel: Kernel) -> tuple[object, ...]:
     return (kernel.kind, tuple((d.extent, d.role) for d in kernel.nest.dims), tileable_dims(kernel))
 
 
-def worth_pricing(
-    kernel: Kernel, candidates: Candidates, target: Target, budget_bytes: int, limit: int = 2
-) -> list[tuple[Tiling, int]]:
-    """Return up to `limit` tilings that fit the budget, likely cheapest first, with their footprint."""
-    if not len(candidates):  # the tiling rules that run make none
-        return []
-    scores, sizes = _scores(kernel, candidates, target)
-    alignment = target.tile.sram.alignment_bytes
-    chosen: list[tuple[Tiling, int]] = []
-    (fitting,) = np.nonzero(sizes <= budget_bytes)
-    for number in fitting[np.argsort(scores[fitting], kind="stable")]:
-        tiling = candidates.tiling(int(number))
-        footprint = footprint_bytes(kernel, tiling, alignment)
-        if footprint <= budget_bytes:
-            chosen.append((tiling, footprint))
-            if len(chosen) == limit:
-                break
-    return chosen
+class Ranking:
+    """The candidates of a kernel, likely cheapest first."""
+
+    def __init__(self, kernel: Kernel, candidates: Candidates, target: Target) -> None:
+        self._kernel, self._candidates = kernel, candidates
+        self._alignment = target.tile.sram.alignment_bytes
+        if len(candidates):  # else the tiling rules that run make none
+            scores, self._least = _scores(kernel, candidates, target)
+            self._order = np.argsort(scores, kind="stable")
+        self._known: dict[int, tuple[Tiling, int]] = {}
+
+    def within(self, budget_bytes: int, limit: int = 2) -> list[tuple[Tiling, int]]:
+        """Return up to `limit` tilings that fit the budget, in order, with their footprint."""
+        chosen: list[tuple[Tiling, int]] = []
+        if not len(self._candidates):
+            return chosen
+        for number in self._order[self._least[self._order] <= budget_bytes]:
+            tiling, footprint = self._footprint(int(number))
+            if footprint <= budget_bytes:
+                chosen.append((tiling, footprint))
+                if len(chosen) == limit:
+                    break
+        return chosen
+
+    def _footprint(self, number: int) -> tuple[Tiling, int]:
+        if number not in self._known:
+            tiling = self._candidates.tiling(number)
+            self._known[number] = tiling, footprint_bytes(self._kernel, tiling, self._alignment)
+        return self._known[number]
 
 
 def _scores(

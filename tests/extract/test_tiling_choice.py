@@ -22,10 +22,10 @@ from tilewright.extract.options import implementations_by_node, kernel_of
 from tilewright.extract.plan import Memory
 from tilewright.extract.tiling_choice import (
     Candidates,
+    Ranking,
     _scores,
     tiling_key,
     whole_candidate,
-    worth_pricing,
 )
 from tilewright.rules.loopnest import Role
 
@@ -74,7 +74,7 @@ def test_chosen_tilings_fit_and_are_what_they_say(name: str) -> None:
         every = {candidates.tiling(n) for n in range(len(candidates))}
         least = min(footprint_bytes(kernel, tiling, alignment) for tiling in every)
         for budget in (0, 256, 1024, 4096, 10**6):
-            chosen = worth_pricing(kernel, candidates, target, budget, limit=3)
+            chosen = Ranking(kernel, candidates, target).within(budget, limit=3)
             assert len(chosen) <= 3
             assert len({tiling for tiling, _ in chosen}) == len(chosen)
             for tiling, size in chosen:
@@ -133,7 +133,7 @@ def test_the_ranking_finds_nearly_the_cheapest(name: str) -> None:
     for kernel, candidates in kernels(name)[::7]:
         every = [candidates.tiling(n) for n in range(len(candidates))]
         best = min(price(kernel, tiling, target).latency_cycles for tiling in every[:150])
-        chosen = worth_pricing(kernel, candidates, target, 10**9)
+        chosen = Ranking(kernel, candidates, target).within(10**9)
         found = min(price(kernel, tiling, target).latency_cycles for tiling, _ in chosen)
         assert found <= 1.5 * best, f"{kernel.kind} {kernel.operand_types}"
 
