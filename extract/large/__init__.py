@@ -1,0 +1,1 @@
+"""Choice problems as flat arrays, solved by compiled code: for tens of thousands of variables."""
