@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: `python -m benchmarks`, then quality, speed, explore, …; see --help."""
+"""Command line of the benchmarks: `python -m benchmarks quality|speed|saturation|...`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import worker
+from benchmarks import iopddl, worker
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,6 +41,13 @@ def parser() -> argparse.ArgumentParser:
     explore = commands.add_parser("explore", help="how fast a planned model answers demands")
     explore.add_argument("--model", default="llama_prefill_32x64", help="another model")
     explore.add_argument("--target", default="toy", help="another target")
+    contest = commands.add_parser("iopddl", help="the contest on intra-operator parallelism")
+    contest.add_argument("path", type=Path, help="a folder of instances, or one instance")
+    contest.add_argument("instances", nargs="*", help="only these, such as A G")
+    contest.add_argument("--time-limit", type=float, default=300.0, help="wall seconds for each")
+    work = commands.add_parser("iopddl-work", help="one instance, as JSON")
+    work.add_argument("path", type=Path)
+    work.add_argument("seconds", type=float)
     measure = commands.add_parser("measure", help="one model on one target, as JSON")
     measure.add_argument("model")
     measure.add_argument("target")
@@ -66,6 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if args.command == "gym":
         from benchmarks import gym
+    if args.command == "iopddl-work":
+        iopddl.work(args.path, args.seconds)
+        return 0
+    if args.command == "iopddl":
+        return iopddl.main(args.path.absolute(), args.instances, args.time_limit)
+    # Only now: the measured process must not have imported the compiler before it takes the time.
+    from benchmarks import accuracy, quality, saturation, showcase, speed
 
         return gym.main(args.folder, args.instances, args.time_limit)
     # Only now: the measured process must not have imported the compiler before it takes the time.

@@ -1,4 +1,4 @@
-"""The command line: compile, run, simulate, targets, demo."""
+"""The command line: compile, run, simulate, targets, assign, demo."""
 
 from __future__ import annotations
 
@@ -200,6 +200,30 @@ def targets_command(
     from tilewright.terminal import output_console
 
     report_targets(name, output_console())
+
+
+@app.command("assign")
+def assign_command(
+    instance: Annotated[
+        Path, typer.Argument(help="An instance of the IOPDDL contest (.json or .json.gz).")
+    ],
+    time_limit: Annotated[
+        float,
+        typer.Option(
+            "--time-limit", metavar="S", min=1.0, max=1e6, help="Wall time in seconds, in all."
+        ),
+    ] = 300.0,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write the strategies; else print."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the local search.")] = 1,
+) -> None:
+    """Choose a strategy for every node of a large assignment problem under a memory limit."""
+    from tilewright.assign_command import assign_and_report
+    from tilewright.terminal import output_console
+
+    assign_and_report(instance, time_limit, output, seed, output_console())
 
 
 @app.command("demo")
