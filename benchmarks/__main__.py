@@ -73,15 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if args.command == "gym":
         from benchmarks import gym
+
+        return gym.main(args.folder, args.instances, args.time_limit)
     if args.command == "iopddl-work":
         iopddl.work(args.path, args.seconds)
         return 0
     if args.command == "iopddl":
         return iopddl.main(args.path.absolute(), args.instances, args.time_limit)
-    # Only now: the measured process must not have imported the compiler before it takes the time.
-    from benchmarks import accuracy, quality, saturation, showcase, speed
-
-        return gym.main(args.folder, args.instances, args.time_limit)
     # Only now: the measured process must not have imported the compiler before it takes the time.
     from benchmarks import accuracy, explore, quality, saturation, showcase, speed
 

@@ -192,6 +192,17 @@ def kernel_of(
     mesh: LogicalMesh,
 ) -> Kernel:
     """Return the kernel that one tile runs for an implementation."""
+    kernel = _kernel_in_sram(alternatives, node, implementation, mesh)
+    return replace(kernel, operand_memory=operand_memory, result_memory=result_memory)
+
+
+def _kernel_in_sram(
+    alternatives: Alternatives,
+    node: LogicalNode,
+    implementation: Implementation,
+    mesh: LogicalMesh,
+) -> Kernel:
+    """Return the kernel for operands and a result in SRAM; others differ only in the memories."""
     assert node.nest is not None
     types = [alternatives.classes[a].type for a in node.args]
     local = localise(node.nest, mesh, implementation.split_dims, implementation.macros)
@@ -205,8 +216,8 @@ def kernel_of(
             for operand, t in zip(local.operands, types, strict=True)
         ),
         result_type=_local(mesh, implementation.result, result),
-        operand_memory=operand_memory,
-        result_memory=result_memory,
+        operand_memory=(Memory.SRAM,) * len(types),
+        result_memory=Memory.SRAM,
         mesh=mesh,
         operand_shardings=implementation.operands,
         result_sharding=implementation.result,
@@ -238,16 +249,21 @@ def _node_options(
     options = []
     plain: dict[tuple[object, ...], float] = {}
     for implementation in sorted(implementations, key=lambda i: GATHERED in i.macros):
+        kernel = _kernel_in_sram(alternatives, node, implementation, pricing.mesh)
         for memories in _memory_levels(alternatives, node, implementation, pricing):
             key = (implementation.split_dims, memories)
             if GATHERED in implementation.macros:
                 most = _most_in_chunks(alternatives, node, implementation, pricing, plain.get(key))
                 if most is None:
                     continue
-                found = _priced_options(alternatives, node, implementation, memories, pricing)
+                found = _priced_options(
+                    alternatives, node, implementation, kernel, memories, pricing
+                )
                 found = [option for option in found if option.units < most]
             else:
-                found = _priced_options(alternatives, node, implementation, memories, pricing)
+                found = _priced_options(
+                    alternatives, node, implementation, kernel, memories, pricing
+                )
                 if found:
                     plain[key] = min(option.units for option in found)
             options += found
@@ -391,13 +407,12 @@ def _priced_options(
     alternatives: Alternatives,
     node: LogicalNode,
     implementation: Implementation,
+    kernel: Kernel,
     memories: tuple[tuple[Memory, ...], Memory],
     pricing: Pricing,
 ) -> list[Option]:
     operand_memory, result_memory = memories
-    kernel = kernel_of(
-        alternatives, node, implementation, operand_memory, result_memory, pricing.mesh
-    )
+    kernel = replace(kernel, operand_memory=operand_memory, result_memory=result_memory)
     constant = [alternatives.classes[a].is_constant for a in node.args]
     resident = tuple(
         is_constant and memory is Memory.SRAM

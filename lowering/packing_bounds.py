@@ -7,7 +7,7 @@ A buffer that is kept from its lowest place must rest on one that is not placed 
 
 from __future__ import annotations
 
-from tilewright.jit import compiled_part
+from tilewright.lowering.packing_jit import compiled_part
 from tilewright.lowering.packing_sort import sort_pairs
 from tilewright.lowering.packing_state import CAPACITY, IS_TRAIL_FULL, QUEUE, TRAIL, State
 from tilewright.lowering.packing_tables import NEVER, Graph, Shapes

@@ -11,7 +11,6 @@ candidate goes first. Canonical packings, the floors of sections and the dominan
 
 from __future__ import annotations
 
-from tilewright.jit import compiled, compiled_part
 from tilewright.lowering.packing_bounds import (
     aligned,
     lowest_rest,
@@ -20,6 +19,7 @@ from tilewright.lowering.packing_bounds import (
     queue_sections,
     raise_lower,
 )
+from tilewright.lowering.packing_jit import compiled, compiled_part
 from tilewright.lowering.packing_state import (
     DEPTH,
     IS_TRAIL_FULL,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tilewright.jit import compiled, compiled_part
+from tilewright.lowering.packing_jit import compiled, compiled_part
 from tilewright.lowering.packing_sort import sort_pairs
 from tilewright.lowering.packing_tables import NEVER, Ints, Shapes
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tilewright.jit import compiled_part
+from tilewright.lowering.packing_jit import compiled_part
 from tilewright.lowering.packing_tables import Ints
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tilewright.jit import compiled_part
+from tilewright.lowering.packing_jit import compiled_part
 from tilewright.lowering.packing_tables import Graph, Ints, PackingProblem, Shapes
 
 # scalars of the state

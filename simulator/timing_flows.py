@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tilewright.jit import compiled_part
 from tilewright.simulator.timing_fair import fair_rates
 from tilewright.simulator.timing_heap import schedule
+from tilewright.simulator.timing_jit import compiled_part
 from tilewright.simulator.timing_state import DIRTY, ENGINES, HEAP, NOW, SORTS, Ints, State, Tables
 
 OVER = 1.0 + 1e-9

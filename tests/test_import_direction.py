@@ -9,7 +9,6 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BASE = frozenset({"errors", "dtypes", "graph", "constants", "jit", "reference"})
-BASE = frozenset({"errors", "dtypes", "graph", "constants", "reference", "jit"})
 FOLDERS = ("frontend", "hwmodel", "rules", "extract", "lowering", "simulator")
 
 # Each part of the compiler and the parts it may import, besides itself.

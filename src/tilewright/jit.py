@@ -22,26 +22,6 @@ Counting would take most of the time: each call counts all the arrays of its arg
 """
 
 
-def compiled[F: Callable[..., Any]](function: F) -> F:
-    """Compile a function with numba on its first call; the machine code is kept for the next process."""
-    _choose_cache_directory(function)
-    return cast(F, numba.njit(cache=True, **_OPTIONS)(function))
-
-
-def compiled_part[F: Callable[..., Any]](function: F) -> F:
-    """Compile a function that only compiled ones call, without entry points for Python and into its callers.
-
-    A call would copy the dozens of array headers in its arguments.
-    """
-    options = _OPTIONS | {
-        "no_cpython_wrapper": True,
-        "no_cfunc_wrapper": True,
-        "forceinline": True,
-    }
-    return cast(F, numba.njit(**options)(function))
-=compiled = _COMPILER.compiled
-compiled_part = _COMPILER.compiled_part
->=======
 class Compiler:
     """Decorators for the functions of some files; their machine code is kept for the next process."""
 
@@ -88,4 +68,3 @@ def _cache_folder(paths: Sequence[Path]) -> Path | None:
     except OSError:  # no home to write to: compile anew in each process
         folder = Path(tempfile.mkdtemp(prefix="tilewright-numba-"))
     return folder
->>>>>>> 8319185 (Message passing in compiled code, equal number by number)
