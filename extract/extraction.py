@@ -122,15 +122,7 @@ def prepare(
         InfeasibleError: Some tensor cannot be computed within the scratchpad.
     """
     alternatives = tuple(prune(found) for found in alternatives)
-    pricing = Pricing(
-        target=target,
-        mesh=mesh,
-        objective=options.objective,
-        limit_bytes=options.sram_limit_bytes or target.tile.sram.size_bytes,
-        tilings=tiling_candidates(alternatives, mesh, target, options.tiling),
-        memory=options.memory,
-        collective=options.collective,
-    )
+    pricing = pricing_of(alternatives, target, mesh, options)
     tables = build_tables(graph, rolled, alternatives, pricing)
     return Setting(
         graph=graph, rolled=rolled, alternatives=alternatives, pricing=pricing, tables=tables
@@ -198,6 +190,24 @@ def choose(
         f"model '{graph.name}' on '{target.name}': no plan found fits the {capacity} bytes of "
         f"scratchpad of a tile; "
         "use more tiles, a target with more SRAM or a smaller batch"
+    )
+
+
+def pricing_of(
+    alternatives: tuple[Alternatives, ...],
+    target: Target,
+    mesh: LogicalMesh,
+    options: ExtractOptions,
+) -> Pricing:
+    """Return what the options of pruned alternatives are priced with."""
+    return Pricing(
+        target=target,
+        mesh=mesh,
+        objective=options.objective,
+        limit_bytes=options.sram_limit_bytes or target.tile.sram.size_bytes,
+        tilings=tiling_candidates(alternatives, mesh, target, options.tiling),
+        memory=options.memory,
+        collective=options.collective,
     )
 
 

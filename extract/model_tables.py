@@ -90,6 +90,8 @@ def build_tables(
     alternatives: tuple[Alternatives, ...],
     pricing: Pricing,
     options_of: OptionSource | None = None,
+    *,
+    are_ports_free: bool = False,
 ) -> ModelTables:
     """Price all options and set up the choice problem.
 
@@ -99,6 +101,8 @@ def build_tables(
         alternatives: The pruned alternatives of each block.
         pricing: What options are priced with.
         options_of: Returns the options of a variable; those of `variable_options` by default.
+        are_ports_free: Whether the problem that bounds leaves out what bringing the model's inputs and
+            outputs from and to DRAM costs, so that it bounds the model's share of any larger one.
     """
     source = options_of or (
         lambda variable, needed, late: variable_options(
@@ -125,6 +129,7 @@ def build_tables(
         options,
         links,
         _output_uses(graph, rolled, alternatives),
+        are_ports_free=are_ports_free,
     )
     return builder.build()
 
@@ -278,7 +283,10 @@ class _ProblemBuilder:
         options: tuple[tuple[Option, ...], ...],
         links: tuple[Link, ...],
         output_uses: dict[Variable, int],
+        *,
+        are_ports_free: bool,
     ) -> None:
+        self.are_ports_free = are_ports_free
         self.alternatives = alternatives
         self.pricing = pricing
         self.multiplicity = multiplicity
@@ -308,7 +316,8 @@ class _ProblemBuilder:
             np.multiply(own, scale, out=own)
             boundary = self._boundary_costs(variable, options, scale)
             is_everywhere = self.output_uses.get(variable, 0) == self.multiplicity[variable[0]]
-            least.append(np.minimum(own + boundary if is_everywhere else own, FORBIDDEN))
+            counts = is_everywhere and not self.are_ports_free
+            least.append(np.minimum(own + boundary if counts else own, FORBIDDEN))
             own += boundary
             np.minimum(own, FORBIDDEN, out=own)
         edges: list[_LinkEdges] = []
@@ -397,7 +406,8 @@ class _ProblemBuilder:
             source: tuple[Placement | None, ...] = (dram_placement(self.pricing.mesh),)
             matrix = self._matrix(table, source, wanted, scale * link.count)
             costs[consumer] += matrix[0, wanted_ports]
-            if link.count == self.multiplicity[link.consumer[0]]:
+            is_everywhere = link.count == self.multiplicity[link.consumer[0]]
+            if is_everywhere and not self.are_ports_free:
                 least[consumer] += matrix[0, wanted_ports]
             return
         producer = self.number[link.producer]

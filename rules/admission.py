@@ -14,6 +14,8 @@ from tilewright.rules.memory.ruleset import MemoryRule
 from tilewright.rules.options import AnyRule
 from tilewright.rules.partition.checking import check_partition_rule
 from tilewright.rules.partition.ruleset import PartitionRule
+from tilewright.rules.pipeline.checking import check_pipeline_rule
+from tilewright.rules.pipeline.ruleset import PipelineRule
 from tilewright.rules.tiling.checking import check_tiling_rule
 from tilewright.rules.tiling.ruleset import TilingRule
 from tilewright.rules.user_rules import UserRules
@@ -56,6 +58,8 @@ def check_any(rule: AnyRule, *, cache: bool = False) -> None:
             check_memory_rule(rule)
         case CollectiveRule():
             check_collective_rule(rule)
+        case PipelineRule():
+            check_pipeline_rule(rule)
         case _:
             check_rules((rule,), cache=cache)
 

@@ -17,6 +17,7 @@ from tilewright.rules.collectives.ruleset import CollectiveRules, Step, StepKind
 from tilewright.rules.loopnest import LoopDim, LoopNest, Role
 from tilewright.rules.memory.ruleset import Holding, Level, MemoryRules
 from tilewright.rules.partition.ruleset import NOT_SPLIT, AxisUse, PartitionRules
+from tilewright.rules.pipeline.ruleset import Batch, Cut, PipelineRules, Value
 from tilewright.rules.registry import Numerics, Rewrite, RuleSet
 from tilewright.rules.terms import Tensor, constant_of_type, has_type, is_constant
 from tilewright.rules.tiling.ruleset import TilingRewrite, TilingRules
@@ -27,7 +28,9 @@ __all__ = [
     "PARTIAL_SUM",
     "REPLICATED",
     "AxisUse",
+    "Batch",
     "CollectiveRules",
+    "Cut",
     "Holding",
     "Level",
     "LoopDim",
@@ -36,6 +39,7 @@ __all__ = [
     "Numerics",
     "Op",
     "PartitionRules",
+    "PipelineRules",
     "Rewrite",
     "Role",
     "RuleSet",
@@ -45,6 +49,7 @@ __all__ = [
     "Tensor",
     "TilingRewrite",
     "TilingRules",
+    "Value",
     "constant_of_type",
     "eq",
     "facts",

@@ -14,6 +14,8 @@ from tilewright.rules.memory.family import memory_rules
 from tilewright.rules.memory.ruleset import MemoryRule
 from tilewright.rules.partition.family import partition_rules
 from tilewright.rules.partition.ruleset import PartitionRule
+from tilewright.rules.pipeline.family import pipeline_rules
+from tilewright.rules.pipeline.ruleset import PipelineRule
 from tilewright.rules.registry import Numerics, Rule
 from tilewright.rules.tiling.family import tiling_rules
 from tilewright.rules.tiling.ruleset import TilingRule
@@ -42,7 +44,7 @@ def builtin_rules() -> tuple[Rule, ...]:
     return (*algebra.rules, *fusion.rules)
 
 
-type AnyRule = Rule | PartitionRule | TilingRule | MemoryRule | CollectiveRule
+type AnyRule = Rule | PartitionRule | TilingRule | MemoryRule | CollectiveRule | PipelineRule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,8 @@ class SaturationOptions:
     """Memory rules, for the tensors of the plan."""
     collective: tuple[CollectiveRule, ...] = field(default_factory=collective_rules)
     """Collective rules, for the resharding of the plan."""
+    pipeline: tuple[PipelineRule, ...] = field(default_factory=pipeline_rules)
+    """Rules of pipeline legality, for the stages of the plan."""
     numerics: frozenset[Numerics] = frozenset({Numerics.EXACT, Numerics.REASSOCIATES})
     """Rules of other classes stay out."""
     rounds: int = 6
@@ -73,7 +77,14 @@ class SaturationOptions:
     @property
     def everything(self) -> tuple[AnyRule, ...]:
         """Rules of all families."""
-        return (*self.rules, *self.partition, *self.tiling, *self.memory, *self.collective)
+        return (
+            *self.rules,
+            *self.partition,
+            *self.tiling,
+            *self.memory,
+            *self.collective,
+            *self.pipeline,
+        )
 
     def chosen(self, without_rules: tuple[str, ...]) -> ChosenRules:
         """Return the rules that run.
@@ -99,6 +110,7 @@ class SaturationOptions:
             tiling=kept(self.tiling),
             memory=kept(self.memory),
             collective=kept(self.collective),
+            pipeline=kept(self.pipeline),
         )
 
 
@@ -112,6 +124,7 @@ class ChosenRules:
     tiling: tuple[TilingRule, ...]
     memory: tuple[MemoryRule, ...]
     collective: tuple[CollectiveRule, ...]
+    pipeline: tuple[PipelineRule, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -122,5 +135,6 @@ class ChosenRules:
             *self.tiling,
             *self.memory,
             *self.collective,
+            *self.pipeline,
         )
         return tuple(rule.name for rule in everything)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import MappingProxyType
@@ -284,8 +284,17 @@ def roll(graph: Graph) -> Rolled:
     Each run-time operator is in exactly one instance, in order. A block's outputs are what the
     surroundings of any of its instances use.
     """
+    return roll_at(graph, _cuts(_parts(graph)))
+
+
+def roll_at(graph: Graph, cuts: Sequence[int]) -> Rolled:
+    """Cut a graph at given places into instances of blocks.
+
+    Args:
+        graph: The model.
+        cuts: Places between run-time operators, ascending, from 0 to their number.
+    """
     parts = _parts(graph)
-    cuts = _cuts(parts)
     segments = [_segment(parts, start, stop) for start, stop in pairwise(cuts) if start < stop]
     last_use = {name: i for i, op in enumerate(parts.run_time) for name in op.inputs}
     firsts: dict[tuple[object, ...], int] = {}

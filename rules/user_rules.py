@@ -23,6 +23,7 @@ from tilewright.rules.family import place_of
 from tilewright.rules.memory.ruleset import MemoryRule, MemoryRules
 from tilewright.rules.options import AnyRule, SaturationOptions
 from tilewright.rules.partition.ruleset import PartitionRule, PartitionRules
+from tilewright.rules.pipeline.ruleset import PipelineRule, PipelineRules
 from tilewright.rules.registry import Rule, RuleSet
 from tilewright.rules.tiling.ruleset import TilingRule, TilingRules
 
@@ -39,13 +40,21 @@ class UserRules:
     tiling: tuple[TilingRule, ...] = ()
     memory: tuple[MemoryRule, ...] = ()
     collective: tuple[CollectiveRule, ...] = ()
+    pipeline: tuple[PipelineRule, ...] = ()
     sources: tuple[str, ...] = ()
     """The files and entry points that they came from."""
 
     @property
     def rules(self) -> tuple[AnyRule, ...]:
         """All of them."""
-        return (*self.rewrites, *self.partition, *self.tiling, *self.memory, *self.collective)
+        return (
+            *self.rewrites,
+            *self.partition,
+            *self.tiling,
+            *self.memory,
+            *self.collective,
+            *self.pipeline,
+        )
 
     def without(self, names: frozenset[str]) -> UserRules:
         """Return the rules but those of these names."""
@@ -60,6 +69,7 @@ class UserRules:
             tiling=kept(self.tiling),
             memory=kept(self.memory),
             collective=kept(self.collective),
+            pipeline=kept(self.pipeline),
         )
 
 
@@ -124,6 +134,7 @@ def _united(parts: Sequence[UserRules], taken: dict[str, str]) -> UserRules:
         tiling=tuple(rule for part in parts for rule in part.tiling),
         memory=tuple(rule for part in parts for rule in part.memory),
         collective=tuple(rule for part in parts for rule in part.collective),
+        pipeline=tuple(rule for part in parts for rule in part.pipeline),
         sources=tuple(source for part in parts for source in part.sources),
     )
 
@@ -184,6 +195,7 @@ def _rules_of(module: ModuleType, source: str) -> UserRules:
         tiling=tuple(rule for each in sets(TilingRules) for rule in each.rules),
         memory=tuple(rule for each in sets(MemoryRules) for rule in each.rules),
         collective=tuple(rule for each in sets(CollectiveRules) for rule in each.rules),
+        pipeline=tuple(rule for each in sets(PipelineRules) for rule in each.rules),
         sources=(source,),
     )
     if not found.rules:

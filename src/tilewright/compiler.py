@@ -105,6 +105,7 @@ def available_rules(user: UserRules) -> SaturationOptions:
         tiling=(*own.tiling, *user.tiling),
         memory=(*own.memory, *user.memory),
         collective=(*own.collective, *user.collective),
+        pipeline=(*own.pipeline, *user.pipeline),
     )
 
 

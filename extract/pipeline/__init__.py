@@ -1,0 +1,1 @@
+"""Pipelines: where a model is cut into stages, and which tiles run each."""

@@ -1,0 +1,127 @@
+"""The parts of a model between which stages may be cut."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from itertools import accumulate
+
+from tilewright.graph import Graph, Op
+from tilewright.hwmodel.roofline import contraction_macs
+from tilewright.rules.pipeline.legality import Legality
+from tilewright.rules.pipeline.ruleset import Cut
+from tilewright.rules.roll import Rolled, roll_at
+
+
+def run_time_ops(rolled: Rolled) -> tuple[tuple[Op, ...], ...]:
+    """Return the operators of each instance that run on the machine, by the model's names of tensors."""
+    found = []
+    for instance in rolled.instances:
+        graph = rolled.blocks[instance.block].graph
+        constants, ops = set(graph.constants), []
+        for op in graph.ops:
+            if op.kind != "host" and constants.issuperset(op.inputs):
+                constants.update(op.outputs)
+                continue
+            ops.append(
+                Op(
+                    name=op.name,
+                    kind=op.kind,
+                    inputs=tuple(instance.tensors[name] for name in op.inputs),
+                    outputs=tuple(instance.tensors[name] for name in op.outputs),
+                    attrs=op.attrs,
+                )
+            )
+        found.append(tuple(ops))
+    return tuple(found)
+
+
+def cut_into_items(graph: Graph, rolled: Rolled, legality: Legality, wanted: int) -> Rolled:
+    """Cut blocks that do not repeat where the rules allow it, at places that balance the work.
+
+    Stages begin and end at items only, and rules do not see across them; so blocks that repeat stay whole.
+
+    Args:
+        graph: The model.
+        rolled: Its blocks.
+        legality: Where a cut is legal.
+        wanted: About how many items to make in all.
+    """
+    ops = tuple(op for part in run_time_ops(rolled) for op in part)
+    boundaries = [rolled.instances[0].start, *(i.stop for i in rolled.instances)]
+    work = list(accumulate(_work(graph, op) for op in ops))
+    counts = [sum(i.block == b for i in rolled.instances) for b in range(len(rolled.blocks))]
+    places = set(boundaries)
+    legal = _legal_places(graph, ops, boundaries, legality)
+    for instance in rolled.instances:
+        if counts[instance.block] > 1:
+            continue
+        inside = [place for place in legal if instance.start < place < instance.stop]
+        levels = [work[place - 1] for place in inside]
+        for part in range(1, wanted):
+            target = work[-1] * part / wanted
+            near = bisect_left(levels, target)
+            around = range(max(0, near - 1), min(near + 1, len(inside)))
+            places.update(
+                inside[n] for n in sorted(around, key=lambda n: abs(levels[n] - target))[:1]
+            )
+    return roll_at(graph, sorted(places))
+
+
+def repeatable(graph: Graph, ops: tuple[Op, ...], legality: Legality) -> frozenset[str]:
+    """Return the values that may be computed again from the model's inputs and constants alone."""
+    makers = {name for op in ops for name in op.outputs}
+    able: set[str] = set()
+    for op in ops:
+        if legality.again(op, graph.types) is not None and able.issuperset(
+            name for name in op.inputs if name in makers
+        ):
+            able.update(op.outputs)
+    return frozenset(able)
+
+
+def cut_at(
+    graph: Graph,
+    ops: tuple[Op, ...],
+    last_use: dict[str, int],
+    place: int,
+    *,
+    at_boundary: bool,
+    again: frozenset[str] = frozenset(),
+) -> Cut:
+    """Return the cut in front of an operator; what is computed again does not cross it."""
+    made = tuple(name for op in ops[:place] for name in op.outputs if name not in again)
+    read = tuple(name for name in made if last_use.get(name, -1) >= place)
+    return Cut(made=made, read=read, types=graph.types, is_block_boundary=at_boundary)
+
+
+def is_legal(cut: Cut, legality: Legality) -> bool:
+    """Whether a rule allows a cut and says of everything that is read behind it that it crosses."""
+    carried = legality.carried(cut)
+    return carried is not None and set(cut.read) <= set(carried)
+
+
+def last_uses(ops: tuple[Op, ...]) -> dict[str, int]:
+    """Return the place of the last operator that reads each value."""
+    return {name: place for place, op in enumerate(ops) for name in op.inputs}
+
+
+def _legal_places(
+    graph: Graph, ops: tuple[Op, ...], boundaries: list[int], legality: Legality
+) -> list[int]:
+    uses, able = last_uses(ops), repeatable(graph, ops, legality)
+    found = []
+    for place in range(1, len(ops)):
+        if place in boundaries:
+            continue
+        cuts = (
+            cut_at(graph, ops, uses, place, at_boundary=False, again=again)
+            for again in (frozenset[str](), able)
+        )
+        if any(is_legal(cut, legality) for cut in cuts):
+            found.append(place)
+    return found
+
+
+def _work(graph: Graph, op: Op) -> int:
+    elements = sum(graph.types[name].elements for name in op.outputs)
+    return elements + (contraction_macs(graph, op) if op.kind in ("matmul", "conv") else 0)

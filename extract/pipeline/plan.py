@@ -1,0 +1,53 @@
+"""A pipeline: stages on disjoint parts of the machine, each with a plan of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tilewright.extract.plan import Objective, Plan, Proof
+from tilewright.graph import Graph
+from tilewright.hwmodel.submesh import Submesh
+from tilewright.hwmodel.target import Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedStage:
+    """A run of the model's blocks on the sub-rectangle `shape` that begins at `first_tile`.
+
+    `plan.graph` is its part of the model: values of other stages are its inputs, in DRAM, and what other
+    stages read are its outputs. `target` is the part of the machine as the stage sees it.
+    """
+
+    plan: Plan
+    target: Target
+    shape: Submesh
+    first_tile: int
+
+    @property
+    def tiles(self) -> tuple[int, ...]:
+        """Ids of the tiles in the whole machine."""
+        return tuple(range(self.first_tile, self.first_tile + self.target.tiles))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelinePlan:
+    """Stages in the order of the model, with the value of the objective and how good it is.
+
+    Throughput: cycles of the slowest stage, the time from one inference to the next. Latency: the sum of the
+    stages and, of several micro-batches, the slowest once for each but the first. `bound` is below every
+    division into stages that was considered: cuts, sub-rectangles and, in each stage, what bounds its plan.
+    """
+
+    graph: Graph
+    target_name: str
+    objective: Objective
+    micro_batches: int
+    stages: tuple[PlannedStage, ...]
+    cost: float
+    bound: float
+    proof: Proof
+
+    @property
+    def gap(self) -> float:
+        """Relative distance of the cost from the bound; 0 is optimal."""
+        return 0.0 if self.cost == 0 else (self.cost - self.bound) / self.cost

@@ -1,0 +1,159 @@
+"""Where to cut and which tiles to give each stage: dynamic programming over priced stages.
+
+A stage is a run of consecutive items on a sub-rectangle of the machine. Stages lie on the tiles in the order
+of the model, each behind the one before it. With the price of every stage given, the search is exact for
+
+* throughput: the slowest stage;
+* latency of m micro-batches: the sum of the stages and m - 1 times the slowest.
+
+The slowest stage is enumerated for latency: for each price that could be the slowest, the least sum without
+dearer stages. Items and sub-rectangles are numbers here; `planner.py` says what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+Prices = NDArray[np.float64]
+"""Price of the stage of items `first <= i < last` on a sub-rectangle: [first, last, shape], inf if illegal.
+
+Items are numbered from 0; the array is [items, items + 1, shapes]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Items `first <= i < last` on the sub-rectangle `shape` that begins at `first_tile`."""
+
+    first: int
+    last: int
+    shape: int
+    first_tile: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """The tiles: their number, how many each sub-rectangle has, and where each may begin."""
+
+    tiles: int
+    sizes: tuple[int, ...]
+    fits_at: Callable[[int, int], bool]
+    """Whether sub-rectangle `shape` may begin at a tile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """What to minimise: `sum_weight` times the sum of the stages and `slowest_weight` times the slowest.
+
+    Every cut adds `cut_price` to the sum. `stages` is the number wanted, 0 for any up to `most`.
+    """
+
+    sum_weight: float
+    slowest_weight: float
+    cut_price: float = 0.0
+    stages: int = 0
+    most: int = 8
+
+    def value(self, prices: tuple[float, ...]) -> float:
+        """Return the value of stages with these prices."""
+        total = sum(prices) + self.cut_price * (len(prices) - 1)
+        return self.sum_weight * total + self.slowest_weight * max(prices)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Division:
+    """The best stages and their value."""
+
+    value: float
+    stages: tuple[Stage, ...]
+
+
+def divide(prices: Prices, room: Room, goal: Goal) -> Division | None:
+    """Return the best division of all items into stages, None if there is none.
+
+    Ties go to fewer stages, then to earlier cuts.
+    """
+    finite = np.unique(prices[np.isfinite(prices)])
+    best: Division | None = None
+    if goal.sum_weight == 0.0:
+        found = _least(prices, room, goal, inf, np.maximum)
+        return _valued(found, prices, goal)
+    thresholds = finite if goal.slowest_weight else finite[-1:]
+    for slowest in thresholds:
+        if best is not None and goal.slowest_weight * slowest >= best.value:
+            break
+        found = _least(prices, room, goal, float(slowest), np.add)
+        division = _valued(found, prices, goal)
+        if division is not None and (best is None or division.value < best.value):
+            best = division
+    return best
+
+
+def _valued(stages: tuple[Stage, ...] | None, prices: Prices, goal: Goal) -> Division | None:
+    if stages is None:
+        return None
+    paid = tuple(float(prices[s.first, s.last, s.shape]) for s in stages)
+    return Division(value=goal.value(paid), stages=stages)
+
+
+def _least(
+    prices: Prices, room: Room, goal: Goal, slowest: float, join: np.ufunc
+) -> tuple[Stage, ...] | None:
+    """Return the stages whose joined price is least, none of them above `slowest`.
+
+    `value[k, i, t]`: the best k stages of the first i items on tiles before t.
+    """
+    items = prices.shape[0]
+    counts = min(goal.stages or goal.most, items)
+    if goal.stages > counts:
+        return None
+    allowed = np.where(prices <= slowest, prices, inf)
+    begins = [
+        [tile for tile in range(room.tiles - size + 1) if room.fits_at(shape, tile)]
+        for shape, size in enumerate(room.sizes)
+    ]
+    value = np.full((counts + 1, items + 1, room.tiles + 1), inf)
+    value[0, 0, :] = 0.0
+    came: dict[tuple[int, int, int], Stage] = {}
+    for k in range(1, counts + 1):
+        extra = goal.cut_price if join is np.add and k > 1 else 0.0
+        for last in range(k, items + 1):
+            for shape, size in enumerate(room.sizes):
+                column = allowed[:last, last, shape] + extra
+                for tile in begins[shape]:
+                    joined = join(value[k - 1, :last, tile], column)
+                    first = int(joined.argmin())
+                    if joined[first] < value[k, last, tile + size]:
+                        value[k, last, tile + size] = joined[first]
+                        came[k, last, tile + size] = Stage(
+                            first=first, last=last, shape=shape, first_tile=tile
+                        )
+            for end in range(1, room.tiles + 1):  # tiles may stay empty
+                if value[k, last, end - 1] <= value[k, last, end]:
+                    value[k, last, end] = value[k, last, end - 1]
+                    came.pop((k, last, end), None)
+    wanted = (counts,) if goal.stages else range(1, counts + 1)
+    chosen = min(wanted, key=lambda k: (value[k, items, room.tiles], k))
+    if not np.isfinite(value[chosen, items, room.tiles]):
+        return None
+    return _traced(chosen, items, room.tiles, came)
+
+
+def _traced(
+    count: int, last: int, tile: int, came: dict[tuple[int, int, int], Stage]
+) -> tuple[Stage, ...]:
+    stages = []
+    for k in range(count, 0, -1):
+        while (k, last, tile) not in came:
+            tile -= 1
+        stage = came[k, last, tile]
+        stages.append(stage)
+        last, tile = stage.first, stage.first_tile
+    found = tuple(reversed(stages))
+    assert all(a.last == b.first for a, b in pairwise(found)), "stages follow each other"
+    return found

@@ -1,0 +1,105 @@
+"""Parts of a machine: the sub-rectangles of its axes on which stages of a pipeline run.
+
+A sub-rectangle is a run of neighbouring units of one physical axis, inside one unit of every axis outside it,
+with everything below: some rows of a mesh, some columns of one row, two chiplets of a package. Its
+tiles are consecutive in the machine's numbering, so a run of tiles is all that a stage needs.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from tilewright.hwmodel.check import units_down_to
+from tilewright.hwmodel.target import Interconnect, LogicalAxis, MeshAxis, Target, Topology
+
+Submesh = tuple[int, ...]
+"""Units taken of each physical axis: 1 on outer axes, some of one axis, all of the inner ones."""
+
+
+def whole_machine(target: Target) -> Submesh:
+    """Return the sub-rectangle that is everything."""
+    return tuple(axis.size for axis in target.axes)
+
+
+def submeshes(target: Target, least_share: float = 0.0) -> tuple[Submesh, ...]:
+    """Return every kind of sub-rectangle with at least a share of the tiles, largest first.
+
+    Any number of units may be taken, whether or not it is a power of two.
+    """
+    sizes = whole_machine(target)
+    found: dict[Submesh, None] = {}
+    for axis, size in enumerate(sizes):
+        for units in range(size, 0, -1):
+            shape = (1,) * axis + (units,) + sizes[axis + 1 :]
+            if prod(shape) >= least_share * target.tiles:
+                found.setdefault(shape)
+    return tuple(found)
+
+
+def fits_at(target: Target, shape: Submesh, first_tile: int) -> bool:
+    """Whether the run of tiles from a first one is a sub-rectangle of this kind."""
+    sizes = whole_machine(target)
+    axis = next((a for a, units in enumerate(shape) if units > 1), len(shape) - 1)
+    inner = prod(sizes[axis + 1 :])
+    start = first_tile // inner % sizes[axis]
+    return (
+        first_tile % inner == 0
+        and start + shape[axis] <= sizes[axis]
+        and first_tile + prod(shape) <= target.tiles
+    )
+
+
+def submesh_target(target: Target, shape: Submesh, *, reserved_semaphores: int = 0) -> Target:
+    """Return the machine that a stage on a sub-rectangle sees.
+
+    Stages run at the same time, so each has its share of the DRAM bandwidth. A torus cut open is a mesh.
+
+    Args:
+        target: The whole machine.
+        shape: The sub-rectangle.
+        reserved_semaphores: Semaphores of each tile that the stage must leave alone.
+    """
+    semaphores = target.tile.control.semaphores - reserved_semaphores
+    control = target.tile.control.model_copy(update={"semaphores": semaphores})
+    tile = target.tile.model_copy(update={"control": control})
+    if shape == whole_machine(target):
+        return target.model_copy(update={"tile": tile})
+    axes = tuple(
+        MeshAxis(name=axis.name, size=size) for axis, size in zip(target.axes, shape, strict=True)
+    )
+    small = target.model_copy(
+        update={
+            "name": f"{target.name}[{'x'.join(str(size) for size in shape)}]",
+            "axes": axes,
+            "tile": tile,
+            "interconnects": tuple(_level(target, shape, level) for level in target.interconnects),
+            "logical_axes": _logical_axes(target, shape),
+        }
+    )
+    return small.model_copy(update={"dram": target.dram.model_copy(update=_ports(target, small))})
+
+
+def _level(target: Target, shape: Submesh, level: Interconnect) -> Interconnect:
+    taken = dict(zip((axis.name for axis in target.axes), shape, strict=True))
+    is_cut = any(taken[axis.name] != axis.size for axis in target.axes if axis.name in level.axes)
+    if level.topology is Topology.TORUS and is_cut:
+        return level.model_copy(update={"topology": Topology.MESH})
+    return level
+
+
+def _logical_axes(target: Target, shape: Submesh) -> tuple[LogicalAxis, ...]:
+    """Return the logical axes along which there is more than one tile."""
+    taken = dict(zip((axis.name for axis in target.axes), shape, strict=True))
+    return tuple(
+        axis for axis in target.logical_axes if prod(taken[name] for name in axis.axes) > 1
+    )
+
+
+def _ports(target: Target, small: Target) -> dict[str, object]:
+    """Return the DRAM ports of a part: as near to its share as its units allow, with its bandwidth."""
+    dram = target.dram
+    share = small.tiles / target.tiles
+    units = 1 if dram.attach_axis is None else units_down_to(small, dram.attach_axis)
+    ports = units * max(1, int(dram.ports * share) // units)
+    rate = dram.port_bytes_per_cycle * dram.ports * share / ports
+    return {"ports": ports, "port_bytes_per_cycle": rate}

@@ -1,0 +1,150 @@
+"""The pipeline family: what a model allows to be done to it between stages.
+
+A rule claims something that the check, or anybody, can hold against the reference semantics: the values
+that are enough behind a cut, the dimension of a result along which pieces of the batch lie, the
+values from which a result can be computed again.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tilewright.errors import RuleError
+from tilewright.graph import Op, TensorType
+from tilewright.rules.family import RuleFamily
+from tilewright.rules.loopnest import LoopNest
+
+
+class Form(StrEnum):
+    """What a rule is about; the parameter of its function is called so."""
+
+    CUT = "cut"
+    BATCH = "batch"
+    VALUE = "value"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """A place between two operators of a model.
+
+    `made` are the values computed before it, in order; `read` those of them that are read behind it.
+    """
+
+    made: tuple[str, ...]
+    read: tuple[str, ...]
+    types: Mapping[str, TensorType]
+    is_block_boundary: bool
+    """Whether one block ends and another begins."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """An operator on a batch of `size` samples.
+
+    `dims[i]` is the dimension of operand i along which the samples lie one after the other, each in so many
+    indices, -1 where the operand lacks them.
+    """
+
+    op: Op
+    nest: LoopNest
+    dims: tuple[int, ...]
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Value:
+    """A result that stages behind its own read too."""
+
+    op: Op
+    types: Mapping[str, TensorType]
+
+
+Carried = tuple[str, ...] | None
+"""The values that cross a cut, or that computing again reads; None: not legal."""
+CutFunction = Callable[[Cut], Carried]
+BatchFunction = Callable[[Batch], int | None]
+ValueFunction = Callable[[Value], Carried]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineRule:
+    """A registered rule of pipeline legality."""
+
+    name: str
+    form: Form
+    source: str
+    function: Callable[..., tuple[str, ...] | int | None]
+
+    @property
+    def ruleset(self) -> str:
+        """Name of the family."""
+        return self.name.partition(".")[0]
+
+    @property
+    def equation(self) -> str:
+        """First line of the docstring."""
+        return (inspect.getdoc(self.function) or "").splitlines()[0]
+
+
+class PipelineRules(RuleFamily[PipelineRule]):
+    """The rules of the family in order of registration."""
+
+    def cuts(self, *, source: str) -> Callable[[CutFunction], CutFunction]:
+        """Register a function (cut) of the values that have to cross a cut, None if it is not legal.
+
+        Raises:
+            RuleError: No docstring, other parameters, a bad or taken name.
+        """
+
+        def register(function: CutFunction) -> CutFunction:
+            self._add(self._made(function, Form.CUT, source))
+            return function
+
+        return register
+
+    def splits_batch(self, *, source: str) -> Callable[[BatchFunction], BatchFunction]:
+        """Register a function (batch) of the dimension of the result that is the batch, None if it is mixed.
+
+        Raises:
+            RuleError: No docstring, other parameters, a bad or taken name.
+        """
+
+        def register(function: BatchFunction) -> BatchFunction:
+            self._add(self._made(function, Form.BATCH, source))
+            return function
+
+        return register
+
+    def recomputes(self, *, source: str) -> Callable[[ValueFunction], ValueFunction]:
+        """Register a function (value) of the operands that computing a value again reads, None: keep it.
+
+        Raises:
+            RuleError: No docstring, other parameters, a bad or taken name.
+        """
+
+        def register(function: ValueFunction) -> ValueFunction:
+            self._add(self._made(function, Form.VALUE, source))
+            return function
+
+        return register
+
+    def _made(
+        self, function: Callable[..., tuple[str, ...] | int | None], form: Form, source: str
+    ) -> PipelineRule:
+        name = f"{self.name}.{function.__name__}"
+        code = function.__code__
+        where = f"{code.co_filename}:{code.co_firstlineno}: rule '{name}'"
+        if not re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", name):
+            raise RuleError(f"{where}: expected a name like family.snake_case")
+        if not inspect.getdoc(function):
+            raise RuleError(f"{where} has no docstring; write its equation there")
+        if tuple(inspect.signature(function).parameters) != (form.value,):
+            raise RuleError(f"{where}: a rule of this form takes one parameter, {form.value}")
+        return PipelineRule(name=name, form=form, source=source, function=function)
+
+
+pipeline = PipelineRules("pipeline")

@@ -1,0 +1,62 @@
+"""Division into stages against all cuts and all places on the tiles."""
+
+from __future__ import annotations
+
+from itertools import combinations, product
+
+import numpy as np
+import pytest
+
+from tilewright.extract.pipeline.search import Goal, Prices, Room, divide
+
+
+def every_value(prices: Prices, room: Room, goal: Goal) -> list[float]:
+    """Values of all divisions, one by one."""
+    items, found = prices.shape[0], []
+    counts = (goal.stages,) if goal.stages else range(1, min(goal.most, items) + 1)
+    for count in counts:
+        for cuts in combinations(range(1, items), count - 1):
+            edges = (0, *cuts, items)
+            for shapes in product(range(len(room.sizes)), repeat=count):
+                paid = tuple(
+                    float(prices[edges[k], edges[k + 1], shape]) for k, shape in enumerate(shapes)
+                )
+                if np.isfinite(sum(paid)) and fits(room, shapes):
+                    found.append(goal.value(paid))
+    return found
+
+
+def fits(room: Room, shapes: tuple[int, ...], tile: int = 0) -> bool:
+    """Whether sub-rectangles can lie one behind the other, with gaps."""
+    if not shapes:
+        return True
+    return any(
+        room.fits_at(shapes[0], at) and fits(room, shapes[1:], at + room.sizes[shapes[0]])
+        for at in range(tile, room.tiles - room.sizes[shapes[0]] + 1)
+    )
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_best_of_all_divisions(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    sizes = (6, 3, 2, 1)
+    room = Room(tiles=6, sizes=sizes, fits_at=lambda shape, tile: tile % sizes[shape] == 0)
+    prices = draw.integers(1, 40, (4, 5, 4)).astype(float)
+    prices[draw.random(prices.shape) < 0.2] = np.inf
+    for weights in ((0.0, 1.0, 0.0), (1.0, 0.0, 2.0), (1.0, 3.0, 1.0), (0.0, 4.0, 0.0)):
+        for stages in (0, 1, 2, 3):
+            goal = Goal(
+                sum_weight=weights[0],
+                slowest_weight=weights[1],
+                cut_price=weights[2],
+                stages=stages,
+                most=3,
+            )
+            values = every_value(prices, room, goal)
+            found = divide(prices, room, goal)
+            assert (found is None) == (not values)
+            if found is not None:
+                assert found.value == min(values)
+                assert fits(room, tuple(s.shape for s in found.stages))
+                ends = [s.first_tile + sizes[s.shape] for s in found.stages]
+                assert all(a <= s.first_tile for a, s in zip(ends, found.stages[1:], strict=False))
