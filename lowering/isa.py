@@ -63,6 +63,7 @@ class Opcode(IntEnum):
     VEC = 11
     RED = 12
     HOST = 13
+    SIG = 14
 
 
 SEMANTICS: dict[Opcode, str] = {
@@ -119,6 +120,10 @@ SEMANTICS: dict[Opcode, str] = {
     Opcode.HOST: (
         "CT: run host region `count` on the host: reads and writes its tensors in DRAM, once "
         "for the whole group"
+    ),
+    Opcode.SIG: (
+        "any engine: only the waits and posts; its posts are remote and go to all tiles of group "
+        "`count`, another one"
     ),
 }
 

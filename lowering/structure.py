@@ -71,6 +71,8 @@ class _Machine:
     semaphores: int
     host_regions: int
     tags: int
+    group: int
+    groups: int
 
 
 def _form(ok: bool, found: object, expected: str) -> None:
@@ -173,10 +175,14 @@ def _check_sends(i: Instruction, machine: _Machine) -> None:
         _form(i.axes.bit_count() == 1, f"axes {i.axes:#b}", "exactly one axis")
     if any(p.remote for p in i.posts):
         _form(
-            i.opcode in (Opcode.PS, Opcode.SND, Opcode.MCS),
+            i.opcode in (Opcode.PS, Opcode.SND, Opcode.MCS, Opcode.SIG),
             f"a remote post of {i.opcode.name}",
-            "PS, SND or MCS",
+            "PS, SND, MCS or SIG",
         )
+    if i.opcode == Opcode.SIG:
+        _form(all(p.remote for p in i.posts), "a post of SIG to its own tile", "remote posts")
+        others = 0 <= i.count < machine.groups and i.count != machine.group
+        _form(others, f"group {i.count}", f"one of {machine.groups}, not {machine.group}")
     limit = (1 << machine.mesh.rank) - 1
     _form(0 <= i.axes <= limit, f"axes {i.axes:#b}", f"a subset of {limit:#b}")
 
@@ -256,7 +262,14 @@ def _check_group(number: int, group: Group, program: Program) -> None:
         "distinct tiles of the target",
     )
     semaphores = min(program.target.tile.control.semaphores, MAX_SEMAPHORES)
-    machine = _Machine(mesh, semaphores, len(program.host_regions), len(program.tags))
+    machine = _Machine(
+        mesh,
+        semaphores,
+        len(program.host_regions),
+        len(program.tags),
+        number,
+        len(program.groups),
+    )
     for phase, streams in (("load", group.load), ("run", group.run)):
         for engine, stream in streams.items():
             here = f"{where} {phase} {engine.name}"

@@ -7,22 +7,29 @@ target's engines; time is not modelled (see the timing simulator for that).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 
 from tilewright.errors import ProgramError
 from tilewright.graph import Array, TensorType
 from tilewright.hwmodel.mesh import LogicalMesh
-from tilewright.lowering.isa import Access, Instruction, Opcode, Space
+from tilewright.lowering.isa import Access, Engine, Instruction, Opcode, Space
 from tilewright.lowering.program import DramTensor, HostRegion, Program
 from tilewright.lowering.structure import check_structure
 from tilewright.reference import evaluate_host
 from tilewright.simulator.hazards import HazardReport, check_hazards
 from tilewright.simulator.memory import AnyArray, Dram, TileMemory
-from tilewright.simulator.scheduling import Phase, Scheduler, program_phases
+from tilewright.simulator.scheduling import (
+    Phase,
+    Scheduler,
+    external_semaphores,
+    program_phases,
+)
 from tilewright.simulator.semantics import elementwise, matrix_product, reduce
+from tilewright.simulator.together import Together
 
 Progress = Callable[[int, int], None]
 
@@ -71,7 +78,7 @@ class _Machine:
         """Execute an instruction on all tiles of a group."""
         memory = self._tiles[group]
         match instruction.opcode:
-            case Opcode.WT | Opcode.PS:
+            case Opcode.WT | Opcode.PS | Opcode.SIG:
                 pass
             case Opcode.HOST:
                 self._host(self._regions[instruction.count])
@@ -275,54 +282,141 @@ def run_program(
         tiles = tuple(
             TileMemory(g.mesh.sizes, program.sram_bytes, track=track) for g in program.groups
         )
-    machine = _Machine(program, dram, tiles)
-    total = sum(phase.instructions for _, _, phase in phases)
-    counts: Counter[str] = Counter()
-    started = False
+    runner = _Runner(program, dram, tiles, [phase for _, _, phase in phases], progress)
     for group, kind, phase in phases:
-        if kind == "run" and not started:
-            started = True
-            if load_cache is not None and not warm:
-                cache.program, cache.dram, cache.tiles = (
-                    program,
-                    dram.copy(),
-                    tuple(t.copy() for t in tiles),
-                )
-            _write_inputs(dram, program.inputs, inputs)
-        _run_phase(machine, group, phase, counts, total, progress)
+        if kind == "load":
+            runner.load(group, phase)
+    if load_cache is not None and not warm:
+        cache.program, cache.dram, cache.tiles = (
+            program,
+            dram.copy(),
+            tuple(t.copy() for t in tiles),
+        )
+    (outputs,) = runner.run([phase for _, kind, phase in phases if kind == "run"], (inputs,))
     if load_cache is not None and check:
         cache.checked = hazards
-    outputs = {
-        t.name: dram.tensor(t.address, t.shape, t.dtype.numpy).copy() for t in program.outputs
-    }
     report = FunctionalReport(
-        instructions=total,
-        by_opcode=dict(sorted(counts.items())),
+        instructions=runner.total,
+        by_opcode=dict(sorted(runner.counts.items())),
         hazards=hazards if check else None,
     )
     return FunctionalResult(outputs=outputs, report=report)
 
 
-def _run_phase(
-    machine: _Machine,
-    group: int,
-    phase: Phase,
-    counts: Counter[str],
-    total: int,
-    progress: Progress | None,
-) -> None:
-    done = counts.total()
-    for engine, index in Scheduler(phase).steps():
+def run_stream(
+    program: Program, inputs: Sequence[Mapping[str, Array]], *, check: bool = True
+) -> tuple[Mapping[str, Array], ...]:
+    """Execute a program for several inferences, which follow each other through its groups.
+
+    A group begins an inference when it has completed the one before it; the host then writes the inputs that
+    the group reads, and takes the outputs that it has written.
+
+    Args:
+        program: The program.
+        inputs: The inputs of each inference, by name.
+        check: Also look for races, reads of uninitialised memory and unbalanced semaphores.
+
+    Returns:
+        The outputs of each inference, by name.
+
+    Raises:
+        ProgramError: The program is malformed or breaks a rule of the machine, or an input does not fit.
+    """
+    check_structure(program)
+    if check:
+        check_hazards(program, structure_checked=True)
+    phases = list(program_phases(program))
+    tiles = tuple(TileMemory(g.mesh.sizes, program.sram_bytes) for g in program.groups)
+    runner = _Runner(program, _initial_dram(program), tiles, [p for _, _, p in phases], None)
+    for group, kind, phase in phases:
+        if kind == "load":
+            runner.load(group, phase)
+    return runner.run([phase for _, kind, phase in phases if kind == "run"], inputs)
+
+
+class _Runner:
+    """Executes phases on one machine and counts what it did."""
+
+    def __init__(
+        self,
+        program: Program,
+        dram: Dram,
+        tiles: tuple[TileMemory, ...],
+        phases: Sequence[Phase],
+        progress: Progress | None,
+    ) -> None:
+        self._program, self._dram = program, dram
+        self._machine = _Machine(program, dram, tiles)
+        self._progress = progress
+        self.total = sum(phase.instructions for phase in phases)
+        self.counts: Counter[str] = Counter()
+        self._done = 0
+
+    def load(self, group: int, phase: Phase) -> None:
+        """Execute the load phase of a group."""
+        for engine, index in Scheduler(phase).steps():
+            self._execute(group, phase, engine, index)
+
+    def run(
+        self, phases: Sequence[Phase], inputs: Sequence[Mapping[str, Array]]
+    ) -> tuple[Mapping[str, Array], ...]:
+        """Execute the run phases of all groups for each inference; return the outputs."""
+        program, dram = self._program, self._dram
+        read = _tensors_of_groups(program.inputs, phases)
+        written = _tensors_of_groups(program.outputs, phases)
+        results: list[dict[str, Array]] = [{} for _ in inputs]
+
+        def before(group: int, inference: int) -> None:
+            _write_inputs(dram, read[group], inputs[inference])
+
+        def after(group: int, inference: int) -> None:
+            results[inference] |= {
+                t.name: dram.tensor(t.address, t.shape, t.dtype.numpy).copy()
+                for t in written[group]
+            }
+
+        together = Together(phases, external_semaphores(program), len(inputs), before, after)
+        for group, engine, index in together.steps():
+            self._execute(group, phases[group], engine, index)
+        return tuple({t.name: found[t.name] for t in program.outputs} for found in results)
+
+    def _execute(self, group: int, phase: Phase, engine: Engine, index: int) -> None:
         instruction = phase.streams[engine][index]
         try:
-            machine.execute(group, phase.mesh, instruction)
+            self._machine.execute(group, phase.mesh, instruction)
         except ProgramError as error:
             raise ProgramError(f"{phase.describe(engine, index)}: {error}") from error
         except MemoryError as error:
             raise ProgramError(
                 f"{phase.describe(engine, index)}: its operands do not fit into memory"
             ) from error
-        counts[instruction.opcode.name] += 1
-        done += 1
-        if progress is not None and (done % 256 == 0 or done == total):
-            progress(done, total)
+        self.counts[instruction.opcode.name] += 1
+        self._done += 1
+        if self._progress is not None and (self._done % 256 == 0 or self._done == self.total):
+            self._progress(self._done, self.total)
+
+
+def _tensors_of_groups(
+    tensors: tuple[DramTensor, ...], phases: Sequence[Phase]
+) -> tuple[tuple[DramTensor, ...], ...]:
+    """Return which tensors each group touches; those that none does belong to the last."""
+    found: list[list[DramTensor]] = [[] for _ in phases]
+    bases = [
+        np.array(
+            [
+                access.base
+                for stream in phase.streams.values()
+                for i in stream
+                for access in (*i.sources, *(() if i.dst is None else (i.dst,)))
+                if access.space is Space.DRAM
+            ],
+            dtype=np.int64,
+        )
+        for phase in phases
+    ]
+    for tensor in tensors:
+        end = tensor.address + prod(tensor.shape) * tensor.dtype.itemsize_bytes
+        users = [n for n, b in enumerate(bases) if np.any((b >= tensor.address) & (b < end))]
+        for group in users or [len(phases) - 1]:
+            found[group].append(tensor)
+    return tuple(map(tuple, found))

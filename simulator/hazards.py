@@ -8,7 +8,7 @@ timing; the order found here says nothing by itself.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tilewright.errors import ProgramError
 from tilewright.lowering.isa import Engine, Instruction, Opcode, Space
@@ -17,8 +17,14 @@ from tilewright.lowering.structure import check_structure
 from tilewright.simulator.access_log import LocalLog, Record, SharedLog
 from tilewright.simulator.clocks import Clock, ClockTracker
 from tilewright.simulator.footprint import Dims, is_injective
+from tilewright.simulator.handoffs import check_handoffs
 from tilewright.simulator.memory import access_extent, check_bounds
-from tilewright.simulator.scheduling import Phase, Scheduler, program_phases
+from tilewright.simulator.scheduling import (
+    Phase,
+    Scheduler,
+    external_semaphores,
+    program_phases,
+)
 from tilewright.simulator.touches import LocalTouch, Touch, local_overlap, touches
 from tilewright.simulator.written import Written
 
@@ -201,6 +207,18 @@ class _Analysis:
         )
 
 
+def _own_part(phase: Phase, external: frozenset[int], kind: str) -> Phase:
+    """Return what a group does by itself: no waits for others, no signals; two inferences in a row."""
+
+    def own(i: Instruction) -> Instruction:
+        waits = tuple(wait for wait in i.waits if wait.semaphore not in external)
+        return replace(i, waits=waits, posts=() if i.opcode is Opcode.SIG else i.posts)
+
+    repeats = 2 if kind == "run" and external else 1
+    streams = {e: tuple(map(own, stream)) * repeats for e, stream in phase.streams.items()}
+    return replace(phase, streams=streams)
+
+
 def check_hazards(
     program: Program,
     *,
@@ -224,6 +242,10 @@ def check_hazards(
     if not structure_checked:
         check_structure(program)
     phases = list(program_phases(program))
+    if len(program.groups) > 1:
+        check_handoffs(program, [phase for _, kind, phase in phases if kind == "run"])
+        external = external_semaphores(program)
+        phases = [(g, kind, _own_part(phase, external[g], kind)) for g, kind, phase in phases]
     written = Written(program, phases)
     total, done, accesses, compared = sum(p.instructions for _, _, p in phases), 0, 0, 0
     for group, _, phase in phases:

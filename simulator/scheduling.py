@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from types import MappingProxyType
 
 from tilewright.errors import ProgramError
 from tilewright.hwmodel.mesh import LogicalMesh
@@ -87,7 +88,20 @@ def arrivals(instruction: Instruction, post: Post, mesh: LogicalMesh) -> int:
     """Return by how much each tile's semaphore grows when all tiles execute the instruction."""
     if not post.remote or instruction.opcode == Opcode.SND:
         return post.count
+    if instruction.opcode == Opcode.SIG:  # of each tile of the other group, by all of this one
+        return post.count * mesh.tiles
     return post.count * (submesh_tiles(mesh, instruction.axes) - 1)
+
+
+def external_semaphores(program: Program) -> tuple[frozenset[int], ...]:
+    """Return, for each group, the semaphores that other groups post."""
+    found: list[set[int]] = [set() for _ in program.groups]
+    for group in program.groups:
+        for stream in group.run.values():
+            for i in stream:
+                if i.opcode == Opcode.SIG:
+                    found[i.count].update(post.semaphore for post in i.posts)
+    return tuple(map(frozenset, found))
 
 
 class Scheduler:
@@ -95,12 +109,24 @@ class Scheduler:
 
     `steps` yields (engine, index in its unrolled stream) when the instruction may execute; its posts
     take effect when the generator is resumed.
+
+    Args:
+        phase: What to run.
+        counters: What semaphores hold at the start, if not zero.
+        external: Semaphores that other groups post; they may be ahead.
     """
 
-    def __init__(self, phase: Phase) -> None:
+    def __init__(
+        self,
+        phase: Phase,
+        counters: Mapping[int, int] = MappingProxyType({}),
+        external: frozenset[int] = frozenset(),
+    ) -> None:
         self.phase = phase
-        self._counters: dict[int, int] = {}
+        self._counters: dict[int, int] = dict(counters)
+        self._external = external
         self._next = dict.fromkeys(Engine, 0)
+        self._signals: list[tuple[int, int, int]] = []
 
     def steps(self) -> Iterator[tuple[Engine, int]]:
         """Yield instructions until all queues are empty.
@@ -108,6 +134,16 @@ class Scheduler:
         Raises:
             ProgramError: Deadlock, a semaphore overflows, or one is not zero at the end.
         """
+        yield from self.advance()
+        self.finish()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all queues are empty."""
+        return all(self._next[e] == len(self.phase.streams[e]) for e in Engine)
+
+    def advance(self) -> Iterator[tuple[Engine, int]]:
+        """Yield instructions until none can execute."""
         moved = True
         while moved:
             moved = False
@@ -118,13 +154,40 @@ class Scheduler:
                     self._post(engine, stream[self._next[engine]])
                     self._next[engine] += 1
                     moved = True
-        if any(self._next[e] < len(self.phase.streams[e]) for e in Engine):
+
+    def finish(self) -> dict[int, int]:
+        """Return what other groups have posted ahead.
+
+        Raises:
+            ProgramError: Deadlock, or a semaphore of the group is not zero.
+        """
+        if not self.is_done:
             raise ProgramError(self._deadlock())
-        left = [f"s{s}={n}" for s, n in sorted(self._counters.items()) if n]
+        ahead = {s: n for s, n in self._counters.items() if n and s in self._external}
+        left = [f"s{s}={n}" for s, n in sorted(self._counters.items()) if n and s not in ahead]
         if left:
             raise ProgramError(
                 f"{self.phase.name}: semaphores {', '.join(left)} at the end, expected 0; a post has no wait"
             )
+        return ahead
+
+    @property
+    def pending(self) -> dict[int, int]:
+        """Semaphores that are not zero, in order."""
+        return {s: n for s, n in sorted(self._counters.items()) if n}
+
+    def signals(self) -> list[tuple[int, int, int]]:
+        """Return and forget the posts to other groups so far: group, semaphore, amount."""
+        sent, self._signals = self._signals, []
+        return sent
+
+    def receive(self, semaphore: int, amount: int) -> None:
+        """Add what another group posted.
+
+        Raises:
+            ProgramError: The semaphore overflows.
+        """
+        self._add(semaphore, amount, self.phase.name)
 
     def _take(self, instruction: Instruction) -> bool:
         waits = instruction.waits
@@ -142,15 +205,19 @@ class Scheduler:
 
     def _post(self, engine: Engine, instruction: Instruction) -> None:
         for post in instruction.posts:
-            value = self._counters.get(post.semaphore, 0) + arrivals(
-                instruction, post, self.phase.mesh
+            amount = arrivals(instruction, post, self.phase.mesh)
+            if instruction.opcode == Opcode.SIG:
+                self._signals.append((instruction.count, post.semaphore, amount))
+                continue
+            self._add(post.semaphore, amount, self.phase.describe(engine, self._next[engine]))
+
+    def _add(self, semaphore: int, amount: int, where: str) -> None:
+        value = self._counters.get(semaphore, 0) + amount
+        if value > MAX_COUNT:
+            raise ProgramError(
+                f"{where}: semaphore {semaphore} reaches {value}, the limit is {MAX_COUNT}"
             )
-            if value > MAX_COUNT:
-                raise ProgramError(
-                    f"{self.phase.describe(engine, self._next[engine])}: semaphore {post.semaphore} "
-                    f"reaches {value}, the limit is {MAX_COUNT}"
-                )
-            self._counters[post.semaphore] = value
+        self._counters[semaphore] = value
 
     def _poster(self, semaphore: int) -> Engine | None:
         """Return the engine whose queue still holds a post to a semaphore, the nearest one first."""

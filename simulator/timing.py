@@ -44,6 +44,7 @@ def simulate(
     symmetry: bool | None = None,
     trace: bool = False,
     max_events: int = MAX_EVENTS,
+    inferences: int = 1,
 ) -> TimingReport:
     """Simulate the load and the run phase of a program.
 
@@ -53,6 +54,8 @@ def simulate(
             does so above 64 tiles.
         trace: Whether to keep the spans of a few tiles for `write_trace`.
         max_events: Give up after this many events in one phase.
+        inferences: How many follow each other in the run phase. In a program of one group each begins
+            when the one before it is complete, so only programs of several groups are simulated so.
 
     Raises:
         ProgramError: The program deadlocks, is too long, or does not fit the target.
@@ -60,7 +63,12 @@ def simulate(
     network = network_of(program.target)
     merged = program.target.tiles > FULL_TILES if symmetry is None else symmetry
     load = _simulate_phase(program, network, "load", merged, trace, max_events)[0]
-    run, phase = _simulate_phase(program, network, "run", merged, trace, max_events)
+    if inferences > 1 and len(program.groups) < 2:
+        raise ProgramError(
+            f"program '{program.name}' has one group of tiles, on which inferences do not overlap; "
+            "simulate one"
+        )
+    run, phase = _simulate_phase(program, network, "run", merged, trace, max_events, inferences)
     return TimingReport(
         program=program.name,
         target=program.target.name,
@@ -73,10 +81,35 @@ def simulate(
     )
 
 
+def interval_cycles(program: Program, *, fill: int | None = None, measured: int = 4) -> float:
+    """Return the cycles from one inference to the next in the steady state of a stream of them.
+
+    Args:
+        program: A program of one group or several.
+        fill: Inferences before the measured ones, twice the groups by default.
+        measured: Inferences over which the interval is averaged.
+
+    Raises:
+        ProgramError: The program deadlocks, is too long, or does not fit the target.
+    """
+    if len(program.groups) < 2:
+        return simulate(program).cycles
+    first = 2 * len(program.groups) if fill is None else fill
+    early = simulate(program, inferences=first).cycles
+    late = simulate(program, inferences=first + measured).cycles
+    return (late - early) / measured
+
+
 def _simulate_phase(
-    program: Program, network: Network, name: str, symmetry: bool, trace: bool, max_events: int
+    program: Program,
+    network: Network,
+    name: str,
+    symmetry: bool,
+    trace: bool,
+    max_events: int,
+    repeats: int = 1,
 ) -> tuple[PhaseTiming, Phase]:
-    phase = prepare(program, network, name, symmetry)
+    phase = prepare(program, network, name, symmetry, repeats)
     free = _run(program, phase, name, False, max_events)
     if trace:
         lengths = (phase.slots["end"] - phase.slots["position"]).reshape(-1, ENGINES).sum(axis=1)

@@ -117,12 +117,16 @@ def kind_of(
             )
         case Opcode.HOST:
             gang = ALL_AXES if mesh.tiles > 1 else 0
+        case Opcode.SIG:
+            route = ("signal", instruction.count, 0) if posts else None
         case _:
             pass
-    if opcode not in (Opcode.PS, Opcode.SND, Opcode.MCS) and any(remote for _, _, remote in posts):
+    if opcode not in (Opcode.PS, Opcode.SND, Opcode.MCS, Opcode.SIG) and any(
+        remote for _, _, remote in posts
+    ):
         raise ProgramError(
             f"{opcode.name} of plan step {instruction.tag}: has a remote post, "
-            "expected only on PS, SND or MCS"
+            "expected only on PS, SND, MCS or SIG"
         )
     return Kind(
         opcode=opcode,

@@ -65,13 +65,13 @@ class Lowered:
         self.streams: dict[tuple[int, Engine], Ints] = {}
         self._owner = owner
 
-    def add_group(self, number: int, group: Group, streams: Streams) -> None:
-        """Lower one group's streams."""
+    def add_group(self, number: int, group: Group, streams: Streams, repeats: int = 1) -> None:
+        """Lower one group's streams, which run so often one after the other."""
         table = KindTable(self.program.target, group.mesh, self.program.host_regions)
         base = len(self.kinds)
         for engine in Engine:
             numbers = expand(table, streams.get(engine, ()))
-            self.streams[number, engine] = numbers + base
+            self.streams[number, engine] = np.tile(numbers + base, repeats)
         ways: dict[RouteKey, int] = {}
         gangs: dict[int, int] = {}
         skips: dict[int, int] = {}

@@ -87,8 +87,9 @@ def shifted(mesh: LogicalMesh, index: int, axes: int, shift: int) -> int:
 class RouteBuilder:
     """Collects the routes of all tiles for each way that the kinds of a program name."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, groups: tuple[tuple[int, ...], ...] = ()) -> None:
         self._network = network
+        self._groups = groups
         self._crossbars = Crossbars(network) if is_crossbars(network.target) else None
         self._tiles = network.target.tiles
         self._rows: list[Ints] = []
@@ -153,6 +154,9 @@ class RouteBuilder:
             case "send":
                 receivers = (tiles[shifted(mesh, index, axes, shift)],)
                 route = self._network.route(tile, receivers[0])
+            case "signal":
+                receivers = self._groups[axes]
+                route = self._network.multicast(tile, receivers)
             case _:
                 receivers = tuple(tiles[i] for i in sub_mesh(mesh, index, axes) if i != index)
                 route = self._network.multicast(tile, receivers)
@@ -162,7 +166,7 @@ class RouteBuilder:
         arrivals = np.array(receivers, dtype=np.int64)
         if name != "read":
             self._peers.append((np.full(arrivals.size, number, dtype=np.int64), arrivals))
-        if name != "post":  # the word that a bare post sends is not worth a share of bandwidth
+        if name not in ("post", "signal"):  # a bare post is not worth a share of bandwidth
             links = np.array(route.links, dtype=np.int64) + self._tiles
             resources = np.concatenate([arrivals, links])
             shares = np.concatenate(

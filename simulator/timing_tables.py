@@ -59,7 +59,9 @@ class Phase:
     """Whether each semaphore has one consuming engine, so that no race decides who goes first."""
 
 
-def prepare(program: Program, network: Network, phase: str, symmetry: bool) -> Phase:
+def prepare(
+    program: Program, network: Network, phase: str, symmetry: bool, repeats: int = 1
+) -> Phase:
     """Lower one phase ("load" or "run") of a program.
 
     Args:
@@ -67,6 +69,7 @@ def prepare(program: Program, network: Network, phase: str, symmetry: bool) -> P
         network: The network of its target.
         phase: Which streams to take.
         symmetry: Whether to simulate one tile for each class of tiles that behave alike.
+        repeats: How often each group runs its streams, one time after the other.
 
     Raises:
         ProgramError: Groups overlap, loops are malformed, or the target lacks figures for an instruction.
@@ -75,7 +78,7 @@ def prepare(program: Program, network: Network, phase: str, symmetry: bool) -> P
     owner = owners(program)
     lowered = Lowered(program, owner)
     for number, group in enumerate(program.groups):
-        lowered.add_group(number, group, streams[number])
+        lowered.add_group(number, group, streams[number], repeats)
     partition, routes, resources = _routes(network, lowered, owner, symmetry)
     tables, slots, representative = _assemble(lowered, partition, routes, resources, owner)
     return Phase(
@@ -120,7 +123,8 @@ def _routes(
 def _build_routes(
     network: Network, lowered: Lowered, resources: Resources, wanted: Bools
 ) -> Routes:
-    builder = RouteBuilder(network)
+    groups = tuple(group.tiles for group in lowered.program.groups)
+    builder = RouteBuilder(network, groups)
     for key, group in lowered.ways:
         builder.add_way(key, group.mesh, group.tiles, wanted)
     return builder.finish(resources)

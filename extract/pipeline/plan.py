@@ -34,7 +34,8 @@ class PipelinePlan:
     """Stages in the order of the model, with the value of the objective and how good it is.
 
     Throughput: cycles of the slowest stage, the time from one inference to the next. Latency: the sum of the
-    stages and, of several micro-batches, the slowest once for each but the first. `bound` is below every
+    stages and, of several micro-batches, the slowest once for each but the first. A stage takes its plan's
+    latency and the exchange with its neighbours. `bound` is below every
     division into stages that was considered: cuts, sub-rectangles and, in each stage, what bounds its plan.
     """
 

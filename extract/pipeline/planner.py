@@ -8,7 +8,7 @@ them priced, until the division by guesses is priced throughout, and then until 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import gcd, inf
 from types import MappingProxyType
 
@@ -59,6 +59,7 @@ def plan_pipeline(
     saturate: Saturate,
     options: ExtractOptions | None = None,
     stages: StageOptions | None = None,
+    *,
     whole: Plan | None = None,
 ) -> PipelinePlan:
     """Divide a model into stages on parts of a machine.
@@ -70,7 +71,8 @@ def plan_pipeline(
         saturate: Gives the alternatives of a block on a mesh.
         options: Objective and limits of the plans of stages.
         stages: What to choose from.
-        whole: The plan of the whole model on the whole machine, if there is one: the pipeline of one stage.
+        whole: The plan of least latency of the whole model on the whole machine, if there is one: the
+            pipeline of one stage.
 
     Returns:
         The best pipeline found; it has one stage if no division is better.
@@ -81,9 +83,11 @@ def plan_pipeline(
     """
     options, stages = options or ExtractOptions(), stages or StageOptions()
     _check(graph, options, stages)
+    # A stage begins an inference when it has completed the one before: what counts is how long it takes.
+    timed = replace(options, objective=Objective.LATENCY)
     legality = Legality(rules=stages.rules)
     rolled = cut_into_items(graph, rolled, legality, stages.items)
-    prices = Prices(target, saturate, options, stages.reserved_semaphores)
+    prices = Prices(target, saturate, timed, stages.reserved_semaphores)
     search = _Search(graph, rolled, target, legality, prices, stages, options.objective)
     return search.run(whole)
 
@@ -122,7 +126,7 @@ class _Search:
         self._graph, self._rolled, self._target = graph, rolled, target
         self._prices, self._options, self._objective = prices, options, objective
         self._segments = Segments(graph, rolled, legality)
-        self._shapes = submeshes(target, 1 / (options.stages or options.most))
+        self._shapes = submeshes(target, 1 / max(options.stages, options.most))
         self._items = len(rolled.instances)
         self._goal = self._make_goal()
         self._room = self._make_room()
@@ -153,15 +157,12 @@ class _Search:
     def _make_goal(self) -> Goal:
         options, count = self._options, self._options.micro_batches
         if self._objective is Objective.THROUGHPUT:
-            weights = (0.0, float(count), 0.0)
+            weights = (0.0, float(count))
         else:
-            network = network_of(self._target)
-            far = network.route(0, self._target.tiles - 1).latency_cycles
-            weights = (1.0, float(count - 1), far)
+            weights = (1.0, float(count - 1))
         return Goal(
             sum_weight=weights[0],
             slowest_weight=weights[1],
-            cut_price=weights[2],
             stages=options.stages,
             most=options.most,
         )
@@ -189,14 +190,30 @@ class _Search:
                 for last in range(first + 1, self._items + 1):
                     is_all = last - first == self._items
                     if is_all or (has_cuts and self._segments.is_legal(first, last)):
-                        self._lower[first, last, number] = bounds[last] - bounds[first]
-                        self._guess[first, last, number] = costs[last] - costs[first]
+                        extra = self._exchange_cycles(first, last)
+                        self._lower[first, last, number] = bounds[last] - bounds[first] + extra
+                        self._guess[first, last, number] = costs[last] - costs[first] + extra
         np.nan_to_num(self._lower, copy=False, nan=inf, posinf=inf)
         np.nan_to_num(self._guess, copy=False, nan=inf, posinf=inf)
 
+    def _exchange_cycles(self, first: int, last: int) -> float:
+        """Return what a stage adds to the plan of its part: signals to its neighbours, a barrier at its end.
+
+        With the next stage it waits until that one has read what it wrote.
+        """
+        if last - first == self._items:
+            return 0.0
+        tile = self._target.tile
+        far = network_of(self._target).route(0, self._target.tiles - 1).latency_cycles
+        read = tile.dma.startup_cycles + self._target.dram.latency_cycles
+        neighbours = (first > 0) + (last < self._items)
+        barrier = 2 * far + 8 * tile.control.issue_cycles
+        return neighbours * far + (last < self._items) * (far + read) + barrier
+
     def _set(self, place: tuple[int, int, int], price: Price) -> None:
-        self._known[place] = price.cost
-        self._lower[place] = max(self._lower[place], price.bound)
+        extra = self._exchange_cycles(place[0], place[1])
+        self._known[place] = price.cost + extra
+        self._lower[place] = max(self._lower[place], price.bound + extra)
         self._is_priced[place] = True
 
     def _price(self, stages: tuple[Stage, ...]) -> bool:

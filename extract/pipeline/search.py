@@ -50,19 +50,17 @@ class Room:
 class Goal:
     """What to minimise: `sum_weight` times the sum of the stages and `slowest_weight` times the slowest.
 
-    Every cut adds `cut_price` to the sum. `stages` is the number wanted, 0 for any up to `most`.
+    `stages` is the number wanted, 0 for any up to `most`.
     """
 
     sum_weight: float
     slowest_weight: float
-    cut_price: float = 0.0
     stages: int = 0
     most: int = 8
 
     def value(self, prices: tuple[float, ...]) -> float:
         """Return the value of stages with these prices."""
-        total = sum(prices) + self.cut_price * (len(prices) - 1)
-        return self.sum_weight * total + self.slowest_weight * max(prices)
+        return self.sum_weight * sum(prices) + self.slowest_weight * max(prices)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,10 +119,9 @@ def _least(
     value[0, 0, :] = 0.0
     came: dict[tuple[int, int, int], Stage] = {}
     for k in range(1, counts + 1):
-        extra = goal.cut_price if join is np.add and k > 1 else 0.0
         for last in range(k, items + 1):
             for shape, size in enumerate(room.sizes):
-                column = allowed[:last, last, shape] + extra
+                column = allowed[:last, last, shape]
                 for tile in begins[shape]:
                     joined = join(value[k - 1, :last, tile], column)
                     first = int(joined.argmin())

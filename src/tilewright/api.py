@@ -123,6 +123,7 @@ def compile(  # the verb that users know from every other compiler's API
     dims: Mapping[str, int] | None = None,
     weights: bool = True,
     objective: Objective | str = Objective.LATENCY,
+    stages: int | None = None,
     without_rules: Sequence[str] = (),
     rules: UserRules | None = None,
     stop_after: Stage | str = Stage.LOWER,
@@ -136,6 +137,8 @@ def compile(  # the verb that users know from every other compiler's API
         dims: Sizes of symbolic input dimensions by name.
         weights: As in `load`; without them the last stage must be extract or an earlier one.
         objective: "latency", "throughput" or "energy".
+        stages: Stages of a pipeline on disjoint tiles: their number, 0 for whatever is best, None for that
+            where the objective is throughput, and one otherwise.
         without_rules: Names of rules or of whole rule sets to leave out.
         rules: More rules, from `load_rules`.
         stop_after: The last stage to run: frontend, roll, saturate, extract or lower.
@@ -149,6 +152,7 @@ def compile(  # the verb that users know from every other compiler's API
     """
     options = CompileOptions(
         objective=_choice(Objective, objective, "objective"),
+        stages=stages,
         without_rules=tuple(without_rules),
         user_rules=rules or UserRules(),
         stop_after=_choice(Stage, stop_after, "stage"),
@@ -280,9 +284,8 @@ def save(program: Program, path: str | os.PathLike[str]) -> Path:
 
 def input_ports(program: Program) -> tuple[Port, ...]:
     """Return name, shape and element type of a program's inputs."""
-    return tuple(
-        Port(name=t.name, tensor=t.name, shape=t.shape, dtype=t.dtype) for t in program.inputs
-    )
+    ports = (Port(name=t.name, tensor=t.name, shape=t.shape, dtype=t.dtype) for t in program.inputs)
+    return tuple(dict.fromkeys(ports))  # every stage that reads an input has a copy of its own
 
 
 def target(name_or_path: str) -> Target:

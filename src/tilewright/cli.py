@@ -85,6 +85,13 @@ def compile_command(
         typer.Option("--shapes-only", help="Load no weights from external files; needs none."),
     ] = False,
     objective: Objective = ObjectiveName.latency,
+    stages: Annotated[
+        str,
+        typer.Option(
+            metavar="N|auto",
+            help="Stages of a pipeline, each on tiles of its own; auto for whatever is best.",
+        ),
+    ] = "",
     verify: Annotated[
         bool, typer.Option("--verify", help="Run the instructions and compare with onnxruntime.")
     ] = False,
@@ -121,6 +128,7 @@ def compile_command(
         dims=parse_dims(dim),
         shapes_only=shapes_only,
         objective=objective.value,
+        stages=_stages(stages),
         verify=verify,
         tolerance=tolerance,
         simulate=simulate,
@@ -368,6 +376,15 @@ def _root(
     ] = False,
 ) -> None:
     """Compile ONNX models for spatial accelerators."""
+
+
+def _stages(text: str) -> int | None:
+    """Read the option --stages: a number, auto (0), or nothing (None)."""
+    if text in ("", "auto"):
+        return 0 if text else None
+    if not text.isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"found '{text}', expected a number of at least 1, or auto")
+    return int(text)
 
 
 def _dims(pairs: list[str] | None) -> dict[str, int]:

@@ -65,6 +65,7 @@ class CompileRequest:
     dims: Mapping[str, int] = field(default_factory=dict)
     shapes_only: bool = False
     objective: str = "latency"
+    stages: int | None = None
     verify: bool = False
     tolerance: float | None = None
     simulate: bool = True
@@ -98,6 +99,7 @@ def compile_and_report(request: CompileRequest, console: Console) -> bool:
             dims=request.dims,
             weights=not request.shapes_only,
             objective=request.objective,
+            stages=request.stages,
             without_rules=request.without_rules,
             rules=admission.rules,
             stop_after=request.last,
@@ -185,6 +187,8 @@ def _print_plan(done: Compilation, timing: TimingReport | None, console: Console
     title = f"where the time goes: the {len(rows)} dearest of {len(plan.ops)} ops"
     print_table(console, title, header, rows, left=left)
     print_facts(console, f"plan for least {plan.objective}", report.plan_facts(done, plan))
+    if done.pipeline is not None:
+        print_facts(console, "stages", report.pipeline_facts(done.pipeline, done.target))
     if done.program is not None:
         print_facts(console, "program", report.program_facts(done.program))
     if timing is not None:

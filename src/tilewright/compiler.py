@@ -13,11 +13,14 @@ from tilewright.constants import absent
 from tilewright.dtypes import DType
 from tilewright.errors import CompileError, InfeasibleError
 from tilewright.extract.extraction import ExtractOptions, extract
+from tilewright.extract.pipeline.plan import PipelinePlan
+from tilewright.extract.pipeline.planner import StageOptions, plan_pipeline
 from tilewright.extract.plan import Objective, Plan
 from tilewright.graph import Graph, parse_pipeline
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.network import logical_mesh
 from tilewright.hwmodel.target import Target
+from tilewright.lowering.link import build_pipeline
 from tilewright.lowering.lower import build_program
 from tilewright.lowering.program import Program
 from tilewright.rules.alternatives import Alternatives
@@ -49,6 +52,8 @@ class CompileOptions:
     """What a user chooses: objective, rules to leave out and to add, the stage to stop after."""
 
     objective: Objective = Objective.LATENCY
+    stages: int | None = None
+    """Stages of a pipeline; 0: whatever is best; None: the same for throughput, one for the rest."""
     without_rules: tuple[str, ...] = ()
     user_rules: UserRules = field(default_factory=UserRules)
     stop_after: Stage = Stage.LOWER
@@ -59,7 +64,9 @@ class CompileOptions:
 class Compilation:
     """Everything that a compilation made; what lies behind the last stage is None.
 
-    `seconds` gives the processor time of each stage, `rejected` why lowering sent plans back.
+    `plan` is that of all tiles together. `pipeline` says how stages would share them, if that was looked into;
+    the program is of its stages if there are several. `seconds` gives the processor time of each stage,
+    `rejected` why lowering sent plans back.
     """
 
     graph: Graph
@@ -69,6 +76,7 @@ class Compilation:
     rolled: Rolled | None = None
     alternatives: tuple[Alternatives, ...] = ()
     plan: Plan | None = None
+    pipeline: PipelinePlan | None = None
     program: Program | None = None
     seconds: Mapping[str, float]
     rejected: tuple[str, ...] = ()
@@ -183,7 +191,8 @@ def compile_graph(
     done = replace(done, alternatives=alternatives)
     if options.stop_after is Stage.SATURATE:
         return done
-    return _realise(done, rolled, alternatives, options, tell, timed)
+    done = _realise(done, rolled, alternatives, options, tell, timed)
+    return _pipelined(done, rolled, options, tell, timed)
 
 
 def _realise(
@@ -228,3 +237,43 @@ def _realise(
         f"allocated, the last "
         f"one because {rejected[-1]}"
     )
+
+
+def _pipelined(
+    done: Compilation, rolled: Rolled, options: CompileOptions, tell: Progress, timed: _Timed
+) -> Compilation:
+    """Divide the model into stages if that was asked for, or if it is better and can be lowered."""
+    is_demand = options.stages is not None and options.stages > 1
+    may_help = options.objective is Objective.THROUGHPUT and not done.graph.host_models
+    if options.stages == 1 or not (is_demand or (may_help if options.stages is None else True)):
+        return done
+    chosen = available_rules(options.user_rules).chosen(options.without_rules)
+    extraction = replace(
+        options.extract,
+        objective=options.objective,
+        tiling=chosen.tiling,
+        memory=chosen.memory,
+        collective=chosen.collective,
+    )
+    wanted = StageOptions(stages=options.stages or 0, rules=chosen.pipeline)
+    run = partial(
+        saturate,
+        options=saturation_options(done.graph, options),
+        without_rules=options.without_rules,
+    )
+    tell("dividing the model into stages")
+    try:
+        pipeline = timed(
+            Stage.EXTRACT,
+            partial(plan_pipeline, done.graph, rolled, done.target, run, extraction, wanted),
+        )
+        done = replace(done, pipeline=pipeline)
+        if len(pipeline.stages) > 1 and options.stop_after is Stage.LOWER:
+            tell(f"lowering {len(pipeline.stages)} stages")
+            program = timed(Stage.LOWER, partial(build_pipeline, pipeline, done.target))
+            done = replace(done, program=program)
+    except InfeasibleError as error:
+        if is_demand:
+            raise
+        return replace(done, pipeline=None, rejected=(*done.rejected, str(error)))
+    return done

@@ -43,12 +43,11 @@ def test_best_of_all_divisions(seed: int) -> None:
     room = Room(tiles=6, sizes=sizes, fits_at=lambda shape, tile: tile % sizes[shape] == 0)
     prices = draw.integers(1, 40, (4, 5, 4)).astype(float)
     prices[draw.random(prices.shape) < 0.2] = np.inf
-    for weights in ((0.0, 1.0, 0.0), (1.0, 0.0, 2.0), (1.0, 3.0, 1.0), (0.0, 4.0, 0.0)):
+    for weights in ((0.0, 1.0), (1.0, 0.0), (1.0, 3.0), (0.0, 4.0)):
         for stages in (0, 1, 2, 3):
             goal = Goal(
                 sum_weight=weights[0],
                 slowest_weight=weights[1],
-                cut_price=weights[2],
                 stages=stages,
                 most=3,
             )
