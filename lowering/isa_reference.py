@@ -44,8 +44,8 @@ TIMING: dict[Opcode, str] = {
     Opcode.VEC: "issue, startup, then ceil(elements / lanes) times the function's cycles; or its SRAM "
     "traffic if more",
     Opcode.RED: "as VEC, over the elements of the source",
-    Opcode.SIG: "issue; its posts land after the latency of the routes to all tiles of the group",
     Opcode.HOST: "starts when all tiles have come to it; tensors cross the host link once",
+    Opcode.SIG: "issue; its posts land after the latency of the routes to all tiles of the group",
 }
 """One line for each opcode on its uncontended time; the timing simulator has the details."""
 
@@ -65,8 +65,8 @@ EXAMPLES: dict[Opcode, str] = {
     "f32@L1+0x2000(0,4,128) wait s0x1",
     Opcode.VEC: "VE VEC.add [64,32] f32@L1+0x0(128,4) = f32@L1+0x0(128,4) f32@L1+0x4000(0,4) post s3x1",
     Opcode.RED: "VE RED.sum [64,32] f32@L1+0x5000(4,0) = f32@L1+0x0(128,4)",
-    Opcode.SIG: "DO SIG count 1 post r48x1",
     Opcode.HOST: "CT HOST wait s8x1 post s9x1",
+    Opcode.SIG: "DO SIG count 1 post r48x1",
 }
 """A line of assembly for each opcode, on a mesh of two axes."""
 

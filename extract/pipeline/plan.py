@@ -49,6 +49,11 @@ class PipelinePlan:
     proof: Proof
 
     @property
+    def is_divided(self) -> bool:
+        """Whether there are several stages, or one on a part of the machine."""
+        return len(self.stages) > 1 or self.stages[0].target.name != self.target_name
+
+    @property
     def gap(self) -> float:
         """Relative distance of the cost from the bound; 0 is optimal."""
         return 0.0 if self.cost == 0 else (self.cost - self.bound) / self.cost

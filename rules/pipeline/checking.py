@@ -13,6 +13,7 @@ from tilewright.graph import Array, HostModel, Op, TensorType
 from tilewright.reference import evaluate_op
 from tilewright.rules.inference import infer_type
 from tilewright.rules.partition.samples import Sample, samples
+from tilewright.rules.pipeline.legality import rebatched
 from tilewright.rules.pipeline.ruleset import Batch, Cut, Form, PipelineRule, Value
 
 _SAMPLES = 12
@@ -35,26 +36,22 @@ def check_pipeline_rule(rule: PipelineRule) -> int:
     }[rule.form]
     allowed = sum(1 for _ in cases(rule))
     if not allowed:
-        raise RuleError(f"{_place(rule)} allows nothing")
+        raise RuleError(f"{rule.where} allows nothing")
     return allowed
-
-
-def _place(rule: PipelineRule) -> str:
-    code = rule.function.__code__
-    return f"{code.co_filename}:{code.co_firstlineno}: rule '{rule.name}'"
 
 
 def _asked(rule: PipelineRule, asked: Cut | Batch | Value) -> tuple[str, ...] | int | None:
     try:
-        return rule.function(asked)
+        found: tuple[str, ...] | int | None = rule.function(asked)
     except Exception as error:  # whatever a user's rule raises
-        raise RuleError(f"{_place(rule)} raises {type(error).__name__}: {error}") from error
+        raise RuleError(f"{rule.where} raises {type(error).__name__}: {error}") from error
+    return found
 
 
 def _names(rule: PipelineRule, asked: Cut | Value) -> tuple[str, ...] | None:
     found = _asked(rule, asked)
     if found is not None and not isinstance(found, tuple):
-        raise RuleError(f"{_place(rule)} returns {found!r}, expected a tuple of names or None")
+        raise RuleError(f"{rule.where} returns {found!r}, expected a tuple of names or None")
     return found
 
 
@@ -71,7 +68,7 @@ def _batch_cases(rule: PipelineRule) -> Iterator[None]:
                 continue
             if not isinstance(found, int) or not 0 <= found < sample.result.rank:
                 raise RuleError(
-                    f"{_place(rule)} says that dimension {found} of {sample.result} is the batch; "
+                    f"{rule.where} says that dimension {found} of {sample.result} is the batch; "
                     "name one of its dimensions"
                 )
             for pieces in _PIECES:
@@ -111,13 +108,13 @@ def _check_batch(
         part = _smaller(op, cut, dim, pieces, sample.result)
         if part is None:
             raise RuleError(
-                f"{_place(rule)}: {_text(sample)} cannot run on {pieces} pieces of dimensions {dims}"
+                f"{rule.where}: {_text(sample)} cannot run on {pieces} pieces of dimensions {dims}"
             )
         parts.append(evaluate_op(*part)[0])
     again = np.concatenate(parts, axis=dim)
     if again.shape != whole.shape or not np.allclose(again, whole, rtol=1e-9, atol=1e-9):
         raise RuleError(
-            f"{_place(rule)} is wrong: {_text(sample)} of {pieces} pieces of dimensions {dims}, put together "
+            f"{rule.where} is wrong: {_text(sample)} of {pieces} pieces of dimensions {dims}, put together "
             f"along dimension {dim}, is not its value on everything"
         )
 
@@ -140,17 +137,6 @@ def _smaller(
     return smaller, cut, types
 
 
-def rebatched(op: Op, dim: int, pieces: int) -> Op:
-    """Return an operator for one of so many pieces of the batch, dimension `dim` of its result."""
-    attrs = dict(op.attrs)
-    for key in ("shape", "sizes"):
-        if key in attrs:
-            sizes = list(op.ints(key))
-            sizes[dim] //= pieces
-            attrs[key] = tuple(sizes)
-    return replace(op, attrs=attrs)
-
-
 # ---------------------------------------------------------------------- computing again
 
 
@@ -165,14 +151,14 @@ def _value_cases(rule: PipelineRule) -> Iterator[None]:
         missing = [name for name in op.inputs if name not in kept]
         if missing:
             raise RuleError(
-                f"{_place(rule)} is wrong: {_text(sample)} cannot be computed again from {kept}; "
+                f"{rule.where} is wrong: {_text(sample)} cannot be computed again from {kept}; "
                 f"it also reads {missing}"
             )
         values = _values(sample, draw)
         first, second = (evaluate_op(op, values, types)[0] for _ in range(2))
         if not np.array_equal(first, second):
             raise RuleError(
-                f"{_place(rule)} is wrong: {_text(sample)} is another value the second time"
+                f"{rule.where} is wrong: {_text(sample)} is another value the second time"
             )
         yield
     _check_host(rule)
@@ -184,7 +170,7 @@ def _check_host(rule: PipelineRule) -> None:
     kind = TensorType((2, 3), DType.F32)
     if _names(rule, Value(op=op, types={"x": kind, "y": kind})) is not None:
         raise RuleError(
-            f"{_place(rule)} is wrong: it computes a host region again, which may draw random numbers "
+            f"{rule.where} is wrong: it computes a host region again, which may draw random numbers "
             "or have effects; leave out op.kind == 'host'"
         )
 
@@ -237,18 +223,18 @@ def _check_cut(
 ) -> None:
     unmade = [name for name in carried if name not in {n for op in ops[:place] for n in op.outputs}]
     if unmade:
-        raise RuleError(f"{_place(rule)} is wrong: {unmade} is not made before the cut")
+        raise RuleError(f"{rule.where} is wrong: {unmade} is not made before the cut")
     first = _run(ops[:place], given, types)
     arrived = given | {name: first[name] for name in carried}
     try:
         second = _run(ops[place:], arrived, types)
     except KeyError as error:
         raise RuleError(
-            f"{_place(rule)} is wrong: behind the cut in front of '{ops[place].name}' value {error} is read, "
+            f"{rule.where} is wrong: behind the cut in front of '{ops[place].name}' value {error} is read, "
             f"but only {carried} cross"
         ) from None
     if not np.array_equal(second[ops[-1].output], whole[ops[-1].output]):
-        raise RuleError(f"{_place(rule)} is wrong: the model has another value when it is cut")
+        raise RuleError(f"{rule.where} is wrong: the model has another value when it is cut")
 
 
 def _model(draw: np.random.Generator) -> tuple[tuple[Op, ...], dict[str, TensorType]]:

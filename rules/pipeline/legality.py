@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tilewright.graph import Op, TensorType
 from tilewright.rules.annotations import annotate
@@ -57,3 +57,14 @@ class Legality:
                     assert isinstance(found, tuple), "the check holds rules to it"
                     return found
         return None
+
+
+def rebatched(op: Op, dim: int, pieces: int) -> Op:
+    """Return an operator for one of so many pieces of the batch, dimension `dim` of its result."""
+    attrs = dict(op.attrs)
+    for key in ("shape", "sizes"):
+        if key in attrs:
+            sizes = list(op.ints(key))
+            sizes[dim] //= pieces
+            attrs[key] = tuple(sizes)
+    return replace(op, attrs=attrs)

@@ -7,15 +7,12 @@ values from which a result can be computed again.
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tilewright.errors import RuleError
 from tilewright.graph import Op, TensorType
-from tilewright.rules.family import RuleFamily
+from tilewright.rules.family import FunctionRule, RuleFamily, check_written
 from tilewright.rules.loopnest import LoopNest
 
 
@@ -71,23 +68,10 @@ ValueFunction = Callable[[Value], Carried]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PipelineRule:
+class PipelineRule(FunctionRule):
     """A registered rule of pipeline legality."""
 
-    name: str
     form: Form
-    source: str
-    function: Callable[..., tuple[str, ...] | int | None]
-
-    @property
-    def ruleset(self) -> str:
-        """Name of the family."""
-        return self.name.partition(".")[0]
-
-    @property
-    def equation(self) -> str:
-        """First line of the docstring."""
-        return (inspect.getdoc(self.function) or "").splitlines()[0]
 
 
 class PipelineRules(RuleFamily[PipelineRule]):
@@ -136,14 +120,7 @@ class PipelineRules(RuleFamily[PipelineRule]):
         self, function: Callable[..., tuple[str, ...] | int | None], form: Form, source: str
     ) -> PipelineRule:
         name = f"{self.name}.{function.__name__}"
-        code = function.__code__
-        where = f"{code.co_filename}:{code.co_firstlineno}: rule '{name}'"
-        if not re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", name):
-            raise RuleError(f"{where}: expected a name like family.snake_case")
-        if not inspect.getdoc(function):
-            raise RuleError(f"{where} has no docstring; write its equation there")
-        if tuple(inspect.signature(function).parameters) != (form.value,):
-            raise RuleError(f"{where}: a rule of this form takes one parameter, {form.value}")
+        check_written(name, function, form=form.value, parameters=(form.value,))
         return PipelineRule(name=name, form=form, source=source, function=function)
 
 

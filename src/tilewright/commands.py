@@ -28,7 +28,7 @@ from tilewright.program_commands import print_timing, print_written, trace_bytes
 from tilewright.rule_commands import RuleSources, print_refusals
 from tilewright.rules.limits import slow_rules
 from tilewright.simulator.functional import run_program
-from tilewright.simulator.timing import simulate
+from tilewright.simulator.timing import interval_cycles, simulate
 from tilewright.simulator.timing_report import TimingReport
 from tilewright.terminal import clean, print_facts, print_table, print_text, progress
 from tilewright.verification import OutputCheck, compare, reference_outputs
@@ -183,17 +183,27 @@ def _print_plan(done: Compilation, timing: TimingReport | None, console: Console
     plan = done.plan
     if plan is None:
         return
-    header, rows, left = report.op_table(plan, timing, console.width)
-    title = f"where the time goes: the {len(rows)} dearest of {len(plan.ops)} ops"
-    print_table(console, title, header, rows, left=left)
-    print_facts(console, f"plan for least {plan.objective}", report.plan_facts(done, plan))
+    stages = () if done.pipeline is None else done.pipeline.stages
+    is_divided = done.pipeline is not None and done.pipeline.is_divided
+    parts = [(f"stage {n}", stage.plan, None) for n, stage in enumerate(stages)]
+    for name, part, timed in parts if is_divided else [("where the time goes", plan, timing)]:
+        header, rows, left = report.op_table(part, timed, console.width)
+        title = f"{name}: the {len(rows)} dearest of {len(part.ops)} ops"
+        print_table(console, title, header, rows, left=left)
+    title = f"plan for least {plan.objective}" + (" on all tiles: not taken" if is_divided else "")
+    print_facts(console, title, report.plan_facts(done, plan))
     if done.pipeline is not None:
-        print_facts(console, "stages", report.pipeline_facts(done.pipeline, done.target))
+        simulated = (
+            None if timing is None or done.program is None else interval_cycles(done.program)
+        )
+        facts = report.pipeline_facts(done.pipeline, done.target, simulated)
+        print_facts(console, "stages", facts)
     if done.program is not None:
         print_facts(console, "program", report.program_facts(done.program))
     if timing is not None:
         is_time = plan.objective is not Objective.ENERGY
-        print_timing(timing, plan.cost if is_time else None, console)
+        predicted = sum(stage.plan.cost for stage in stages) if is_divided else plan.cost
+        print_timing(timing, predicted if is_time else None, console)
 
 
 def _print_stage(done: Compilation, last: Stage, console: Console) -> None:
@@ -218,6 +228,8 @@ def _stage_text(done: Compilation, what: str) -> str:
     if what == "alternatives":
         return alternatives_text(tuple(b.name for b in done.rolled.blocks), done.alternatives)
     assert done.plan is not None, f"{what} comes after extraction"
+    if done.pipeline is not None and done.pipeline.is_divided:
+        return "\n".join(plan_text(stage.plan) for stage in done.pipeline.stages)
     return plan_text(done.plan)
 
 

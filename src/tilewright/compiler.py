@@ -64,8 +64,8 @@ class CompileOptions:
 class Compilation:
     """Everything that a compilation made; what lies behind the last stage is None.
 
-    `plan` is that of all tiles together. `pipeline` says how stages would share them, if that was looked into;
-    the program is of its stages if there are several. `seconds` gives the processor time of each stage,
+    `plan` is that of all tiles together. `pipeline` says how stages would share them, if that was looked
+    into; the program is of its stages if there are several. `seconds` gives the processor time of each stage,
     `rejected` why lowering sent plans back.
     """
 
@@ -268,7 +268,7 @@ def _pipelined(
             partial(plan_pipeline, done.graph, rolled, done.target, run, extraction, wanted),
         )
         done = replace(done, pipeline=pipeline)
-        if len(pipeline.stages) > 1 and options.stop_after is Stage.LOWER:
+        if pipeline.is_divided and options.stop_after is Stage.LOWER:
             tell(f"lowering {len(pipeline.stages)} stages")
             program = timed(Stage.LOWER, partial(build_pipeline, pipeline, done.target))
             done = replace(done, program=program)

@@ -131,8 +131,10 @@ def plan_facts(done: Compilation, plan: Plan) -> list[Fact]:
     return facts + [("sent back", reason) for reason in done.rejected]
 
 
-def pipeline_facts(pipeline: PipelinePlan, target: Target) -> list[Fact]:
-    """Summarise a pipeline: its stages, what it costs and what bounds it."""
+def pipeline_facts(
+    pipeline: PipelinePlan, target: Target, simulated_cycles: float | None = None
+) -> list[Fact]:
+    """Summarise a pipeline: its stages, what it costs, what bounds it, the interval of a simulated stream."""
 
     def time(cycles: float) -> str:
         return f"{cycles:,.0f} cycles ({target.seconds(cycles) * 1e6:,.1f} us)"
@@ -145,7 +147,9 @@ def pipeline_facts(pipeline: PipelinePlan, target: Target) -> list[Fact]:
             f"{time(pipeline.bound)} of all stages considered, gap {pipeline.gap:.2%}",
         ),
     ]
-    if len(pipeline.stages) == 1:
+    if simulated_cycles is not None:
+        facts.insert(1, ("simulated interval", f"{time(simulated_cycles)} between inferences"))
+    if not pipeline.is_divided:
         return [*facts, ("stages", "1, all tiles work on everything")]
     for number, stage in enumerate(pipeline.stages):
         shape = " x ".join(str(units) for units in stage.shape)

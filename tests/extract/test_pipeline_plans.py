@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -28,6 +29,7 @@ from tilewright.rules.alternatives import Alternatives
 from tilewright.rules.engine import saturate
 from tilewright.rules.pipeline.family import pipeline_rules
 from tilewright.rules.pipeline.legality import Legality
+from tilewright.rules.pipeline.ruleset import Form
 from tilewright.rules.roll import roll
 
 LEGALITY = Legality(rules=pipeline_rules())
@@ -76,7 +78,11 @@ def exchange_cycles(has_before: bool, has_behind: bool) -> float:
 
 @pytest.mark.parametrize(
     ("objective", "count"),
-    [(Objective.THROUGHPUT, 1), (Objective.LATENCY, 1), (Objective.LATENCY, 4)],
+    [
+        (Objective.THROUGHPUT, 1),
+        pytest.param(Objective.LATENCY, 1, marks=pytest.mark.slow),
+        pytest.param(Objective.LATENCY, 4, marks=pytest.mark.slow),
+    ],
 )
 def test_best_of_all_stages(objective: Objective, count: int) -> None:
     graph, options = layers(), ExtractOptions(objective=objective)
@@ -109,6 +115,7 @@ def test_best_of_all_stages(objective: Objective, count: int) -> None:
     assert plan.cost == pytest.approx(best)
     assert plan.bound <= best * (1 + 1e-9)
     assert n == 3
+    assert len(plan.stages) == (2 if is_throughput else 1)
 
 
 def test_plans_of_stages_are_valid_and_compute_the_model() -> None:
@@ -173,3 +180,18 @@ def test_demands_that_cannot_be_met() -> None:
         plan_pipeline(
             graph, roll(graph), TARGET, alternatives, None, StageOptions(stages=7, items=3)
         )
+
+
+@pytest.mark.parametrize(
+    ("graph", "stages", "left_out"),
+    [(layers(), 2, {Form.CUT}), (masked(), 3, {Form.VALUE})],
+    ids=["cuts", "computed again"],
+)
+def test_rules_make_stages_possible(graph: Graph, stages: int, left_out: set[Form]) -> None:
+    options = ExtractOptions(objective=Objective.THROUGHPUT)
+    chosen = StageOptions(stages=stages, items=3, most=3)
+    plan = plan_pipeline(graph, roll(graph), TARGET, alternatives, options, chosen)
+    assert len(plan.stages) == stages
+    without = replace(chosen, rules=tuple(r for r in chosen.rules if r.form not in left_out))
+    with pytest.raises(InfeasibleError, match=f"into {stages} stages"):
+        plan_pipeline(graph, roll(graph), TARGET, alternatives, options, without)

@@ -37,7 +37,7 @@ def test_examples_are_valid_instructions(opcode: Opcode) -> None:
     program = Program(
         name="example",
         target=load_target("corsair"),
-        groups=(group,),
+        groups=(group, Group(mesh=LogicalMesh((), ()), tiles=(8,), load={}, run={})),
         inputs=(),
         outputs=(),
         constants=(),

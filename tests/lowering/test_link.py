@@ -1,4 +1,4 @@
-"""Stages linked to one program: what it computes, one inference or several; files; what breaks it is found."""
+"""Stages linked to one program: what it computes, once and in a stream; files; what breaks it is found."""
 
 from __future__ import annotations
 
