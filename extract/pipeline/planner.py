@@ -39,13 +39,13 @@ class StageOptions:
 
     stages: int = 0
     """The number wanted; 0: whatever is best."""
-    most: int = 8
-    """Stages at most; sub-rectangles have at least such a share of the tiles."""
+    most: int = 4
+    """Stages at most, unless more are wanted; sub-rectangles have at least such a share of the tiles."""
     micro_batches: int = 1
     """How many of them follow each other through the stages; the graph is that of one."""
     items: int = 12
     """About how many parts a model is cut into whose blocks do not repeat."""
-    evaluations: int = 64
+    evaluations: int = 24
     """Stages priced at most."""
     reserved_semaphores: int = 16
     """Semaphores of each tile that the exchange between stages needs."""

@@ -13,7 +13,7 @@ from tilewright.extract.model_tables import build_tables
 from tilewright.extract.pipeline.segments import Segment
 from tilewright.extract.plan import Plan
 from tilewright.extract.pruning import prune
-from tilewright.extract.solve import solve
+from tilewright.extract.solve import lower_bound, solve
 from tilewright.graph import Graph
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.network import logical_mesh
@@ -125,6 +125,7 @@ class Prices:
             return Price(cost=inf, bound=inf)
         few = replace(self._options.solve, price_steps=4)
         solution = solve(tables.problem, few)
-        relaxed = solve(tables.relaxed, few, solution.multipliers)
+        cutoff = tables.relaxed.cost(solution.choice) if solution.feasible else inf
+        relaxed = lower_bound(tables.relaxed, cutoff, solution.multipliers, few)
         cost = solution.cost / tables.scale if solution.feasible else inf
         return Price(cost=cost, bound=relaxed.bound / tables.scale)
