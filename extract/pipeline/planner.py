@@ -45,7 +45,7 @@ class StageOptions:
     """How many of them follow each other through the stages; the graph is that of one."""
     items: int = 12
     """About how many parts a model is cut into whose blocks do not repeat."""
-    evaluations: int = 24
+    evaluations: int = 12
     """Stages priced at most."""
     reserved_semaphores: int = 16
     """Semaphores of each tile that the exchange between stages needs."""
