@@ -103,11 +103,16 @@ def _check(graph: Graph, options: ExtractOptions, stages: StageOptions) -> None:
             f"model '{graph.name}' has {len(graph.host_models)} host regions, which stages cannot run; "
             "compile it with one stage"
         )
-    made = {name for op in graph.ops for name in op.outputs}
-    if stages.stages > 1 and any(port.tensor not in made for port in graph.outputs):
+    if stages.stages > 1 and not _is_divisible(graph):
         raise CompileError(
             f"model '{graph.name}' has an output that nothing computes; compile it with one stage"
         )
+
+
+def _is_divisible(graph: Graph) -> bool:
+    """Whether stages can run a model: nothing is for the host, and every output is computed."""
+    made = {name for op in graph.ops for name in op.outputs}
+    return not graph.host_models and all(port.tensor in made for port in graph.outputs)
 
 
 class _Search:
@@ -179,7 +184,7 @@ class _Search:
 
     def _fill(self) -> None:
         """Enter the sums of the blocks' prices for all legal stages."""
-        rolled, has_cuts = self._rolled, not self._graph.host_models
+        rolled, is_divisible = self._rolled, _is_divisible(self._graph)
         for number, shape in enumerate(self._shapes):
             alone = [
                 self._prices.alone(i.block, rolled.blocks[i.block], shape) for i in rolled.instances
@@ -189,7 +194,11 @@ class _Search:
             for first in range(self._items):
                 for last in range(first + 1, self._items + 1):
                     is_all = last - first == self._items
-                    if is_all or (has_cuts and self._segments.is_legal(first, last)):
+                    if is_all and number == 0:
+                        is_possible = True
+                    else:
+                        is_possible = is_divisible and self._segments.is_legal(first, last)
+                    if is_possible:
                         extra = self._exchange_cycles(first, last)
                         self._lower[first, last, number] = bounds[last] - bounds[first] + extra
                         self._guess[first, last, number] = costs[last] - costs[first] + extra

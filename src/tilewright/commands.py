@@ -30,6 +30,7 @@ from tilewright.rules.limits import slow_rules
 from tilewright.simulator.functional import run_program
 from tilewright.simulator.timing import interval_cycles, simulate
 from tilewright.simulator.timing_report import TimingReport
+from tilewright.stage_report import pipeline_facts
 from tilewright.terminal import clean, print_facts, print_table, print_text, progress
 from tilewright.verification import OutputCheck, compare, reference_outputs
 
@@ -196,7 +197,7 @@ def _print_plan(done: Compilation, timing: TimingReport | None, console: Console
         simulated = (
             None if timing is None or done.program is None else interval_cycles(done.program)
         )
-        facts = report.pipeline_facts(done.pipeline, done.target, simulated)
+        facts = pipeline_facts(done.pipeline, done.target, simulated)
         print_facts(console, "stages", facts)
     if done.program is not None:
         print_facts(console, "program", report.program_facts(done.program))

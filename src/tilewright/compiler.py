@@ -272,7 +272,7 @@ def _pipelined(
             tell(f"lowering {len(pipeline.stages)} stages")
             program = timed(Stage.LOWER, partial(build_pipeline, pipeline, done.target))
             done = replace(done, program=program)
-    except InfeasibleError as error:
+    except CompileError as error:
         if is_demand:
             raise
         return replace(done, pipeline=None, rejected=(*done.rejected, str(error)))

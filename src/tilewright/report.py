@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from tilewright.compiler import Compilation
-from tilewright.extract.pipeline.plan import PipelinePlan
 from tilewright.extract.plan import Objective, Plan
 from tilewright.graph import Graph
 from tilewright.hwmodel.roofline import roofline
@@ -129,38 +128,6 @@ def plan_facts(done: Compilation, plan: Plan) -> list[Fact]:
         ("rules used", _counted([op.rule for op in plan.ops if op.rule]) or "none"),
     ]
     return facts + [("sent back", reason) for reason in done.rejected]
-
-
-def pipeline_facts(
-    pipeline: PipelinePlan, target: Target, simulated_cycles: float | None = None
-) -> list[Fact]:
-    """Summarise a pipeline: its stages, what it costs, what bounds it, the interval of a simulated stream."""
-
-    def time(cycles: float) -> str:
-        return f"{cycles:,.0f} cycles ({target.seconds(cycles) * 1e6:,.1f} us)"
-
-    what = "interval" if pipeline.objective is Objective.THROUGHPUT else "latency"
-    facts = [
-        (f"predicted {what}", time(pipeline.cost)),
-        (
-            "proven bound",
-            f"{time(pipeline.bound)} of all stages considered, gap {pipeline.gap:.2%}",
-        ),
-    ]
-    if simulated_cycles is not None:
-        facts.insert(1, ("simulated interval", f"{time(simulated_cycles)} between inferences"))
-    if not pipeline.is_divided:
-        return [*facts, ("stages", "1, all tiles work on everything")]
-    for number, stage in enumerate(pipeline.stages):
-        shape = " x ".join(str(units) for units in stage.shape)
-        facts.append(
-            (
-                f"stage {number}",
-                f"{len(stage.plan.ops)} ops on {shape} tiles from {stage.first_tile}, "
-                f"{time(stage.plan.cost)}",
-            )
-        )
-    return facts
 
 
 def cost_text(plan: Plan, target: Target, cost: float) -> str:

@@ -195,3 +195,14 @@ def test_rules_make_stages_possible(graph: Graph, stages: int, left_out: set[For
     without = replace(chosen, rules=tuple(r for r in chosen.rules if r.form not in left_out))
     with pytest.raises(InfeasibleError, match=f"into {stages} stages"):
         plan_pipeline(graph, roll(graph), TARGET, alternatives, options, without)
+
+
+def test_a_model_with_an_output_that_nothing_computes_stays_whole() -> None:
+    b = Builder("passed")
+    x = b.input(7, 34)
+    graph = b.graph(b.map("relu", b.matmul(b.map("exp", x), b.weight(34, 34))), x)
+    options = ExtractOptions(objective=Objective.THROUGHPUT)
+    plan = plan_pipeline(graph, roll(graph), TARGET, alternatives, options, StageOptions(items=3))
+    assert not plan.is_divided
+    with pytest.raises(CompileError, match="an output that nothing computes"):
+        plan_pipeline(graph, roll(graph), TARGET, alternatives, options, StageOptions(stages=2))
