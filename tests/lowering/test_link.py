@@ -25,7 +25,7 @@ from tilewright.simulator.hazards import check_hazards
 from tilewright.simulator.timing import interval_cycles, simulate
 from tilewright.verification import compare, reference_outputs
 
-TARGET = mesh_target(2, 2, name="two_by_two", sram_kib=64)
+TARGET = mesh_target(1, 4, name="row_of_four", sram_kib=64)
 
 
 @cache
