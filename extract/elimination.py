@@ -25,6 +25,8 @@ _POLISH_ENTRIES = 1_000_000
 _MOST_LEFT = 32_000_000
 """Entries of the largest table without its variable: only these are held in memory."""
 
+_LARGEST_KEY = 2**62
+
 _WHOLE_ENTRIES = 1_000_000
 """Up to here a table is computed whole; larger ones option by option of the variable that goes."""
 
@@ -86,9 +88,8 @@ class Elimination:
         self._groups: list[Indices] = []
         self._firsts: list[Indices] = []
         for own, costs in zip(ports, problem.costs, strict=True):
-            rows = np.stack(own, axis=1) if own else np.zeros((len(costs), 1), dtype=np.int64)
-            _, firsts, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-            self._groups.append(inverse.reshape(-1))
+            groups, firsts = _grouped(own, len(costs))
+            self._groups.append(groups)
             self._firsts.append(firsts)
         plans = [self._plan(free)]
         if incumbent is None and plans[0].work > _WHOLE_ENTRIES:
@@ -228,6 +229,21 @@ def polish(
             break
         free |= elimination.fixed
     return choice
+
+
+def _grouped(ports: list[Indices], options: int) -> tuple[Indices, Indices]:
+    """Return the number of each option's group, by equal ports, and the first option of each group."""
+    keys = np.zeros(options, dtype=np.int64)
+    count = 1
+    for own in ports:
+        size = int(own.max()) + 1
+        if count * size > _LARGEST_KEY:
+            keys = np.unique(keys, return_inverse=True)[1]
+            count = int(keys.max()) + 1
+        keys = keys * size + own
+        count *= size
+    _, firsts, groups = np.unique(keys, return_index=True, return_inverse=True)
+    return groups, firsts
 
 
 def _without(

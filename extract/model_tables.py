@@ -468,18 +468,18 @@ class _ProblemBuilder:
         factor: float,
     ) -> Costs:
         matrix = np.zeros((len(sources), len(demands)))
-        for row, source in enumerate(sources):
-            for column, demand in enumerate(demands):
-                if source is None:
-                    matrix[row, column] = FORBIDDEN if demand else 0.0
-                    continue
-                start = table.index[source]
-                matrix[row, column] = factor * sum(
-                    max(0.0, table.cost[start, table.index[wanted]] - cover)
-                    if wanted in table.index
-                    else np.inf
-                    for wanted, cover, _ in demand
-                )
+        made = [row for row, source in enumerate(sources) if source is not None]
+        absent = [row for row, source in enumerate(sources) if source is None]
+        starts = [table.index[source] for source in sources if source is not None]
+        for column, demand in enumerate(demands):
+            for wanted, cover, _ in demand:
+                if wanted in table.index:
+                    cycles = table.cost[starts, table.index[wanted]]
+                    matrix[made, column] += np.maximum(0.0, cycles - cover)
+                else:
+                    matrix[made, column] = np.inf
+            matrix[made, column] *= factor
+            matrix[absent, column] = FORBIDDEN if demand else 0.0
         return np.minimum(matrix, FORBIDDEN)
 
     def _usages(self, *, cautious: bool) -> Iterable[Usage]:

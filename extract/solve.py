@@ -40,6 +40,12 @@ _CLOSING_TABLE = 400_000_000
 _NEAR = (0.0, 0.02, 0.1)
 """Distances from the bound, relative to it, within which options make a start."""
 
+_PROMISING = 1.02
+"""How much dearer than the known one a choice may be to be worth a longer search around it."""
+
+_NO_PRICE = 1e-6
+"""Relative to the cost, all of the scratchpad at such prices counts as free."""
+
 _START_SWEEPS = 20
 """Of message passing among the options that make a start."""
 
@@ -269,12 +275,32 @@ def _search(
         if overflow > 0 and step % options.repair_every == options.repair_every - 1:
             fitting = repair(problem, choice)
         if fitting is not None:
-            best.keep(problem, improve_feasible(problem, fitting), step)
+            best.keep(problem, _improved(problem, fitting, best.cost), step)
         if best.is_closed(options.gap) or step - best.improved_at >= options.patience:
             break
-        if overflow <= 0 and not prices.any():
+        if overflow <= 0 and float(prices.sum()) * problem.limit <= _NO_PRICE * abs(value):
             break
         prices = _next_prices(problem, prices, use, value, best, step)
+
+
+def _improved(problem: ChoiceProblem, choice: tuple[int, ...], known: float) -> tuple[int, ...]:
+    """Improve a choice that fits, with more effort if it is not much dearer than the known cost."""
+    choice = improve_feasible(problem, choice)
+    if not problem.rows or problem.cost(choice) > _PROMISING * known:
+        return choice
+    return improve_feasible(problem, _polish_within_use(problem, choice))
+
+
+def _polish_within_use(problem: ChoiceProblem, choice: tuple[int, ...]) -> tuple[int, ...]:
+    """Improve a choice among options that use no more of any row than its own, so that it still fits."""
+    is_kept = [np.ones(len(own), dtype=bool) for own in problem.costs]
+    for usage in problem.usages:
+        own = choice[usage.variable]
+        is_kept[usage.variable] &= usage.amounts <= usage.amounts[own]
+    kept = tuple(np.flatnonzero(own) for own in is_kept)
+    few = replace(restricted(problem, kept), usages=())
+    numbers = tuple(int(np.searchsorted(k, o)) for k, o in zip(kept, choice, strict=True))
+    return _original(polish(few, few.costs, numbers), kept)
 
 
 def _close(
