@@ -25,7 +25,7 @@ from scipy.optimize import linprog
 from scipy.sparse import csr_matrix
 
 from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Indices, Relaxation
-from tilewright.extract.exclusive import Exclusive, Patterns, find_exclusive, find_patterns
+from tilewright.extract.exclusive import Exclusive, find_exclusive, find_patterns
 
 MOST_COLUMNS = 400_000
 """Size of the largest relaxation that is worth its time."""
@@ -98,9 +98,12 @@ class _Relaxation:
         for variable in range(len(problem.costs)):
             self._add_variable(variable)
         self.flows: dict[tuple[int, int], _Flow] = {}
+        found = find_exclusive(problem, self.patterns)
+        self.told_apart = {(e.variable, user) for e in found for user, _ in e.uses}
+        """Used variables and users whose flows matter by pattern."""
         for number in range(len(problem.edges)):
             self._add_edge(number)
-        for exclusive in find_exclusive(problem, self.patterns):
+        for exclusive in found:
             self._add_exclusive(exclusive)
         self.first_use = self._add_capacity()
 
@@ -161,8 +164,8 @@ class _Relaxation:
 
     def _add_edge(self, number: int) -> None:
         edge = self.problem.edges[number]
-        left_demands = _demands(self.patterns[edge.left], edge.right)
-        right_demands = _demands(self.patterns[edge.right], edge.left)
+        left_demands = (edge.right, edge.left) in self.told_apart
+        right_demands = (edge.left, edge.right) in self.told_apart
         left, left_of, left_patterns = self._ports(edge.left, edge.left_ports, left_demands)
         right, right_of, right_patterns = self._ports(edge.right, edge.right_ports, right_demands)
         matrix = edge.matrix[np.ix_(left, right)]
@@ -233,10 +236,6 @@ class _Relaxation:
             if usage.high < problem.rows:
                 self.equal.put(row + usage.high, columns, -amounts[groups])
         return first
-
-
-def _demands(patterns: Patterns, variable: int) -> bool:
-    return any(variable in demanded for demanded in patterns.demands)
 
 
 def _united(partitions: Sequence[Indices]) -> list[Indices]:

@@ -218,8 +218,8 @@ class _Polished:
         """Return a good choice; later ones start from the last."""
         problem = replace(self._problem, costs=costs)
         if self._last is None:
-            starts = [self._start(problem, near) for near in _NEAR]
-            best = min((polish(problem, costs, start) for start in starts), key=problem.cost)
+            starts = (self._start(problem, near) for near in _NEAR)
+            best = polish(problem, costs, min(starts, key=problem.cost))
             # Larger parts among fewer options, then smaller parts among all once more.
             start = self._polish_near(problem, best)
         else:
