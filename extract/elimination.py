@@ -255,7 +255,9 @@ def _without(
     shape = np.broadcast_shapes(*(part.shape for part in table))
     if np.prod(shape, dtype=np.float64) <= _WHOLE_ENTRIES:
         whole: Costs = sum(table[1:], table[0])
-        return whole.min(axis=-1), whole.argmin(axis=-1).astype(np.int16)
+        choice = whole.argmin(axis=-1)
+        found = np.take_along_axis(whole, choice[..., None], axis=-1)[..., 0]
+        return found, choice.astype(np.int16)
     # The small factors first, so that few passes go over the whole table.
     table.sort(key=lambda part: part.size)
     least = np.full(shape[:-1], np.inf)

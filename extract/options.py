@@ -150,10 +150,9 @@ def class_options(
         accepts: Which options may be considered; all by default.
     """
     found: dict[tuple[object, ...], list[Option]] = {}
-    by_node = implementations_by_node(alternatives)
-    for node in alternatives.nodes:
-        if number not in (node.results or (node.result,)):
-            continue
+    nodes = [n for n in alternatives.nodes if number in (n.results or (n.result,))]
+    by_node = implementations_by_node(alternatives, frozenset(n.number for n in nodes))
+    for node in nodes:
         # constants differ in their bytes only
         needed = tuple(a for a in node.args if not alternatives.classes[a].is_constant)
         for option in _node_options(
@@ -175,11 +174,14 @@ def _with_late(option: Option, late: LateOperand) -> tuple[Option, ...]:
     return (covered, option) if late.asks_alone else (covered,)
 
 
-def implementations_by_node(alternatives: Alternatives) -> dict[int, tuple[Implementation, ...]]:
-    """Group a block's implementations by their node."""
+def implementations_by_node(
+    alternatives: Alternatives, nodes: frozenset[int] | None = None
+) -> dict[int, tuple[Implementation, ...]]:
+    """Group a block's implementations, or those of some nodes, by their node."""
     groups: dict[int, list[Implementation]] = {}
     for implementation in alternatives.implementations:
-        groups.setdefault(implementation.node, []).append(implementation)
+        if nodes is None or implementation.node in nodes:
+            groups.setdefault(implementation.node, []).append(implementation)
     return {node: tuple(group) for node, group in groups.items()}
 
 
@@ -249,8 +251,11 @@ def _node_options(
     options = []
     plain: dict[tuple[object, ...], float] = {}
     for implementation in sorted(implementations, key=lambda i: GATHERED in i.macros):
+        levels = _memory_levels(alternatives, node, implementation, pricing)
+        if not levels:
+            continue
         kernel = _kernel_in_sram(alternatives, node, implementation, pricing.mesh)
-        for memories in _memory_levels(alternatives, node, implementation, pricing):
+        for memories in levels:
             key = (implementation.split_dims, memories)
             if GATHERED in implementation.macros:
                 most = _most_in_chunks(alternatives, node, implementation, pricing, plain.get(key))
@@ -329,6 +334,12 @@ def _memory_levels(
         if is_partial(operand):
             levels = [level for level in levels if level is Memory.SRAM]
         return [((level,), level) for level in levels]
+    gather = _gather(node, implementation, pricing.mesh)
+    if gather is not None:
+        axes = zip(pricing.mesh.sizes, implementation.split_dims, strict=True)
+        is_idle = any(size > 1 and split < 0 for size, split in axes)
+        if is_idle or alternatives.classes[node.args[gather.operand]].is_constant:
+            return []  # an axis computes everything twice, or the operand is whole for nothing
     choices = []
     for sharding, argument in zip(implementation.operands, node.args, strict=True):
         tensor = alternatives.classes[argument]
@@ -343,12 +354,7 @@ def _memory_levels(
                 is_movable=tensor.is_constant,
             )
         )
-    gather = _gather(node, implementation, pricing.mesh)
     if gather is not None:
-        axes = zip(pricing.mesh.sizes, implementation.split_dims, strict=True)
-        is_idle = any(size > 1 and split < 0 for size, split in axes)
-        if is_idle or alternatives.classes[node.args[gather.operand]].is_constant:
-            return []  # an axis computes everything twice, or the operand is whole for nothing
         choices[gather.operand] = [m for m in choices[gather.operand] if m is Memory.SRAM]
     if HALO in implementation.macros:
         choices[0] = [level for level in choices[0] if level is Memory.SRAM]
