@@ -124,3 +124,14 @@ def restricted(problem: ChoiceProblem, kept: Sequence[Indices]) -> ChoiceProblem
         rows=problem.rows,
         limit=problem.limit,
     )
+
+
+def cheapest_of_groups(costs: Costs, groups: Indices) -> Indices:
+    """Return the cheapest option of each group, the first of equal ones.
+
+    Args:
+        costs: Cost of each option.
+        groups: The group of each option; groups are numbered from 0 without gaps.
+    """
+    order = np.lexsort((costs, groups))
+    return order[np.searchsorted(groups[order], np.arange(int(groups.max()) + 1))]

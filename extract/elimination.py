@@ -14,12 +14,12 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from tilewright.extract.choice import ChoiceProblem, Costs, Indices
+from tilewright.extract.choice import ChoiceProblem, Costs, Indices, cheapest_of_groups
 
 MOST_ENTRIES = 16_000_000
 """Entries of the largest table; problems that need larger ones are not solved this way."""
 
-_POLISH_ENTRIES = 1_000_000
+POLISH_ENTRIES = 1_000_000
 """The same for improving a choice, which is done many times over."""
 
 _MOST_LEFT = 32_000_000
@@ -184,9 +184,7 @@ class Elimination:
         factors, cheapest = [], []
         total = 0.0
         for v, own in enumerate(costs):
-            order = np.lexsort((own, self._groups[v]))
-            starts = np.searchsorted(self._groups[v][order], np.arange(len(self._firsts[v])))
-            cheapest.append(order[starts])
+            cheapest.append(cheapest_of_groups(own, self._groups[v]))
             if v in self.fixed:
                 total += float(own[self._kept(v)])
             else:
@@ -218,7 +216,7 @@ def polish(
     costs: tuple[Costs, ...],
     choice: tuple[int, ...],
     rounds: int = 4,
-    most_entries: int = _POLISH_ENTRIES,
+    most_entries: int = POLISH_ENTRIES,
 ) -> tuple[int, ...]:
     """Improve a choice: each round lets some variables keep their options and solves the rest."""
     free: frozenset[int] = frozenset()

@@ -24,7 +24,14 @@ import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import csr_matrix
 
-from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Indices, Relaxation
+from tilewright.extract.choice import (
+    FORBIDDEN,
+    ChoiceProblem,
+    Costs,
+    Indices,
+    Relaxation,
+    cheapest_of_groups,
+)
 from tilewright.extract.exclusive import Exclusive, find_exclusive, find_patterns
 
 MOST_COLUMNS = 400_000
@@ -154,8 +161,7 @@ class _Relaxation:
         marks += [u.amounts for u in self.problem.usages if u.variable == variable]
         _, groups = np.unique(np.stack(marks, axis=1), axis=0, return_inverse=True)
         groups = groups.reshape(-1)
-        order = np.lexsort((own, groups))
-        cheapest = order[np.searchsorted(groups[order], np.arange(groups.max() + 1))]
+        cheapest = cheapest_of_groups(own, groups)
         columns = self._new_columns(own[cheapest])
         self.group_of.append(groups)
         self.options.append(cheapest)

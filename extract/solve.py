@@ -29,7 +29,7 @@ from tilewright.extract.choice import (
     restricted,
 )
 from tilewright.extract.dominance import without_dominated
-from tilewright.extract.elimination import Elimination, polish
+from tilewright.extract.elimination import POLISH_ENTRIES, Elimination, polish
 from tilewright.extract.linear import linear_relaxation
 from tilewright.extract.local_search import improve_feasible, repair
 from tilewright.extract.message_passing import MessagePassing, message_relaxation
@@ -124,22 +124,8 @@ def solve(
     A problem in which nothing feasible is found gives the least overflowing choice with
     `feasible` false.
     """
-    options = options or SolveOptions()
-    if not problem.costs:
-        return Solution((), 0.0, 0.0, "empty", np.zeros(problem.rows), True)
-    fewer, kept = without_dominated(problem)
-    elimination = Elimination(fewer)
     start = np.zeros(problem.rows) if prices is None else prices
-    best = _Best(start)
-    if elimination.is_small and elimination.work <= options.exact_work:
-        _search(fewer, _Exact(elimination), best, start, options)
-        method = "elimination"
-    else:
-        relaxation = _relaxation(fewer, start, options)
-        best.raise_bound(relaxation.bound, relaxation.prices)
-        _search(fewer, _Polished(fewer, relaxation), best, relaxation.prices, options)
-        method = relaxation.method + (_close(fewer, relaxation, best, options))
-    return _solution(problem, fewer, kept, best, method)
+    return _solve(problem, options or SolveOptions(), start, None)
 
 
 def lower_bound(
@@ -150,8 +136,15 @@ def lower_bound(
     Returns:
         A solution whose bound counts; its choice, feasible or not, is a by-product.
     """
+    return _solve(problem, options, prices, cutoff)
+
+
+def _solve(
+    problem: ChoiceProblem, options: SolveOptions, prices: Costs, cutoff: float | None
+) -> Solution:
+    """Search and bound, or only bound if the cost of some choice is known."""
     if not problem.costs:
-        return solve(problem, options)
+        return Solution((), 0.0, 0.0, "empty", np.zeros(problem.rows), True)
     fewer, kept = without_dominated(problem)
     elimination = Elimination(fewer)
     best = _Best(prices)
@@ -160,7 +153,10 @@ def lower_bound(
         return _solution(problem, fewer, kept, best, "elimination")
     relaxation = _relaxation(fewer, prices, options)
     best.raise_bound(relaxation.bound, relaxation.prices)
-    best.cost = cutoff
+    if cutoff is None:
+        _search(fewer, _Polished(fewer, relaxation), best, relaxation.prices, options)
+    else:
+        best.cost = cutoff
     method = relaxation.method + _close(fewer, relaxation, best, options)
     return _solution(problem, fewer, kept, best, method)
 
@@ -185,7 +181,7 @@ def _solution(
             best.keep(fewer, improve_feasible(fewer, repaired))
     is_feasible = best.choice is not None
     found = best.choice or best.overflowing or tuple(0 for _ in fewer.costs)
-    choice = tuple(int(left[option]) for left, option in zip(kept, found, strict=True))
+    choice = _original(found, kept)
     cost = problem.cost(choice)
     bound = min(best.bound, best.cost)
     return Solution(choice, cost, bound, method, best.prices, is_feasible)
@@ -240,9 +236,7 @@ class _Polished:
             np.union1d(own, [option])
             for own, option in zip(self._near(_NEAR[1]), choice, strict=True)
         )
-        few = restricted(problem, kept)
-        numbers = tuple(int(np.searchsorted(k, o)) for k, o in zip(kept, choice, strict=True))
-        return _original(polish(few, few.costs, numbers, most_entries=_START_ENTRIES), kept)
+        return _polish_among(problem, choice, kept, _START_ENTRIES)
 
     def _start(self, problem: ChoiceProblem, near: float) -> tuple[int, ...]:
         kept = self._near(near)
@@ -298,9 +292,19 @@ def _polish_within_use(problem: ChoiceProblem, choice: tuple[int, ...]) -> tuple
         own = choice[usage.variable]
         is_kept[usage.variable] &= usage.amounts <= usage.amounts[own]
     kept = tuple(np.flatnonzero(own) for own in is_kept)
-    few = replace(restricted(problem, kept), usages=())
+    return _polish_among(problem, choice, kept)
+
+
+def _polish_among(
+    problem: ChoiceProblem,
+    choice: tuple[int, ...],
+    kept: tuple[Indices, ...],
+    most_entries: int = POLISH_ENTRIES,
+) -> tuple[int, ...]:
+    """Improve a choice among some options of each variable, its own being one of them."""
+    few = restricted(problem, kept)
     numbers = tuple(int(np.searchsorted(k, o)) for k, o in zip(kept, choice, strict=True))
-    return _original(polish(few, few.costs, numbers), kept)
+    return _original(polish(few, few.costs, numbers, most_entries=most_entries), kept)
 
 
 def _close(

@@ -25,7 +25,7 @@ from tilewright.extract.pipeline.plan import PipelinePlan
 from tilewright.hwmodel.target import Target
 from tilewright.lowering.isa import Access, Engine, Instruction, Opcode, Post, Space, Wait
 from tilewright.lowering.loops import matching_ends
-from tilewright.lowering.lower import build_program
+from tilewright.lowering.lower import build_program, plan_facts
 from tilewright.lowering.program import DramTensor, Group, Program, Streams
 
 _ALIGNMENT_BYTES = 64
@@ -109,19 +109,8 @@ class _Linker:
             dram_bytes=self._bases[-1],
             sram_bytes=max(part.sram_bytes for part in self._parts),
             tags=tuple(tags),
-            facts=self._facts(),
+            facts=plan_facts(self._pipeline) | {"stages": str(len(self._pipeline.stages))},
         )
-
-    def _facts(self) -> dict[str, str]:
-        plan = self._pipeline
-        return {
-            "objective": plan.objective.value,
-            "cost": repr(plan.cost),
-            "bound": repr(plan.bound),
-            "gap": repr(plan.gap),
-            "proof": plan.proof.method,
-            "stages": str(len(plan.stages)),
-        }
 
     def _moves_of(self, number: int) -> Callable[[int], int]:
         """Return the function from addresses of a part to those of the whole."""

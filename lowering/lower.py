@@ -15,6 +15,7 @@ import numpy as np
 
 from tilewright.errors import InfeasibleError, UnsupportedOpError
 from tilewright.extract.kernel import Family
+from tilewright.extract.pipeline.plan import PipelinePlan
 from tilewright.extract.plan import (
     Delivery,
     Memory,
@@ -391,17 +392,16 @@ def _build(plan: Plan, target: Target, early: Early) -> Program:
         dram_bytes=back.dram_bytes,
         sram_bytes=back.sram_bytes,
         tags=lowered.tags,
-        facts=_facts(plan, back.schedule.makespan_cycles),
+        facts=plan_facts(plan) | {"schedule_cycles": repr(back.schedule.makespan_cycles)},
     )
 
 
-def _facts(plan: Plan, schedule_cycles: float) -> dict[str, str]:
-    """Return what the compiler claims of the program."""
+def plan_facts(plan: Plan | PipelinePlan) -> dict[str, str]:
+    """Return what the compiler claims of a plan."""
     return {
         "objective": plan.objective.value,
         "cost": repr(plan.cost),
         "bound": repr(plan.bound),
         "gap": repr(plan.gap),
         "proof": plan.proof.method,
-        "schedule_cycles": repr(schedule_cycles),
     }

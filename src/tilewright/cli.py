@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -15,17 +15,17 @@ from tilewright import __version__
 from tilewright.cli_explore import explore_app
 from tilewright.cli_options import (
     Dims,
+    Model,
+    Objective,
     ObjectiveName,
     RuleFiles,
     SkipRefused,
     TargetName,
     WithoutRules,
     parse_dims,
+    plan_request,
 )
 from tilewright.errors import CompileError, RuleError
-
-if TYPE_CHECKING:
-    from tilewright.rule_commands import PlanRequest
 
 # Must be set before numpy loads: the functional simulator multiplies many small matrices, for which
 # threads of the BLAS only spin.
@@ -70,8 +70,6 @@ Inputs = Annotated[
     Path | None,
     typer.Option("--inputs", help="An .npz file with an array for each input; else made up."),
 ]
-Model = Annotated[Path, typer.Argument(help="An ONNX model.")]
-Objective = Annotated[ObjectiveName, typer.Option(help="What to minimise.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of made-up inputs.")]
 
 
@@ -285,28 +283,6 @@ def rules_check_command(
         raise typer.Exit(EXIT_ERROR)
 
 
-def _plan_request(
-    model: Path,
-    target: str,
-    dim: list[str] | None,
-    objective: ObjectiveName,
-    without_rule: list[str] | None,
-    rules: list[Path] | None,
-    skip_refused: bool,
-) -> PlanRequest:
-    """Return what to plan from the options that `rules stats` and `rules explain` share."""
-    from tilewright.rule_commands import PlanRequest, RuleSources
-
-    return PlanRequest(
-        model=model,
-        target=target,
-        dims=parse_dims(dim),
-        objective=objective.value,
-        without_rules=tuple(without_rule or ()),
-        sources=RuleSources(files=tuple(rules or ()), skip_refused=skip_refused),
-    )
-
-
 @rules_app.command("stats")
 def rules_stats_command(
     model: Model,
@@ -324,7 +300,7 @@ def rules_stats_command(
     from tilewright.rule_commands import stats_and_report
     from tilewright.terminal import output_console
 
-    request = _plan_request(model, target, dim, objective, without_rule, rules, skip_refused)
+    request = plan_request(model, target, dim, objective, rules, skip_refused, without_rule)
     stats_and_report(request, worth, output_console())
 
 
@@ -343,7 +319,7 @@ def rules_explain_command(
     from tilewright.rule_commands import explain_and_report
     from tilewright.terminal import output_console
 
-    request = _plan_request(model, target, dim, objective, without_rule, rules, skip_refused)
+    request = plan_request(model, target, dim, objective, rules, skip_refused, without_rule)
     explain_and_report(request, tensor, output_console())
 
 
@@ -385,23 +361,6 @@ def _stages(text: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise typer.BadParameter(f"found '{text}', expected a number of at least 1, or auto")
     return int(text)
-
-
-def _dims(pairs: list[str] | None) -> dict[str, int]:
-    """Parse --dim options."""
-    found: dict[str, int] = {}
-    for pair in pairs or ():
-        name, _, value = pair.rpartition("=")
-        # isdecimal alone takes digits of any script and any length
-        if not name or not (value.isascii() and value.isdecimal() and 0 < int(value[:19]) < 2**48):
-            raise CompileError(
-                f"--dim '{pair}': expected name=value with a positive whole number; "
-                "write e.g. --dim batch=1"
-            )
-        if found.get(name, int(value)) != int(value):
-            raise CompileError(f"--dim '{name}' is given as {found[name]} and {value}; drop one")
-        found[name] = int(value)
-    return found
 
 
 @app.command("extract")

@@ -9,12 +9,14 @@ import typer
 
 from tilewright.cli_options import (
     Dims,
+    Model,
+    Objective,
     ObjectiveName,
     RuleFiles,
     SkipRefused,
     TargetName,
     WithoutRules,
-    parse_dims,
+    plan_request,
 )
 
 if TYPE_CHECKING:
@@ -24,12 +26,10 @@ explore_app = typer.Typer(
     help="Ask about a plan: alternatives, reasons, demands, other targets.", no_args_is_help=True
 )
 
-Model = Annotated[Path, typer.Argument(help="An ONNX model.")]
 Tensor = Annotated[str, typer.Argument(help="A tensor that the model computes.")]
 ShapesOnly = Annotated[
     bool, typer.Option("--shapes-only", help="Load no weights from external files.")
 ]
-Objective = Annotated[ObjectiveName, typer.Option(help="What to minimise.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Demands = Annotated[
     list[str],
@@ -216,16 +216,8 @@ def _request(
     as_json: bool,
 ) -> ExploreRequest:
     from tilewright.explore_commands import ExploreRequest
-    from tilewright.rule_commands import PlanRequest, RuleSources
 
-    plan = PlanRequest(
-        model=model,
-        target=target,
-        dims=parse_dims(dim),
-        objective=objective.value,
-        without_rules=tuple(without_rule or ()),
-        sources=RuleSources(files=tuple(rules or ()), skip_refused=skip_refused),
-    )
+    plan = plan_request(model, target, dim, objective, rules, skip_refused, without_rule)
     return ExploreRequest(plan=plan, shapes_only=shapes_only, as_json=as_json)
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tilewright.errors import CompileError
+
+if TYPE_CHECKING:
+    from tilewright.rule_commands import PlanRequest
 
 
 class ObjectiveName(StrEnum):
@@ -19,6 +22,8 @@ class ObjectiveName(StrEnum):
     energy = "energy"
 
 
+Model = Annotated[Path, typer.Argument(help="An ONNX model.")]
+Objective = Annotated[ObjectiveName, typer.Option(help="What to minimise.")]
 Dims = Annotated[
     list[str] | None,
     typer.Option("--dim", metavar="NAME=VALUE", help="Size of a symbolic dimension; repeatable."),
@@ -56,3 +61,25 @@ def parse_dims(pairs: list[str] | None) -> dict[str, int]:
             raise CompileError(f"--dim '{name}' is given as {found[name]} and {value}; drop one")
         found[name] = int(value)
     return found
+
+
+def plan_request(
+    model: Path,
+    target: str,
+    dim: list[str] | None,
+    objective: ObjectiveName,
+    rules: list[Path] | None,
+    skip_refused: bool,
+    without_rule: list[str] | None,
+) -> PlanRequest:
+    """Return what to plan, from the options of the commands that ask about a plan."""
+    from tilewright.rule_commands import PlanRequest, RuleSources
+
+    return PlanRequest(
+        model=model,
+        target=target,
+        dims=parse_dims(dim),
+        objective=objective.value,
+        without_rules=tuple(without_rule or ()),
+        sources=RuleSources(files=tuple(rules or ()), skip_refused=skip_refused),
+    )
