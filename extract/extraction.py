@@ -93,7 +93,10 @@ def extract(
     def bound(solution: Solution) -> tuple[float, Proof]:
         return _bound(setting.tables, solution, options.solve)
 
-    plan, _ = choose(setting, lambda problem: solve(problem, options.solve), bound)
+    def solver(problem: ChoiceProblem, last: Solution | None) -> Solution:
+        return solve(problem, options.solve, last=last)
+
+    plan, _ = choose(setting, solver, bound)
     return plan
 
 
@@ -131,14 +134,14 @@ def prepare(
 
 def choose(
     setting: Setting,
-    solver: Callable[[ChoiceProblem], Solution],
+    solver: Callable[[ChoiceProblem, Solution | None], Solution],
     bounder: Callable[[Solution], tuple[float, Proof]],
 ) -> tuple[Plan, Solution]:
     """Solve, write the plan out, and charge what its exact account of scratchpad shows to be too much.
 
     Args:
         setting: What to choose from.
-        solver: Solves a choice problem.
+        solver: Solves a choice problem; given a solution, one in which options use more than there.
         bounder: Returns the lower bound with its proof; called once, with the first solution.
 
     Returns:
@@ -150,9 +153,10 @@ def choose(
     graph, target, tables = setting.graph, setting.pricing.target, setting.tables
     capacity = setting.pricing.limit_bytes
     bound: tuple[float, Proof] | None = None
+    solution: Solution | None = None
     problem, shortage, where = tables.problem, 0, ""
     for attempt in range(_ATTEMPTS):
-        solution = solver(problem)
+        solution = solver(problem, solution)
         if bound is None:
             bound = bounder(solution)
         if not solution.feasible:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tilewright.extract.choice import ChoiceProblem, Costs, Indices, Usage
@@ -30,6 +32,30 @@ def repair(problem: ChoiceProblem, choice: tuple[int, ...]) -> tuple[int, ...] |
         if not search.relieve():
             return None
     return tuple(search.choice)
+
+
+def completed(
+    problem: ChoiceProblem, kept: tuple[Indices, ...], start: Sequence[int]
+) -> tuple[int, ...]:
+    """Return a choice as one of the options that are left; where its own is not, the best given neighbours.
+
+    Args:
+        problem: The problem of the options that are left.
+        kept: Their numbers in the whole problem, by variable.
+        start: A choice of the whole problem; -1 where nothing is known.
+    """
+    choice = [
+        int(np.searchsorted(own, s)) if s in own else -1 for own, s in zip(kept, start, strict=True)
+    ]
+    for variable in [v for v, option in enumerate(choice) if option < 0]:
+        total = problem.costs[variable].copy()
+        for edge in problem.edges:
+            if edge.left == variable and choice[edge.right] >= 0:
+                total += edge.matrix[edge.left_ports, edge.right_ports[choice[edge.right]]]
+            elif edge.right == variable and choice[edge.left] >= 0:
+                total += edge.matrix[edge.left_ports[choice[edge.left]], edge.right_ports]
+        choice[variable] = int(total.argmin())
+    return tuple(choice)
 
 
 class _LocalSearch:

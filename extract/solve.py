@@ -31,7 +31,7 @@ from tilewright.extract.choice import (
 from tilewright.extract.dominance import without_dominated
 from tilewright.extract.elimination import POLISH_ENTRIES, Elimination, polish
 from tilewright.extract.linear import linear_relaxation
-from tilewright.extract.local_search import improve_feasible, repair
+from tilewright.extract.local_search import completed, improve_feasible, repair
 from tilewright.extract.message_passing import MessagePassing, message_relaxation
 
 _CLOSING_TABLE = 400_000_000
@@ -61,9 +61,11 @@ class SolveOptions:
     """Of message passing, for problems whose linear relaxation is too large."""
     price_steps: int = 24
     repair_every: int = 4
-    """Price steps between attempts to make a choice fit that does not."""
+    """Price steps between attempts to make an optimal choice fit that does not; polished ones always are."""
     patience: int = 6
     """Price steps without a better bound or cost after which to stop."""
+    polish_patience: int = 3
+    """The same where choices are only polished, so that no step raises the bound."""
     gap: float = 1e-6
     exact_work: int = 3_000_000
     """Entries of all tables up to which elimination alone solves a problem, at every price vector."""
@@ -115,17 +117,25 @@ class _Inner(Protocol):
 
 
 def solve(
-    problem: ChoiceProblem, options: SolveOptions | None = None, prices: Costs | None = None
+    problem: ChoiceProblem,
+    options: SolveOptions | None = None,
+    *,
+    prices: Costs | None = None,
+    last: Solution | None = None,
 ) -> Solution:
     """Return the best choice found within the limits, with its proven bound.
 
-    `prices` are the row prices to start from, for example those of a similar problem.
+    `prices` are the row prices to start from, for example those of a similar problem. `last` is the solution
+    of a problem that is the same but for options that use less there: the search goes on from it.
 
     A problem in which nothing feasible is found gives the least overflowing choice with
     `feasible` false.
     """
+    options = options or SolveOptions()
+    if last is not None:
+        return _solve_again(problem, last, options)
     start = np.zeros(problem.rows) if prices is None else prices
-    return _solve(problem, options or SolveOptions(), start, None)
+    return _solve(problem, options, start, None)
 
 
 def lower_bound(
@@ -154,11 +164,25 @@ def _solve(
     relaxation = _relaxation(fewer, prices, options)
     best.raise_bound(relaxation.bound, relaxation.prices)
     if cutoff is None:
-        _search(fewer, _Polished(fewer, relaxation), best, relaxation.prices, options)
+        inner = _Polished(fewer, _near_bound(fewer, relaxation))
+        _search(fewer, inner, best, relaxation.prices, options)
     else:
         best.cost = cutoff
     method = relaxation.method + _close(fewer, relaxation, best, options)
     return _solution(problem, fewer, kept, best, method)
+
+
+def _solve_again(problem: ChoiceProblem, last: Solution, options: SolveOptions) -> Solution:
+    """Search on from the solution of a problem in which options use less, whose bound still holds."""
+    fewer, kept = without_dominated(problem)
+    elimination = Elimination(fewer)
+    is_exact = elimination.is_small and elimination.work <= options.exact_work
+    inner = (
+        _Exact(elimination) if is_exact else _Polished(fewer, completed(fewer, kept, last.choice))
+    )
+    best = _Best(last.multipliers, last.bound)
+    _search(fewer, inner, best, last.multipliers, replace(options, polish_patience=2))
+    return _solution(problem, fewer, kept, best, last.method)
 
 
 def _relaxation(problem: ChoiceProblem, prices: Costs, options: SolveOptions) -> Relaxation:
@@ -201,53 +225,51 @@ class _Exact:
 
 
 class _Polished:
-    """Starts among the options near a bound, improved by solving parts of the choice exactly."""
+    """A choice, improved by solving parts of it exactly."""
 
     is_exact = False
 
-    def __init__(self, problem: ChoiceProblem, relaxation: Relaxation) -> None:
+    def __init__(self, problem: ChoiceProblem, choice: tuple[int, ...]) -> None:
         self._problem = replace(problem, usages=())
-        self._relaxation = relaxation
-        self._last: tuple[int, ...] | None = None
+        self._last = choice
 
     def choose(self, costs: tuple[Costs, ...]) -> tuple[int, ...]:
-        """Return a good choice; later ones start from the last."""
-        problem = replace(self._problem, costs=costs)
-        if self._last is None:
-            starts = (self._start(problem, near) for near in _NEAR)
-            best = polish(problem, costs, min(starts, key=problem.cost))
-            # Larger parts among fewer options, then smaller parts among all once more.
-            start = self._polish_near(problem, best)
-        else:
-            start = self._last
-        self._last = polish(problem, costs, start)
+        """Return a good choice, found from the last one."""
+        self._last = polish(replace(self._problem, costs=costs), costs, self._last)
         return self._last
 
-    def _near(self, near: float) -> tuple[Indices, ...]:
-        most = near * abs(self._relaxation.bound)
-        return tuple(
-            np.flatnonzero(own <= max(most, float(own.min())) + 1e-9)
-            for own in self._relaxation.above
-        )
 
-    def _polish_near(self, problem: ChoiceProblem, choice: tuple[int, ...]) -> tuple[int, ...]:
-        """Improve a choice among its options and those near the bound."""
-        kept = tuple(
-            np.union1d(own, [option])
-            for own, option in zip(self._near(_NEAR[1]), choice, strict=True)
-        )
-        return _polish_among(problem, choice, kept, _START_ENTRIES)
+def _near_bound(problem: ChoiceProblem, relaxation: Relaxation) -> tuple[int, ...]:
+    """Return a good choice at the prices of a relaxation, among options that are near its bound."""
+    costs = priced(problem, relaxation.prices)
+    problem = replace(problem, usages=(), costs=costs)
+    starts = (_start(problem, _near(relaxation, near)) for near in _NEAR)
+    best = polish(problem, costs, min(starts, key=problem.cost))
+    # Larger parts among fewer options; smaller parts among all of them follow with each price step.
+    kept = tuple(
+        np.union1d(own, [option])
+        for own, option in zip(_near(relaxation, _NEAR[1]), best, strict=True)
+    )
+    return _polish_among(problem, best, kept, _START_ENTRIES)
 
-    def _start(self, problem: ChoiceProblem, near: float) -> tuple[int, ...]:
-        kept = self._near(near)
-        few = restricted(problem, kept)
-        passing = MessagePassing(few)
-        for _ in range(_START_SWEEPS):
-            passing.sweep(few.costs)
-        decoded = (passing.decode(few.costs, backwards=way) for way in (True, False))
-        starts = [passing.improve(few.costs, choice) for choice in decoded]
-        start = min(starts, key=few.cost)
-        return _original(polish(few, few.costs, start, most_entries=_START_ENTRIES), kept)
+
+def _near(relaxation: Relaxation, near: float) -> tuple[Indices, ...]:
+    most = near * abs(relaxation.bound)
+    return tuple(
+        np.flatnonzero(own <= max(most, float(own.min())) + 1e-9) for own in relaxation.above
+    )
+
+
+def _start(problem: ChoiceProblem, kept: tuple[Indices, ...]) -> tuple[int, ...]:
+    """Return a choice among some options, from messages."""
+    few = restricted(problem, kept)
+    passing = MessagePassing(few)
+    for _ in range(_START_SWEEPS):
+        passing.sweep(few.costs)
+    decoded = (passing.decode(few.costs, backwards=way) for way in (True, False))
+    starts = [passing.improve(few.costs, choice) for choice in decoded]
+    start = min(starts, key=few.cost)
+    return _original(polish(few, few.costs, start, most_entries=_START_ENTRIES), kept)
 
 
 def _search(
@@ -255,6 +277,8 @@ def _search(
 ) -> None:
     """Look for choices that fit, and for prices of a better bound, from some prices on."""
     best.improved_at = 0
+    patience = options.patience if inner.is_exact else options.polish_patience
+    repair_every = options.repair_every if inner.is_exact else 1
     for step in range(options.price_steps):
         costs = priced(problem, prices)
         choice = inner.choose(costs)
@@ -266,11 +290,11 @@ def _search(
         if overflow < best.overflow and problem.cost(choice) < FORBIDDEN:
             best.overflow, best.overflowing = overflow, choice
         fitting: tuple[int, ...] | None = choice if overflow <= 0 else None
-        if overflow > 0 and step % options.repair_every == options.repair_every - 1:
+        if overflow > 0 and step % repair_every == repair_every - 1:
             fitting = repair(problem, choice)
         if fitting is not None:
             best.keep(problem, _improved(problem, fitting, best.cost), step)
-        if best.is_closed(options.gap) or step - best.improved_at >= options.patience:
+        if best.is_closed(options.gap) or step - best.improved_at >= patience:
             break
         if overflow <= 0 and float(prices.sum()) * problem.limit <= _NO_PRICE * abs(value):
             break

@@ -89,9 +89,9 @@ class Explorer:
         solver = self.options.solve
         relaxed: list[Solution] = []
 
-        def solved(problem: ChoiceProblem) -> Solution:
+        def solved(problem: ChoiceProblem, last: Solution | None) -> Solution:
             if start is None:
-                return solve(problem, solver)
+                return solve(problem, solver, last=last)
             choice = carried(setting.tables, start.chosen)
             return resolve(problem, choice, row_prices(setting.tables, start.prices))
 
@@ -257,7 +257,7 @@ class Explorer:
             found = warm_bound(setting.tables.relaxed, prices, 0.0)
             return max(0.0, found.bound) / setting.tables.scale, Proof(method=found.method)
 
-        plan, solution = choose(setting, lambda problem: self.solved(setting, problem), bound)
+        plan, solution = choose(setting, lambda problem, _: self.solved(setting, problem), bound)
         return Answer(
             demands=demands,
             plan=plan,

@@ -21,7 +21,7 @@ from tilewright.extract.choice import (
 )
 from tilewright.extract.dominance import without_dominated
 from tilewright.extract.elimination import Elimination, polish
-from tilewright.extract.local_search import fits, improve_feasible, repair
+from tilewright.extract.local_search import completed, fits, improve_feasible, repair
 from tilewright.extract.message_passing import MessagePassing
 from tilewright.extract.model_tables import ModelTables
 from tilewright.extract.options import Option
@@ -146,7 +146,7 @@ def resolve(problem: ChoiceProblem, start: Sequence[int], prices: Costs) -> Solu
     fewer, kept = without_dominated(problem)
     if Elimination(fewer, most_entries=EXACT_ENTRIES).is_small:
         return solve(problem, prices=prices)
-    first = _completed(fewer, kept, start)
+    first = completed(fewer, kept, start)
     costs = priced(fewer, prices)
     passing = MessagePassing(fewer)
     bound = max(passing.sweep(costs) for _ in range(_SWEEPS))
@@ -182,24 +182,6 @@ def _best_fitting(
     return best
 
 
-def _completed(
-    problem: ChoiceProblem, kept: tuple[Indices, ...], start: Sequence[int]
-) -> tuple[int, ...]:
-    """Return the start in the numbers that are left; where there is none, the best given neighbours."""
-    choice = [
-        int(np.searchsorted(own, s)) if s in own else -1 for own, s in zip(kept, start, strict=True)
-    ]
-    for variable in [v for v, option in enumerate(choice) if option < 0]:
-        total = problem.costs[variable].copy()
-        for edge in problem.edges:
-            if edge.left == variable and choice[edge.right] >= 0:
-                total += edge.matrix[edge.left_ports, edge.right_ports[choice[edge.right]]]
-            elif edge.right == variable and choice[edge.left] >= 0:
-                total += edge.matrix[edge.left_ports[choice[edge.left]], edge.right_ports]
-        choice[variable] = int(total.argmin())
-    return tuple(choice)
-
-
 def warm_bound(relaxed: ChoiceProblem, prices: Costs, least: float) -> Solution:
     """Return a lower bound of a problem from prices that are good for a similar one.
 
@@ -211,7 +193,7 @@ def warm_bound(relaxed: ChoiceProblem, prices: Costs, least: float) -> Solution:
     if not relaxed.costs:
         return solve(relaxed)
     if Elimination(relaxed, most_entries=EXACT_ENTRIES).is_small:
-        return solve(relaxed, SolveOptions(price_steps=4), prices)
+        return solve(relaxed, SolveOptions(price_steps=4), prices=prices)
     fewer, _ = without_dominated(relaxed)
     passing = MessagePassing(fewer)
     costs = priced(fewer, prices)
