@@ -9,8 +9,10 @@ one tile.
 
 from __future__ import annotations
 
+import mmap
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -127,9 +129,27 @@ class IntervalMap:
         return other
 
 
+def _sparse_zeros(size_bytes: int) -> Bytes:
+    """Return zeros of which only the pages that are written take memory.
+
+    numpy asks for huge pages, with which a few bytes of each scratchpad would take megabytes.
+
+    Raises:
+        MemoryError: There is no room in the address space.
+    """
+    try:
+        pages = mmap.mmap(-1, max(size_bytes, 1))
+    except (OSError, OverflowError) as error:
+        raise MemoryError(str(error)) from error
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        with suppress(OSError):  # of kernels without huge pages
+            pages.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(pages, np.uint8)[:size_bytes]
+
+
 def _sparse_copy(array: Bytes) -> Bytes:
     """Copy without touching the pages that were never written (they read as zero)."""
-    copy = np.zeros_like(array)
+    copy = _sparse_zeros(len(array))
     step = 1 << 16
     for start in range(0, len(array), step):
         piece = array[start : start + step]
@@ -178,7 +198,7 @@ class TileMemory:
         if axes not in self._stores:
             tiles = prod(n for axis, n in enumerate(self.sizes) if axes >> axis & 1)
             try:
-                self._stores[axes] = np.zeros(tiles * self._row, np.uint8)
+                self._stores[axes] = _sparse_zeros(tiles * self._row)
             except MemoryError as error:
                 raise ProgramError(
                     f"{tiles} scratchpads of {self._row} bytes do not fit into memory"
@@ -308,7 +328,7 @@ class Dram:
 
     def __init__(self, size_bytes: int) -> None:
         self.size_bytes = size_bytes
-        self._bytes: Bytes = np.zeros(max(size_bytes, 1), np.uint8)
+        self._bytes = _sparse_zeros(max(size_bytes, 1))
 
     def copy(self) -> Dram:
         """Return an independent copy."""
