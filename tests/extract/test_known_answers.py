@@ -96,7 +96,7 @@ def test_two_axes_combine_tokens_with_columns_then_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "width", "hidden", "rows", "columns"), [(1024, 32, 64, 1, 8), (512, 64, 128, 4, 4)]
+    ("tokens", "width", "hidden", "rows", "columns"), [(1024, 32, 64, 1, 8), (1024, 64, 128, 4, 4)]
 )
 def test_many_tokens_and_small_weights_are_data_parallel(
     tokens: int, width: int, hidden: int, rows: int, columns: int
@@ -112,6 +112,6 @@ def test_many_tokens_and_small_weights_are_data_parallel(
 
 def test_small_tensors_are_gathered_rather_than_reduced() -> None:
     """With a few tokens start-up counts: one multicast is faster than n - 1 sends of partial sums."""
-    _, plan = mlp(4, 128, 512, 1, 8)
+    _, plan = mlp(4, 128, 512, 1, 8, GATHERED_RULES)
     assert [splits(plan, op) for op in products(plan)] == [{"outputs"}, {"outputs"}]
     assert between(plan) == [MoveKind.ALL_GATHER]

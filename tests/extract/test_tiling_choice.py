@@ -7,8 +7,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from extract_cases import tiny
+from extract_cases import Builder, saturated, tiny, with_sram
 
+from tilewright.extract.extraction import ExtractOptions, extract
 from tilewright.extract.kernel import (
     Kernel,
     box_loads,
@@ -27,7 +28,9 @@ from tilewright.extract.tiling_choice import (
     tiling_key,
     whole_candidate,
 )
+from tilewright.hwmodel.family import mesh_target
 from tilewright.rules.loopnest import Role
+from tilewright.rules.tiling.family import tiling_rules
 
 NAMES = ("matmul_chain", "attention_scores", "conv_relu", "heads", "two_outputs")
 
@@ -74,13 +77,36 @@ def test_chosen_tilings_fit_and_are_what_they_say(name: str) -> None:
         every = {candidates.tiling(n) for n in range(len(candidates))}
         least = min(footprint_bytes(kernel, tiling, alignment) for tiling in every)
         for budget in (0, 256, 1024, 4096, 10**6):
-            chosen = Ranking(kernel, candidates, target).within(budget, limit=3)
+            chosen = Ranking(kernel, candidates, target).within(budget)
             assert len(chosen) <= 3
             assert len({tiling for tiling, _ in chosen}) == len(chosen)
             for tiling, size in chosen:
                 assert tiling in every
                 assert size == footprint_bytes(kernel, tiling, alignment) <= budget
             assert bool(chosen) == (least <= budget), "a fitting tiling is overlooked"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_chosen_tilings_are_of_two_sizes_where_two_fit(name: str) -> None:
+    target = tiny(name).target
+    alignment = target.tile.sram.alignment_bytes
+    for kernel, candidates in kernels(name)[:40]:
+        tilings = [candidates.tiling(number) for number in range(len(candidates))]
+        fit = [t for t in tilings if footprint_bytes(kernel, t, alignment) <= 8192]
+        chosen = Ranking(kernel, candidates, target).within(8192)
+        assert len({t.sizes for t, _ in chosen}) == min(2, len({t.sizes for t in fit}))
+
+
+def test_orders_of_one_size_keep_out_no_other_size() -> None:
+    b = Builder("product")
+    graph = b.graph(b.matmul(b.input(1021, 127), b.weight(127, 61)))
+    case = saturated(graph, with_sram(mesh_target(1, 1), 32 * 1024))
+    fewer = tuple(rule for rule in tiling_rules() if rule.name != "tiling.choose_outermost")
+    every, inner = (
+        extract(case.graph, case.rolled, case.alternatives, case.target, case.mesh, options)
+        for options in (ExtractOptions(), ExtractOptions(tiling=fewer))
+    )
+    assert every.cost <= inner.cost
 
 
 @pytest.mark.parametrize("name", NAMES)

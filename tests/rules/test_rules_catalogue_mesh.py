@@ -166,10 +166,18 @@ def normalised_mlp(b: Builder) -> Graph:
     return b.graph(b.op("map", y, x, fn="add"))
 
 
-def weighed_values(b: Builder) -> Graph:
+def weighed_values(b: Builder, rows: int, terms: int, columns: int) -> Graph:
     """Weigh values, both computed on the tiles that have their rows."""
-    weights = b.op("softmax", b.input("x", 1024, 1024))
-    return b.graph(b.op("matmul", weights, b.op("map", b.input("v", 1024, 64), fn="tanh")))
+    weights = b.op("softmax", b.input("x", rows, terms))
+    return b.graph(b.op("matmul", weights, b.op("map", b.input("v", terms, columns), fn="tanh")))
+
+
+def few_values(b: Builder) -> Graph:
+    return weighed_values(b, 256, 256, 64)
+
+
+def many_narrow_values(b: Builder) -> Graph:
+    return weighed_values(b, 64, 2048, 32)
 
 
 def square(b: Builder) -> Graph:
@@ -238,8 +246,8 @@ ENTRIES = (
     Entry("partition.partial_sums_through_linear", last_token, "toy"),
     Entry("partition.gathered_matmul_rows", normalised_mlp, LONG_LINE),
     Entry("partition.gathered_matmul_terms", normalised_mlp, LONG_LINE),
-    Entry("partition.gathered_matmul_columns", weighed_values, LONG_LINE),
-    Entry("partition.gathered_matmul_values", weighed_values),
+    Entry("partition.gathered_matmul_columns", many_narrow_values, "mesh_2x4"),
+    Entry("partition.gathered_matmul_values", few_values, LONG_LINE),
     Entry("tiling.whole_loop", square, "mesh_1x1?sram_kib=64"),
     Entry("tiling.smaller_tiles", square, SMALL),
     Entry("tiling.accumulate_over_parts", sum_in_boxes, "mesh_1x1"),
@@ -247,7 +255,7 @@ ENTRIES = (
     Entry("collective.slice_of_all_reduce", sequence_parallel),
     Entry("collective.slice_of_all_gather", rows_after_columns),
     Entry("memory.weight_resident", square, SMALL),
-    Entry("memory.weight_streamed", many_rows, "mesh_1x2?sram_kib=64"),
+    Entry("memory.weight_streamed", many_rows, "mesh_2x2?sram_kib=32"),
     Entry("memory.value_in_scratchpad", narrow_inside, SMALL),
     Entry("memory.value_in_dram", narrow_inside, SMALL),
 )
