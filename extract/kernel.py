@@ -7,7 +7,8 @@ executed depends on the family:
 ==========  ================================  ====================================================
 family      kinds                             a box
 ==========  ================================  ====================================================
-contract    matmul, conv                      one MM that accumulates over the reduction boxes, then
+contract    matmul, conv                      quantised weights made floats on the vector unit, one MM
+                                              that accumulates over the reduction boxes, then
                                               the epilogue on the vector unit
 map         map                               one VEC for each step of the pipeline
 reduce      reduce, pool                      one RED that accumulates over the reduction boxes
@@ -38,7 +39,14 @@ from types import MappingProxyType
 from tilewright.dtypes import DType
 from tilewright.extract.attention import Attention
 from tilewright.extract.plan import Memory, Tiling
-from tilewright.graph import STATISTIC_FUNCTIONS, AttrValue, TensorType, parse_pipeline
+from tilewright.graph import (
+    STATISTIC_FUNCTIONS,
+    AttrValue,
+    TensorType,
+    dequantises,
+    parse_pipeline,
+    third_operands,
+)
 from tilewright.hwmodel.mesh import LogicalMesh, Sharding
 from tilewright.rules.gathered import Gather
 from tilewright.rules.halo import NO_AXIS, HaloDim
@@ -160,6 +168,10 @@ class Kernel:
 def has_matrix_type(dtype: DType) -> bool:
     """Whether the matrix unit takes an element type."""
     return dtype in _MATRIX_TYPES
+
+
+WEIGHTS = "weights"
+"""Name of the buffer of a box of weights that are no longer quantised."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -333,6 +345,16 @@ def step_type(fn: str, args: tuple[str, ...], last_operand: DType) -> DType:
     return DType.BOOL if fn in _PREDICATES else last_operand
 
 
+def epilogue_operands(kernel: Kernel) -> tuple[int, ...]:
+    """Return the number of the operand that the epilogue of a contraction reads, if there is one."""
+    return third_operands(kernel.attrs, range(len(kernel.operand_types)))
+
+
+def stationary_type(kernel: Kernel) -> DType:
+    """Return the element type in which a contraction's second operand enters the matrix unit."""
+    return kernel.operand_types[0 if dequantises(kernel.attrs) else 1].dtype
+
+
 def accumulator_type(kernel: Kernel) -> DType:
     """Return the type in which a contraction accumulates."""
     dtype = kernel.operand_types[0].dtype
@@ -401,6 +423,10 @@ def buffers(kernel: Kernel, tiling: Tiling) -> tuple[KernelBuffer, ...]:
             size = prod(staging_shape(kernel, tiling, operand)) * type_.dtype.itemsize_bytes
             copies = 2 if loads > 1 else 1
             found.append(KernelBuffer(name=f"operand{operand}", size_bytes=size, copies=copies))
+    if dequantises(kernel.attrs):
+        size = prod(staging_shape(kernel, tiling, 1)) * stationary_type(kernel).itemsize_bytes
+        copies = 2 if box_loads(kernel, tiling, 1) > 1 else 1
+        found.append(KernelBuffer(name=WEIGHTS, size_bytes=size, copies=copies))
     elements = prod(result_shape(kernel, tiling))
     if is_result_staged(kernel):
         size = elements * kernel.result_type.dtype.itemsize_bytes
@@ -471,9 +497,16 @@ def takes_statistic(kernel: Kernel) -> bool:
     return pipeline.partition("(")[0] in STATISTIC_FUNCTIONS
 
 
+def last_read(kernel: Kernel) -> int:
+    """Return the number of the last operand that the pipeline of a map, or an epilogue, reads."""
+    if kernel.family is Family.MAP:
+        return len(kernel.operand_types) - 1
+    return max(epilogue_operands(kernel), default=0)
+
+
 def statistic_elements(kernel: Kernel, sizes: tuple[int, ...]) -> int:
-    """Return how many values the last operand has in a box of the loops."""
-    return prod(sizes[d] for d in used_dims(kernel.nest.operands[-1]))
+    """Return how many values the statistic has in a box of the loops."""
+    return prod(sizes[d] for d in used_dims(kernel.nest.operands[last_read(kernel)]))
 
 
 def _temporaries(kernel: Kernel, tiling: Tiling, elements: int) -> list[tuple[str, int]]:
@@ -487,7 +520,7 @@ def _temporaries(kernel: Kernel, tiling: Tiling, elements: int) -> list[tuple[st
                     ("product", prod(tiling.sizes) * accumulator_type(kernel).itemsize_bytes)
                 )
             if takes_statistic(kernel):
-                size = kernel.operand_types[-1].dtype.itemsize_bytes
+                size = kernel.operand_types[last_read(kernel)].dtype.itemsize_bytes
                 found.append(("statistic", statistic_elements(kernel, tiling.sizes) * size))
             types = dict.fromkeys(t for t in value_types(kernel) if t is not final)
             return found + [(f"value_{t}", elements * t.itemsize_bytes) for t in types]

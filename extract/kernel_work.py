@@ -19,18 +19,21 @@ from tilewright.extract.kernel import (
     attention_of,
     box_loads,
     covers_part,
+    epilogue_operands,
     is_padded,
     is_staged,
+    last_read,
     reduces_wide,
     reduction_boxes,
     result_boxes,
     row_type,
+    stationary_type,
     takes_statistic,
     used_dims,
     value_types,
 )
 from tilewright.extract.plan import Memory, Tiling
-from tilewright.graph import TensorType, parse_pipeline
+from tilewright.graph import TensorType, dequantises, parse_pipeline
 from tilewright.hwmodel.mesh import REPLICATED, Sharding, split_factor
 from tilewright.rules.loopnest import DimMap, LoopNest, OperandMap, Role
 
@@ -172,6 +175,8 @@ def _contract_work(
     kernel: Kernel, tiling: Tiling, matrix: list[MatrixWork], vector: list[VectorWork]
 ) -> None:
     dtype, roles = kernel.operand_types[0].dtype, matrix_roles(kernel.nest)
+    if dequantises(kernel.attrs):
+        vector += _prologue_work(kernel, tiling)
     for count, box in _size_classes(kernel.nest, tiling):
         if kernel.on_matrix_unit:
             b, m, n, k = (
@@ -187,8 +192,18 @@ def _contract_work(
             VectorWork(n, "cast", e, accumulator, 2) for n, e in _result_classes(kernel, tiling)
         ]
     if kernel.attrs.get("epilogue"):
-        operands = len(kernel.operand_types) - 1
+        operands = 1 + len(epilogue_operands(kernel))
         vector += _pipeline_work(kernel, tiling, str(kernel.attrs["epilogue"]), operands)
+
+
+def _prologue_work(kernel: Kernel, tiling: Tiling) -> list[VectorWork]:
+    """Return the casts and products with the scale that make each box of weights floats."""
+    totals, dtype = box_totals(kernel, tiling, 1), stationary_type(kernel)
+    return [
+        work
+        for fn, operands in (("cast", 2), ("mul", 3))
+        for work in _spread(totals.loads, fn, totals.valid_elements, dtype, operands)
+    ]
 
 
 def _attention_work(
@@ -209,12 +224,13 @@ def _pipeline_work(kernel: Kernel, tiling: Tiling, fn: str, operands: int) -> li
     """Return the work of a map pipeline whose first step takes `operands` values."""
     steps = parse_pipeline(fn)
     types = value_types(kernel)[-len(steps) :]
-    before = (kernel.operand_types[-1].dtype, *types[:-1])
+    last = last_read(kernel)
+    before = (kernel.operand_types[last].dtype, *types[:-1])
     statistic = []
     if takes_statistic(kernel):
         statistic = [
             VectorWork(count, step, elements, before[0], 2)
-            for count, elements in _result_classes(kernel, tiling, kernel.nest.operands[-1])
+            for count, elements in _result_classes(kernel, tiling, kernel.nest.operands[last])
             for step in STATISTIC_STEPS
         ]
         steps = (("div", ()), *steps[1:])

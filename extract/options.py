@@ -38,7 +38,7 @@ from tilewright.extract.overlap import (
 from tilewright.extract.plan import Memory, Objective, Placement, Tiling
 from tilewright.extract.reshard import ReshardTable
 from tilewright.extract.tiling_choice import Candidates, Ranking, tiling_key, whole_candidate
-from tilewright.graph import TensorType
+from tilewright.graph import TensorType, dequantises
 from tilewright.hwmodel.cost import KernelCost
 from tilewright.hwmodel.mesh import LogicalMesh, Sharding, is_partial, local_shape, replicated
 from tilewright.hwmodel.target import Target
@@ -364,7 +364,13 @@ def _memory_levels(
         choices = [[Memory.SRAM] if can_sum and Memory.SRAM in c else [] for c in choices]
     _tie_small_constants(alternatives, node, implementation, choices, pricing)
     results = _levels(result, implementation.result, pricing)
-    return [(tuple(memories), level) for *memories, level in product(*choices, results)]
+    # a scale that is not small stays where its weights stay
+    is_tied = dequantises(node.attrs) and len(choices[-1]) > 1
+    return [
+        (tuple(memories), level)
+        for *memories, level in product(*choices, results)
+        if not is_tied or memories[-1] is memories[1]
+    ]
 
 
 def _levels(

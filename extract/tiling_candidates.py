@@ -8,7 +8,14 @@ from types import MappingProxyType
 
 import numpy as np
 
-from tilewright.extract.kernel import Family, Kernel, loop_order, tileable_dims, used_dims
+from tilewright.extract.kernel import (
+    Family,
+    Kernel,
+    loop_order,
+    stationary_type,
+    tileable_dims,
+    used_dims,
+)
 from tilewright.extract.options import implementations_by_node, kernel_of
 from tilewright.extract.plan import Memory
 from tilewright.extract.tiling_choice import Candidates, tiling_key
@@ -78,7 +85,7 @@ def _quanta(kernel: Kernel, target: Target) -> tuple[int, ...]:
     if kernel.family is not Family.CONTRACT:
         return (1,) * len(dims)
     matrix = target.tile.matrix
-    columns = matrix.columns.get(kernel.operand_types[1].dtype, 1)
+    columns = matrix.columns.get(stationary_type(kernel), 1)
     outputs = used_dims(kernel.nest.operands[1]) - used_dims(kernel.nest.operands[0])
     quanta = []
     for number, dim in enumerate(dims):

@@ -19,16 +19,21 @@ from tilewright.extract.kernel import (
     footprint_bytes,
     is_result_staged,
     is_staged,
+    stationary_type,
     tileable_dims,
     whole_tiling,
 )
 from tilewright.extract.plan import Memory, Tiling
+from tilewright.graph import dequantises
 from tilewright.hwmodel.mesh import REPLICATED, Sharding
 from tilewright.hwmodel.target import Target
 from tilewright.rules.loopnest import LoopNest, OperandMap, Role
 
 _BOX_CYCLES = 60.0
 """Assumed overhead of a box (issue, start-up, fill) in the ranking; pricing knows better."""
+
+_PROLOGUE_STEPS = 2
+"""Vector instructions that dequantise a box of weights."""
 
 
 Values = NDArray[np.float64]
@@ -139,6 +144,11 @@ def _scores(
             cycles = cycles + box * loads * rate
         if kernel.gather is not None and kernel.gather.operand == number:
             cycles = cycles + _exposed_cycles(kernel, shape, box, loads, target)
+    if dequantises(kernel.attrs):
+        elements, loads = shape.operands[1]
+        box = elements * stationary_type(kernel).itemsize_bytes
+        footprint = footprint + box * np.where(loads > 1, 2, 1)
+        cycles = cycles + elements * loads * _PROLOGUE_STEPS / target.tile.vector.lanes
     if kernel.result_memory is Memory.DRAM:
         box = shape.result * kernel.result_type.dtype.itemsize_bytes
         if is_result_staged(kernel):
@@ -159,7 +169,7 @@ def _exposed_cycles(
     assert gather is not None, "the kernel gathers an operand"
     fixed, per_byte = chunk_cycles(target, kernel.mesh, gather)
     chunk = fixed + box_bytes / gather.size * per_byte
-    rate = matrix.rows * matrix.columns.get(kernel.operand_types[1].dtype, 1)
+    rate = matrix.rows * matrix.columns.get(stationary_type(kernel), 1)
     products = prod(dim.extent for dim in kernel.nest.dims) / rate
     return np.maximum(chunk + products, chunk * loads + products / shape.boxes)
 

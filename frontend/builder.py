@@ -15,6 +15,7 @@ import numpy as np
 
 from tilewright.dtypes import DType
 from tilewright.errors import ModelError, ShapeError, UnsupportedOpError
+from tilewright.frontend.quantised import is_quantised
 from tilewright.frontend.values import Value, inner_shape
 from tilewright.graph import Array, AttrValue, Op, TensorType, parse_pipeline
 from tilewright.reference import evaluate_op
@@ -179,7 +180,12 @@ class Builder:
             attrs=MappingProxyType(dict(attrs)),
         )
         self.types[name] = inner
-        if all(v.data is not None for v in inputs) and self._may_fold(inputs, inner):
+        is_weight = dtype.is_float and kind == "map" and is_quantised(inputs[0].inner)
+        if (
+            all(v.data is not None for v in inputs)
+            and not is_weight
+            and self._may_fold(inputs, inner)
+        ):
             (array,) = evaluate_op(op, [self.constants[v.name] for v in inputs], {name: inner})
             self.constants[name] = array
             return Value(name=name, shape=shape, dtype=dtype, data=array.reshape(shape))

@@ -13,6 +13,7 @@ from tilewright.constants import absent, known
 from tilewright.frontend.editing import Editor, remove_dead
 from tilewright.frontend.layout import sink_transposes
 from tilewright.frontend.patterns import recognise
+from tilewright.frontend.quantised import keep_quantised
 from tilewright.graph import Array, Graph
 
 MAX_ROUNDS = 50
@@ -20,7 +21,7 @@ MAX_ROUNDS = 50
 
 def clean_up(graph: Graph) -> Graph:
     """Return the graph after all passes; the function it computes is the same."""
-    graph = remove_dead(graph, graph.types, graph.constants)
+    graph = keep_quantised(remove_dead(graph, graph.types, graph.constants))
     graph = to_fixpoint(graph, merge_duplicates, simplify)
     graph = to_fixpoint(graph, recognise, merge_duplicates)
     sunk = to_fixpoint(graph, sink_transposes, simplify)

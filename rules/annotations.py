@@ -12,7 +12,7 @@ from itertools import accumulate
 from math import prod
 
 from tilewright.errors import ShapeError, UnsupportedOpError
-from tilewright.graph import Op, TensorType
+from tilewright.graph import Op, TensorType, dequantises, third_operands
 from tilewright.rules.attention_nest import attention_nest
 from tilewright.rules.index_maps import along, broadcast, identity, mixed_radix, window
 from tilewright.rules.inference import broadcast_shapes
@@ -68,35 +68,38 @@ def _dims(result: TensorType) -> tuple[LoopDim, ...]:
     return tuple(LoopDim(f"d{i}", size, Role.PARALLEL) for i, size in enumerate(result.shape))
 
 
-def _with_third(
+def _with_others(
     op: Op,
     inputs: tuple[TensorType, ...],
-    result: TensorType,
     operands: tuple[OperandMap, ...],
     own: OperandMap,
 ) -> tuple[OperandMap, ...]:
-    """Append the third operand of a fused product, which broadcasts to the result."""
-    if len(inputs) == 2:
-        return operands
-    third = inputs[2].shape
-    if len(third) != result.rank:
-        raise ShapeError(
-            f"{op.kind} '{op.name}': third operand has rank {len(third)}, expected {result.rank}"
-        )
+    """Append the third operand of a fused product and the scale of weights that it dequantises."""
+    where = f"{op.kind} '{op.name}'"
+    third = tuple(
+        _onto(type_, own, f"{where}: the third operand")
+        for type_ in third_operands(op.attrs, inputs)
+    )
+    if not dequantises(op.attrs):
+        return (*operands, *third)
+    return (*operands, *third, _onto(inputs[-1], operands[1], f"{where}: the scale"))
+
+
+def _onto(tensor: TensorType, own: OperandMap, what: str) -> OperandMap:
+    """Return the map of a tensor that broadcasts to another one."""
+    if tensor.rank != len(own):
+        raise ShapeError(f"{what} has rank {tensor.rank}, expected {len(own)}")
     maps = []
-    for i, (size, target) in enumerate(zip(third, own, strict=True)):
+    for i, (size, target) in enumerate(zip(tensor.shape, own, strict=True)):
         if size not in (1, target.size):
-            raise ShapeError(
-                f"{op.kind} '{op.name}': dimension {i} of the third operand is {size}, "
-                f"expected 1 or {target.size}"
-            )
+            raise ShapeError(f"{what} has size {size} on axis {i}, expected 1 or {target.size}")
         maps.append(target if size == target.size else DimMap(1))
-    return (*operands, tuple(maps))
+    return tuple(maps)
 
 
 @annotation("matmul")
 def _matmul(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
-    """[*b m n | k]   a: *b, m, k   b: *b, k, n   third: *b, m, n   -> *b, m, n.
+    """[*b m n | k]   a: *b, m, k   b: *b, k, n   third: *b, m, n   scale: as b   -> *b, m, n.
 
     With permutations, the dimensions of a tensor come in another order.
     """
@@ -122,7 +125,7 @@ def _matmul(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopN
     product = identity((*batches, a[-2], b[-1]))
     own = _in_order(op, "perm_out", product)
     operands = (_undone(op, "perm_a", left), _undone(op, "perm_b", right))
-    return LoopNest(loops, _with_third(op, inputs, result, operands, own), own)
+    return LoopNest(loops, _with_others(op, inputs, operands, own), own)
 
 
 def _in_order(op: Op, key: str, tensor: OperandMap) -> OperandMap:
@@ -169,7 +172,7 @@ def _conv(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNes
         ),
         (mixed_radix(w[0], loops, (1, 2)), along(w[1], 5), along(w[2], 6), along(w[3], 7)),
     )
-    return LoopNest(loops, _with_third(op, inputs, result, operands, own), own)
+    return LoopNest(loops, _with_others(op, inputs, operands, own), own)
 
 
 @annotation("pool")

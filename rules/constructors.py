@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 from tilewright.errors import RuleError
-from tilewright.graph import AttrValue, Op
+from tilewright.graph import DEQUANTISE, PROLOGUE, AttrValue, Op, dequantises
 from tilewright.rules import terms
 
 _PLAIN = frozenset({"fn", "epilogue", "product_dtype"})
@@ -34,6 +34,8 @@ class Constructor:
     operands: int | None
     columns: tuple[str, ...]
     build: Any
+    fixed: Mapping[str, AttrValue] = field(default_factory=lambda: MappingProxyType({}))
+    """Attributes that the constructor stands for; no column has them."""
 
     @property
     def arity(self) -> int:
@@ -43,6 +45,7 @@ class Constructor:
 
 def _table() -> tuple[Constructor, ...]:
     fused = ("epilogue", "product_dtype")
+    quantised = MappingProxyType[str, AttrValue]({PROLOGUE: DEQUANTISE})
     return (
         Constructor("map1", "map", 1, ("fn",), terms.map1),
         Constructor("map2", "map", 2, ("fn",), terms.map2),
@@ -50,6 +53,15 @@ def _table() -> tuple[Constructor, ...]:
         Constructor("matmul", "matmul", 2, (REST,), terms.permuted_matmul),
         Constructor("matmul_unary", "matmul", 2, (REST, *fused), terms.matmul_unary),
         Constructor("matmul_binary", "matmul", 3, (REST, *fused), terms.matmul_binary),
+        Constructor("matmul_quantised", "matmul", 3, (REST,), terms.matmul_quantised, quantised),
+        Constructor(
+            *("matmul_quantised_unary", "matmul", 3, (REST, *fused)),
+            *(terms.matmul_quantised_unary, quantised),
+        ),
+        Constructor(
+            *("matmul_quantised_binary", "matmul", 4, (REST, *fused)),
+            *(terms.matmul_quantised_binary, quantised),
+        ),
         Constructor("conv", "conv", 2, (REST,), terms.conv),
         Constructor("conv_unary", "conv", 2, (REST, *fused), terms.conv_unary),
         Constructor("conv_binary", "conv", 3, (REST, *fused), terms.conv_binary),
@@ -88,6 +100,7 @@ def constructor_of(op: Op) -> Constructor:
     fused = "epilogue" in op.attrs
     for constructor in CONSTRUCTORS.values():
         fits = constructor.operands in (None, len(op.inputs))
+        fits = fits and dequantises(op.attrs) == dequantises(constructor.fixed)
         if constructor.kind == op.kind and fits and fused == ("epilogue" in constructor.columns):
             return constructor
     raise RuleError(
@@ -121,7 +134,9 @@ def encode(
     for column in constructor.columns:
         if column == REST:
             rest = {
-                k: _jsonable(v) for k, v in sorted(attrs.items()) if k not in constructor.columns
+                k: _jsonable(v)
+                for k, v in sorted(attrs.items())
+                if k not in constructor.columns and k not in constructor.fixed
             }
             texts.append(json.dumps(rest))
         elif column == OUTPUT:
@@ -137,7 +152,7 @@ def encode(
 
 def decode(constructor: Constructor, texts: Sequence[str]) -> Mapping[str, AttrValue]:
     """Return the attributes of an operator from its text columns."""
-    attrs: dict[str, AttrValue] = {}
+    attrs: dict[str, AttrValue] = dict(constructor.fixed)
     for column, text in zip(constructor.columns, texts, strict=True):
         if column == REST:
             attrs |= {key: _from_json(value) for key, value in json.loads(text).items()}

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tilewright.dtypes import DType
-from tilewright.graph import Array, Graph, Op, TensorType
-from tilewright.reference import evaluate_op, run_pipeline
+from tilewright.graph import PROLOGUE, Array, Graph, Op, TensorType
+from tilewright.reference import after_prologue, evaluate_op, run_pipeline
 from tilewright.rules.alternatives import Alternatives, LogicalNode
 from tilewright.rules.inference import infer_type
 
@@ -29,10 +29,12 @@ def evaluate_product(op: Op, inputs: Sequence[Array], dtype: DType) -> Array:
 
     Args:
         op: Has the attributes `epilogue` and `product_dtype`.
-        inputs: Two operands, or three.
+        inputs: Two operands, or three; then the scale, if the product dequantises its weights.
         dtype: Element type of the result.
     """
-    attrs = {k: v for k, v in op.attrs.items() if k not in ("epilogue", "product_dtype")}
+    inputs = after_prologue(op, inputs)
+    left_out = ("epilogue", "product_dtype", PROLOGUE)
+    attrs = {k: v for k, v in op.attrs.items() if k not in left_out}
     types = [TensorType(x.shape, DType.from_numpy(x.dtype)) for x in inputs[:2]]
     product_type = infer_type(op.kind, attrs, types, DType(op.text("product_dtype")))
     plain = replace(op, attrs=attrs, outputs=("product",))

@@ -7,7 +7,14 @@ from math import prod
 
 from tilewright.dtypes import DType
 from tilewright.errors import ShapeError
-from tilewright.graph import AttrValue, Op, TensorType, parse_pipeline
+from tilewright.graph import (
+    AttrValue,
+    Op,
+    TensorType,
+    dequantises,
+    parse_pipeline,
+    third_operands,
+)
 
 _PREDICATES = frozenset({"isnan", "isinf", "eq", "ne", "lt", "le", "gt", "ge"})
 
@@ -116,9 +123,16 @@ def _shape(op: Op, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     match op.kind:
         case "matmul" | "conv":
             product = _product_shape(op, shapes)
-            if len(shapes) > 2 and broadcast_shapes((product, shapes[2]), where) != product:
+            for third in third_operands(op.attrs, shapes):
+                if broadcast_shapes((product, third), where) != product:
+                    raise ShapeError(
+                        f"{where}: third operand {list(third)} is larger than {list(product)}"
+                    )
+            if dequantises(op.attrs) and (
+                broadcast_shapes((shapes[1], shapes[-1]), where) != shapes[1]
+            ):
                 raise ShapeError(
-                    f"{where}: third operand {list(shapes[2])} is larger than {list(product)}"
+                    f"{where}: scale {list(shapes[-1])} does not fit {list(shapes[1])}"
                 )
             return product
         case "attention":
@@ -185,7 +199,8 @@ def infer_type(
     if kind == "map":
         natural = pipeline_dtype(op.text("fn"), inputs[-1].dtype)
     elif "epilogue" in attrs:
-        first = inputs[2].dtype if len(inputs) > 2 else DType(op.text("product_dtype"))
+        third = third_operands(attrs, inputs)
+        first = third[0].dtype if third else DType(op.text("product_dtype"))
         natural = pipeline_dtype(op.text("epilogue"), first)
     elif kind in ("matmul", "conv"):
         natural = dtype

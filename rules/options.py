@@ -32,6 +32,7 @@ _MODULES = (
     ),
     *("fusion.maps", "fusion.matmul", "fusion.transposes", "fusion.norms", "fusion.conv"),
     "fusion.attention",
+    "fusion.dequantisation",
 )
 
 

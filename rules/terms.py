@@ -148,6 +148,40 @@ def matmul_binary(
     """Apply a pipeline whose first function takes the product and a third operand."""
 
 
+@function(egg_fn="matmul_quantised")
+def matmul_quantised(
+    a: Tensor, b: Tensor, scale: Tensor, rest: StringLike, dtype: StringLike
+) -> Tensor:
+    """Multiply a by integers b times their scale, which is applied on their way into the product."""
+
+
+@function(egg_fn="matmul_quantised_unary")
+def matmul_quantised_unary(
+    a: Tensor,
+    b: Tensor,
+    scale: Tensor,
+    rest: StringLike,
+    epilogue: StringLike,
+    product_dtype: StringLike,
+    dtype: StringLike,
+) -> Tensor:
+    """Apply a pipeline to the product of a and integers b times their scale."""
+
+
+@function(egg_fn="matmul_quantised_binary")
+def matmul_quantised_binary(
+    a: Tensor,
+    b: Tensor,
+    third: Tensor,
+    scale: Tensor,
+    rest: StringLike,
+    epilogue: StringLike,
+    product_dtype: StringLike,
+    dtype: StringLike,
+) -> Tensor:
+    """Apply a pipeline whose first function takes that product and a third operand."""
+
+
 @function(egg_fn="conv")
 def conv(x: Tensor, w: Tensor, rest: StringLike, dtype: StringLike) -> Tensor:
     """Convolve x [n, c, h, w] with w [o, c / groups, r, s]."""

@@ -258,7 +258,11 @@ class KernelContext:
     def begin_result(self) -> None:
         """Take the next copy of the result's staging buffer."""
         if "result" in self._turns:
-            self._turns["result"] += 1
+            self.turn("result")
+
+    def turn(self, name: str) -> None:
+        """Take the next copy of a kernel buffer."""
+        self._turns[name] += 1
 
     def store_result(self, box: LoopBox) -> None:
         """Store a finished result box if the result lies in DRAM."""

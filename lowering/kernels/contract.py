@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from math import prod
 
-from tilewright.extract.kernel import Family, accumulator_type, value_types
-from tilewright.graph import parse_pipeline
+from tilewright.extract.kernel import Family, accumulator_type, epilogue_operands, value_types
+from tilewright.graph import dequantises, parse_pipeline
 from tilewright.lowering.emit import View
 from tilewright.lowering.kernels.context import KernelContext, LoopBox, run_steps, value_view
+from tilewright.lowering.kernels.dequantised import Dequantised
 from tilewright.lowering.kernels.registry import generates
 
 
@@ -19,20 +20,25 @@ def contract(context: KernelContext) -> None:
     along h and r by different multiples of a row, so that windows are never copied out. The second
     operand (the weights) is the stationary one.
     """
-    for box in context.boxes():
+    weights = Dequantised(context) if dequantises(context.kernel.attrs) else None
+    boxes = tuple(context.boxes())
+    for box, following in zip(boxes, (*boxes[1:], None), strict=True):
         if box.is_first:
             context.begin_result()
-        _product(context, box)
+        right = context.operand(1, box) if weights is None else weights.view(box)
+        _product(context, box, right)
         context.box_done()
+        if weights is not None and following is not None:
+            weights.view(following)  # in front of an epilogue that waits for this product
         if box.is_last:
             _finish(context, box)
             context.store_result(box)
 
 
-def _product(context: KernelContext, box: LoopBox) -> None:
+def _product(context: KernelContext, box: LoopBox, right: View) -> None:
     """Emit the product of one box into the accumulator."""
     builder, kernel = context.builder, context.kernel
-    left, right = context.operand(0, box), context.operand(1, box)
+    left = context.operand(0, box)
     accumulator = value_view(context, accumulator_type(kernel), box)
     if kernel.on_matrix_unit:
         builder.matrix(box.sizes, accumulator, left, right, accumulate=not box.is_first)
@@ -64,5 +70,5 @@ def _finish(context: KernelContext, box: LoopBox) -> None:
     epilogue = str(kernel.attrs.get("epilogue", ""))
     if epilogue:
         assert len(parse_pipeline(epilogue)) == len(types)
-        third = tuple(context.operand(2, result_box) for _ in kernel.operand_types[2:])
+        third = tuple(context.operand(n, result_box) for n in epilogue_operands(kernel))
         run_steps(context, epilogue, tuple(types), (value, *third), result_box, domain)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.graph import Op, parse_pipeline
+from tilewright.graph import Op, dequantises, parse_pipeline, third_operands
 from tilewright.reference import AnyArray
 
 
@@ -33,11 +33,11 @@ class Symbolic:
             case "map":
                 return self._map(op.text("fn"), inputs)
             case "matmul" | "conv":
-                plain = (
-                    _matmul(op, x, inputs[1]) if op.kind == "matmul" else _conv(op, x, inputs[1])
-                )
+                w, third = inputs[1], third_operands(op.attrs, inputs)
+                w = w * inputs[-1] if dequantises(op.attrs) else w
+                plain = _matmul(op, x, w) if op.kind == "matmul" else _conv(op, x, w)
                 if "epilogue" in op.attrs:
-                    return self._map(op.text("epilogue"), (plain, *inputs[2:]))
+                    return self._map(op.text("epilogue"), (plain, *third))
                 return plain
             case "reduce":
                 return self._reduce(op, x)

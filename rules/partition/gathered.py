@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from tilewright.graph import Op
+from tilewright.graph import Op, dequantises
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.reference import AnyArray
 from tilewright.rules.gathered import GATHERED, cut_dim, find_gather
@@ -56,8 +56,8 @@ def _uses(
     name: str, op: Op, nest: LoopNest, size: int, *, split: str, operand: int, loop: str
 ) -> Iterable[AxisUse]:
     """Yield the use of an axis that splits one loop and gathers an operand along another."""
-    if op.kind != "matmul":
-        return
+    if op.kind != "matmul" or (operand == 1 and dequantises(op.attrs)):
+        return  # weights are there already
     names = [dim.name for dim in nest.dims]
     own, along = names.index(split), names.index(loop)
     if size < 2 or nest.dims[own].extent % size or nest.dims[along].extent % size:

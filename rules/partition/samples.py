@@ -10,7 +10,7 @@ import numpy as np
 
 from tilewright.dtypes import DType
 from tilewright.errors import ShapeError
-from tilewright.graph import AttrValue, Op, TensorType
+from tilewright.graph import DEQUANTISE, PROLOGUE, AttrValue, Op, TensorType
 from tilewright.rules.annotations import annotate
 from tilewright.rules.inference import infer_type
 from tilewright.rules.loopnest import LoopNest
@@ -61,11 +61,15 @@ def _matmul(draw: _Draw) -> tuple[Shapes, dict[str, AttrValue]]:
     batch = draw.shape(0, 2)
     m, n, k = draw.size(), draw.size(), draw.size()
     a, b = (*draw.broadcast(batch), m, k), (*batch, k, n)
+    scale: Shapes = ()
+    attrs: dict[str, AttrValue] = {}
+    if draw.pick(True, False, False):
+        scale, attrs = (draw.broadcast(b),), {PROLOGUE: DEQUANTISE}
     if draw.pick(True, False):
-        return (a, b), {}
+        return (a, b, *scale), attrs
     epilogue = draw.pick("add|relu", "mul")
     third = draw.broadcast((*batch, m, n))
-    return (a, b, third), {"epilogue": epilogue, "product_dtype": "f64"}
+    return (a, b, third, *scale), {**attrs, "epilogue": epilogue, "product_dtype": "f64"}
 
 
 def _window(draw: _Draw, rows: int, columns: int) -> dict[str, AttrValue]:

@@ -13,7 +13,7 @@ from itertools import product
 import numpy as np
 
 from tilewright.dtypes import DType
-from tilewright.graph import Op, TensorType
+from tilewright.graph import Op, TensorType, third_operands
 from tilewright.hwmodel.mesh import (
     PARTIAL_MAX,
     PARTIAL_SUM,
@@ -121,9 +121,13 @@ def interpret(nest: LoopNest, op: Op, arrays: list[Array]) -> Array:
     """Run a nest element by element; only for kinds that a nest describes completely."""
     loops = np.indices([d.extent for d in nest.dims]).reshape(len(nest.dims), -1)
     neutral = _NEUTRAL[nest.combine]
-    is_product = op.kind in ("matmul", "conv")
+    third: tuple[Array, ...] = ()
+    operands = list(zip(nest.operands, arrays, strict=True))
+    if op.kind in ("matmul", "conv"):  # the scale of quantised weights is one more factor
+        third = third_operands(op.attrs, arrays)
+        del operands[2 : 2 + len(third)]
     values = []
-    for operand, array in zip(nest.operands[: 2 if is_product else 3], arrays, strict=False):
+    for operand, array in operands:
         index, inside = _places(operand, loops)
         known = array[tuple(index)] if array.size else np.zeros(loops.shape[1])
         values.append(np.where(inside, known, op.attrs.get("value", neutral)))
@@ -137,7 +141,7 @@ def interpret(nest: LoopNest, op: Op, arrays: list[Array]) -> Array:
     index, _ = _places(nest.result, loops)
     _COMBINE[nest.combine].at(result, tuple(index), elements)
     if "epilogue" in op.attrs:
-        return _mapped(op.text("epilogue"), [result, *arrays[2:]])
+        return _mapped(op.text("epilogue"), [result, *third])
     return result
 
 

@@ -12,7 +12,10 @@ kind           inputs                 attributes and meaning
 =============  =====================  ==============================================================
 matmul         a, b                   a [*batch, m, k] x b [*batch, k, n] -> [*batch, m, n]; equal ranks
                                       >= 2, batch dims equal or 1. perm_a, perm_b, perm_out (each
-                                      optional): the operand is transposed so before, the result after
+                                      optional): the operand is transposed so before, the result after.
+                                      With prologue "dequantise", b has integers and one more input, the
+                                      last, a scale of a's type that broadcasts to b: the product reads
+                                      cast(b) * scale. Frontends do not make it: rules find it
 conv           x, w                   x [n, c, h, w], w [o, c/groups, r, s] -> [n, o, oh, ow];
                                       strides (2), pads (top, left, bottom, right), dilations (2),
                                       groups. 1-D convolutions are 2-D with h = 1
@@ -49,7 +52,7 @@ shapes that the user sees are in `Graph.signature`.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from types import MappingProxyType
@@ -62,6 +65,20 @@ from tilewright.errors import ShapeError
 
 AttrValue = int | float | str | tuple[int, ...]
 Array = NDArray[np.generic]
+
+PROLOGUE, DEQUANTISE = "prologue", "dequantise"
+"""Attribute of a product whose second operand is dequantised on its way into it, and its value."""
+
+
+def dequantises(attrs: Mapping[str, AttrValue]) -> bool:
+    """Whether a product reads quantised weights; its last input is then their scale."""
+    return attrs.get(PROLOGUE) == DEQUANTISE
+
+
+def third_operands[T](attrs: Mapping[str, AttrValue], inputs: Sequence[T]) -> tuple[T, ...]:
+    """Return what the epilogue of a product reads of its inputs: the third operand, if there is one."""
+    return tuple(inputs[2 : len(inputs) - dequantises(attrs)])
+
 
 UNARY_FUNCTIONS = (
     "abs neg exp log sqrt rsqrt reciprocal floor ceil round sign relu sigmoid tanh erf "

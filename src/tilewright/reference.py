@@ -20,7 +20,15 @@ from scipy import special
 
 from tilewright.dtypes import DType
 from tilewright.errors import ProgramError, ShapeError
-from tilewright.graph import Array, Graph, HostModel, Op, TensorType, parse_pipeline
+from tilewright.graph import (
+    Array,
+    Graph,
+    HostModel,
+    Op,
+    TensorType,
+    dequantises,
+    parse_pipeline,
+)
 
 AnyArray = np.ndarray[Any, np.dtype[Any]]
 MapCallable = Callable[..., AnyArray]
@@ -216,6 +224,15 @@ def matmul_arrays(a: AnyArray, b: AnyArray, dtype: np.dtype[Any]) -> AnyArray:
         return np.asarray(np.matmul(a.astype(np.float64), b.astype(np.float64))).astype(dtype)
 
 
+def after_prologue(op: Op, inputs: Sequence[AnyArray]) -> tuple[AnyArray, ...]:
+    """Return the operands of a product, without the scale of weights that it dequantises."""
+    if not dequantises(op.attrs):
+        return tuple(inputs)
+    a, quantised, *third, scale = inputs
+    weights = map_function("mul")(cast_array(quantised, scale.dtype), scale)
+    return (a, weights, *third)
+
+
 def _permuted(op: Op, key: str, x: AnyArray) -> AnyArray:
     """Return an array transposed by the attribute `key`, if the operator has it."""
     return x.transpose(op.ints(key)) if key in op.attrs else x
@@ -348,7 +365,8 @@ def _single(op: Op, inputs: Sequence[AnyArray], out: TensorType) -> AnyArray:
         case "map":
             result = run_pipeline(op.text("fn"), inputs)
         case "matmul":
-            left, right = _permuted(op, "perm_a", x), _permuted(op, "perm_b", inputs[1])
+            _, weights = after_prologue(op, inputs)
+            left, right = _permuted(op, "perm_a", x), _permuted(op, "perm_b", weights)
             result = _permuted(op, "perm_out", matmul_arrays(left, right, dtype))
         case "conv":
             result = _conv(op, x, inputs[1], dtype)

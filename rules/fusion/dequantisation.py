@@ -1,0 +1,96 @@
+"""Quantised weights that stay integers until a product reads them: prologues.
+
+The compiler works constants out, so that dequantised weights would lie in memory as floats, four times as
+large. Here the product itself casts and scales each box of weights that it loads. There is one rule for each
+form of a product; scales are per tensor, per axis or anything else that broadcasts.
+"""
+
+from __future__ import annotations
+
+from egglog import String, i64
+
+from tilewright.rules.facts import is_cast, is_float
+from tilewright.rules.fusion.ruleset import fusion
+from tilewright.rules.quant_facts import broadcasts_onto, is_quantised
+from tilewright.rules.registry import Numerics, Rewrite
+from tilewright.rules.terms import (
+    Tensor,
+    constant_of_type,
+    map1,
+    map2,
+    matmul_binary,
+    matmul_quantised,
+    matmul_quantised_binary,
+    matmul_quantised_unary,
+    matmul_unary,
+    permuted_matmul,
+)
+
+_SOURCE = "weight-only quantisation: LLM.int8() (NeurIPS 2022); AWQ (MLSys 2024)"
+
+
+@fusion.rule(numerics=Numerics.EXACT, source=_SOURCE)
+def dequantised_weight(
+    a: Tensor, q: Tensor, s: Tensor, c: String, r: String, d: String, i: i64, j: i64
+) -> Rewrite:
+    """Let A (cast(Q) s) = matmul that dequantises constant Q with scale s on its way in."""
+    return Rewrite(
+        permuted_matmul(a, map2(map1(q, c, d), s, "mul", d), r, d),
+        to=matmul_quantised(a, q, s, r, d),
+        when=(
+            *(constant_of_type(q, i), constant_of_type(s, j), broadcasts_onto(j, i)),
+            is_cast(c),
+        ),
+        bounds=(is_quantised(i), is_float(d)),
+    )
+
+
+@fusion.rule(numerics=Numerics.EXACT, source=_SOURCE)
+def dequantised_weight_unary(
+    a: Tensor,
+    q: Tensor,
+    s: Tensor,
+    c: String,
+    r: String,
+    f: String,
+    p: String,
+    d: String,
+    i: i64,
+    j: i64,
+) -> Rewrite:
+    """f(A (cast(Q) s)) = matmul with epilogue f that dequantises constant Q on its way in."""
+    return Rewrite(
+        matmul_unary(a, map2(map1(q, c, p), s, "mul", p), r, f, p, d),
+        to=matmul_quantised_unary(a, q, s, r, f, p, d),
+        when=(
+            *(constant_of_type(q, i), constant_of_type(s, j), broadcasts_onto(j, i)),
+            is_cast(c),
+        ),
+        bounds=(is_quantised(i), is_float(p)),
+    )
+
+
+@fusion.rule(numerics=Numerics.EXACT, source=_SOURCE)
+def dequantised_weight_binary(
+    a: Tensor,
+    q: Tensor,
+    s: Tensor,
+    third: Tensor,
+    c: String,
+    r: String,
+    f: String,
+    p: String,
+    d: String,
+    i: i64,
+    j: i64,
+) -> Rewrite:
+    """f(A (cast(Q) s), t) = matmul with third operand t that dequantises constant Q on its way in."""
+    return Rewrite(
+        matmul_binary(a, map2(map1(q, c, p), s, "mul", p), third, r, f, p, d),
+        to=matmul_quantised_binary(a, q, third, s, r, f, p, d),
+        when=(
+            *(constant_of_type(q, i), constant_of_type(s, j), broadcasts_onto(j, i)),
+            is_cast(c),
+        ),
+        bounds=(is_quantised(i), is_float(p)),
+    )
