@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -34,8 +34,13 @@ class Constructor:
     operands: int | None
     columns: tuple[str, ...]
     build: Any
-    fixed: Mapping[str, AttrValue] = field(default_factory=lambda: MappingProxyType({}))
+    fixed: tuple[tuple[str, AttrValue], ...] = ()
     """Attributes that the constructor stands for; no column has them."""
+
+    @property
+    def dequantises(self) -> bool:
+        """Whether its last operand is the scale of quantised weights, its second one."""
+        return dequantises(dict(self.fixed))
 
     @property
     def arity(self) -> int:
@@ -45,7 +50,7 @@ class Constructor:
 
 def _table() -> tuple[Constructor, ...]:
     fused = ("epilogue", "product_dtype")
-    quantised = MappingProxyType[str, AttrValue]({PROLOGUE: DEQUANTISE})
+    quantised = ((PROLOGUE, DEQUANTISE),)
     return (
         Constructor("map1", "map", 1, ("fn",), terms.map1),
         Constructor("map2", "map", 2, ("fn",), terms.map2),
@@ -100,7 +105,7 @@ def constructor_of(op: Op) -> Constructor:
     fused = "epilogue" in op.attrs
     for constructor in CONSTRUCTORS.values():
         fits = constructor.operands in (None, len(op.inputs))
-        fits = fits and dequantises(op.attrs) == dequantises(constructor.fixed)
+        fits = fits and dequantises(op.attrs) == constructor.dequantises
         if constructor.kind == op.kind and fits and fused == ("epilogue" in constructor.columns):
             return constructor
     raise RuleError(
@@ -136,7 +141,7 @@ def encode(
             rest = {
                 k: _jsonable(v)
                 for k, v in sorted(attrs.items())
-                if k not in constructor.columns and k not in constructor.fixed
+                if k not in constructor.columns and (k, v) not in constructor.fixed
             }
             texts.append(json.dumps(rest))
         elif column == OUTPUT:

@@ -34,8 +34,9 @@ def random_text(
         case "fn" if constructor.kind == "reduce":
             return str(random.choice(["sum", "max"]))
         case "fn" | "epilogue":
-            count = len(operands) - (2 if constructor.kind in ("matmul", "conv") else 0)
-            binary = count == 2 or (constructor.operands == 3 and constructor.kind != "map")
+            is_product = constructor.kind in ("matmul", "conv")
+            count = len(operands) - (2 + constructor.dequantises if is_product else 0)
+            binary = count == (1 if is_product else 2)
             return str(random.choice(_FUNCTIONS[2 if binary else max(count, 1)]))
         case "product_dtype":
             return str(operands[0].dtype)

@@ -222,7 +222,8 @@ class _Attempt:
             return pipeline_dtype(fn, operands[-1].dtype)
         if "epilogue" in attrs:
             first = DType(str(attrs["product_dtype"]))
-            if len(operands) > 2 and operands[2].dtype is not first:
+            third = operands[2 : len(operands) - term.constructor.dequantises]
+            if any(operand.dtype is not first for operand in third):
                 raise _MisfitError
             _require_functions(str(attrs["epilogue"]), first)
             return pipeline_dtype(str(attrs["epilogue"]), first)

@@ -61,15 +61,16 @@ def _matmul(draw: _Draw) -> tuple[Shapes, dict[str, AttrValue]]:
     batch = draw.shape(0, 2)
     m, n, k = draw.size(), draw.size(), draw.size()
     a, b = (*draw.broadcast(batch), m, k), (*batch, k, n)
-    scale: Shapes = ()
-    attrs: dict[str, AttrValue] = {}
-    if draw.pick(True, False, False):
-        scale, attrs = (draw.broadcast(b),), {PROLOGUE: DEQUANTISE}
     if draw.pick(True, False):
-        return (a, b, *scale), attrs
+        return (a, b), {}
     epilogue = draw.pick("add|relu", "mul")
     third = draw.broadcast((*batch, m, n))
-    return (a, b, third, *scale), {**attrs, "epilogue": epilogue, "product_dtype": "f64"}
+    return (a, b, third), {"epilogue": epilogue, "product_dtype": "f64"}
+
+
+def _quantised_matmul(draw: _Draw) -> tuple[Shapes, dict[str, AttrValue]]:
+    shapes, attrs = _matmul(draw)
+    return (*shapes, draw.broadcast(shapes[1])), {**attrs, PROLOGUE: DEQUANTISE}
 
 
 def _window(draw: _Draw, rows: int, columns: int) -> dict[str, AttrValue]:
@@ -169,35 +170,39 @@ def _gather(draw: _Draw) -> tuple[Shapes, dict[str, AttrValue]]:
     return (shape, (draw.size(),)), {"axis": draw.axis(shape)}
 
 
-_KINDS: dict[str, Callable[[_Draw], tuple[Shapes, dict[str, AttrValue]]]] = {
-    "matmul": _matmul,
-    "conv": _conv,
-    "pool": _pool,
-    "map": _map,
-    "reduce": _reduce,
-    "softmax": _rows,
-    "layernorm": _norm,
-    "rmsnorm": _norm,
-    "attention": _attention,
-    "reshape": _reshape,
-    "transpose": _transpose,
-    "slice": _slice,
-    "concat": _concat,
-    "pad": _pad,
-    "expand": _expand,
-    "gather": _gather,
-}
+_Make = Callable[[_Draw], tuple[Shapes, dict[str, AttrValue]]]
+
+_MAKERS: tuple[tuple[str, _Make], ...] = (
+    ("matmul", _matmul),
+    ("conv", _conv),
+    ("pool", _pool),
+    ("map", _map),
+    ("reduce", _reduce),
+    ("softmax", _rows),
+    ("layernorm", _norm),
+    ("rmsnorm", _norm),
+    ("attention", _attention),
+    ("reshape", _reshape),
+    ("transpose", _transpose),
+    ("slice", _slice),
+    ("concat", _concat),
+    ("pad", _pad),
+    ("expand", _expand),
+    ("gather", _gather),
+    ("matmul", _quantised_matmul),
+)
+"""Kinds of operators, some in several forms."""
 
 
 def sampled_kinds() -> tuple[str, ...]:
     """Return the kinds of operators that there are samples of."""
-    return tuple(_KINDS)
+    return tuple(dict.fromkeys(kind for kind, _ in _MAKERS))
 
 
 def samples(count: int, seed: int) -> Iterator[Sample]:
-    """Yield `count` samples of each kind, in an order that does not depend on what fits."""
+    """Yield `count` samples of each form, in an order that does not depend on what fits."""
     draw = _Draw(seed)
-    for kind, make in _KINDS.items():
+    for kind, make in _MAKERS:
         made = 0
         while made < count:
             shapes, attrs = make(draw)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain
 from math import prod
 from typing import Any
@@ -54,6 +55,8 @@ MESHES = [
 
 CONV = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "groups": 1}
 
+QUANTISED = {"prologue": "dequantise"}
+
 # kind, attributes, operand shapes, operand types, result shape, result type
 CASES: dict[str, Case] = {
     "matmul": ("matmul", {}, [(8, 12), (12, 16)], ["f32"] * 2, (8, 16), "f32"),
@@ -83,6 +86,30 @@ CASES: dict[str, Case] = {
     "matmul_norm": (
         "matmul", {"epilogue": "div_rms(0.25,2.0)|relu"}, [(8, 12), (12, 16), (8, 1)],
         ["f32"] * 3, (8, 16), "f32",
+    ),
+    "matmul_i8_columns": (
+        "matmul", QUANTISED, [(8, 12), (12, 16), (1, 16)], ["f32", "i8", "f32"], (8, 16), "f32",
+    ),
+    "matmul_u8_rows": (
+        "matmul", QUANTISED, [(8, 12), (12, 16), (12, 1)], ["f32", "u8", "f32"], (8, 16), "f32",
+    ),
+    "matmul_i16_scales": (
+        "matmul", QUANTISED, [(4, 3, 6), (4, 6, 8), (4, 6, 8)], ["f16", "i16", "f16"], (4, 3, 8), "f16",
+    ),
+    "matmul_i8_add": (
+        "matmul", QUANTISED | {"epilogue": "add|relu"}, [(8, 12), (12, 16), (8, 1), (1, 1)],
+        ["f32", "i8", "f32", "f32"], (8, 16), "f32",
+    ),
+    "matmul_i8_relu": (
+        "matmul", QUANTISED | {"epilogue": "relu|cast(f16)", "perm_b": (1, 0)},
+        [(8, 12), (16, 12), (16, 1)], ["f32", "i8", "f32"], (8, 16), "f16",
+    ),
+    "matmul_i8_norm": (
+        "matmul", QUANTISED | {"epilogue": "div_rms(0.25,2.0)|relu"},
+        [(8, 12), (12, 16), (8, 1), (1, 16)], ["f32", "i8", "f32", "f32"], (8, 16), "f32",
+    ),
+    "matmul_i8_f64": (
+        "matmul", QUANTISED, [(4, 6), (6, 8), (1, 8)], ["f64", "i8", "f64"], (4, 8), "f64",
     ),
     "conv": ("conv", CONV, [(2, 4, 9, 8), (8, 4, 3, 3)], ["f32"] * 2, (2, 8, 7, 6), "f32"),
     "conv_padded": (
@@ -274,9 +301,13 @@ def expected(case: Case, op: Op, arrays: list[AnyArray]) -> AnyArray:
     """Return the reference result; an epilogue is the map that it says, on the product."""
     kind, attrs, _, dtypes, shape, dtype = case
     result = TensorType(shape, DType(dtype))
-    if "epilogue" not in attrs:
-        return evaluate_op(op, arrays, {"out": result})[0]
+    if "prologue" in attrs:  # the weights as floats, here
+        *arrays, scale = arrays
+        arrays[1] = arrays[1].astype(scale.dtype) * scale
+        attrs = {key: value for key, value in attrs.items() if key != "prologue"}
     plain = Op(name="p", kind=kind, inputs=op.inputs[:2], outputs=("product",), attrs=attrs)
+    if "epilogue" not in attrs:
+        return evaluate_op(replace(plain, outputs=("out",)), arrays, {"out": result})[0]
     middle = TensorType(shape, DType(dtypes[0]))
     (product,) = evaluate_op(plain, arrays[:2], {"product": middle})
     after = Op(name="e", kind="map", inputs=(), outputs=("out",), attrs={"fn": attrs["epilogue"]})

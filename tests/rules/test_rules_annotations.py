@@ -77,6 +77,20 @@ CASES = {
         epilogue="add|relu",
         product_dtype="f64",
     ),
+    "matmul_quantised": case("matmul", (4, 6), (6, 12), (1, 12), prologue="dequantise"),
+    "matmul_quantised_rows": case(
+        "matmul", (2, 4, 6), (2, 12, 6), (1, 1, 6), prologue="dequantise", perm_b=(0, 2, 1)
+    ),
+    "matmul_quantised_bias": case(
+        "matmul",
+        (4, 6),
+        (6, 12),
+        (1, 12),
+        (6, 12),
+        prologue="dequantise",
+        epilogue="add|relu",
+        product_dtype="f64",
+    ),
     "conv_1x1": case("conv", (2, 6, 4, 6), (12, 6, 1, 1), **CONV),
     "conv_3x3": case("conv", (2, 4, 6, 6), (6, 4, 3, 3), **(CONV | {"pads": (1, 1, 1, 1)})),
     "conv_uneven": case(
