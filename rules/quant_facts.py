@@ -11,29 +11,20 @@ from tilewright.dtypes import DType
 from tilewright.rules.facts import Row, Vocabulary, fact_table
 
 _QUANTISED = frozenset({DType.I8, DType.U8, DType.I16, DType.U16})
+"""Integers that take less memory than the floats that they stand for."""
 
 
-@function(egg_fn="is_quantised")
-def is_quantised(number: i64Like) -> Unit:
-    """Hold when the type is one of integers of 8 or 16 bits, which are smaller than what they stand for."""
+@function(egg_fn="scales_integers")
+def scales_integers(scale: i64Like, weight: i64Like) -> Unit:
+    """Hold when the first type broadcasts to the shape of the second, one of integers of 8 or 16 bits."""
 
 
-@fact_table(is_quantised)
-def _is_quantised(known: Vocabulary) -> Iterable[Row]:
-    return ((number,) for number, t in enumerate(known.types) if t.dtype in _QUANTISED)
-
-
-@function(egg_fn="broadcasts_onto")
-def broadcasts_onto(small: i64Like, large: i64Like) -> Unit:
-    """Hold when the first type, of one or several elements, broadcasts to the shape of the second."""
-
-
-@fact_table(broadcasts_onto)
-def _broadcasts_onto(known: Vocabulary) -> Iterable[Row]:
-    for j, large in enumerate(known.types):
-        if large.dtype not in _QUANTISED:
+@fact_table(scales_integers)
+def _scales_integers(known: Vocabulary) -> Iterable[Row]:
+    for j, weight in enumerate(known.types):
+        if weight.dtype not in _QUANTISED:
             continue
-        for i, small in enumerate(known.types):
-            sizes = zip(small.shape, large.shape, strict=False)
-            if small.rank == large.rank and all(a in (1, b) for a, b in sizes):
+        for i, scale in enumerate(known.types):
+            sizes = zip(scale.shape, weight.shape, strict=False)
+            if scale.rank == weight.rank and all(a in (1, b) for a, b in sizes):
                 yield i, j

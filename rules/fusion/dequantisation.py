@@ -11,7 +11,7 @@ from egglog import String, i64
 
 from tilewright.rules.facts import is_cast, is_float
 from tilewright.rules.fusion.ruleset import fusion
-from tilewright.rules.quant_facts import broadcasts_onto, is_quantised
+from tilewright.rules.quant_facts import scales_integers
 from tilewright.rules.registry import Numerics, Rewrite
 from tilewright.rules.terms import (
     Tensor,
@@ -38,10 +38,10 @@ def dequantised_weight(
         permuted_matmul(a, map2(map1(q, c, d), s, "mul", d), r, d),
         to=matmul_quantised(a, q, s, r, d),
         when=(
-            *(constant_of_type(q, i), constant_of_type(s, j), broadcasts_onto(j, i)),
+            *(constant_of_type(q, i), constant_of_type(s, j), scales_integers(j, i)),
             is_cast(c),
         ),
-        bounds=(is_quantised(i), is_float(d)),
+        bounds=(is_float(d),),
     )
 
 
@@ -63,10 +63,10 @@ def dequantised_weight_unary(
         matmul_unary(a, map2(map1(q, c, p), s, "mul", p), r, f, p, d),
         to=matmul_quantised_unary(a, q, s, r, f, p, d),
         when=(
-            *(constant_of_type(q, i), constant_of_type(s, j), broadcasts_onto(j, i)),
+            *(constant_of_type(q, i), constant_of_type(s, j), scales_integers(j, i)),
             is_cast(c),
         ),
-        bounds=(is_quantised(i), is_float(p)),
+        bounds=(is_float(p),),
     )
 
 
@@ -89,8 +89,8 @@ def dequantised_weight_binary(
         matmul_binary(a, map2(map1(q, c, p), s, "mul", p), third, r, f, p, d),
         to=matmul_quantised_binary(a, q, third, s, r, f, p, d),
         when=(
-            *(constant_of_type(q, i), constant_of_type(s, j), broadcasts_onto(j, i)),
+            *(constant_of_type(q, i), constant_of_type(s, j), scales_integers(j, i)),
             is_cast(c),
         ),
-        bounds=(is_quantised(i), is_float(p)),
+        bounds=(is_float(p),),
     )

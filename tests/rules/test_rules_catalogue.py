@@ -267,11 +267,6 @@ EPILOGUES = (
     "fusion.third_operand_of_matmul",
     "fusion.map_after_matmul_third_operand",
 )
-QUANTISED = (
-    "fusion.dequantised_weight",
-    "fusion.dequantised_weight_unary",
-    "fusion.dequantised_weight_binary",
-)
 ENTRIES = (
     Entry(1, ("algebra.product_of_two_weights",), two_weights),
     Entry(2, ("algebra.sum_of_products",), shared_left_factor),
@@ -306,7 +301,6 @@ ENTRIES = (
     Entry(13, ("fusion.dequantised_weight",), quantised_weight),
     Entry(13, ("fusion.dequantised_weight_unary",), quantised_activated),
     Entry(13, ("fusion.dequantised_weight_binary",), quantised_layer),
-    Entry(13, QUANTISED, quantised_layer),
     Entry(16, ("fusion.layernorm_of_residual",), post_norm, SMALL),
     Entry(16, ("fusion.rmsnorm_of_residual",), post_rms_norm, SMALL),
     Entry(17, ("fusion.map_after_matmul", "fusion.third_operand_before_matmul"), gated, SMALL),
