@@ -197,13 +197,12 @@ def _contract_work(
 
 
 def _prologue_work(kernel: Kernel, tiling: Tiling) -> list[VectorWork]:
-    """Return the casts and products with the scale that make each box of weights floats."""
-    totals, dtype = box_totals(kernel, tiling, 1), stationary_type(kernel)
-    return [
-        work
-        for fn, operands in (("cast", 2), ("mul", 3))
-        for work in _spread(totals.loads, fn, totals.valid_elements, dtype, operands)
-    ]
+    """Return the products with the scale that make each box of weights floats.
+
+    The scale broadcasts along the innermost dimensions, so that it hardly counts as an operand.
+    """
+    totals = box_totals(kernel, tiling, 1)
+    return _spread(totals.loads, "mul", totals.valid_elements, stationary_type(kernel), 2)
 
 
 def _attention_work(

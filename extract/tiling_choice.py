@@ -32,9 +32,6 @@ from tilewright.rules.loopnest import LoopNest, OperandMap, Role
 _BOX_CYCLES = 60.0
 """Assumed overhead of a box (issue, start-up, fill) in the ranking; pricing knows better."""
 
-_PROLOGUE_STEPS = 2
-"""Vector instructions that dequantise a box of weights."""
-
 
 Values = NDArray[np.float64]
 
@@ -148,7 +145,7 @@ def _scores(
         elements, loads = shape.operands[1]
         box = elements * stationary_type(kernel).itemsize_bytes
         footprint = footprint + box * np.where(loads > 1, 2, 1)
-        cycles = cycles + elements * loads * _PROLOGUE_STEPS / target.tile.vector.lanes
+        cycles = cycles + elements * loads / target.tile.vector.lanes
     if kernel.result_memory is Memory.DRAM:
         box = shape.result * kernel.result_type.dtype.itemsize_bytes
         if is_result_staged(kernel):

@@ -111,7 +111,7 @@ SEMANTICS: dict[Opcode, str] = {
     ),
     Opcode.VEC: (
         "VE: dst <- fn(src0, ...) elementwise; no sources: fill with imm0. Integers wrap. "
-        "`cast` converts to dst's dtype"
+        "`cast` converts to dst's dtype; `mul` converts an integer src0 to the type of a float src1"
     ),
     Opcode.RED: (
         "VE: dst <- fn-reduce of src0 over the dims that dst lacks (fn sum, max, min, prod); "

@@ -35,11 +35,18 @@ class Dequantised:
         return context.loop_view(storage, self._tensor, box, tuple(low for low, _ in ranges))
 
     def _make(self, box: LoopBox, lengths: tuple[int, ...]) -> None:
-        context, builder = self._context, self._context.builder
+        """Emit one product of integers and scale, along which the scale moves as seldom as it can."""
+        context = self._context
         storage = context.pool(WEIGHTS, stationary_type(context.kernel), self._shape)
         made = storage.box((0,) * len(lengths), context.rank)
-        builder.vector("cast", lengths, made, (context.operand_box(1, box),))
-        builder.vector("mul", lengths, made, (made, self._scale(box)))
+        integers, scale = context.operand_box(1, box), self._scale(box)
+        order = sorted(range(len(lengths)), key=lambda d: scale.strides[d] == 0)
+
+        def ordered(view: View) -> View:
+            return replace(view, strides=tuple(view.strides[d] for d in order))
+
+        domain = tuple(lengths[d] for d in order)
+        context.builder.vector("mul", domain, ordered(made), (ordered(integers), ordered(scale)))
 
     def _scale(self, box: LoopBox) -> View:
         """Return the access of the scale over a box of weights; it stands still where it broadcasts."""

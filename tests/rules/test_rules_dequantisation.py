@@ -123,9 +123,9 @@ def test_boxes_are_dequantised_once_while_others_are_multiplied() -> None:
     )
     assert boxes > 1
     micros = lower(done.plan, done.target).run
-    casts = [m for m in micros if m.fn == "cast" and m.sources[0].dtype is DType.I8]
-    assert sum(prod(m.domain) for m in casts) == K * N
+    scaled = [m for m in micros if m.fn == "mul" and m.sources[0].dtype is DType.I8]
+    assert sum(prod(m.domain) for m in scaled) == K * N
     buffers = [m.sources[1].buffer for m in micros if m.opcode is Opcode.MM]
     assert len(set(buffers)) == 2
-    order = [m.opcode is Opcode.MM for m in micros if m in casts or m.opcode is Opcode.MM]
+    order = [m.opcode is Opcode.MM for m in micros if m in scaled or m.opcode is Opcode.MM]
     assert order == [False, *(True, False) * (boxes - 1), True], "one box ahead"
