@@ -8,9 +8,10 @@ from math import ceil
 from tilewright.extract.gathered import gather_price
 from tilewright.extract.halo import with_halo_price
 from tilewright.extract.kernel import Family, Kernel, reduction_boxes, result_boxes
-from tilewright.extract.kernel_work import MatrixWork, Traffic, kernel_work
+from tilewright.extract.kernel_work import MatrixWork, Traffic, kernel_work, prologue_bytes
 from tilewright.extract.plan import Tiling
 from tilewright.extract.vector_price import vector_price
+from tilewright.graph import dequantises
 from tilewright.hwmodel.cost import (
     KernelCost,
     dram_read_cost,
@@ -30,6 +31,10 @@ def price(kernel: Kernel, tiling: Tiling, target: Target) -> KernelCost:
     burst = target.tile.dma.burst_bytes
     work = kernel_work(kernel, tiling, burst, multicast=target.dram.read_multicast)
     costs = [_matrix_price(product, kernel, target) for product in work.matrix]
+    if costs and dequantises(kernel.attrs):
+        # a product of floats nearly fills the scratchpad's port, so that it waits while weights pass it
+        waits = prologue_bytes(kernel, tiling) / target.tile.sram.bytes_per_cycle
+        costs.append(KernelCost(matrix_cycles=waits))
     issue = target.tile.control.issue_cycles
     costs += [_times(vector_price(item, target), item.count, issue) for item in work.vector]
     first_load = last_store = 0.0

@@ -205,6 +205,13 @@ def _prologue_work(kernel: Kernel, tiling: Tiling) -> list[VectorWork]:
     return _spread(totals.loads, "mul", totals.valid_elements, stationary_type(kernel), 2)
 
 
+def prologue_bytes(kernel: Kernel, tiling: Tiling) -> int:
+    """Return the bytes that the scratchpad reads and writes to make weights floats."""
+    quantised, floats = kernel.operand_types[1].dtype, stationary_type(kernel)
+    elements = box_totals(kernel, tiling, 1).valid_elements
+    return elements * (quantised.itemsize_bytes + floats.itemsize_bytes)
+
+
 def _attention_work(
     kernel: Kernel, tiling: Tiling, matrix: list[MatrixWork], vector: list[VectorWork]
 ) -> None:

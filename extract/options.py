@@ -161,7 +161,9 @@ def class_options(
             if accepts is not None and not accepts(option):
                 continue
             for one in _with_late(option, late.get(node.number, NEVER)):
-                interface = (needed, option.operands, option.result, one.late.asks_alone)
+                # a scale, the last operand, is constant
+                operands = option.operands[: len(node.args) - dequantises(node.attrs)]
+                interface = (needed, operands, option.result, one.late.asks_alone)
                 _keep(found.setdefault(interface, []), one)
     return tuple(option for group in found.values() for option in group)
 

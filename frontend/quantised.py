@@ -26,12 +26,13 @@ from tilewright.graph import Array, Graph, Op, TensorType, parse_pipeline
 
 QUANTISED = frozenset({DType.I8, DType.U8})
 LEAST_ELEMENTS = 1 << 12
-"""Smaller tables are folded into floats."""
+"""Smaller tables are folded into floats, and so are vectors (zero points)."""
 
 
 def is_quantised(tensor: TensorType) -> bool:
     """Whether a constant of this type stays integers when it is cast to floats."""
-    return tensor.dtype in QUANTISED and tensor.rank >= 2 and tensor.elements >= LEAST_ELEMENTS
+    is_table = sum(size > 1 for size in tensor.shape) >= 2
+    return tensor.dtype in QUANTISED and is_table and tensor.elements >= LEAST_ELEMENTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
