@@ -104,6 +104,24 @@ def test_resident_operands_need_no_buffers() -> None:
     assert buffers(resident, whole_tiling(resident)) == ()
 
 
+def test_quantised_weights_are_loaded_as_integers() -> None:
+    shapes = [(64, 96), (96, 32), (1, 32)]
+    floats = kernel("matmul", shapes, (64, 32), {"prologue": "dequantise"})
+    types = (floats.operand_types[0], TensorType((96, 32), DType.I8), floats.operand_types[2])
+    quantised = replace(floats, operand_types=types)
+    tiling = Tiling((16, 32, 48), (0, 1, 2))
+    found = {b.name: b for b in buffers(quantised, tiling)}
+    assert (found["operand1"].size_bytes, found["operand1"].copies) == (48 * 32, 2)
+    assert (found["weights"].size_bytes, found["weights"].copies) == (48 * 32 * 4, 2)
+    work = kernel_work(quantised, tiling, 64, multicast=True)
+    _, weights, scale, _ = work.traffic
+    assert weights.size_bytes == 4 * 96 * 32, "each of four row boxes loads them"
+    assert scale.size_bytes == 32 * 4
+    (scaled,) = work.vector
+    assert (scaled.fn, scaled.count, scaled.elements) == ("mul", 8, 48 * 32)
+    assert {product.dtype for product in work.matrix} == {DType.F32}
+
+
 def test_padded_operands_are_staged_with_their_padding() -> None:
     padded = kernel("conv", [(1, 4, 8, 8), (8, 4, 3, 3)], (1, 8, 8, 8), CONV, memory=Memory.SRAM)
     (staging,) = buffers(padded, whole_tiling(padded))
