@@ -85,7 +85,7 @@ def _behind(known: Vocabulary, first: int, second: int, axis: int) -> str:
 
 @function(egg_fn="neighbours")
 def neighbours(first: i64Like, second: i64Like) -> Unit:
-    """Hold for two weights (leaf numbers) of one tensor's products that follow each other by number."""
+    """Hold for two weights (numbers of tensors) of one tensor's products that follow each other by number."""
 
 
 @fact_table(neighbours)

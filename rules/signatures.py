@@ -176,18 +176,17 @@ class Typing:
 
     def _siblings(self, snapshot: Snapshot) -> tuple[tuple[int, ...], ...]:
         """Return the weights of plain products and convolutions that share their other operand."""
-        leaf_of = {
-            e_class: number
-            for number, e_class in snapshot.leaves.items()
-            if e_class in snapshot.constants
-        }
+        named = sorted(snapshot.named.items(), reverse=True)  # the first name of a class counts
+        inserted = {e_class: number for number, e_class in named}
+        inserted |= {e_class: number for number, e_class in snapshot.leaves.items()}
+        weights = {c: number for c, number in inserted.items() if c in snapshot.constants}
         groups: dict[tuple[object, ...], set[int]] = {}
         for node in snapshot.enodes:
             name = node.constructor.name
-            if name not in ("matmul", "conv") or node.args[1] not in leaf_of:
+            if name not in ("matmul", "conv") or node.args[1] not in weights:
                 continue
             shape = self.types[snapshot.types[node.args[1]][0]].shape
             inner = shape[:-1] if name == "matmul" else shape[1:]
             key = (name, node.args[0], node.signature_texts, inner)
-            groups.setdefault(key, set()).add(leaf_of[node.args[1]])
+            groups.setdefault(key, set()).add(weights[node.args[1]])
         return tuple(sorted(tuple(sorted(found)) for found in groups.values() if len(found) > 1))

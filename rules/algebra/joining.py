@@ -98,7 +98,7 @@ def first_of_two_products(
             *(constant_of_type(b, n), constant_of_type(c, m), joins_columns(n, m, axis)),
             is_float(d),
         ),
-        bounds=(eq(b).to(Tensor.leaf(i)), neighbours(i, j), eq(c).to(Tensor.leaf(j))),
+        bounds=(eq(b).to(Tensor.node(i)), neighbours(i, j), eq(c).to(Tensor.node(j))),
     )
 
 
@@ -128,7 +128,7 @@ def second_of_two_products(
             *(columns_behind(t, u, r), is_float(d)),
             *(constant_of_type(b, n), constant_of_type(c, m), joins_columns(n, m, axis)),
         ),
-        bounds=(eq(c).to(Tensor.leaf(j)), neighbours(i, j), eq(b).to(Tensor.leaf(i))),
+        bounds=(eq(c).to(Tensor.node(j)), neighbours(i, j), eq(b).to(Tensor.node(i))),
     )
 
 
@@ -191,7 +191,7 @@ def first_of_two_convolutions(
             *(constant_of_type(w, n), constant_of_type(v, m), joins_kernels(n, m)),
             *(without_groups(rest), is_float(d)),
         ),
-        bounds=(eq(w).to(Tensor.leaf(i)), neighbours(i, j), eq(v).to(Tensor.leaf(j))),
+        bounds=(eq(w).to(Tensor.node(i)), neighbours(i, j), eq(v).to(Tensor.node(j))),
     )
 
 
@@ -223,7 +223,7 @@ def second_of_two_convolutions(
             *(channels_behind(t, u, r), without_groups(rest), is_float(d)),
             *(constant_of_type(w, n), constant_of_type(v, m), joins_kernels(n, m)),
         ),
-        bounds=(eq(v).to(Tensor.leaf(j)), neighbours(i, j), eq(w).to(Tensor.leaf(i))),
+        bounds=(eq(v).to(Tensor.node(j)), neighbours(i, j), eq(w).to(Tensor.node(i))),
     )
 
 

@@ -94,8 +94,8 @@ CONSTNESS = frozenset({"is_constant", "constant_of_type", "all_constant"})
 TYPING = frozenset({"has_type", "constant_of_type"})
 """Conditions that bind the number of a tensor's type."""
 
-LEAF = "leaf"
-"""Condition that a tensor is a leaf; binds the number of the leaf."""
+LEAF, NODE = "leaf", "node"
+"""Conditions that a tensor is a leaf, or at least in the inserted graph; they bind its number."""
 
 BESIDE = "beside"
 """Condition that the e-graph has another operator."""

@@ -23,6 +23,7 @@ from tilewright.rules.checks.patterns import (
     COMPARISONS,
     CONSTNESS,
     LEAF,
+    NODE,
     TYPING,
     Apply,
     Compute,
@@ -146,7 +147,7 @@ class _Reader:
     def equation(self, left: Any, right: Any) -> Condition:
         """Return an equation of texts, numbers or tensors, or that a tensor is a leaf."""
         for one, other in ((left, right), (right, left)):
-            if isinstance(other, CallDecl) and _name(other.callable) == LEAF:
+            if isinstance(other, CallDecl) and _name(other.callable) in (LEAF, NODE):
                 return Condition(LEAF, (self.argument(one), self.value(other.args[0])))
         return Condition("==", (self.argument(left), self.argument(right)))
 
