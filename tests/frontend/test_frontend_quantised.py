@@ -46,7 +46,7 @@ def written(kind: str, axis: int | None, has_zero: bool) -> list[NodeProto]:
     return [*nodes, helper.make_node("Mul", ["s", last] if axis else [last, "s"], ["d"])]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.sampled_from(["int8", "uint8"]),
     st.sampled_from([None, 0, 1]),

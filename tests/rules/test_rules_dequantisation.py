@@ -80,12 +80,12 @@ def loaded_bytes(done: Compilation) -> int:
 @pytest.mark.parametrize(
     ("dtype", "scales", "zero", "width"),
     [
-        ("int8", (), None, 1),
-        ("uint8", (N,), 128, 1),
-        ("uint8", (N,), 3, 2),  # 3 to 196 steps from zero: 8 bits with a sign are too few
-        ("int8", (K,), -1, 1),
+        pytest.param("int8", (), None, 1, id="per tensor", marks=pytest.mark.slow),
+        pytest.param("uint8", (N,), 128, 1, id="per column", marks=pytest.mark.slow),
+        # -3 to 196 steps from zero: 8 bits with a sign are too few
+        pytest.param("uint8", (N,), 3, 2, id="wide range"),
+        pytest.param("int8", (K,), -1, 1, id="per row", marks=pytest.mark.slow),
     ],
-    ids=["per tensor", "per column", "wide range", "per row"],
 )
 def test_weights_stay_integers(
     dtype: str, scales: tuple[int, ...], zero: int | None, width: int
