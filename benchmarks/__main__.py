@@ -38,6 +38,10 @@ def parser() -> argparse.ArgumentParser:
     malloc = commands.add_parser("malloc", help="packing of MiniMalloc's challenging instances")
     malloc.add_argument("path", type=Path, help="the folder of the instances, or one of them")
     malloc.add_argument("--time-limit", type=float, default=60.0, help="seconds for one instance")
+    psplib = commands.add_parser("psplib", help="project scheduling against proven optima")
+    psplib.add_argument("path", type=Path, help="a folder with SETopt.sm and instances")
+    psplib.add_argument("instances", nargs="*", help="only names that contain one of these")
+    psplib.add_argument("--list-only", action="store_true", help="do without exact schedules")
     explore = commands.add_parser("explore", help="how fast a planned model answers demands")
     explore.add_argument("--model", default="llama_prefill_32x64", help="another model")
     explore.add_argument("--target", default="toy", help="another target")
@@ -87,6 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from benchmarks import malloc
 
         return malloc.main(args.path, args.time_limit)
+    if args.command == "psplib":
+        from benchmarks import psplib
+
+        return psplib.main(args.path, args.instances, is_exact=not args.list_only)
     if args.command == "speed":
         return speed.main()
     if args.command == "saturation":

@@ -68,6 +68,7 @@ def assemble_backend(
     target: Target,
     mesh: LogicalMesh,
     durations: Callable[[Micro], float],
+    limit_bytes: int | None = None,
 ) -> BackEnd:
     """Return engine streams that do what the linear program does.
 
@@ -77,12 +78,13 @@ def assemble_backend(
         mesh: The logical mesh of the group that runs the program.
         durations: Cycles of a micro in its engine, for hoisting and the static schedule. Barriers
             are asked for too: PS and WT on CT with roles "barrier_post" and "barrier_wait".
+        limit_bytes: Take no more of the scratchpad, and rather give up than search for long.
 
     Raises:
-        InfeasibleError: The buffers do not fit the scratchpad or DRAM.
+        InfeasibleError: The buffers do not fit the scratchpad (or its limit) or DRAM.
         ProgramError: A micro leaves its buffer, a collective is malformed, or semaphores run out.
     """
-    placed = _place(linear, target, durations)
+    placed = _place(linear, target, durations, limit_bytes)
     linear = placed.linear
     ordered = tuple(
         find_dependencies(micros, linear.buffers, placed.addresses, mesh)
@@ -140,21 +142,28 @@ def live_buffers(
     return tuple(buffers), tuple(found)
 
 
-def _place(linear: LinearProgram, target: Target, durations: Callable[[Micro], float]) -> _Placed:
+def _place(
+    linear: LinearProgram,
+    target: Target,
+    durations: Callable[[Micro], float],
+    limit_bytes: int | None,
+) -> _Placed:
     """Hoist loads and give addresses, with less hoisting if the result does not fit."""
     sram = target.tile.sram
+    capacity = sram.size_bytes if limit_bytes is None else min(limit_bytes, sram.size_bytes)
     hoister = LoadHoister(linear, durations, alignment_bytes=sram.alignment_bytes)
     for share in _BUDGETS:
-        hoisted = hoister.hoist(int(sram.size_bytes * share))
+        hoisted = hoister.hoist(min(int(sram.size_bytes * share), capacity))
         buffers, live = live_buffers(hoisted, Space.L1)
         for distance in _REUSE_DISTANCES:
             try:
-                allocation = _allocate_scratchpad(hoisted, live, target, distance, is_quick=True)
+                allocation = _allocate_scratchpad(hoisted, live, target, capacity, distance)
             except InfeasibleError:
                 continue
             return _with_dram(hoisted, target, buffers, allocation)
     buffers, live = live_buffers(linear, Space.L1)
-    allocation = _allocate_scratchpad(linear, live, target, 0, is_quick=False)
+    is_quick = limit_bytes is not None
+    allocation = _allocate_scratchpad(linear, live, target, capacity, 0, is_quick=is_quick)
     return _with_dram(linear, target, buffers, allocation)
 
 
@@ -162,14 +171,15 @@ def _allocate_scratchpad(
     linear: LinearProgram,
     live: Sequence[LiveBuffer],
     target: Target,
+    capacity_bytes: int,
     reuse_distance: int,
     *,
-    is_quick: bool,
+    is_quick: bool = True,
 ) -> Allocation:
     """Allocate the scratchpad; each buffer's memory rests for `reuse_distance` micros."""
     return allocate(
         live,
-        capacity_bytes=target.tile.sram.size_bytes,
+        capacity_bytes=capacity_bytes,
         alignment_bytes=target.tile.sram.alignment_bytes,
         rest=reuse_distance,
         describe=lambda position: _describe(linear, position),

@@ -27,6 +27,7 @@ from tilewright.lowering.isa import Access, Engine, Instruction, Opcode, Post, S
 from tilewright.lowering.loops import matching_ends
 from tilewright.lowering.lower import build_program, plan_facts
 from tilewright.lowering.program import DramTensor, Group, Program, Streams
+from tilewright.lowering.scheduled import Scheduling
 
 _ALIGNMENT_BYTES = 64
 _BARRIER_SEMAPHORES = 7
@@ -46,14 +47,21 @@ class _Handover:
     """Semaphore on the writer."""
 
 
-def build_pipeline(pipeline: PipelinePlan, target: Target) -> Program:
+def build_pipeline(
+    pipeline: PipelinePlan, target: Target, scheduling: Scheduling = Scheduling.LIST
+) -> Program:
     """Compile a pipeline to a program with one group for each stage.
+
+    Args:
+        pipeline: The stages and their plans.
+        target: The whole machine.
+        scheduling: Which orders of each stage's instructions to try.
 
     Raises:
         InfeasibleError: The buffers of a stage do not fit, although its plan said they would.
         UnsupportedOpError: A kernel has no instructions.
     """
-    parts = tuple(build_program(stage.plan, stage.target) for stage in pipeline.stages)
+    parts = tuple(build_program(stage.plan, stage.target, scheduling) for stage in pipeline.stages)
     first_tiles = tuple(stage.first_tile for stage in pipeline.stages)
     return _Linker(pipeline, target, parts, first_tiles).run()
 
@@ -109,7 +117,14 @@ class _Linker:
             dram_bytes=self._bases[-1],
             sram_bytes=max(part.sram_bytes for part in self._parts),
             tags=tuple(tags),
-            facts=plan_facts(self._pipeline) | {"stages": str(len(self._pipeline.stages))},
+            facts=plan_facts(self._pipeline)
+            | {"stages": str(len(self._pipeline.stages))}
+            | {
+                f"stage {number} {key}": value
+                for number, part in enumerate(self._parts)
+                for key, value in part.facts.items()
+                if key.startswith("schedule_")
+            },
         )
 
     def _moves_of(self, number: int) -> Callable[[int], int]:

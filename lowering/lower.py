@@ -29,7 +29,6 @@ from tilewright.extract.planned import planned_kernel, planned_nest
 from tilewright.graph import Array, Op
 from tilewright.hwmodel.mesh import replicated
 from tilewright.hwmodel.target import Target
-from tilewright.lowering.backend import assemble_backend
 from tilewright.lowering.collectives import emit_move, new_storage
 from tilewright.lowering.durations import micro_durations
 from tilewright.lowering.early import Early, early_deliveries, is_product
@@ -37,10 +36,10 @@ from tilewright.lowering.emit import Builder, Storage, dram_storage
 from tilewright.lowering.gathered import in_pieces
 from tilewright.lowering.isa import Engine, Opcode, Space
 from tilewright.lowering.kernels import emit_kernel
-from tilewright.lowering.loops import roll
 from tilewright.lowering.micro import LinearProgram, Micro, Operand
 from tilewright.lowering.placement import axis_traffic_bytes, place_mesh
 from tilewright.lowering.program import DramTensor, Group, HostRegion, Program
+from tilewright.lowering.scheduled import Scheduling, schedule_backend
 from tilewright.reference import evaluate_op
 
 _HOST_ALIGNMENT_BYTES = 64
@@ -311,8 +310,13 @@ def lower(plan: Plan, target: Target) -> LinearProgram:
     return lower_plan(plan, target).linear
 
 
-def build_program(plan: Plan, target: Target) -> Program:
+def build_program(plan: Plan, target: Target, scheduling: Scheduling = Scheduling.LIST) -> Program:
     """Compile a plan to a program.
+
+    Args:
+        plan: The plan.
+        target: The machine.
+        scheduling: Which orders of the instructions to try.
 
     Raises:
         InfeasibleError: The buffers do not fit, although the plan said they would.
@@ -321,11 +325,11 @@ def build_program(plan: Plan, target: Target) -> Program:
     early = early_deliveries(plan, target)
     with _collector_paused():
         try:
-            return _build(plan, target, early)
+            return _build(plan, target, early, scheduling)
         except InfeasibleError:
             if not early:
                 raise
-            return _build(plan, target, {})
+            return _build(plan, target, {}, scheduling)
 
 
 @contextmanager
@@ -340,14 +344,16 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _build(plan: Plan, target: Target, early: Early) -> Program:
+def _build(plan: Plan, target: Target, early: Early, scheduling: Scheduling) -> Program:
     lowered = lower_plan(plan, target, early)
-    back = assemble_backend(
+    scheduled = schedule_backend(
         lowered.linear,
         target=target,
         mesh=plan.mesh,
         durations=micro_durations(target, lowered.linear.buffers),
+        scheduling=scheduling,
     )
+    back = scheduled.back
 
     def tensor(name: str, storage: Storage, shape: tuple[int, ...] | None = None) -> DramTensor:
         address = back.addresses[storage.buffer] + storage.offset_bytes
@@ -361,8 +367,8 @@ def _build(plan: Plan, target: Target, early: Early) -> Program:
     group = Group(
         mesh=plan.mesh,
         tiles=place_mesh(target, plan.mesh, axis_traffic_bytes(plan)),
-        load={engine: roll(stream) for engine, stream in back.streams_load.items()},
-        run={engine: roll(stream) for engine, stream in back.streams_run.items()},
+        load=scheduled.load,
+        run=scheduled.run,
     )
     graph = plan.graph
     return Program(
@@ -392,7 +398,7 @@ def _build(plan: Plan, target: Target, early: Early) -> Program:
         dram_bytes=back.dram_bytes,
         sram_bytes=back.sram_bytes,
         tags=lowered.tags,
-        facts=plan_facts(plan) | {"schedule_cycles": repr(back.schedule.makespan_cycles)},
+        facts=plan_facts(plan) | scheduled.facts,
     )
 
 

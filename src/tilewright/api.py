@@ -34,6 +34,7 @@ from tilewright.hwmodel.target import Target
 from tilewright.inputs import check_inputs, example_inputs
 from tilewright.lowering.program import Program
 from tilewright.lowering.program_file import read_program, write_program
+from tilewright.lowering.scheduled import Scheduling
 from tilewright.rules.admission import Admission, admit
 from tilewright.rules.user_rules import (
     UserRules,
@@ -126,6 +127,7 @@ def compile(  # the verb that users know from every other compiler's API
     stages: int | None = None,
     without_rules: Sequence[str] = (),
     rules: UserRules | None = None,
+    schedule: Scheduling | str = Scheduling.LIST,
     stop_after: Stage | str = Stage.LOWER,
     progress: Progress | None = None,
 ) -> Compilation:
@@ -141,6 +143,8 @@ def compile(  # the verb that users know from every other compiler's API
             where the objective is throughput, and one otherwise.
         without_rules: Names of rules or of whole rule sets to leave out.
         rules: More rules, from `load_rules`.
+        schedule: Orders of the instructions to try besides the plan's: those of "list" scheduling, also an
+            "exact" one where the program is short, or none ("program").
         stop_after: The last stage to run: frontend, roll, saturate, extract or lower.
         progress: Called with a line of text as the work goes on.
 
@@ -156,6 +160,7 @@ def compile(  # the verb that users know from every other compiler's API
         without_rules=tuple(without_rules),
         user_rules=rules or UserRules(),
         stop_after=_choice(Stage, stop_after, "stage"),
+        scheduling=_choice(Scheduling, schedule, "schedule"),
     )
     _check_names(options)
     machine = target if isinstance(target, Target) else load_target(target)

@@ -19,6 +19,7 @@ from tilewright.cli_options import (
     Objective,
     ObjectiveName,
     RuleFiles,
+    ScheduleName,
     SkipRefused,
     TargetName,
     WithoutRules,
@@ -90,6 +91,12 @@ def compile_command(
             help="Stages of a pipeline, each on tiles of its own; auto for whatever is best.",
         ),
     ] = "",
+    schedule: Annotated[
+        ScheduleName,
+        typer.Option(
+            help="Order of instructions: the best of lists, also an optimal one, or as planned."
+        ),
+    ] = ScheduleName.list,
     verify: Annotated[
         bool, typer.Option("--verify", help="Run the instructions and compare with onnxruntime.")
     ] = False,
@@ -127,6 +134,7 @@ def compile_command(
         shapes_only=shapes_only,
         objective=objective.value,
         stages=_stages(stages),
+        schedule=schedule.value,
         verify=verify,
         tolerance=tolerance,
         simulate=simulate,

@@ -22,6 +22,14 @@ class ObjectiveName(StrEnum):
     energy = "energy"
 
 
+class ScheduleName(StrEnum):
+    """How instructions are ordered."""
+
+    list = "list"
+    exact = "exact"
+    program = "program"
+
+
 Model = Annotated[Path, typer.Argument(help="An ONNX model.")]
 Objective = Annotated[ObjectiveName, typer.Option(help="What to minimise.")]
 Dims = Annotated[

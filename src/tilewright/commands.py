@@ -67,6 +67,7 @@ class CompileRequest:
     shapes_only: bool = False
     objective: str = "latency"
     stages: int | None = None
+    schedule: str = "list"
     verify: bool = False
     tolerance: float | None = None
     simulate: bool = True
@@ -101,6 +102,7 @@ def compile_and_report(request: CompileRequest, console: Console) -> bool:
             weights=not request.shapes_only,
             objective=request.objective,
             stages=request.stages,
+            schedule=request.schedule,
             without_rules=request.without_rules,
             rules=admission.rules,
             stop_after=request.last,

@@ -23,6 +23,7 @@ from tilewright.hwmodel.target import Target
 from tilewright.lowering.link import build_pipeline
 from tilewright.lowering.lower import build_program
 from tilewright.lowering.program import Program
+from tilewright.lowering.scheduled import Scheduling
 from tilewright.rules.alternatives import Alternatives
 from tilewright.rules.engine import saturate
 from tilewright.rules.options import SaturationOptions
@@ -57,6 +58,8 @@ class CompileOptions:
     without_rules: tuple[str, ...] = ()
     user_rules: UserRules = field(default_factory=UserRules)
     stop_after: Stage = Stage.LOWER
+    scheduling: Scheduling = Scheduling.LIST
+    """Which orders of the instructions are tried."""
     extract: ExtractOptions = field(default_factory=ExtractOptions)
 
 
@@ -226,7 +229,7 @@ def _realise(
             return done
         tell(f"lowering {len(plan.ops)} ops")
         try:
-            program = timed(Stage.LOWER, partial(build_program, plan, target))
+            program = timed(Stage.LOWER, partial(build_program, plan, target, options.scheduling))
         except InfeasibleError as error:
             rejected.append(str(error))
             limit -= max(target.tile.sram.size_bytes // 16, target.tile.sram.alignment_bytes)
@@ -270,7 +273,8 @@ def _pipelined(
         done = replace(done, pipeline=pipeline)
         if pipeline.is_divided and options.stop_after is Stage.LOWER:
             tell(f"lowering {len(pipeline.stages)} stages")
-            program = timed(Stage.LOWER, partial(build_pipeline, pipeline, done.target))
+            build = partial(build_pipeline, pipeline, done.target, options.scheduling)
+            program = timed(Stage.LOWER, build)
             done = replace(done, program=program)
     except CompileError as error:
         if is_demand:

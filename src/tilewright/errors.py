@@ -65,5 +65,9 @@ class InfeasibleDemandError(InfeasibleError):
         return self.demand - self.limit
 
 
+class ScheduleError(CompileError):
+    """A scheduling problem contradicts itself, or its file is broken."""
+
+
 class ProgramError(CompileError):
     """A program file is broken, or its execution broke a rule of the machine."""

@@ -198,9 +198,43 @@ def program_facts(program: Program, file_bytes: int | None = None) -> list[Fact]
     )
     for region in program.host_regions:
         facts.append(("host region", f"{_counted(region.model.op_types)}: {region.model.reason}"))
+    facts += schedule_facts(program)
     if file_bytes is not None:
         facts.append(("file", byte_text(file_bytes)))
     return facts
+
+
+def schedule_facts(program: Program) -> list[Fact]:
+    """Hold the static schedule of each stage against what bounds it."""
+    count = len(program.groups)
+    stages = [""] if count == 1 else [f"stage {number} " for number in range(count)]
+    facts: list[Fact] = []
+    for stage in stages:
+        part = {
+            key.removeprefix(f"{stage}schedule_"): value
+            for key, value in program.facts.items()
+            if key.startswith(f"{stage}schedule_")
+        }
+        try:
+            text = _schedule_text(part)
+        except (KeyError, ValueError):  # facts are free text
+            continue
+        facts.append((f"{stage}schedule", text))
+        if "note" in part:
+            facts.append((f"{stage}exact order", part["note"]))
+    return facts
+
+
+def _schedule_text(part: Mapping[str, str]) -> str:
+    cycles, chain, resource = (
+        float(part[name]) for name in ("cycles", "critical_path_cycles", "resource_cycles")
+    )
+    bound = float(part.get("bound_cycles", "0"))
+    text = (
+        f"{cycles:,.0f} cycles if tiles move in lock step, order: {part['order']}; critical path "
+        f"{chain:,.0f}, busiest engine {resource:,.0f}"
+    )
+    return text + (f", no order is below {bound:,.0f}" if bound > 0.0 else "")
 
 
 def simulation_facts(timing: TimingReport, predicted_cycles: float | None) -> list[Fact]:

@@ -1,0 +1,195 @@
+"""The order of a program's instructions: the plan's own, or one of the scheduler's if that is better.
+
+Other orders are made with the scheduler core (`reorder.py`) and taken through the whole back end. One is
+taken when the static schedule of its final instructions is shorter, in no more scratchpad and no more
+instructions. So the program is never longer than in the plan's order, as far as the static schedule can
+tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from tilewright.errors import InfeasibleError
+from tilewright.hwmodel.mesh import LogicalMesh
+from tilewright.hwmodel.target import Target
+from tilewright.lowering.backend import BackEnd, assemble_backend
+from tilewright.lowering.isa import Engine, Instruction
+from tilewright.lowering.loops import roll
+from tilewright.lowering.micro import LinearProgram, Micro
+from tilewright.lowering.reorder import Reorder, cycles_of, pose_reorder
+from tilewright.lowering.scheduling.exact import ExactLimits, exact_schedule
+from tilewright.lowering.scheduling.list_scheduling import Effort, list_schedule
+from tilewright.lowering.scheduling.problem import MAX_TIME, Solution
+
+_WINDOWS = (None, 64, 32, 16, 8, 24, 48, 12, 4)
+"""How far micros may move, in micros."""
+_BUDGETS = (1.0, 0.9)
+"""Shares of the scratchpad that the plan's order takes."""
+_MICROS = 8192
+"""Micros of all orders that are tried; a longer program keeps its order."""
+_LEAST_GAIN = 0.005
+"""Smaller gains are within the error of the static schedule, which does not know of shared links."""
+_EFFORT = Effort(samples=100, placements=300_000)
+_EXACT_MICROS = 500
+"""Longer run phases are not scheduled exactly."""
+_EXACT_LIMITS = ExactLimits(work=60.0)
+
+Streams = Mapping[Engine, tuple[Instruction, ...]]
+
+
+class Scheduling(StrEnum):
+    """Which orders of instructions are considered, besides the plan's own."""
+
+    PROGRAM = "program"
+    """None."""
+    LIST = "list"
+    """Those of list scheduling with look-ahead."""
+    EXACT = "exact"
+    """Those, and in short programs one that is optimal apart from memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheduled:
+    """What the back end made, with loops rolled, and how its order was found."""
+
+    back: BackEnd
+    load: Streams
+    run: Streams
+    order: str
+    """Whose order it is: "program", "list" or "exact"."""
+    bound_cycles: float = 0.0
+    """No order of the same instructions is faster, whatever the scratchpad; 0 if that was not looked into."""
+    note: str = ""
+    """What came of the exact schedule, if one was asked for."""
+
+    @property
+    def instructions(self) -> int:
+        """In all streams, loops counted once."""
+        return sum(len(stream) for part in (self.load, self.run) for stream in part.values())
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a program tells of its schedule; all numbers are cycles of one tile."""
+        schedule = self.back.schedule
+        facts = {
+            "schedule_order": self.order,
+            "schedule_cycles": repr(schedule.makespan_cycles),
+            "schedule_critical_path_cycles": repr(schedule.critical_path_cycles),
+            "schedule_resource_cycles": repr(max(schedule.busy_cycles.values())),
+        }
+        if self.bound_cycles:
+            facts["schedule_bound_cycles"] = repr(self.bound_cycles)
+        return facts | ({"schedule_note": self.note} if self.note else {})
+
+
+def schedule_backend(
+    linear: LinearProgram,
+    *,
+    target: Target,
+    mesh: LogicalMesh,
+    durations: Callable[[Micro], float],
+    scheduling: Scheduling = Scheduling.LIST,
+) -> Scheduled:
+    """Return the engine streams of a linear program in the best order that was found.
+
+    Args:
+        linear: Micros in an order that is correct when executed one by one.
+        target: The machine.
+        mesh: The logical mesh of the group that runs the program.
+        durations: As for `assemble_backend`.
+        scheduling: Which other orders to try.
+
+    Raises:
+        InfeasibleError: The buffers do not fit in the program's own order.
+        ProgramError: As `assemble_backend`.
+        CompileError: An exact schedule is asked for and OR-tools is not installed.
+    """
+    own = _rolled(
+        assemble_backend(linear, target=target, mesh=mesh, durations=durations), "program"
+    )
+    if scheduling is Scheduling.PROGRAM or not linear.run:
+        return own
+    reorder = pose_reorder(linear, mesh, durations)
+    # a problem so long has numbers that the core refuses
+    if len(linear.run) > _MICROS or sum(reorder.ticks) >= MAX_TIME:
+        return replace(
+            own,
+            note=f"{len(linear.run):,} micros keep their order, at most {_MICROS:,} are ordered",
+        )
+    limit_bytes = own.back.sram_bytes
+    best, limit = own, (1.0 - _LEAST_GAIN) * own.back.schedule.makespan_cycles
+    bound, note, seen = 0.0, "", {linear.run}
+    for candidate in _candidates(reorder, limit_bytes, scheduling):
+        bound, note = max(bound, candidate.bound_cycles), candidate.note or note
+        if candidate.linear.run in seen:
+            continue
+        seen.add(candidate.linear.run)
+        try:
+            back = assemble_backend(
+                candidate.linear,
+                target=target,
+                mesh=mesh,
+                durations=durations,
+                limit_bytes=limit_bytes,
+            )
+        except InfeasibleError:
+            continue
+        if back.schedule.makespan_cycles < limit:
+            found = _rolled(back, candidate.order)
+            if found.instructions <= own.instructions:
+                best, limit = found, back.schedule.makespan_cycles
+    return replace(best, bound_cycles=bound, note=note)
+
+
+def _rolled(back: BackEnd, order: str) -> Scheduled:
+    """Return what the back end made with loops in its streams."""
+    load, run = (
+        {engine: roll(stream) for engine, stream in streams.items()}
+        for streams in (back.streams_load, back.streams_run)
+    )
+    return Scheduled(back=back, load=load, run=run, order=order)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Candidate:
+    linear: LinearProgram
+    order: str
+    bound_cycles: float = 0.0
+    note: str = ""
+
+
+def _candidates(reorder: Reorder, limit_bytes: int, scheduling: Scheduling) -> Iterator[_Candidate]:
+    """Yield orders to try; how many depends on the length of the program."""
+    problem = reorder.problem()
+    micros = len(problem.durations)
+    free = list_schedule(problem, _EFFORT)
+    if scheduling is Scheduling.EXACT:
+        note = f"{micros:,} micros are ordered by lists, at most {_EXACT_MICROS:,} exactly"
+        if micros <= _EXACT_MICROS:
+            free = exact_schedule(problem, _EXACT_LIMITS, free)
+            note = _exact_note(free)
+        for share in _BUDGETS:
+            linear = reorder.order_by(free.starts, int(share * limit_bytes))
+            yield _Candidate(linear=linear, order="exact", note=note)
+    bound = cycles_of(free.bound)
+    tried = 0
+    for window in _WINDOWS:
+        problem = reorder.problem(window)
+        solution = free if window is None else list_schedule(problem, _EFFORT)
+        for share in _BUDGETS:
+            tried += micros
+            if tried > _MICROS:
+                return
+            linear = reorder.order_by(solution.starts, int(share * limit_bytes))
+            yield _Candidate(linear=linear, order="list", bound_cycles=bound)
+
+
+def _exact_note(solution: Solution) -> str:
+    """Say what the exact scheduler found."""
+    shortest, bound = cycles_of(solution.makespan), cycles_of(solution.bound)
+    if solution.is_optimal:
+        return f"{shortest:,.0f} cycles are optimal if memory is no limit"
+    return f"{shortest:,.0f} cycles found if memory is no limit, at least {bound:,.0f} proven"
