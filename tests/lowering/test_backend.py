@@ -23,7 +23,7 @@ from tilewright.dtypes import DType
 from tilewright.errors import InfeasibleError, ProgramError
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
-from tilewright.lowering import synchronise
+from tilewright.lowering import scheduled, synchronise
 from tilewright.lowering.allocation import allocate
 from tilewright.lowering.allocation_check import check_allocation
 from tilewright.lowering.backend import (
@@ -35,6 +35,9 @@ from tilewright.lowering.backend import (
 from tilewright.lowering.dependencies import OrderedProgram, find_dependencies
 from tilewright.lowering.isa import Engine, Instruction, Opcode, Space
 from tilewright.lowering.micro import Buffer, LinearProgram, Micro, Operand
+from tilewright.lowering.reorder import cycles_of, pose_reorder
+from tilewright.lowering.scheduled import Scheduling, schedule_backend
+from tilewright.lowering.scheduling.bounds import lower_bound
 from tilewright.lowering.synchronise import Signal, reduce_edges
 
 POISON = (-1, -1)
@@ -680,6 +683,93 @@ def test_streams_do_what_the_linear_program_says(
     linear = random_program(seed, steps, mesh)
     target = tight_target(linear) if is_tight else make_target()
     check_backend(linear, mesh, target, seed)
+
+
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 10**6),
+    steps=st.integers(1, 20),
+    mesh=st.sampled_from(MESHES),
+    budget_bytes=st.integers(0, 100),
+)
+def test_other_orders_do_the_same(
+    seed: int, steps: int, mesh: LogicalMesh, budget_bytes: int
+) -> None:
+    """Whatever a schedule says, its order reads what the old one read, and no order beats the bound."""
+    linear = random_program(seed, steps, mesh)
+    reorder = pose_reorder(linear, mesh, cycles)
+    draw = random.Random(seed)
+    starts = [draw.randrange(100) for _ in linear.run]
+    moved = reorder.order_by(starts, budget_bytes)
+    assert sorted(m.tag for m in moved.run) == sorted(m.tag for m in linear.run)
+    assert run_linear(moved, mesh, 2) == run_linear(linear, mesh, 2)
+    back = assemble_backend(moved, target=make_target(), mesh=mesh, durations=cycles)
+    bound, _ = lower_bound(reorder.problem())
+    assert cycles_of(bound) <= back.schedule.makespan_cycles
+
+
+def two_chains() -> LinearProgram:
+    """Return two independent chains on two engines, one behind the other."""
+    writer = Writer(random.Random(0), LogicalMesh((), ()), 8)
+    for _ in range(2):
+        value = writer.buffer(Space.L1, 8)
+        writer.add(Opcode.VEC, Engine.VE, 8, dst=writer.operand(value), fn="fill")
+        for step in range(6):
+            fresh = writer.buffer(Space.L1, 8)
+            sources = (writer.operand(value), writer.operand(value))
+            opcode, engine = ((Opcode.MM, Engine.ME), (Opcode.VEC, Engine.VE))[step % 2]
+            writer.add(opcode, engine, 8, dst=writer.operand(fresh), sources=sources)
+            value = fresh
+    return LinearProgram(buffers=tuple(writer.buffers), load=(), run=tuple(writer.micros))
+
+
+@pytest.mark.parametrize("scheduling", [Scheduling.LIST, Scheduling.EXACT])
+def test_chains_are_interleaved_within_the_old_scratchpad(scheduling: Scheduling) -> None:
+    """Each chain takes 7 steps of 10 cycles, its 4 on the vector engine the most: 14 steps become 8."""
+    mesh, target = LogicalMesh((), ()), make_target()
+    own, found = (
+        schedule_backend(
+            two_chains(), target=target, mesh=mesh, durations=lambda micro: 10.0, scheduling=how
+        )
+        for how in (Scheduling.PROGRAM, scheduling)
+    )
+    assert own.back.schedule.makespan_cycles == 140.0
+    assert found.back.schedule.makespan_cycles == found.bound_cycles == 80.0
+    assert found.order == scheduling.value
+    assert found.back.sram_bytes <= own.back.sram_bytes
+    assert found.instructions <= own.instructions
+    assert found.facts["schedule_resource_cycles"] == "80.0"
+    assert found.facts["schedule_critical_path_cycles"] == "70.0"
+
+
+@settings(max_examples=15)
+@given(
+    seed=st.integers(0, 10**6),
+    steps=st.integers(1, 20),
+    mesh=st.sampled_from(MESHES),
+    is_tight=st.booleans(),
+)
+def test_the_schedulers_never_make_a_program_worse(
+    seed: int, steps: int, mesh: LogicalMesh, is_tight: bool
+) -> None:
+    linear = random_program(seed, steps, mesh)
+    target = tight_target(linear) if is_tight else make_target()
+    own, found = (
+        schedule_backend(linear, target=target, mesh=mesh, durations=cycles, scheduling=how)
+        for how in (Scheduling.PROGRAM, Scheduling.LIST)
+    )
+    before, after = own.back.schedule, found.back.schedule
+    assert found.bound_cycles <= after.makespan_cycles <= before.makespan_cycles
+    assert found.back.sram_bytes <= own.back.sram_bytes
+    assert found.instructions <= own.instructions
+
+
+def test_a_long_program_keeps_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduled, "_MICROS", 13)
+    mesh, target = LogicalMesh((), ()), make_target()
+    found = schedule_backend(two_chains(), target=target, mesh=mesh, durations=cycles)
+    assert (found.order, found.bound_cycles) == ("program", 0.0)
+    assert found.note == "14 micros keep their order, at most 13 are ordered"
 
 
 def round_trip(tiles: int) -> tuple[LinearProgram, LogicalMesh]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,7 +86,12 @@ def test_both_formats(text: str) -> None:
         (SECTIONS, ":  2   R", ":  two R", "line 9: found 'two', expected - renewable"),
         (SECTIONS, ":  0   N", ":  1   N", "line 10: 1 nonrenewable resources, expected none"),
         (SECTIONS, "REQUESTS", "REQUEST", "made: no section REQUESTS/DURATIONS"),
-        (SECTIONS, "   3        1          1           4\n", "", "line 21: found '4', expected job"),
+        (
+            SECTIONS,
+            "   3        1          1           4\n",
+            "",
+            "line 21: found '4', expected job",
+        ),
         (SECTIONS, "  3      1     6", "  3      2     6", "line 29: found '2', expected the one"),
         (SECTIONS, "    5    3\n", "    5\n", "line 34: found the end, expected the capacity of"),
     ],
@@ -104,10 +111,8 @@ def test_a_demand_above_the_capacity_is_infeasible() -> None:
 
 @given(st.text(alphabet="0123456789 -:\nx", max_size=80))
 def test_any_text_is_read_or_refused(text: str) -> None:
-    try:
-        parse_project(text, name="made")
-    except CompileError as error:
-        assert "made" in str(error)
+    with suppress(CompileError):
+        assert parse_project(text, name="made").name == "made"
 
 
 def test_tables_of_optima() -> None:

@@ -195,7 +195,7 @@ def test_the_checker_finds(starts: tuple[int, ...], makespan: int, message: str)
     [
         (
             {"precedences": (Precedence(0, 1), Precedence(1, 2), Precedence(2, 0))},
-            r"wait for each other in a circle, (0 -> 1 -> 2 -> 0|1 -> 2 -> 0 -> 1|2 -> 0 -> 1 -> 2); drop one",
+            r"wait for each other in a circle, (\d -> ){3}\d; drop one of these precedences",
         ),
         ({"precedences": (Precedence(1, 1),)}, "in a circle, 1 -> 1;"),
         ({"precedences": (Precedence(0, 3),)}, "names task 3, expected 0 to 2; correct"),
@@ -220,6 +220,6 @@ def test_contradictory_problems_are_refused(fields: dict[str, object], message: 
 
 def test_a_demand_above_the_capacity_is_infeasible() -> None:
     with pytest.raises(
-        InfeasibleError, match="p: task 1 takes 5 of resource 0, its capacity is 3; .* by 2"
+        InfeasibleError, match=r"p: task 1 takes 5 of resource 0, its capacity is 3; .* by 2"
     ):
         Problem(durations=(1, 1), demands=((1,), (5,)), capacities=(3,), name="p")
