@@ -20,6 +20,7 @@ from tilewright.hwmodel.family import mesh_target
 from tilewright.hwmodel.target import Target
 from tilewright.lowering.early import early_deliveries
 from tilewright.lowering.lower import build_program, lower_plan
+from tilewright.lowering.scheduled import Scheduling
 from tilewright.rules.engine import saturate
 from tilewright.simulator.timing import simulate
 
@@ -115,14 +116,14 @@ def test_covered_deliveries_leave_in_front_of_the_product() -> None:
     }
     assert late
     assert late <= readers
-    in_order = build_program(plan, case.target)
+    in_order = build_program(plan, case.target, Scheduling.PROGRAM)
     assert simulate(in_order).run.cycles <= _cycles_without_early(plan, case.target)
 
 
 def _cycles_without_early(plan: Plan, target: Target) -> float:
     from tilewright.lowering import lower
 
-    return simulate(lower._build(plan, target, {})).run.cycles
+    return simulate(lower._build(plan, target, {}, Scheduling.PROGRAM)).run.cycles
 
 
 def test_lowered_order_has_the_statistic_before_the_product() -> None:

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 
 from tilewright import __version__, api
 from tilewright.compiler import Compilation
+from tilewright.errors import CompileError
 
 COMPILE = ("--target", "toy", "--dim", "batch=2")
 
@@ -45,6 +46,11 @@ def test_compile_reports_and_verifies(tilewright, cnn: Path, compiled: Compilati
     assert rows["simulated"].startswith(f"{timing.cycles:,.0f} cycles")
     assert rows["prediction error"].startswith(f"{compiled.plan.cost / timing.cycles - 1:+.1%}")
     assert rows["lower bound"].startswith(f"{timing.run.bound_cycles:,.0f} cycles")
+    facts = compiled.program.facts
+    assert rows["schedule"].startswith(f"{float(facts['schedule_cycles']):,.0f} cycles")
+    chain, engine = facts["schedule_critical_path_cycles"], facts["schedule_resource_cycles"]
+    bounds = f"critical path {float(chain):,.0f}, busiest engine {float(engine):,.0f}, no order is below "
+    assert bounds in " ".join(ran.out.split())
     assert rows["host regions"] == "none"
     assert ran.out.splitlines()[-1].startswith("verified: 2 outputs agree with onnxruntime")
     for title in ("e-graph", "where the time goes", "engines", "resources", "processor time"):
@@ -122,6 +128,28 @@ def test_objectives(tilewright, cnn: Path, objective: str) -> None:
     assert ran.code == 0
     assert f"plan for least {objective}" in ran.out
     assert ("prediction error" in ran.out) == (objective != "energy")
+
+
+def test_an_exact_schedule_says_what_it_proved(
+    tilewright, cnn: Path, compiled: Compilation
+) -> None:
+    ran = tilewright("compile", cnn, *COMPILE, "--schedule", "exact", "--verify", "--no-simulate")
+    assert ran.code == 0, ran.err
+    text = " ".join(ran.out.split())
+    found = re.search(r"exact order ([\d,]+) cycles are optimal if memory is no limit", text)
+    makespan = re.search(r"schedule ([\d,]+) cycles if tiles move in lock step, order:", text)
+    assert found is not None
+    assert makespan is not None
+    optimum, cycles = (int(match[1].replace(",", "")) for match in (found, makespan))
+    assert compiled.program is not None
+    listed = float(compiled.program.facts["schedule_cycles"])
+    assert optimum <= cycles <= round(listed)
+    assert "verified: 2 outputs agree" in text
+
+
+def test_unknown_schedules_are_refused(cnn: Path) -> None:
+    with pytest.raises(CompileError, match="schedule 'best' is unknown; choose one of program, l"):
+        api.compile(cnn, "toy", dims={"batch": 2}, schedule="best")
 
 
 def test_without_rule(tilewright, cnn: Path) -> None:
