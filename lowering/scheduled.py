@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from tilewright.errors import InfeasibleError
+from tilewright.errors import InfeasibleError, ProgramError
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
 from tilewright.lowering.backend import BackEnd, assemble_backend
@@ -124,6 +124,8 @@ def schedule_backend(
     bound, note, seen = 0.0, "", {linear.run}
     for candidate in _candidates(reorder, limit_bytes, scheduling):
         bound, note = max(bound, candidate.bound_cycles), candidate.note or note
+        if limit <= bound:
+            break
         if candidate.linear.run in seen:
             continue
         seen.add(candidate.linear.run)
@@ -135,7 +137,8 @@ def schedule_backend(
                 durations=durations,
                 limit_bytes=limit_bytes,
             )
-        except InfeasibleError:
+        except (InfeasibleError, ProgramError):
+            # too large, or more pairs of engines with tokens than there are semaphores
             continue
         if back.schedule.makespan_cycles < limit:
             found = _rolled(back, candidate.order)
@@ -157,7 +160,7 @@ def _rolled(back: BackEnd, order: str) -> Scheduled:
 class _Candidate:
     linear: LinearProgram
     order: str
-    bound_cycles: float = 0.0
+    bound_cycles: float
     note: str = ""
 
 
@@ -173,7 +176,8 @@ def _candidates(reorder: Reorder, limit_bytes: int, scheduling: Scheduling) -> I
             note = _exact_note(free)
         for share in _BUDGETS:
             linear = reorder.order_by(free.starts, int(share * limit_bytes))
-            yield _Candidate(linear=linear, order="exact", note=note)
+            bound = cycles_of(free.bound)
+            yield _Candidate(linear=linear, order="exact", bound_cycles=bound, note=note)
     bound = cycles_of(free.bound)
     tried = 0
     for window in _WINDOWS:

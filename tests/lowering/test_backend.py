@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -685,7 +686,7 @@ def test_streams_do_what_the_linear_program_says(
     check_backend(linear, mesh, target, seed)
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 10**6),
     steps=st.integers(1, 20),
@@ -762,6 +763,23 @@ def test_the_schedulers_never_make_a_program_worse(
     assert found.bound_cycles <= after.makespan_cycles <= before.makespan_cycles
     assert found.back.sram_bytes <= own.back.sram_bytes
     assert found.instructions <= own.instructions
+
+
+@pytest.mark.parametrize("error", [InfeasibleError, ProgramError])
+def test_orders_that_cannot_be_assembled_are_passed_over(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    mesh, target = LogicalMesh((), ()), make_target()
+
+    def refuse(linear: LinearProgram, **options: Any) -> BackEnd:
+        if linear.run != two_chains().run:
+            raise error("no")
+        return assemble_backend(linear, **options)
+
+    monkeypatch.setattr(scheduled, "assemble_backend", refuse)
+    found = schedule_backend(two_chains(), target=target, mesh=mesh, durations=cycles)
+    assert found.order == "program"
+    assert found.bound_cycles > 0.0
 
 
 def test_a_long_program_keeps_its_order(monkeypatch: pytest.MonkeyPatch) -> None:

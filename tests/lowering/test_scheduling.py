@@ -76,7 +76,7 @@ def shortest(problem: Problem) -> int:
     return min(earliest(problem, order) for order in orders(problem))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(problems())
 def test_schedules_against_brute_force(problem: Problem) -> None:
     best = shortest(problem)
