@@ -17,13 +17,23 @@ from tilewright.lowering.accesses import buffers_of
 from tilewright.lowering.conflicts import find_conflicts
 from tilewright.lowering.isa import Engine, Space
 from tilewright.lowering.micro import LinearProgram, Micro
-from tilewright.lowering.scheduling.problem import Precedence, Problem
+from tilewright.lowering.scheduling.problem import MAX_TIME, Precedence, Problem
 
 _LOOK_AHEAD = 64
 """Micros that are looked at for one that fits the memory."""
 
 _TICKS = 64
 """Units of a cycle in which durations are counted, rounded down so that bounds stay bounds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Freedom:
+    """How far micros may leave their old order."""
+
+    window: int | None = None
+    """No micro overtakes one that is this many or more in front of it; None for no limit."""
+    is_step_in_order: bool = False
+    """Whether an engine runs the micros of each plan step in their old order, which keeps most loops."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,16 +50,19 @@ class Reorder:
     conflicts: tuple[tuple[int, ...], ...]
     ticks: tuple[int, ...]
 
-    def problem(self, window: int | None = None) -> Problem:
-        """Return the scheduling problem.
-
-        Args:
-            window: No micro overtakes one that is this many or more in front of it; None for no limit.
-        """
-        micros = self.linear.run
+    def problem(self, freedom: Freedom) -> Problem:
+        """Return the scheduling problem within a freedom."""
+        micros, window = self.linear.run, freedom.window
         order = [Precedence(b, after) for after, found in enumerate(self.conflicts) for b in found]
         if window is not None:
             order += [Precedence(at - window, at) for at in range(window, len(micros))]
+        if freedom.is_step_in_order:
+            last: dict[tuple[int, Engine], int] = {}
+            for at, micro in enumerate(micros):
+                key = (micro.tag, micro.engine)
+                if key in last:
+                    order.append(Precedence(last[key], at))
+                last[key] = at
         return Problem(
             durations=self.ticks,
             demands=tuple(tuple(int(m.engine is e) for e in Engine) for m in micros),
@@ -105,10 +118,12 @@ def pose_reorder(
         mesh: The logical mesh of the group.
         durations: Cycles of a micro in its engine.
     """
+    most = MAX_TIME // (len(linear.run) + 1)
     return Reorder(
         linear=linear,
         conflicts=find_conflicts(linear.run, linear.buffers, mesh.sizes),
-        ticks=tuple(int(durations(micro) * _TICKS) for micro in linear.run),
+        # shorter durations than the true ones leave bounds valid; the core refuses sums beyond its range
+        ticks=tuple(min(int(durations(micro) * _TICKS), most) for micro in linear.run),
     )
 
 

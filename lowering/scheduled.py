@@ -19,15 +19,31 @@ from tilewright.lowering.backend import BackEnd, assemble_backend
 from tilewright.lowering.isa import Engine, Instruction
 from tilewright.lowering.loops import roll
 from tilewright.lowering.micro import LinearProgram, Micro
-from tilewright.lowering.reorder import Reorder, cycles_of, pose_reorder
+from tilewright.lowering.reorder import Freedom, Reorder, cycles_of, pose_reorder
 from tilewright.lowering.scheduling.exact import ExactLimits, exact_schedule
 from tilewright.lowering.scheduling.list_scheduling import Effort, list_schedule
-from tilewright.lowering.scheduling.problem import MAX_TIME, Solution
+from tilewright.lowering.scheduling.problem import Solution
 
-_WINDOWS = (None, 64, 32, 16, 8, 24, 48, 12, 4)
-"""How far micros may move, in micros."""
-_BUDGETS = (1.0, 0.9)
-"""Shares of the scratchpad that the plan's order takes."""
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """How an order is made."""
+
+    freedom: Freedom
+    share: float
+    """Of the scratchpad that the plan's order takes, what may be alive at a time."""
+
+
+_FREE = Freedom()
+_TRIALS = (
+    *(_Trial(Freedom(window), 1.0) for window in (None, 64, 32)),
+    *(_Trial(Freedom(window, is_step_in_order=True), 1.0) for window in (8, 16)),
+    *(_Trial(Freedom(window), 1.0) for window in (16, 24, 48, 8)),
+    *(_Trial(Freedom(window, is_step_in_order=True), 1.0) for window in (32, 64)),
+    *(_Trial(Freedom(window), 0.9) for window in (None, 64, 32, 16)),
+    *(_Trial(Freedom(window), 1.0) for window in (12, 4)),
+)
+"""Tried in this order, as many as the length of the program allows."""
 _MICROS = 8192
 """Micros of all orders that are tried; a longer program keeps its order."""
 _LEAST_GAIN = 0.005
@@ -112,13 +128,10 @@ def schedule_backend(
     )
     if scheduling is Scheduling.PROGRAM or not linear.run:
         return own
+    if len(linear.run) > _MICROS:
+        note = f"{len(linear.run):,} micros keep their order, at most {_MICROS:,} are ordered"
+        return replace(own, note=note)
     reorder = pose_reorder(linear, mesh, durations)
-    # a problem so long has numbers that the core refuses
-    if len(linear.run) > _MICROS or sum(reorder.ticks) >= MAX_TIME:
-        return replace(
-            own,
-            note=f"{len(linear.run):,} micros keep their order, at most {_MICROS:,} are ordered",
-        )
     limit_bytes = own.back.sram_bytes
     best, limit = own, (1.0 - _LEAST_GAIN) * own.back.schedule.makespan_cycles
     bound, note, seen = 0.0, "", {linear.run}
@@ -166,29 +179,31 @@ class _Candidate:
 
 def _candidates(reorder: Reorder, limit_bytes: int, scheduling: Scheduling) -> Iterator[_Candidate]:
     """Yield orders to try; how many depends on the length of the program."""
-    problem = reorder.problem()
-    micros = len(problem.durations)
-    free = list_schedule(problem, _EFFORT)
+    micros = len(reorder.ticks)
+    free = list_schedule(reorder.problem(_FREE), _EFFORT)
     if scheduling is Scheduling.EXACT:
         note = f"{micros:,} micros are ordered by lists, at most {_EXACT_MICROS:,} exactly"
         if micros <= _EXACT_MICROS:
-            free = exact_schedule(problem, _EXACT_LIMITS, free)
+            free = exact_schedule(reorder.problem(_FREE), _EXACT_LIMITS, free)
             note = _exact_note(free)
-        for share in _BUDGETS:
-            linear = reorder.order_by(free.starts, int(share * limit_bytes))
-            bound = cycles_of(free.bound)
-            yield _Candidate(linear=linear, order="exact", bound_cycles=bound, note=note)
-    bound = cycles_of(free.bound)
-    tried = 0
-    for window in _WINDOWS:
-        problem = reorder.problem(window)
-        solution = free if window is None else list_schedule(problem, _EFFORT)
-        for share in _BUDGETS:
-            tried += micros
-            if tried > _MICROS:
-                return
-            linear = reorder.order_by(solution.starts, int(share * limit_bytes))
-            yield _Candidate(linear=linear, order="list", bound_cycles=bound)
+        for share in (1.0, 0.9):
+            yield _Candidate(
+                linear=reorder.order_by(free.starts, int(share * limit_bytes)),
+                order="exact",
+                bound_cycles=cycles_of(free.bound),
+                note=note,
+            )
+    solutions = {_FREE: free}
+    for trial in _TRIALS[: _MICROS // micros]:
+        if trial.freedom not in solutions:
+            solutions[trial.freedom] = list_schedule(reorder.problem(trial.freedom), _EFFORT)
+        yield _Candidate(
+            linear=reorder.order_by(
+                solutions[trial.freedom].starts, int(trial.share * limit_bytes)
+            ),
+            order="list",
+            bound_cycles=cycles_of(free.bound),
+        )
 
 
 def _exact_note(solution: Solution) -> str:

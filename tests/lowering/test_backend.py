@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from math import prod
 from typing import Any
@@ -36,9 +36,10 @@ from tilewright.lowering.backend import (
 from tilewright.lowering.dependencies import OrderedProgram, find_dependencies
 from tilewright.lowering.isa import Engine, Instruction, Opcode, Space
 from tilewright.lowering.micro import Buffer, LinearProgram, Micro, Operand
-from tilewright.lowering.reorder import cycles_of, pose_reorder
+from tilewright.lowering.reorder import Freedom, cycles_of, pose_reorder
 from tilewright.lowering.scheduled import Scheduling, schedule_backend
 from tilewright.lowering.scheduling.bounds import lower_bound
+from tilewright.lowering.scheduling.list_scheduling import list_schedule
 from tilewright.lowering.synchronise import Signal, reduce_edges
 
 POISON = (-1, -1)
@@ -705,7 +706,7 @@ def test_other_orders_do_the_same(
     assert sorted(m.tag for m in moved.run) == sorted(m.tag for m in linear.run)
     assert run_linear(moved, mesh, 2) == run_linear(linear, mesh, 2)
     back = assemble_backend(moved, target=make_target(), mesh=mesh, durations=cycles)
-    bound, _ = lower_bound(reorder.problem())
+    bound, _ = lower_bound(reorder.problem(Freedom()))
     assert cycles_of(bound) <= back.schedule.makespan_cycles
 
 
@@ -722,6 +723,22 @@ def two_chains() -> LinearProgram:
             writer.add(opcode, engine, 8, dst=writer.operand(fresh), sources=sources)
             value = fresh
     return LinearProgram(buffers=tuple(writer.buffers), load=(), run=tuple(writer.micros))
+
+
+def test_freedom_limits_what_may_overtake() -> None:
+    """In steps each engine keeps its order, however many chains; in windows of one nothing moves."""
+    chains = two_chains()
+    run = tuple(replace(micro, tag=1) for micro in chains.run)
+    reorder = pose_reorder(replace(chains, run=run), LogicalMesh((), ()), lambda micro: 1.0)
+    solution = list_schedule(reorder.problem(Freedom(is_step_in_order=True)))
+    for engine in (Engine.ME, Engine.VE):
+        starts = [s for s, m in zip(solution.starts, run, strict=True) if m.engine is engine]
+        assert starts == sorted(starts)
+    free = list_schedule(reorder.problem(Freedom()))
+    still = list_schedule(reorder.problem(Freedom(window=1)))
+    assert [cycles_of(s.makespan) for s in (free, still)] == [8.0, 14.0]
+    assert still.starts == tuple(sorted(still.starts))
+    assert free.makespan <= solution.makespan <= still.makespan
 
 
 @pytest.mark.parametrize("scheduling", [Scheduling.LIST, Scheduling.EXACT])
