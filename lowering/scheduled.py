@@ -8,7 +8,7 @@ tell.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -16,9 +16,9 @@ from tilewright.errors import InfeasibleError, ProgramError
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
 from tilewright.lowering.backend import BackEnd, assemble_backend
-from tilewright.lowering.isa import Engine, Instruction
 from tilewright.lowering.loops import roll
 from tilewright.lowering.micro import LinearProgram, Micro
+from tilewright.lowering.program import Streams
 from tilewright.lowering.reorder import Freedom, Reorder, cycles_of, pose_reorder
 from tilewright.lowering.scheduling.exact import ExactLimits, exact_schedule
 from tilewright.lowering.scheduling.list_scheduling import Effort, list_schedule
@@ -52,8 +52,6 @@ _EFFORT = Effort(samples=100, placements=300_000)
 _EXACT_MICROS = 500
 """Longer run phases are not scheduled exactly."""
 _EXACT_LIMITS = ExactLimits(work=60.0)
-
-Streams = Mapping[Engine, tuple[Instruction, ...]]
 
 
 class Scheduling(StrEnum):
