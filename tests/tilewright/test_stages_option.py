@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -12,6 +14,7 @@ from tilewright import api
 from tilewright.cli import app
 from tilewright.errors import CompileError
 from tilewright.hwmodel.family import mesh_target
+from tilewright.report import schedule_facts
 from tilewright.stage_report import pipeline_facts
 
 TARGET = mesh_target(1, 2, name="pair", sram_kib=64)
@@ -46,6 +49,17 @@ def test_stages_are_reported() -> None:
     assert "1 x 1 tiles from 0" in facts["stage 0"]
     assert "1 x 1 tiles from 1" in facts["stage 1"]
     assert api.compile(two_layers(), TARGET, stop_after="extract").pipeline is None
+
+
+def test_each_stage_has_a_schedule() -> None:
+    done = api.compile(two_layers(), TARGET, stages=2, objective="throughput")
+    assert done.program is not None
+    facts = dict(schedule_facts(done.program))
+    assert list(facts) == ["stage 0 schedule", "stage 1 schedule"]
+    assert all("critical path" in text and "busiest engine" in text for text in facts.values())
+    # facts of a file are free text
+    broken = replace(done.program, facts={"stage 0 schedule_cycles": "many"})
+    assert schedule_facts(broken) == []
 
 
 def test_demands_that_cannot_be_met() -> None:
