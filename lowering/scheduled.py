@@ -46,8 +46,11 @@ _TRIALS = (
 """Tried in this order, as many as the length of the program allows."""
 _MICROS = 8192
 """Micros of all orders that are tried; a longer program keeps its order."""
-_LEAST_GAIN = 0.005
-"""Smaller gains are within the error of the static schedule, which does not know of shared links."""
+_LEAST_GAIN = 0.02
+"""Smaller gains are within the error of the static schedule, which does not know of shared links and DRAM.
+
+Where DRAM ports were the bottleneck, 0.5 % less by the schedule were 1 % more in the timing simulation.
+"""
 _EFFORT = Effort(samples=100, placements=300_000)
 _EXACT_MICROS = 500
 """Longer run phases are not scheduled exactly."""
