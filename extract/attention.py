@@ -62,7 +62,7 @@ class Attention:
     """A fused attention on local shapes.
 
     Args:
-        nest: Loops *b, m, e, d, n.
+        nest: Loops *b, m, e, d, n; then the pieces of n if keys and values arrive in chunks.
         dtype: Element type of the operands.
         scale: Factor of the scores before the mask.
         on_matrix_unit: Whether the matrix unit takes the type; products go to the vector unit otherwise.
@@ -89,23 +89,28 @@ class Attention:
         return DType.F32 if self.is_half else self.dtype
 
     @property
-    def keys(self) -> int:
-        """Number of the loop n."""
-        return len(self.nest.dims) - 1
+    def _key_maps(self) -> OperandMap:
+        """Index maps of the keys: n, or pieces and n of keys that arrive in chunks."""
+        return self.nest.operands[1][len(self.nest.result) - 1 :]
+
+    @property
+    def key_loops(self) -> frozenset[int]:
+        """Numbers of the loops over keys."""
+        return frozenset(term.dim for dim in self._key_maps for term in dim.terms)
 
     @property
     def score_map(self) -> OperandMap:
-        """Index map of the scores: batch loops of q or k, m, n."""
+        """Index map of the scores: batch loops of q or k, m, keys."""
         m = len(self.nest.result) - 2
         both = [self.nest.operands[0][:m], self.nest.operands[1][:m]]
         used = {term.dim for operand in both for dim in operand for term in dim.terms}
         batch = [dim if i in used else DimMap(1) for i, dim in enumerate(self.nest.result[:m])]
-        return (*batch, self.nest.result[m], self.nest.operands[1][-1])
+        return (*batch, self.nest.result[m], *self._key_maps)
 
     @property
     def row_map(self) -> OperandMap:
         """Index map of one number for each query."""
-        return (*self.score_map[:-1], DimMap(1))
+        return (*self.score_map[: len(self.nest.result) - 1], DimMap(1))
 
     def domain(self, sizes: Sizes, *tensors: OperandMap) -> Sizes:
         """Return the sizes of the loops that some of the tensors have, 1 for the others."""

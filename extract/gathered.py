@@ -1,6 +1,6 @@
-"""Kernels with an operand that arrives in chunks from the tiles of an axis: their form and their price.
+"""Kernels with operands that arrive in chunks from the tiles of an axis: their form and their price.
 
-The operand's pieces stay in the scratchpad; its boxes are staged, twice buffered, by multicasts of all tiles
+An operand's pieces stay in the scratchpad; its boxes are staged, twice buffered, by multicasts of all tiles
 of the axis at once, as those of an operand in DRAM are staged by loads. So buffers, tilings and code
 generation are those of streamed operands, on the nest with the gathered loop in two
 (`tilewright.rules.gathered`).
@@ -26,7 +26,7 @@ def gathered_kernel(kernel: Kernel, gather: Gather | None) -> Kernel:
     """Return the kernel that multiplies chunk by chunk.
 
     Args:
-        kernel: The kernel as if the gathered operand were whole.
+        kernel: The kernel as if what is gathered were whole.
         gather: What is gathered; None leaves the kernel as it is.
     """
     if gather is None:
@@ -41,9 +41,10 @@ def gathered_kernel(kernel: Kernel, gather: Gather | None) -> Kernel:
         return cut_sharding(sharding, cut_dim(tensor, gather.loop))
 
     operand_types = list(map(cut, nest.operands, kernel.operand_types))
-    held = operand_types[gather.operand]
-    shape = (*held.shape[: gather.dim], 1, *held.shape[gather.dim + 1 :])
-    operand_types[gather.operand] = TensorType(shape, held.dtype)
+    for operand, dim in gather.dims:
+        held = operand_types[operand]
+        shape = (*held.shape[:dim], 1, *held.shape[dim + 1 :])
+        operand_types[operand] = TensorType(shape, held.dtype)
     return replace(
         kernel,
         nest=chunk_nest(nest, gather),
@@ -57,7 +58,7 @@ def gathered_kernel(kernel: Kernel, gather: Gather | None) -> Kernel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatherWork:
-    """What a tile sends to the axis in the course of a kernel."""
+    """What a tile sends to the axis of one operand in the course of a kernel."""
 
     steps: int
     """Multicasts."""
@@ -65,32 +66,43 @@ class GatherWork:
     """Bytes of all of them, each counted once whatever the number of receivers."""
 
 
-def gather_work(kernel: Kernel, tiling: Tiling) -> GatherWork:
+def gather_work(kernel: Kernel, tiling: Tiling, operand: int) -> GatherWork:
     """Count the multicasts of a tile; a chunk that is needed again is sent again."""
-    gather = kernel.gather
-    assert gather is not None, "the kernel gathers an operand"
-    tensor = kernel.nest.operands[gather.operand]
-    steps = box_loads(kernel, tiling, gather.operand)
+    tensor = kernel.nest.operands[operand]
+    steps = box_loads(kernel, tiling, operand)
     chunks = 1
     for dim in tensor:
         for term in dim.terms:
             chunks *= -(-kernel.nest.dims[term.dim].extent // tiling.sizes[term.dim])
-    piece_bytes = kernel.operand_types[gather.operand].size_bytes
+    piece_bytes = kernel.operand_types[operand].size_bytes
     return GatherWork(steps=steps, sent_bytes=piece_bytes * max(1, steps // chunks))
 
 
 def gather_price(kernel: Kernel, tiling: Tiling, target: Target) -> tuple[KernelCost, float]:
-    """Return the cost of gathering an operand in chunks, and the cycles of the first chunk.
+    """Return the cost of gathering operands in chunks, and the cycles of the first chunk.
 
     A step is an all-gather of a chunk with its handshake. The next may begin before the product of this
     one is done, but not before it has arrived: steps take the sum of their cycles on the sending engine.
+    Products begin when the first operand's first chunk is there; that of another follows meanwhile.
 
     Args:
         kernel: The kernel.
-        tiling: How it is cut; boxes of the gathered operand are chunks.
+        tiling: How it is cut; boxes of gathered operands are chunks.
         target: The machine.
     """
-    gather, work = kernel.gather, gather_work(kernel, tiling)
+    assert kernel.gather is not None, "the kernel gathers an operand"
+    found = [_operand_price(kernel, tiling, target, n) for n in kernel.gather.operands]
+    total = KernelCost()
+    for cost, _ in found:
+        total = total + cost
+    return total, found[0][1]
+
+
+def _operand_price(
+    kernel: Kernel, tiling: Tiling, target: Target, operand: int
+) -> tuple[KernelCost, float]:
+    """Return the cost of one operand's chunks, and the cycles of the first."""
+    gather, work = kernel.gather, gather_work(kernel, tiling, operand)
     assert gather is not None, "the kernel gathers an operand"
     if work.sent_bytes == 0:
         return KernelCost(), 0.0
@@ -99,8 +111,8 @@ def gather_price(kernel: Kernel, tiling: Tiling, target: Target) -> tuple[Kernel
         return collective_cost(target, kernel.mesh, gather.axis, Collective.ALL_GATHER, size_bytes)
 
     one = chunk(-(-work.sent_bytes // work.steps))  # the mean: the last ones may be smaller
-    box = prod(staging_shape(kernel, tiling, gather.operand)) // gather.size
-    first = chunk(box * kernel.operand_types[gather.operand].dtype.itemsize_bytes)
+    box = prod(staging_shape(kernel, tiling, operand)) // gather.size
+    first = chunk(box * kernel.operand_types[operand].dtype.itemsize_bytes)
     sram_bytes = (gather.size + 1) * work.sent_bytes
     cost = KernelCost(
         dma_out_cycles=one.cycles * work.steps,
@@ -129,14 +141,14 @@ def most_in_chunks(
         target: The machine.
         mesh: The logical mesh.
         gather: What is gathered.
-        piece_bytes: What each tile holds of it.
-        whole_cycles: What the same product takes with its operand whole.
+        piece_bytes: What each tile holds of it, of all operands together.
+        whole_cycles: What the same product takes with its operands whole.
 
     Returns:
         The cycles; None if no number of chunks can save enough, because each has its handshake.
     """
-    fixed, per_byte = chunk_cycles(target, mesh, gather)
-    payload = piece_bytes * per_byte
+    each, per_byte = chunk_cycles(target, mesh, gather)
+    fixed, payload = each * len(gather.dims), piece_bytes * per_byte
     most = (1 - LEAST_SAVING) * (whole_cycles + fixed + payload)
     best = min(
         max(fixed + payload / n + whole_cycles, n * fixed + payload + whole_cycles / n)

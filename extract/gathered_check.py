@@ -5,8 +5,9 @@ For `validate`. Nothing here uses the nest in pieces from which kernels are pric
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil, prod
+from types import MappingProxyType
 
 from tilewright.extract.plan import Memory, Plan, PlannedOp
 from tilewright.extract.plan_error import PlanError
@@ -19,6 +20,14 @@ Interval = tuple[int, int]
 Coordinates = tuple[int, ...]
 Shard = Callable[[Coordinates], Sequence[Interval]]
 """What a tile holds of a tensor, dimension by dimension."""
+
+
+_GATHERABLE: Mapping[str, tuple[int, ...]] = MappingProxyType(
+    {"matmul": (0, 1), "attention": (1, 2)}
+)
+"""Operands that may arrive in chunks, by kind of operator."""
+
+_KEYS, _VALUES = 1, 2
 
 
 def gathers(planned: PlannedOp, operand: int, nest: LoopNest) -> bool:
@@ -40,7 +49,7 @@ def arriving(plan: Plan, planned: PlannedOp, operand: int, nest: LoopNest, shard
             the operand is none that can be gathered.
     """
     op, axis = planned.op, planned.macros.index(GATHERED)
-    if op.kind != "matmul" or operand > 1 or planned.resident[operand]:
+    if operand not in _GATHERABLE.get(op.kind, ()) or planned.resident[operand]:
         raise PlanError(f"'{op.name}' gathers operand {operand}, which is always whole")
     if planned.macros.count(GATHERED) > 1:
         raise PlanError(f"'{op.name}' gathers on several axes")
@@ -74,14 +83,16 @@ def check_chunks(plan: Plan, planned: PlannedOp, nest: LoopNest, target: Target)
     """Check that the op has room for its chunks and charges for sending them.
 
     Raises:
-        PlanError: Two chunks do not fit the op's buffers, or its cost is less than that of sending
-            all chunks, or of the first chunk and all products.
+        PlanError: Two chunks of each operand do not fit the op's buffers, its cost is less than that
+            of sending all chunks, or of the first chunk and all products, or keys come without values.
     """
-    for operand, name in enumerate(planned.op.inputs):
-        if not gathers(planned, operand, nest):
-            continue
+    needed, all_, first = 0, 0.0, 0.0
+    gathered = [n for n in range(len(planned.op.inputs)) if gathers(planned, n, nest)]
+    if planned.op.kind == "attention" and gathered:
+        _check_pairs(planned, gathered, len(nest.result))
+    for operand in gathered:
         assert planned.tiling is not None, "products are tiled"
-        axis, type_ = planned.macros.index(GATHERED), plan.types[name]
+        axis, type_ = planned.macros.index(GATHERED), plan.types[planned.op.inputs[operand]]
         size, steps, sent = plan.mesh.sizes[axis], 1, type_.dtype.itemsize_bytes
         for number, dim in enumerate(nest.operands[operand]):
             states = planned.deliveries[operand].after.sharding
@@ -90,20 +101,35 @@ def check_chunks(plan: Plan, planned: PlannedOp, nest: LoopNest, target: Target)
             tile = min((planned.tiling.sizes[t.dim] for t in dim.terms), default=1)
             steps *= ceil(length / tile)
             sent *= min(tile, length)
-        needed = sent * size * min(steps, 2)
-        if planned.buffer_bytes < needed:
-            raise PlanError(
-                f"'{planned.op.name}' has {planned.buffer_bytes} bytes of buffers, "
-                f"its chunks need {needed}"
-            )
+        needed += sent * size * min(steps, 2)
         # the last chunks may be smaller, all others are not
         whole = max(steps - 1, 1) * sent
         one = collective_cost(target, plan.mesh, axis, Collective.ALL_GATHER, sent).cycles
-        all_ = collective_cost(target, plan.mesh, axis, Collective.ALL_GATHER, whole).cycles
-        cost = planned.cost
-        least = max(all_, min(one, all_) + cost.matrix_cycles)
-        if cost.latency_cycles < least * (1 - 1e-9):
-            raise PlanError(
-                f"'{planned.op.name}' takes {cost.latency_cycles} cycles, "
-                f"its chunks and products at least {least}"
-            )
+        each = collective_cost(target, plan.mesh, axis, Collective.ALL_GATHER, whole).cycles
+        all_ += each
+        first = first or min(one, each)
+    if planned.buffer_bytes < needed:
+        raise PlanError(
+            f"'{planned.op.name}' has {planned.buffer_bytes} bytes of buffers, "
+            f"its chunks need {needed}"
+        )
+    least = max(all_, first + planned.cost.matrix_cycles)
+    if gathered and planned.cost.latency_cycles < least * (1 - 1e-9):
+        raise PlanError(
+            f"'{planned.op.name}' takes {planned.cost.latency_cycles} cycles, "
+            f"its chunks and products at least {least}"
+        )
+
+
+def _check_pairs(planned: PlannedOp, gathered: Sequence[int], rank: int) -> None:
+    """Check that each chunk of keys comes with the values of the same keys.
+
+    Keys are [..., d, n], values [..., n, e]; the chunks of a step are cut by one loop.
+    """
+    axis = planned.macros.index(GATHERED)
+    found = {n: planned.deliveries[n].after.sharding[axis] for n in gathered}
+    if found != {_KEYS: rank - 1, _VALUES: rank - 2}:
+        raise PlanError(
+            f"'{planned.op.name}' gathers dimensions {found} (by operand), expected keys and their "
+            f"values: {{{_KEYS}: {rank - 1}, {_VALUES}: {rank - 2}}}"
+        )

@@ -21,7 +21,7 @@ alias       reshape                           nothing: operand and result are th
 ==========  ================================  ====================================================
 
 Operands in the scratchpad are read in place (the whole shard is there). Operands in DRAM are staged box by
-box, twice buffered; a result in DRAM likewise, and an operand that arrives in chunks from other tiles
+box, twice buffered; a result in DRAM likewise, and operands that arrive in chunks from other tiles
 (`gathered`). A padded operand is staged with its padding. Operands of
 concat and pad cover a part of the result: a box takes from each only what both have in common.
 
@@ -126,7 +126,7 @@ class Kernel:
     operand_shardings: tuple[Sharding, ...]
     result_sharding: Sharding
     gather: Gather | None = None
-    """The operand that arrives in chunks from other tiles; its pieces are the last loop."""
+    """The operands that arrive in chunks from other tiles; their pieces are the last loop."""
     halo: tuple[HaloDim, ...] = ()
     """Exchanged before the kernel runs: operand 0 is then the piece with its surroundings."""
     vocabulary: tuple[int, ...] = ()
@@ -297,7 +297,7 @@ def is_broadcast(kernel: Kernel, operand: int) -> bool:
 def is_staged(kernel: Kernel, operand: int) -> bool:
     """Whether boxes of the operand are copied to a buffer of the kernel before use."""
     streamed = kernel.operand_memory[operand] is Memory.DRAM
-    if kernel.gather is not None and kernel.gather.operand == operand:
+    if kernel.gather is not None and operand in kernel.gather.operands:
         return True
     match kernel.family:
         case Family.ALIAS:

@@ -216,9 +216,9 @@ def _attention_work(
     kernel: Kernel, tiling: Tiling, matrix: list[MatrixWork], vector: list[VectorWork]
 ) -> None:
     attention = attention_of(kernel)
-    keys = attention.keys
-    sizes = tuple(1 if i == keys else size for i, size in enumerate(tiling.sizes))
-    dims = tuple(replace(d, extent=1) if i == keys else d for i, d in enumerate(kernel.nest.dims))
+    keys = attention.key_loops
+    sizes = tuple(1 if i in keys else size for i, size in enumerate(tiling.sizes))
+    dims = tuple(replace(d, extent=1) if i in keys else d for i, d in enumerate(kernel.nest.dims))
     queries = _size_classes(replace(kernel.nest, dims=dims), Tiling(sizes, tiling.order))
     boxes = tuple(_size_classes(kernel.nest, tiling))
     steps = attention.steps(queries, boxes, reduction_boxes(kernel, tiling))

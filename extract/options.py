@@ -284,16 +284,20 @@ def _most_in_chunks(
     pricing: Pricing,
     whole: float | None,
 ) -> float | None:
-    """Return what a product may cost with an operand in chunks, see `most_in_chunks`."""
+    """Return what a product may cost with operands in chunks, see `most_in_chunks`."""
     if whole is None:
-        return inf  # the operand does not fit whole
+        return inf  # an operand does not fit whole
     if pricing.objective is Objective.ENERGY:
         return None
     gather = _gather(node, implementation, pricing.mesh)
     assert gather is not None, "the implementation gathers an operand"
-    tensor = alternatives.classes[node.args[gather.operand]].type
-    piece = _local(pricing.mesh, implementation.operands[gather.operand], tensor)
-    return most_in_chunks(pricing.target, pricing.mesh, gather, piece.size_bytes, whole)
+    piece_bytes = sum(
+        _local(
+            pricing.mesh, implementation.operands[n], alternatives.classes[node.args[n]].type
+        ).size_bytes
+        for n in gather.operands
+    )
+    return most_in_chunks(pricing.target, pricing.mesh, gather, piece_bytes, whole)
 
 
 def _host_option(
@@ -340,8 +344,8 @@ def _memory_levels(
     if gather is not None:
         axes = zip(pricing.mesh.sizes, implementation.split_dims, strict=True)
         is_idle = any(size > 1 and split < 0 for size, split in axes)
-        if is_idle or alternatives.classes[node.args[gather.operand]].is_constant:
-            return []  # an axis computes everything twice, or the operand is whole for nothing
+        if is_idle or any(alternatives.classes[node.args[n]].is_constant for n in gather.operands):
+            return []  # an axis computes everything twice, or an operand is whole for nothing
     choices = []
     for sharding, argument in zip(implementation.operands, node.args, strict=True):
         tensor = alternatives.classes[argument]
@@ -356,8 +360,8 @@ def _memory_levels(
                 is_movable=tensor.is_constant,
             )
         )
-    if gather is not None:
-        choices[gather.operand] = [m for m in choices[gather.operand] if m is Memory.SRAM]
+    for number in gather.operands if gather is not None else ():
+        choices[number] = [m for m in choices[number] if m is Memory.SRAM]
     if HALO in implementation.macros:
         choices[0] = [level for level in choices[0] if level is Memory.SRAM]
     if VOCABULARY in implementation.macros:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import product
+from math import gcd
 from types import MappingProxyType
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from tilewright.extract.kernel import (
     Family,
     Kernel,
+    attention_of,
     loop_order,
     stationary_type,
     tileable_dims,
@@ -80,12 +82,25 @@ def _request(kernel: Kernel, number: int, target: Target) -> TilingRequest:
 
 
 def _quanta(kernel: Kernel, target: Target) -> tuple[int, ...]:
-    """Return preferred multiples of tile sizes: whole array rows for sums, whole columns for outputs."""
+    """Return preferred multiples of tile sizes: whole array rows for sums, whole columns for outputs.
+
+    Keys of attention are the outputs of one product and the sum of another; of keys in pieces, all pieces
+    together should be a multiple.
+    """
     dims = kernel.nest.dims
-    if kernel.family is not Family.CONTRACT:
+    if kernel.family not in (Family.ATTENTION, Family.CONTRACT):
         return (1,) * len(dims)
     matrix = target.tile.matrix
     columns = matrix.columns.get(stationary_type(kernel), 1)
+    if kernel.family is Family.ATTENTION:
+        pieces = kernel.gather.size if kernel.gather is not None else 1
+        wanted = max(matrix.rows, columns)
+        quantum = wanted // gcd(wanted, pieces)
+        keys = attention_of(kernel).key_loops
+        return tuple(
+            quantum if number in keys and dim.extent > quantum else 1
+            for number, dim in enumerate(dims)
+        )
     outputs = used_dims(kernel.nest.operands[1]) - used_dims(kernel.nest.operands[0])
     quanta = []
     for number, dim in enumerate(dims):

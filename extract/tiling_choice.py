@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from tilewright.extract.gathered import chunk_cycles
 from tilewright.extract.kernel import (
+    Family,
     Kernel,
+    attention_of,
     footprint_bytes,
     is_result_staged,
     is_staged,
@@ -130,6 +132,7 @@ def _scores(
     shape = candidates.shape_of(kernel)
     cycles = shape.boxes * _BOX_CYCLES
     footprint = np.zeros(len(candidates))
+    chunks: list[tuple[Values, Values]] = []
     for number, (elements, loads) in enumerate(shape.operands):
         streamed = kernel.operand_memory[number] is Memory.DRAM
         staged = is_staged(kernel, number)
@@ -139,8 +142,10 @@ def _scores(
         if streamed:
             rate = _dram_cycles_per_byte(kernel, kernel.operand_shardings[number], target)
             cycles = cycles + box * loads * rate
-        if kernel.gather is not None and kernel.gather.operand == number:
-            cycles = cycles + _exposed_cycles(kernel, shape, box, loads, target)
+        if kernel.gather is not None and number in kernel.gather.operands:
+            chunks.append((box, loads))
+    if chunks:
+        cycles = cycles + _exposed_cycles(kernel, shape, chunks, target)
     if dequantises(kernel.attrs):
         elements, loads = shape.operands[1]
         box = elements * stationary_type(kernel).itemsize_bytes
@@ -156,19 +161,38 @@ def _scores(
 
 
 def _exposed_cycles(
-    kernel: Kernel, shape: Shapes, box_bytes: Values, loads: Values, target: Target
+    kernel: Kernel, shape: Shapes, chunks: list[tuple[Values, Values]], target: Target
 ) -> Values:
-    """Return the cycles of gathering an operand in chunks that its products do not hide.
+    """Return the cycles of products and of gathering in chunks what they do not hide.
 
     The first chunk precedes all products, the last one is multiplied when all have arrived.
+
+    Args:
+        kernel: The kernel.
+        shape: Its boxes.
+        chunks: Bytes of a box and its loads, for every operand that is gathered.
+        target: The machine.
     """
-    gather, matrix = kernel.gather, target.tile.matrix
+    gather = kernel.gather
     assert gather is not None, "the kernel gathers an operand"
     fixed, per_byte = chunk_cycles(target, kernel.mesh, gather)
-    chunk = fixed + box_bytes / gather.size * per_byte
+    each = [fixed + box_bytes / gather.size * per_byte for box_bytes, _ in chunks]
+    sent = sum(chunk * loads for chunk, (_, loads) in zip(each, chunks, strict=True))
+    products = _product_cycles(kernel, target)
+    return np.maximum(each[0] + products, sent + products / shape.boxes)
+
+
+def _product_cycles(kernel: Kernel, target: Target) -> float:
+    """Return what the products of a kernel take at least, those of attention with its exponentials."""
+    matrix, extents = target.tile.matrix, tuple(dim.extent for dim in kernel.nest.dims)
     rate = matrix.rows * matrix.columns.get(stationary_type(kernel), 1)
-    products = prod(dim.extent for dim in kernel.nest.dims) / rate
-    return np.maximum(chunk + products, chunk * loads + products / shape.boxes)
+    if kernel.family is not Family.ATTENTION:
+        return prod(extents) / rate
+    whole = [(1, extents)]
+    attention = attention_of(kernel)
+    macs = sum(p.b * p.m * p.n * p.k for p in attention.products(whole))
+    elements = sum(step.times * step.elements for step in attention.steps(whole, whole, 1))
+    return max(macs / rate, elements / target.tile.vector.lanes)
 
 
 def _shapes(nest: LoopNest, candidates: Candidates) -> Shapes:

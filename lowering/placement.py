@@ -42,8 +42,9 @@ def axis_traffic_bytes(plan: Plan) -> tuple[float, ...]:
         if planned.op.kind != "host" and any(planned.macros):
             kernel = planned_kernel(planned, plan.types, plan.mesh)
             if kernel.gather is not None and planned.tiling is not None:
-                sent = gather_work(kernel, planned.tiling).sent_bytes
-                totals[kernel.gather.axis] += sent * (kernel.gather.size - 1)
+                for operand in kernel.gather.operands:
+                    sent = gather_work(kernel, planned.tiling, operand).sent_bytes
+                    totals[kernel.gather.axis] += sent * (kernel.gather.size - 1)
     return tuple(totals)
 
 

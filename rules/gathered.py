@@ -1,7 +1,8 @@
 """Gathered operands: a product whose operand arrives in chunks while earlier chunks are multiplied.
 
 An axis of p tiles splits one loop of a product; an operand without that loop is needed whole on every tile,
-but each tile holds one p-th of it. Every tile cuts its piece into the same chunks. In each step all tiles
+but each tile holds one p-th of it. Fused attention gathers two, keys and values along one loop. Every tile
+cuts its piece into the same chunks. In each step all tiles
 of the axis multicast a chunk into one of two buffers, which then holds p chunks, one of each piece, while
 the step before is multiplied:
 
@@ -24,17 +25,21 @@ GATHERED = "gathered"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gather:
-    """Which operand of a product arrives in chunks, and along what."""
+    """Which operands of a product arrive in chunks, and along what."""
 
     axis: int
     """The mesh axis whose tiles hold the pieces."""
     size: int
     """Tiles of the axis, p."""
-    operand: int
-    dim: int
-    """Tensor dimension of the operand that is split into pieces."""
+    dims: tuple[tuple[int, int], ...]
+    """(operand, its dimension that is split into pieces) of each that is gathered."""
     loop: int
-    """The loop that runs along it."""
+    """The loop that runs along all these dimensions."""
+
+    @property
+    def operands(self) -> tuple[int, ...]:
+        """The operands that are gathered."""
+        return tuple(operand for operand, _ in self.dims)
 
 
 def find_gather(
@@ -56,13 +61,14 @@ def find_gather(
     if GATHERED not in macros:
         return None
     axis = macros.index(GATHERED)
-    for number, (tensor, sharding) in enumerate(zip(nest.operands, operands, strict=True)):
-        dim = sharding[axis]
-        if dim >= 0 and not _depends(tensor, split_dims[axis]):
-            (term,) = tensor[dim].terms
-            size = mesh.sizes[axis]
-            return Gather(axis=axis, size=size, operand=number, dim=dim, loop=term.dim)
-    raise AssertionError("an axis that gathers splits an operand without its loop")
+    dims = tuple(
+        (number, sharding[axis])
+        for number, (tensor, sharding) in enumerate(zip(nest.operands, operands, strict=True))
+        if sharding[axis] >= 0 and not _depends(tensor, split_dims[axis])
+    )
+    loops = {term.dim for number, dim in dims for term in nest.operands[number][dim].terms}
+    assert len(loops) == 1, "an axis that gathers splits operands without its loop along one other"
+    return Gather(axis=axis, size=mesh.sizes[axis], dims=dims, loop=loops.pop())
 
 
 def _depends(tensor: OperandMap, loop: int) -> bool:
@@ -98,7 +104,7 @@ def chunk_nest(local: LoopNest, gather: Gather) -> LoopNest:
     Tensors get one more dimension where they have the loop: [m] becomes [p, m / p].
 
     Args:
-        local: The nest of one tile in which the gathered operand is whole.
+        local: The nest of one tile in which what is gathered is whole.
         gather: What is gathered.
     """
     loop, pieces = local.dims[gather.loop], len(local.dims)

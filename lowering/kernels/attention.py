@@ -86,6 +86,7 @@ class _Emitter:
         left, right = self._queries(box), self._context.operand(1, box)
         domain = self._kernel.domain(box.sizes, self._kernel.score_map, self._nest.operands[0])
         self._multiply(domain, self._scores(box, turn), left, right, accumulate=False)
+        self._context.box_done(1)
 
     def weigh(self, box: LoopBox, turn: int) -> None:
         """Turn scores into exponentials; follow the maximum and the total of each query."""
@@ -126,6 +127,7 @@ class _Emitter:
         values = self._context.operand(2, box)
         domain = self._kernel.domain(box.sizes, self._kernel.score_map, self._nest.operands[2])
         self._multiply(domain, mixed, weights, values, accumulate=not box.is_first)
+        self._context.box_done(2)
 
     def finish(self, box: LoopBox) -> None:
         """Divide by the totals and store."""

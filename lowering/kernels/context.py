@@ -26,7 +26,7 @@ from tilewright.extract.kernel import (
 from tilewright.extract.plan import Memory, Tiling
 from tilewright.graph import STATISTIC_FUNCTIONS, parse_pipeline
 from tilewright.lowering.emit import Builder, Storage, View, local_storage
-from tilewright.lowering.gathered import GatheredOperand
+from tilewright.lowering.gathered import GatheredOperand, GatheredOperands
 from tilewright.lowering.isa import Space
 from tilewright.lowering.micro import Buffer
 from tilewright.rules.loopnest import OperandMap, Role
@@ -77,7 +77,7 @@ class KernelContext:
         self._staging_shapes = [staging_shape(kernel, tiling, n) for n in numbers]
         self._result_shape = result_shape(kernel, tiling)
         self._loaded: dict[int, tuple[int, ...]] = {}
-        self._gathered = self._gathered_operand()
+        self._gathered = GatheredOperands(self._gathered_operands())
 
     # ------------------------------------------------------------------ boxes
 
@@ -107,20 +107,23 @@ class KernelContext:
                 is_last=all(index[d] == trips[d] - 1 for d in reductions),
             )
 
-    def _gathered_operand(self) -> GatheredOperand | None:
+    def _gathered_operands(self) -> dict[int, GatheredOperand]:
         gather, nest = self.kernel.gather, self.kernel.nest
         if gather is None:
-            return None
-        number = gather.operand
-        tensor = nest.operands[number]
-        return GatheredOperand(
-            self.builder,
-            self.kernel,
-            self.operands[number],
-            self._pools[f"operand{number}"],
-            self._staging_shapes[number],
-            (nest.box(tensor, box.starts, box.sizes) for box in self.boxes()),
-        )
+            return {}
+        boxes = tuple(self.boxes())
+        return {
+            number: GatheredOperand(
+                self.builder,
+                gather.axis,
+                dim,
+                self.operands[number],
+                self._pools[f"operand{number}"],
+                self._staging_shapes[number],
+                (nest.box(nest.operands[number], box.starts, box.sizes) for box in boxes),
+            )
+            for number, dim in gather.dims
+        }
 
     # ------------------------------------------------------------------ views
 
@@ -164,19 +167,19 @@ class KernelContext:
 
     def staged(self, number: int, box: LoopBox) -> tuple[Storage, tuple[int, ...]]:
         """Return an operand's filled staging box and the tensor index of its first element."""
-        gather = self.kernel.gather
-        if self._gathered is not None and gather is not None and gather.operand == number:
+        if number in self._gathered:
             tensor = self.kernel.nest.operands[number]
-            return self._gathered.staged(self.kernel.nest.box(tensor, box.starts, box.sizes))
+            ranges = self.kernel.nest.box(tensor, box.starts, box.sizes)
+            return self._gathered.staged(number, ranges)
         ranges = self.stage(number, box)
         shape = self._staging_shapes[number]
         storage = self.pool(f"operand{number}", self.operands[number].dtype, shape)
         return storage, tuple(low for low, _ in ranges)
 
-    def box_done(self) -> None:
-        """Let go of what the product of a box has read, once it is emitted."""
-        if self._gathered is not None:
-            self._gathered.box_done()
+    def box_done(self, *operands: int) -> None:
+        """Let go of what the product of a box has read of operands, once it is emitted."""
+        for number in operands:
+            self._gathered.box_done(number)
 
     def operand_box(self, number: int, box: LoopBox) -> View:
         """Return the access of an operand's box over the dimensions of the tensor, not the loops."""

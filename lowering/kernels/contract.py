@@ -27,7 +27,7 @@ def contract(context: KernelContext) -> None:
             context.begin_result()
         right = context.operand(1, box) if weights is None else weights.view(box)
         _product(context, box, right)
-        context.box_done()
+        context.box_done(0, 1)
         if weights is not None and following is not None:
             weights.view(following)  # in front of an epilogue that waits for this product
         if box.is_last:

@@ -158,7 +158,7 @@ def _run(sample: Sample, mesh: LogicalMesh, strategy: Strategy, seed: int) -> No
             raise _WrongUseError(
                 f"macros {macros} have no meaning; register one with macro_meaning"
             )
-        pieces = MACROS[macros[0]](sample, mesh, strategy, held)
+        pieces = _run_macro(macros[0], sample, mesh, strategy, held)
     else:
         pieces = _local_results(sample, mesh, strategy, held)
     wanted = local_shape(mesh, strategy.result, sample.result.shape)
@@ -172,6 +172,18 @@ def _run(sample: Sample, mesh: LogicalMesh, strategy: Strategy, seed: int) -> No
     except CopiesDifferError as error:
         raise _WrongUseError(str(error)) from None
     _compare(sample, found, reference_value(sample.op, arrays, sample.result), arrays)
+
+
+def _run_macro(
+    macro: str, sample: Sample, mesh: LogicalMesh, strategy: Strategy, held: tuple[Pieces, ...]
+) -> Pieces:
+    """Run what a macro means; pieces that it cannot use are the fault of the rule that asks for them."""
+    try:
+        return MACROS[macro](sample, mesh, strategy, held)
+    except (AssertionError, IndexError, ValueError) as error:
+        raise _WrongUseError(
+            f"these pieces are none for '{macro}' ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _local_results(

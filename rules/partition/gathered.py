@@ -1,5 +1,7 @@
 """Products whose operand is gathered in chunks, each sent while the one before is multiplied.
 
+Attention that gathers its keys and values has a file of its own, `ring_attention.py`.
+
 All tiles of the axis send at once, a chunk of its own piece each: no tile needs to know a step's sender,
 and the number of chunks is a matter of tiling, whatever the size of the axis. Two buffers of p chunks take
 the place of the whole operand.
@@ -17,6 +19,7 @@ from tilewright.reference import AnyArray
 from tilewright.rules.gathered import GATHERED, cut_dim, find_gather
 from tilewright.rules.loopnest import LoopNest
 from tilewright.rules.partition.checking import macro_meaning
+from tilewright.rules.partition.ring_attention import attend_in_chunks
 from tilewright.rules.partition.ruleset import AxisUse, partition
 from tilewright.rules.partition.samples import Sample
 from tilewright.rules.partition.spmd import Pieces, run_tile, tiles_of
@@ -85,7 +88,7 @@ def _state(nest: LoopNest, operand: int, loop: int) -> int:
 def multiply_in_chunks(
     sample: Sample, mesh: LogicalMesh, strategy: Strategy, held: tuple[Pieces, ...]
 ) -> Pieces:
-    """Return what the tiles make: the operator on operands of which one has arrived from all pieces.
+    """Return what the tiles make: the operator on operands of which some have arrived from all pieces.
 
     Step s brings chunk s of every piece of the axis, in the order of the coordinates, to the indices
     that it has in the whole. Pieces are cut into two chunks here, the second the shorter one.
@@ -96,9 +99,12 @@ def multiply_in_chunks(
     results = {}
     for tile in tiles_of(mesh):
         line = [(*tile[: gather.axis], c, *tile[gather.axis + 1 :]) for c in range(gather.size)]
+        if sample.op.kind == "attention":
+            results[tile] = attend_in_chunks(sample.op, tile, line, held)
+            continue
         operands = [part[tile] for part in held]
-        pieces = [held[gather.operand][peer] for peer in line]
-        operands[gather.operand] = arrived(pieces, gather.dim)
+        for operand, dim in gather.dims:
+            operands[operand] = arrived([held[operand][peer] for peer in line], dim)
         results[tile] = run_tile(sample.op, local, operands)
     return results
 

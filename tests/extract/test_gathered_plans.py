@@ -119,7 +119,7 @@ def test_other_objectives_give_valid_plans(objective: Objective) -> None:
 
 
 MESH = LogicalMesh(("y", "x"), (1, 8))
-GATHER = Gather(axis=1, size=8, operand=0, dim=0, loop=0)
+GATHER = Gather(axis=1, size=8, dims=((0, 0),), loop=0)
 
 
 def test_chunks_must_save_more_than_their_handshakes() -> None:

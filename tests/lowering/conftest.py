@@ -1,9 +1,14 @@
-"""A naive machine that executes micros one by one, for tests of the generators of micros."""
+"""A naive machine that executes micros one by one, for tests of the generators of micros.
+
+Tests may import `gathered_cases`, which the importlib mode would not find.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +19,8 @@ from tilewright.lowering.emit import Builder
 from tilewright.lowering.isa import Opcode, Space
 from tilewright.lowering.micro import Micro, Operand
 from tilewright.reference import map_function
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 AnyArray = np.ndarray[Any, np.dtype[Any]]
 Coords = tuple[int, ...]

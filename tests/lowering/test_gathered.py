@@ -3,42 +3,25 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
+from gathered_cases import arrays, gathering, planned
 
 from tilewright.dtypes import DType
 from tilewright.extract.gathered import gather_price, gather_work
-from tilewright.extract.kernel import footprint_bytes, loop_order, tileable_dims
 from tilewright.extract.kernel_price import price
-from tilewright.extract.plan import (
-    Delivery,
-    Memory,
-    Objective,
-    Placement,
-    Plan,
-    PlannedOp,
-    Proof,
-    Tiling,
-)
-from tilewright.extract.planned import planned_kernel, planned_nest
-from tilewright.extract.reshard import build_table, dram_placement
+from tilewright.extract.planned import planned_kernel
 from tilewright.graph import Graph, Op, Port, TensorType
-from tilewright.hwmodel.cost import KernelCost
 from tilewright.hwmodel.load import load_target
-from tilewright.hwmodel.mesh import Sharding, is_partial
-from tilewright.hwmodel.network import logical_mesh
-from tilewright.hwmodel.target import Target
+from tilewright.hwmodel.mesh import is_partial
 from tilewright.lowering.isa import Opcode
 from tilewright.lowering.lower import build_program, lower
 from tilewright.lowering.placement import axis_traffic_bytes
 from tilewright.reference import map_function
-from tilewright.rules.annotations import annotate
 from tilewright.rules.gathered import GATHERED
-from tilewright.rules.splitting import Strategy, strategies
 from tilewright.simulator.functional import run_program
 from tilewright.simulator.timing import simulate
 
@@ -80,105 +63,6 @@ def product(
     )
 
 
-def gathering(graph: Graph, target: Target, rule: str) -> tuple[Strategy, ...]:
-    """Return the strategies of the product that follow a rule."""
-    (op,) = graph.ops
-    nest = annotate(op, tuple(graph.types[name] for name in op.inputs), graph.types["c"])
-    assert nest is not None
-    found = strategies(op, nest, logical_mesh(target))
-    return tuple(s for s in found if f"partition.gathered_matmul_{rule}" in s.rules)
-
-
-def planned(
-    graph: Graph,
-    target: Target,
-    strategy: Strategy,
-    sizes: dict[str, int] | None = None,
-    in_dram: tuple[str, ...] = (),
-    chooser: random.Random | None = None,
-) -> Plan:
-    """Return a plan of the product by one strategy.
-
-    Args:
-        graph: The product.
-        target: The machine.
-        strategy: How it is split.
-        sizes: Tile sizes by name of the loop; whole by default.
-        in_dram: Tensors that are streamed.
-        chooser: Cuts loops at random, if given.
-    """
-    (op,), mesh = graph.ops, logical_mesh(target)
-    in_memory = dram_placement(mesh)
-
-    def place(name: str, sharding: Sharding) -> Placement:
-        streamed = name in in_dram and not is_partial(sharding)
-        return in_memory if streamed else Placement(Memory.SRAM, sharding)
-
-    def deliver(name: str, before: Placement, after: Placement) -> Delivery:
-        partials = frozenset({before.sharding} if is_partial(before.sharding) else ())
-        table = build_table(graph.types[name], partials, mesh, target, Objective.LATENCY)
-        moves = table.moves(table.index[before], table.index[after])
-        return Delivery(tensor=name, before=before, moves=moves, after=after)
-
-    def operand(name: str, sharding: Sharding) -> Delivery:
-        if name in graph.constants:
-            stays = Placement(Memory.SRAM, sharding)
-            return Delivery(tensor=name, before=stays, moves=(), after=stays)
-        return deliver(name, in_memory, place(name, sharding))
-
-    result = place("c", strategy.result)
-    made = PlannedOp(
-        op=op,
-        split_dims=strategy.split_dims,
-        deliveries=tuple(
-            operand(name, sharding)
-            for name, sharding in zip(op.inputs, strategy.operands, strict=True)
-        ),
-        resident=tuple(name in graph.constants for name in op.inputs),
-        result=result,
-        tiling=None,
-        buffer_bytes=0,
-        cost=KernelCost(),
-        cost_units=0.0,
-        split_rules=strategy.rules,
-        macros=strategy.macros,
-    )
-    kernel = planned_kernel(made, graph.types, mesh)
-    cuts = [(sizes or {}).get(loop.name, loop.extent) for loop in kernel.nest.dims]
-    for loop in tileable_dims(kernel):
-        if chooser and chooser.random() < 0.6:
-            cuts[loop] = chooser.randint(max(1, cuts[loop] // 3), cuts[loop])
-    order = loop_order(kernel)
-    if chooser:
-        outer = chooser.randrange(len(planned_nest(made, graph.types).dims) - 1)
-        order = (outer, *(dim for dim in order if dim != outer))
-    tiling = Tiling(tuple(cuts), order)
-    made = replace(made, tiling=tiling, buffer_bytes=footprint_bytes(kernel, tiling, 64))
-    return Plan(
-        graph=graph,
-        target_name=target.name,
-        mesh=mesh,
-        objective=Objective.LATENCY,
-        types=graph.types,
-        ops=(made,),
-        folded=(),
-        output_deliveries=(deliver("c", result, in_memory),),
-        cost=1.0,
-        bound=1.0,
-        proof=Proof(method="none"),
-        peak_sram_bytes=0,
-        resident_sram_bytes=0,
-    )
-
-
-def arrays(graph: Graph) -> dict[str, Any]:
-    generator = np.random.default_rng(3)
-    return {
-        port.name: generator.integers(-4, 5, port.shape).astype(port.dtype.numpy)
-        for port in graph.inputs
-    }
-
-
 def expected(graph: Graph) -> Any:
     given = arrays(graph)
     result = given["a"] @ given["b"]
@@ -196,7 +80,7 @@ def test_every_gathering_strategy_computes_the_product(
     """Integers in f32, so that any order of sums is exact; races and uninitialised reads are errors."""
     target = load_target(target_name)
     graph = product(24, 48, 36 if target_name == "mesh_2x3" else 32, (2,), epilogue)
-    found = gathering(graph, target, rule)
+    found = gathering(graph, target, f"gathered_matmul_{rule}")
     assert found, "the rule applies"
     for seed, strategy in enumerate(found):
         chooser = random.Random(seed)
@@ -218,7 +102,7 @@ def test_other_types_accumulate_over_chunks(rule: str, dtype: DType) -> None:
     given = {name: array / 4 for name, array in arrays(graph).items()}
     given = {name: np.round(a).astype(dtype.numpy) for name, a in given.items()}
     wanted = np.matmul(given["a"].astype(np.float64), given["b"].astype(np.float64))
-    for seed, strategy in enumerate(gathering(graph, target, rule)):
+    for seed, strategy in enumerate(gathering(graph, target, f"gathered_matmul_{rule}")):
         if is_partial(strategy.result):
             continue
         plan = planned(graph, target, strategy, chooser=random.Random(seed))
@@ -231,12 +115,13 @@ def test_other_types_accumulate_over_chunks(rule: str, dtype: DType) -> None:
 def test_multicasts_are_those_that_were_counted(rule: str, seed: int) -> None:
     target = load_target("mesh_2x3")
     graph = product(24, 48, 36)
-    for strategy in gathering(graph, target, rule):
+    for strategy in gathering(graph, target, f"gathered_matmul_{rule}"):
         plan = planned(graph, target, strategy, chooser=random.Random(seed))
         made, tiling = plan.ops[0], plan.ops[0].tiling
         assert tiling is not None
         kernel = planned_kernel(made, graph.types, plan.mesh)
-        work = gather_work(kernel, tiling)
+        assert kernel.gather is not None
+        work = gather_work(kernel, tiling, *kernel.gather.operands)
         linear = lower(plan, target)
         staging = {b.number for b in linear.buffers if b.name.startswith("c.operand")}
         sends = [m for m in linear.run if m.opcode is Opcode.MCS and m.dst is not None]
@@ -253,7 +138,7 @@ def test_chunks_travel_while_products_run(rule: str, chunks: int) -> None:
     """Simulated, chunks save what the price says, so that the sum of both is not what it takes."""
     target = load_target("mesh_1x8")
     graph = product(64, 256, 64, constant="b")
-    (strategy,) = gathering(graph, target, rule)
+    (strategy,) = gathering(graph, target, f"gathered_matmul_{rule}")
     loop, length = ("m", 8) if rule == "rows" else ("k", 32)
     predicted, simulated = [], []
     for size in (length, length // chunks):
@@ -273,7 +158,7 @@ def test_a_gathered_operand_need_not_fit_whole() -> None:
     target = load_target("mesh_1x8")
     graph = product(256, 256, 64, constant="b")
     assert graph.types["a"].size_bytes == target.tile.sram.size_bytes
-    (strategy,) = gathering(graph, target, "rows")
+    (strategy,) = gathering(graph, target, "gathered_matmul_rows")
     program = build_program(planned(graph, target, strategy, sizes={"m": 8}), target)
     result = run_program(program, arrays(graph))
     given = arrays(graph)["a"]
@@ -283,7 +168,7 @@ def test_a_gathered_operand_need_not_fit_whole() -> None:
 def test_gathering_counts_as_traffic_of_its_axis() -> None:
     target = load_target("mesh_1x8")
     graph = product(64, 256, 64, constant="b")
-    (strategy,) = gathering(graph, target, "rows")
+    (strategy,) = gathering(graph, target, "gathered_matmul_rows")
     assert strategy.macros == ("", GATHERED)
     plan = planned(graph, target, strategy, sizes={"m": 2}, in_dram=("c",))
     piece_bytes = 64 * 256 * 4 // 8

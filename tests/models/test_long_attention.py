@@ -14,6 +14,7 @@ from tilewright import api
 from tilewright.extract.plan import Plan
 from tilewright.extract.planned import planned_nest
 from tilewright.extract.validate import PlanError, validate_plan
+from tilewright.rules.gathered import GATHERED
 
 FUSION = ("fusion.attention_of_products", "fusion.masked_attention_of_products")
 HEADS, QUERIES, KEYS, FEATURES = 4, 512, 500, 32
@@ -69,6 +70,49 @@ def test_scores_never_exist(masked: bool) -> None:
     assert "attention" not in kinds(without.plan)
     assert plan.cost < without.plan.cost / 2
     assert done.timing.run.cycles < api.simulate(without.program).run.cycles / 2
+
+
+def ring_model() -> bytes:
+    """Return causal attention over normalised tokens of one head, as exporters write it."""
+    tokens, size = 512, 64
+    mask = np.where(np.tri(tokens, dtype=bool), 0.0, -np.inf).astype(np.float32)
+    constants = {"gain": np.ones(size, np.float32), "mask": mask, "scale": np.float32(size**-0.5)}
+    nodes = [
+        helper.make_node("LayerNormalization", ["x", "gain"], ["y"], axis=-1),
+        helper.make_node("Transpose", ["y"], ["t"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["y", "t"], ["products"]),
+        helper.make_node("Mul", ["products", "scale"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "mask"], ["masked"]),
+        helper.make_node("Softmax", ["masked"], ["weights"], axis=-1),
+        helper.make_node("MatMul", ["weights", "y"], ["mixed"]),
+        helper.make_node("LayerNormalization", ["mixed", "gain"], ["z"], axis=-1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "ring",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, tokens, size))],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, (1, tokens, size))],
+        [numpy_helper.from_array(a, n) for n, a in constants.items()],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    onnx.checker.check_model(made)
+    return bytes(made.SerializeToString())
+
+
+def test_keys_pass_round_under_a_causal_mask() -> None:
+    """On tiles in a row, chunks that the mask hides from a tile's queries arrive first, last or between."""
+    target = "mesh_1x8?sram_kib=512"
+    done = check_end_to_end(ring_model(), target)
+    plan = done.compilation.plan
+    assert plan is not None
+    (attention,) = (planned for planned in plan.ops if planned.op.kind == "attention")
+    assert attention.macros == ("", GATHERED)
+    assert len(attention.op.inputs) == 4
+    without = api.compile(ring_model(), target, without_rules=("partition.ring_attention",))
+    assert without.plan is not None
+    assert without.program is not None
+    assert plan.cost < without.plan.cost
+    assert done.timing.run.cycles < api.simulate(without.program).run.cycles
 
 
 def test_keys_split_over_the_mesh_are_refused() -> None:

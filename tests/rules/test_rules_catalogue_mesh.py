@@ -180,6 +180,14 @@ def many_narrow_values(b: Builder) -> Graph:
     return weighed_values(b, 64, 2048, 32)
 
 
+def tokens_that_attend(b: Builder) -> Graph:
+    """Attend over normalised tokens, which are keys and values at once and fill a scratchpad."""
+    x = b.op("rmsnorm", b.input("x", 512, 64), epsilon=1e-5)
+    x = b.op("reshape", x, shape=(1, 512, 64))
+    scores = b.op("matmul", x, b.op("transpose", x, perm=(0, 2, 1)))
+    return b.graph(b.op("matmul", b.op("softmax", scores), x))
+
+
 def square(b: Builder) -> Graph:
     return product(b, (64, 64), (64, 64))
 
@@ -248,6 +256,7 @@ ENTRIES = (
     Entry("partition.gathered_matmul_terms", normalised_mlp, LONG_LINE),
     Entry("partition.gathered_matmul_columns", many_narrow_values, "mesh_2x4"),
     Entry("partition.gathered_matmul_values", few_values, LONG_LINE),
+    Entry("partition.ring_attention", tokens_that_attend, LONG_LINE),
     Entry("tiling.whole_loop", square, "mesh_1x1?sram_kib=64"),
     Entry("tiling.smaller_tiles", square, SMALL),
     Entry("tiling.accumulate_over_parts", sum_in_boxes, "mesh_1x1"),

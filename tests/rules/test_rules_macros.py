@@ -1,4 +1,4 @@
-"""Forms of the literature that plans compose out of rules: ring matmul, Ulysses, experts, fused loops.
+"""Forms of the literature that plans take up: ring matmul and attention, Ulysses, experts, fused loops.
 
 Each has its values on unequal meshes, a model whose plan takes it and is dearer without its rules, and
 the bytes that the instructions send, which are those of the textbook.
@@ -161,6 +161,39 @@ def test_ring_matmul(make_builder: Callable[..., Builder]) -> None:
     assert collectives(plan) == []
     arriving = sum(plan.types[p.op.inputs[0]].size_bytes for p in gathering)
     assert sent_bytes(done) == arriving * 7 // 8
+
+
+def long_attention(b: Builder, *, masked: bool) -> Graph:
+    """Normalise tokens, attend over all of them in one head, normalise again."""
+    tokens, size = 512, 64
+    x = b.op("rmsnorm", b.input("x", tokens, size), epsilon=1e-5)
+    x = b.op("reshape", x, shape=(1, tokens, size))
+    scores = b.op("matmul", x, b.op("transpose", x, perm=(0, 2, 1)))
+    if masked:
+        scores = b.op("map", scores, b.input("mask", 1, 1, tokens), fn="add")
+    y = b.op("reshape", b.op("matmul", b.op("softmax", scores), x), shape=(tokens, size))
+    return b.graph(b.op("rmsnorm", y, epsilon=1e-5))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
+def test_ring_attention(masked: bool, make_builder: Callable[..., Builder]) -> None:
+    """Entry 34: keys and values pass every tile once, in chunks; tokens stay where they are.
+
+    Keys and values fill a scratchpad; a tile holds an eighth of them, and two chunks of each.
+    """
+    model = long_attention(make_builder(dtype=DType.F32), masked=masked)
+    done = check_worth(model, ("partition.ring_attention",), "mesh_1x8")
+    plan = plan_of(done)
+    (attention,) = (p for p in plan.ops if p.op.kind == "attention")
+    assert attention.split_rules[-1] == "partition.ring_attention"
+    assert collectives(plan) == []
+    arriving = sum(plan.types[name].size_bytes for name in attention.op.inputs[1:3])
+    assert arriving == done.target.tile.sram.size_bytes
+    kernel = planned_kernel(attention, plan.types, plan.mesh)
+    assert attention.tiling is not None
+    rounds = trip_counts(kernel, attention.tiling)[1]
+    assert sent_bytes(done) == rounds * arriving * 7 // 8
 
 
 MESHES = (
