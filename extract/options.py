@@ -20,6 +20,7 @@ from tilewright.extract.gathered import gathered_kernel, most_in_chunks
 from tilewright.extract.kernel import (
     Family,
     Kernel,
+    box_loads,
     footprint_bytes,
     is_result_staged,
     is_staged,
@@ -266,7 +267,7 @@ def _node_options(
                 found = _priced_options(
                     alternatives, node, implementation, kernel, memories, pricing
                 )
-                found = [option for option in found if option.units < most]
+                found = [o for o in found if o.units < most and _is_cut(kernel, o.tiling)]
             else:
                 found = _priced_options(
                     alternatives, node, implementation, kernel, memories, pricing
@@ -275,6 +276,13 @@ def _node_options(
                     plain[key] = min(option.units for option in found)
             options += found
     return options
+
+
+def _is_cut(kernel: Kernel, tiling: Tiling | None) -> bool:
+    """Whether something that is gathered comes in more than one chunk: one alone hides behind no product."""
+    assert kernel.gather is not None, "the kernel gathers an operand"
+    assert tiling is not None, "products are tiled"
+    return any(box_loads(kernel, tiling, operand) > 1 for operand in kernel.gather.operands)
 
 
 def _most_in_chunks(

@@ -25,6 +25,7 @@ from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
 from tilewright.rules.alternatives import Alternatives
 from tilewright.rules.loopnest import Role
+from tilewright.rules.tiling.candidates import MOST_SIZES
 from tilewright.rules.tiling.engine import TilingAlternatives, TilingRequest, tiling_alternatives
 from tilewright.rules.tiling.ruleset import TilingRule
 
@@ -85,7 +86,7 @@ def _quanta(kernel: Kernel, target: Target) -> tuple[int, ...]:
     """Return preferred multiples of tile sizes: whole array rows for sums, whole columns for outputs.
 
     Keys of attention are the outputs of one product and the sum of another; of keys in pieces, all pieces
-    together should be a multiple.
+    together should be a multiple. Of few keys every number is a candidate, since small boxes overlap better.
     """
     dims = kernel.nest.dims
     if kernel.family not in (Family.ATTENTION, Family.CONTRACT):
@@ -98,7 +99,7 @@ def _quanta(kernel: Kernel, target: Target) -> tuple[int, ...]:
         quantum = wanted // gcd(wanted, pieces)
         keys = attention_of(kernel).key_loops
         return tuple(
-            quantum if number in keys and dim.extent > quantum else 1
+            quantum if number in keys and dim.extent >= MOST_SIZES * quantum else 1
             for number, dim in enumerate(dims)
         )
     outputs = used_dims(kernel.nest.operands[1]) - used_dims(kernel.nest.operands[0])

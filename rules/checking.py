@@ -100,7 +100,7 @@ def check_rule(made: Rule, *, seed: int = 0, count: int = _INSTANCES) -> CheckRe
     _check_conditions(made, samples)
     if not fire(made, data, samples.fitting):
         raise VacuousRuleError(
-            f"{made.place}: rule '{made.name}' never fires in the engine on instances that its conditions "
+            f"{made.where} never fires in the engine on instances that its conditions "
             "allow; a fact table lists other rows for a whole graph than for one operator"
         )
     return CheckReport(
@@ -177,7 +177,7 @@ def _sample(made: Rule, data: Pattern, seed: int, count: int) -> _Samples:
         raise _refusal(made, data, wrong, seed)
     if tally.matches < LEAST_MATCHES:
         raise VacuousRuleError(
-            f"{made.place}: rule '{made.name}' fires on {tally.matches} of {tally.instances} random "
+            f"{made.where} fires on {tally.matches} of {tally.instances} random "
             f"instances of its left side ({_MOST_DRAWS} draws), expected at least {LEAST_MATCHES}; "
             f"{_rarest(necessity)}"
         )
@@ -217,7 +217,7 @@ def _check_conditions(made: Rule, samples: _Samples) -> None:
     """Refuse conditions that were needed for nothing."""
     for condition in samples.necessity.needless():
         raise NeedlessConditionError(
-            f"{made.place}: rule '{made.name}': condition {condition} is needed for nothing: where only "
+            f"{made.where}: condition {condition} is needed for nothing: where only "
             f"it failed, {samples.necessity.tried(condition)} times, both sides had equal types and "
             "values; delete it, or move it to `bounds` if it keeps the e-graph small"
         )

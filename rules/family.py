@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from tilewright.errors import RuleError
 
@@ -19,7 +19,7 @@ def place_of(function: Callable[..., Any]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionRule:
-    """A registered rule of a family that is about functions, not terms."""
+    """What registered rules of all families are: named functions, with a docstring."""
 
     name: str
     source: str
@@ -74,19 +74,7 @@ def check_written(
     return where
 
 
-class Named(Protocol):
-    """A rule of any family."""
-
-    @property
-    def name(self) -> str:
-        """Family and function, joined by a dot."""
-
-    @property
-    def function(self) -> Callable[..., Any]:
-        """How it is written."""
-
-
-class RuleFamily[R: Named]:
+class RuleFamily[R: FunctionRule]:
     """Rules of one family in order of registration."""
 
     error: type[RuleError] = RuleError
@@ -119,8 +107,5 @@ class RuleFamily[R: Named]:
             )
         if made.name in self._rules:
             before = place_of(self._rules[made.name].function)
-            raise self.error(
-                f"{place_of(made.function)}: rule '{made.name}' is registered twice, before in "
-                f"{before}; rename one"
-            )
+            raise self.error(f"{made.where} is registered twice, before in {before}; rename one")
         self._rules[made.name] = made

@@ -28,7 +28,7 @@ from egglog.declarations import CallDecl, UnboundVarDecl
 
 from tilewright.errors import RuleError
 from tilewright.rules.constructors import CONSTRUCTORS, Constructor
-from tilewright.rules.family import RuleFamily, check_written, place_of
+from tilewright.rules.family import FunctionRule, RuleFamily, check_written, place_of
 from tilewright.rules.terms import MOST_OPERANDS, Tensor, origin
 
 ROOT = "root"
@@ -67,28 +67,14 @@ class Rewrite:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class Rule(FunctionRule):
     """A registered rule; `function` maps its pattern variables to a Rewrite."""
 
-    name: str
-    ruleset: str
     numerics: Numerics
-    source: str
-    function: Callable[..., Rewrite]
     sorts: Mapping[str, Any] = field(hash=False, compare=False)
     """Sort of each parameter."""
     tolerance: float | None = None
     """Largest error of an APPROXIMATE rule, relative to the largest magnitude of the result."""
-
-    @property
-    def place(self) -> str:
-        """File and line of the function."""
-        return place_of(self.function)
-
-    @property
-    def equation(self) -> str:
-        """First line of the docstring."""
-        return (self.function.__doc__ or "").strip().splitlines()[0]
 
 
 class RuleSet(RuleFamily[Rule]):
@@ -153,7 +139,6 @@ def define(
         )
     return Rule(
         name=name,
-        ruleset=name.partition(".")[0],
         numerics=numerics,
         source=source,
         function=function,
@@ -203,7 +188,7 @@ def pattern_of(made: Rule) -> Rewrite:
         RuleWritingError: The function raises, does not return a rewrite, has a condition that is no
             fact, or uses a variable on the right side that nothing binds.
     """
-    where = f"{made.place}: rule '{made.name}'"
+    where = made.where
     try:
         rewrite = made.function(**{name: var(name, sort) for name, sort in made.sorts.items()})
     except Exception as error:

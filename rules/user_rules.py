@@ -19,7 +19,6 @@ from types import ModuleType
 
 from tilewright.errors import RuleError
 from tilewright.rules.collectives.ruleset import CollectiveRule, CollectiveRules
-from tilewright.rules.family import place_of
 from tilewright.rules.memory.ruleset import MemoryRule, MemoryRules
 from tilewright.rules.options import AnyRule, SaturationOptions
 from tilewright.rules.partition.ruleset import PartitionRule, PartitionRules
@@ -124,7 +123,7 @@ def _united(parts: Sequence[UserRules], taken: dict[str, str]) -> UserRules:
             source = ", ".join(part.sources)
             if rule.name in taken:
                 raise RuleError(
-                    f"{place_of(rule.function)}: rule '{rule.name}' has the name of a rule of "
+                    f"{rule.where} has the name of a rule of "
                     f"{taken[rule.name]}; rename the function or its rule set"
                 )
             taken[rule.name] = source
@@ -179,7 +178,8 @@ def _line_in(path: Path, error: BaseException) -> int:
 def _placed(path: Path, error: RuleError) -> str:
     """Return an error's text with the file's line in front, unless it says so itself."""
     text = str(error)
-    return text if text.startswith(str(path)) else f"{path}:{_line_in(path, error)}: {text}"
+    is_placed = text.startswith((f"{path}:", f"{path.resolve()}:"))
+    return text if is_placed else f"{path}:{_line_in(path, error)}: {text}"
 
 
 def _rules_of(module: ModuleType, source: str) -> UserRules:

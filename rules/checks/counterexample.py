@@ -29,7 +29,7 @@ def counterexample(
     """
     what = "types" if failure.kind is Kind.TYPES else "values"
     lines = [
-        f"{made.place}: rule '{made.name}' is wrong: its sides have different {what}",
+        f"{made.where} is wrong: its sides have different {what}",
         f"  {made.equation}",
         "  for",
     ]

@@ -68,7 +68,7 @@ def _grown(made: Rule, graph: Graph, where: str) -> Growth:
     for note in alternatives.notes:
         if note.startswith(("rewriting stopped", f"rule '{made.name}'")):
             raise LoopingRuleError(
-                f"{made.place}: rule '{made.name}' alone does not come to an end on {where}: "
+                f"{made.where} alone does not come to an end on {where}: "
                 f"{matches} matches grew {before} e-nodes to {after}; {note}; "
                 "make its right side smaller than its left, or add a condition to `bounds`"
             )

@@ -55,7 +55,7 @@ def pattern(made: Rule) -> Pattern:
         RuleWritingError: The rule is not written as one.
     """
     rewrite = pattern_of(made)
-    where = f"{made.place}: rule '{made.name}'"
+    where = made.where
     reader = _Reader(where, {name for name, sort in made.sorts.items() if sort is Tensor})
     left = reader.term(rewrite.left.__egg_typed_expr__)  # type: ignore[attr-defined]
     if isinstance(left, Variable):

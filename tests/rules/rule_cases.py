@@ -112,7 +112,6 @@ def rule_of(name: str, left: Term, right: Term) -> Rule:
 
     return Rule(
         name=f"random.{name}",
-        ruleset="random",
         numerics=Numerics.REASSOCIATES,
         source="drawn at random",
         function=function,

@@ -115,6 +115,16 @@ def test_broken_files_are_refused_with_the_line(rule_file: Write, text: str, mes
         load_rule_files([rule_file(text)])
 
 
+def test_the_place_is_said_once(rule_file: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path that was given is relative, that of the function is not."""
+    path = rule_file(SOUND + SOUND.partition("\n\n")[2])
+    monkeypatch.chdir(path.parent)
+    with pytest.raises(RuleError) as caught:
+        load_rule_files([Path(path.name)])
+    before, after = str(caught.value).split("registered twice")
+    assert before.count(path.name) == after.count(path.name) == 1
+
+
 def test_missing_and_strange_files(tmp_path: Path, rule_file: Write) -> None:
     with pytest.raises(RuleError, match="is not there; expected a Python file with rules"):
         load_rule_files([tmp_path / "none.py"])
