@@ -267,7 +267,11 @@ def _node_options(
                 found = _priced_options(
                     alternatives, node, implementation, kernel, memories, pricing
                 )
-                found = [o for o in found if o.units < most and _is_cut(kernel, o.tiling)]
+                found = [
+                    option
+                    for option in found
+                    if option.units < most and not _is_whole_ring(kernel, option.tiling)
+                ]
             else:
                 found = _priced_options(
                     alternatives, node, implementation, kernel, memories, pricing
@@ -278,11 +282,12 @@ def _node_options(
     return options
 
 
-def _is_cut(kernel: Kernel, tiling: Tiling | None) -> bool:
-    """Whether something that is gathered comes in more than one chunk: one alone hides behind no product."""
+def _is_whole_ring(kernel: Kernel, tiling: Tiling | None) -> bool:
+    """Whether attention has all keys of all heads in one chunk: an exchange in front of it does that."""
     assert kernel.gather is not None, "the kernel gathers an operand"
     assert tiling is not None, "products are tiled"
-    return any(box_loads(kernel, tiling, operand) > 1 for operand in kernel.gather.operands)
+    is_ring = kernel.family is Family.ATTENTION
+    return is_ring and all(box_loads(kernel, tiling, n) == 1 for n in kernel.gather.operands)
 
 
 def _most_in_chunks(

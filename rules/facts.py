@@ -49,6 +49,16 @@ class FactTable:
     relation: Any
     rows: Callable[[Vocabulary], Iterable[Row]]
 
+    @property
+    def module(self) -> str:
+        """The module that rules import the relation from."""
+        return self.rows.__module__
+
+    @property
+    def meaning(self) -> str:
+        """First line of the relation's docstring."""
+        return (self.relation.__doc__ or "").strip().partition("\n")[0]
+
 
 _TABLES: dict[tuple[str, str], FactTable] = {}
 """By file and name: files of rules do not see each other's tables."""

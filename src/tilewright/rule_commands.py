@@ -16,6 +16,7 @@ from tilewright.listings import op_kind, splits_text
 from tilewright.rule_explanation import Explanation, explain_tensor
 from tilewright.rule_stats import losses, rule_rows
 from tilewright.rules.admission import Admission, Refusal, check_any
+from tilewright.rules.facts import fact_tables
 from tilewright.rules.limits import slow_rules
 from tilewright.rules.options import AnyRule, SaturationOptions
 from tilewright.rules.registry import Rule
@@ -63,7 +64,7 @@ def print_refusals(refused: tuple[Refusal, ...], console: Console) -> None:
 
 
 def report_rules(sources: RuleSources, console: Console) -> None:
-    """Print every rule with its family, class of numerics and equation."""
+    """Print every rule with its family, class of numerics and equation; then what conditions there are."""
     rules = _all_rules(sources.load())
     families: dict[str, list[AnyRule]] = {}
     for rule in rules:
@@ -71,7 +72,9 @@ def report_rules(sources: RuleSources, console: Console) -> None:
     for family, members in families.items():
         rows = [(rule.name.partition(".")[2], _numerics(rule), rule.equation) for rule in members]
         print_table(console, family, ("rule", "numerics", "equation"), rows, left=3)
-    print_text(console, f"{len(rules)} rules; sources and conditions are in their files")
+    facts = sorted((table.name, table.module, table.meaning) for table in fact_tables())
+    print_table(console, "conditions", ("fact", "module", "meaning"), facts, left=3)
+    print_text(console, f"{len(rules)} rules; their sources and conditions are in their files")
 
 
 def _all_rules(extra: UserRules) -> tuple[AnyRule, ...]:

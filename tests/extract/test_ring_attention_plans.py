@@ -95,6 +95,21 @@ def test_no_option_gathers_keys_without_values() -> None:
     assert seen
 
 
+def test_chunks_fill_the_rows_of_the_matrix_unit() -> None:
+    """Boxes of many keys, whole or in pieces, are multiples of the 16 rows that sum over them."""
+    case, _, _ = attention()
+    _, pricing, _ = case.tables()
+    assert case.target.tile.matrix.rows == 16
+    forms = set()
+    for (kind, loops, _), found in pricing.tilings.items():
+        if kind == "attention":
+            forms.add(len(loops))
+            keys = found.sizes[:, 4:].prod(axis=1)
+            assert len(set(keys)) > 3
+            assert (keys % 16 == 0).all()
+    assert forms == {5, 6}, "keys whole, and in pieces"
+
+
 def with_pieces(op: PlannedOp, pieces: int) -> PlannedOp:
     assert op.tiling is not None
     return replace(op, tiling=replace(op.tiling, sizes=(*op.tiling.sizes[:-1], pieces)))
