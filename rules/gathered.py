@@ -1,10 +1,9 @@
 """Gathered operands: a product whose operand arrives in chunks while earlier chunks are multiplied.
 
 An axis of p tiles splits one loop of a product; an operand without that loop is needed whole on every tile,
-but each tile holds one p-th of it. Fused attention gathers two, keys and values along one loop. Every tile
-cuts its piece into the same chunks. In each step all tiles
-of the axis multicast a chunk into one of two buffers, which then holds p chunks, one of each piece, while
-the step before is multiplied:
+but each tile holds one p-th of it. Fused attention gathers two, keys and values, along one loop. Every
+tile cuts its piece into the same chunks. In each step all tiles of the axis multicast a chunk into one of
+two buffers, which then holds p chunks, one of each piece, while the step before is multiplied:
 
     A[m, k], piece c on tile c    ->    [c m' | k],   m = c (m / p) + m'     step s: all c, m' in chunk s
 
