@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -93,8 +94,13 @@ def strategies_of(graph: Graph, target: Target) -> tuple[Strategy, ...]:
     return found
 
 
-@pytest.mark.parametrize("target_name", ["mesh_1x2", "mesh_2x3", "toy"])
-@pytest.mark.parametrize("mask", [NO_MASK, WHOLE, COLUMNS, ROWS])
+@pytest.mark.parametrize(
+    ("mask", "target_name"),
+    [
+        *product([NO_MASK, WHOLE, COLUMNS, ROWS], ["mesh_2x3"]),
+        *product([NO_MASK, WHOLE], ["mesh_1x2", "toy"]),
+    ],
+)
 def test_every_strategy_computes_the_attention(mask: str, target_name: str) -> None:
     """Chunks of random sizes; races and uninitialised reads are errors."""
     target = load_target(target_name)
@@ -137,7 +143,7 @@ def test_no_row_of_scores_need_fit() -> None:
     np.testing.assert_allclose(found, expected(graph, given), rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_multicasts_are_those_that_were_counted(seed: int) -> None:
     target = load_target("mesh_2x3")
     graph = attention(24, 48, mask=WHOLE)

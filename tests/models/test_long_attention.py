@@ -108,11 +108,6 @@ def test_keys_pass_round_under_a_causal_mask() -> None:
     (attention,) = (planned for planned in plan.ops if planned.op.kind == "attention")
     assert attention.macros == ("", GATHERED)
     assert len(attention.op.inputs) == 4
-    without = api.compile(ring_model(), target, without_rules=("partition.ring_attention",))
-    assert without.plan is not None
-    assert without.program is not None
-    assert plan.cost < without.plan.cost
-    assert done.timing.run.cycles < api.simulate(without.program).run.cycles
 
 
 def test_keys_split_over_the_mesh_are_refused() -> None:
