@@ -28,6 +28,14 @@ class Link:
 
     name: str
     bytes_per_cycle: float
+    cycles: float = 0.0
+    """Latency from this link to the next one; the latencies along a path add up to that of its route."""
+    ring: int = -1
+    """Direction in a mesh or torus, the same for all its links; -1 for ports."""
+    wraps: bool = False
+    """Whether it closes a ring of a torus."""
+    enters: bool = False
+    """Whether it leads from the level above into a unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +82,8 @@ class Network:
         self._first_egress: list[int] = []
         self._first_ingress: list[int] = []
         self._mesh_links: list[dict[tuple[int, int], int]] = []
-        self._make_links()
         self._ports = self._place_ports()
+        self._make_links()
         self._routes: dict[tuple[_Point, _Point], tuple[tuple[int, ...], float]] = {}
         self._reads: dict[int, Route] = {}
         self._writes: dict[int, Route] = {}
@@ -110,6 +118,18 @@ class Network:
         paths = [self._path(self._tile(src_tile), self._tile(dst)) for dst in dst_tiles]
         links = tuple(dict.fromkeys(link for path, _ in paths for link in path))
         return Route(links, (1.0,) * len(links), max((cycles for _, cycles in paths), default=0.0))
+
+    def tile_path(self, src_tile: int, dst_tile: int) -> tuple[int, ...]:
+        """Return the links between two tiles in order."""
+        return self._path(self._tile(src_tile), self._tile(dst_tile))[0]
+
+    def read_path(self, port: int, tile: int) -> tuple[int, ...]:
+        """Return the links from one DRAM port to a tile in order, the port itself first."""
+        return (self.dram_ports[port], *self._path(self._ports[port], self._tile(tile))[0])
+
+    def write_path(self, tile: int, port: int) -> tuple[int, ...]:
+        """Return the links from a tile to one DRAM port in order, the port itself last."""
+        return (*self._path(self._tile(tile), self._ports[port])[0], self.dram_ports[port])
 
     def dram_read(self, tile: int) -> Route:
         """Return the route from all DRAM ports to a tile."""
@@ -218,29 +238,44 @@ class Network:
             name = "-".join(level.axes)
             units = range(self._units[depth])
             self._first_egress.append(len(links))
-            links += [Link(f"{name}[{unit}].out", level.port_bytes_per_cycle) for unit in units]
+            rate, out, into = level.port_bytes_per_cycle, self._switch(depth), self._switch(depth + 1)
+            links += [Link(f"{name}[{unit}].out", rate, out) for unit in units]
             self._first_ingress.append(len(links))
-            links += [Link(f"{name}[{unit}].in", level.port_bytes_per_cycle) for unit in units]
+            links += [Link(f"{name}[{unit}].in", rate, into, enters=True) for unit in units]
             classes += [6 * depth] * len(units) + [6 * depth + 1] * len(units)
             table: dict[tuple[int, int], int] = {}
-            grid, rate = self._grids[depth], level.link_bytes_per_cycle
+            grid, link_rate = self._grids[depth], level.link_bytes_per_cycle
             if grid is not None:
-                assert rate is not None, f"{name} has no link bandwidth; the loader checks this"
+                assert link_rate is not None, f"{name} has no link bandwidth; the loader checks this"
                 for unit in units:
                     instance, position = divmod(unit, self._sizes[depth])
                     for direction, other in grid.neighbours(position):
                         table[unit, direction] = len(links)
                         end = instance * self._sizes[depth] + other
-                        links.append(Link(f"{name}[{unit}->{end}]", rate))
+                        links.append(
+                            Link(
+                                f"{name}[{unit}->{end}]",
+                                link_rate,
+                                self._hops[depth],
+                                ring=4 * depth + direction,
+                                wraps=(other < position) == (direction % 2 == 0),
+                            )
+                        )
                         classes.append(6 * depth + 2 + direction)
             self._mesh_links.append(table)
         dram = self.target.dram
         rate = dram.port_bytes_per_cycle * dram.efficiency
-        links += [Link(f"dram[{port}]", rate) for port in range(dram.ports)]
+        after = [self._switch(point.level) for point in self._ports]
+        links += [Link(f"dram[{port}]", rate, after[port]) for port in range(dram.ports)]
         classes += [6 * len(self._sizes)] * dram.ports
         self.links = tuple(links)
         numbers = {old: new for new, old in enumerate(dict.fromkeys(classes))}
         self._classes = np.array([numbers[old] for old in classes], dtype=np.int64)
+
+    def _switch(self, level: int) -> float:
+        """Return the cycles to cross the network of a level if that is a crossbar, which has no links."""
+        crosses = level < len(self._sizes) and self._grids[level] is None
+        return self._hops[level] if crosses else 0.0
 
     def _place_ports(self) -> tuple[_Point, ...]:
         dram = self.target.dram

@@ -73,6 +73,22 @@ class Interconnect(Frozen):
     """Latency of one hop: of each mesh link, or of the whole crossbar traversal."""
 
 
+class Router(Frozen):
+    """How links carry transfers in packets, and the buffers behind them; for packet simulation alone.
+
+    Routers cut through: a packet goes on before it has arrived whole.
+    """
+
+    flit_bytes: PositiveInt
+    """What is sent or held up as one."""
+    packet_bytes: PositiveInt
+    """The most data of a packet."""
+    lane_bytes: PositiveInt
+    """Buffer of one virtual channel behind a link."""
+    credit_cycles: PositiveFloat
+    """From a flit's leaving a buffer until the sender may use its place."""
+
+
 class MatrixUnit(Frozen):
     """A weight-stationary array of `rows` (contracting dimension) x `columns` (output dimension)."""
 
@@ -207,6 +223,8 @@ class Target(Frozen):
     dram: Dram
     host: HostLink
     energy: Energy
+    router: Router | None = None
+    """Null: packet simulation assumes one, and says so."""
     evidence: Mapping[str, Evidence]
     """Dotted path of each figure (or of the section that holds it) to its evidence.
 

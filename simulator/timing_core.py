@@ -36,7 +36,7 @@ FINISHED, DEADLOCK, TOO_LONG, FULL = 0, 1, 2, 3
 
 
 @compiled_part
-def _lead_cycles(tables: Tables, kind: int, tile: int) -> float:
+def lead_cycles(tables: Tables, kind: int, tile: int) -> float:
     """Return the latency between issue (or the group's meeting) and the payload."""
     what = tables.kinds[kind]
     if what.lead_route:
@@ -45,14 +45,14 @@ def _lead_cycles(tables: Tables, kind: int, tile: int) -> float:
 
 
 @compiled_part
-def _is_skipped(tables: Tables, kind: int, tile: int) -> bool:
+def is_skipped(tables: Tables, kind: int, tile: int) -> bool:
     """Whether this tile only goes through the motions of an instruction for others."""
     row = tables.kinds[kind].skip
     return bool(row >= 0 and tables.skip[row, tile])
 
 
 @compiled_part
-def _try_issue(tables: Tables, state: State, slot: int, poster: int) -> None:
+def try_issue(tables: Tables, state: State, slot: int, poster: int) -> None:
     """Issue the slot's next instruction if its waits hold; `poster` caused this try (-1: own progress)."""
     now, me = state.clock[NOW], state.slots[slot]
     if me.position == me.end:
@@ -77,8 +77,8 @@ def _try_issue(tables: Tables, state: State, slot: int, poster: int) -> None:
     me.status = ISSUE
     me.began = me.resumed = now
     cycles = tables.kinds[kind].issue
-    if tables.kinds[kind].gang < 0 and not _is_skipped(tables, kind, tile):
-        cycles += _lead_cycles(tables, kind, tile)
+    if tables.kinds[kind].gang < 0 and not is_skipped(tables, kind, tile):
+        cycles += lead_cycles(tables, kind, tile)
     schedule(state.heap, state.place, state.times, state.sizes, HEAP, slot, now + cycles)
 
 
@@ -121,7 +121,7 @@ def _occupied(tables: Tables, state: State, slot: int, kind: int, lost: float) -
 
 
 @compiled_part
-def _gather(tables: Tables, state: State, slot: int, kind: int) -> None:
+def gather(tables: Tables, state: State, slot: int, kind: int) -> None:
     """Come to the group's meeting; the last to come starts the activity in the leader's name."""
     now, engine, me = state.clock[NOW], slot % ENGINES, state.slots[slot]
     gang = tables.gang_of[tables.kinds[kind].gang, slot // ENGINES]
@@ -140,12 +140,12 @@ def _gather(tables: Tables, state: State, slot: int, kind: int) -> None:
         other.resumed = now
     leader = tables.gang_member[first] * ENGINES + engine
     state.slots[leader].status = LEAD
-    time = now + _lead_cycles(tables, kind, tables.gang_member[first])
+    time = now + lead_cycles(tables, kind, tables.gang_member[first])
     schedule(state.heap, state.place, state.times, state.sizes, HEAP, leader, time)
 
 
 @compiled_part
-def _complete(tables: Tables, state: State, slot: int, kind: int, leader: int, lost: float) -> None:
+def complete(tables: Tables, state: State, slot: int, kind: int, leader: int, lost: float) -> None:
     """End a slot's instruction: measure, post locally, go on.
 
     `lost` cycles of the leader's payload are contention.
@@ -174,7 +174,7 @@ def _complete(tables: Tables, state: State, slot: int, kind: int, leader: int, l
 
 
 @compiled_part
-def _deliver(tables: Tables, state: State, route: int, kind: int) -> None:
+def deliver(tables: Tables, state: State, route: int, kind: int) -> None:
     """Let a remote post land at its tiles."""
     for number in range(tables.routes[route].peer_start, tables.routes[route].peer_end):
         peer = tables.peers[number]
@@ -188,15 +188,15 @@ def _deliver(tables: Tables, state: State, route: int, kind: int) -> None:
 
 
 @compiled_part
-def _progress(tables: Tables, state: State, slot: int, contended: bool) -> bool:
+def _progress(tables: Tables, state: State, slot: int, contended: int) -> bool:
     """Handle the slot's event; return whether its instruction ended."""
     me = state.slots[slot]
     kind = tables.stream[me.position]
     what, status = tables.kinds[kind], me.status
-    skipped = status == ISSUE and _is_skipped(tables, kind, slot // ENGINES)
+    skipped = status == ISSUE and is_skipped(tables, kind, slot // ENGINES)
     joint = what.gang >= 0 and not skipped
     if status == ISSUE and joint:
-        _gather(tables, state, slot, kind)
+        gather(tables, state, slot, kind)
         return False
     if status != FLOW and what.work > 0.0 and not skipped:
         me.status = FLOW
@@ -212,16 +212,16 @@ def _progress(tables: Tables, state: State, slot: int, contended: bool) -> bool:
         first, last = tables.gang_start[gang], tables.gang_start[gang + 1]
     for index in range(first, last):
         member = tables.gang_member[index] * ENGINES + slot % ENGINES if joint else slot
-        _complete(tables, state, member, kind, slot, lost)
+        complete(tables, state, member, kind, slot, lost)
     return True
 
 
 @compiled
-def simulate_events(tables: Tables, state: State, contended: bool, max_events: int) -> int:
+def simulate_events(tables: Tables, state: State, contended: int, max_events: int) -> int:
     """Run all streams to their ends, from the start or from where the last call stopped.
 
-    Without `contended` every payload moves at its limit: the time is then the length of the
-    longest dependency chain.
+    With `contended` FREE every payload moves at its limit: the time is then the length of the
+    longest dependency chain; with FLUID they share resources.
 
     Returns:
         FINISHED, DEADLOCK (nothing is under way but some stream has not ended), TOO_LONG or
@@ -230,7 +230,7 @@ def simulate_events(tables: Tables, state: State, contended: bool, max_events: i
     sizes, messages, clock = state.sizes, state.messages, state.clock
     while True:
         for number in range(sizes[ASKING]):
-            _try_issue(tables, state, state.asking[number, 0], state.asking[number, 1])
+            try_issue(tables, state, state.asking[number, 0], state.asking[number, 1])
         sizes[ASKING] = 0
         if sizes[FLYING] == messages.shape[0]:
             return FULL
@@ -238,7 +238,7 @@ def simulate_events(tables: Tables, state: State, contended: bool, max_events: i
             route, kind = int(messages[0, 2]), int(messages[0, 3])
             pop_message(messages, sizes[FLYING])
             sizes[FLYING] -= 1
-            _deliver(tables, state, route, kind)
+            deliver(tables, state, route, kind)
         elif sizes[HEAP] > 0 and state.times[state.heap[0]] <= clock[UNTIL]:
             slot = pop(state.heap, state.place, state.times, sizes, HEAP)
             kind = tables.stream[state.slots[slot].position]

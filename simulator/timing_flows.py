@@ -5,7 +5,18 @@ from __future__ import annotations
 from tilewright.simulator.timing_fair import fair_rates
 from tilewright.simulator.timing_heap import schedule
 from tilewright.simulator.timing_jit import compiled_part
-from tilewright.simulator.timing_state import DIRTY, ENGINES, HEAP, NOW, SORTS, Ints, State, Tables
+from tilewright.simulator.timing_state import (
+    DIRTY,
+    ENGINES,
+    HEAP,
+    NOW,
+    PACKET,
+    SORTS,
+    SRAM,
+    Ints,
+    State,
+    Tables,
+)
 
 OVER = 1.0 + 1e-9
 """A resource is contended when its flows' limits add up to more than this times its capacity."""
@@ -39,8 +50,11 @@ def _join(state: State, slot: int, resource: int, share: float) -> None:
 
 
 @compiled_part
-def start_flow(tables: Tables, state: State, kind: int, slot: int, contended: bool) -> None:
-    """Let the slot's payload move, at its limit until a contended resource says otherwise."""
+def start_flow(tables: Tables, state: State, kind: int, slot: int, contended: int) -> None:
+    """Let the slot's payload move, at its limit until a contended resource says otherwise.
+
+    In packet mode links and DRAM ports are no resources of the payload, only SRAM ports are.
+    """
     now, me, what = state.clock[NOW], state.slots[slot], tables.kinds[kind]
     tile = slot // ENGINES
     route = tables.route_of[what.way, tile] if what.way >= 0 else -1
@@ -67,7 +81,7 @@ def start_flow(tables: Tables, state: State, kind: int, slot: int, contended: bo
             entry = tables.entries[number]
             it = state.resources[entry.resource]
             share = entry.share * tables.factor[kind, it.sort]
-            if it.shared and share > 0.0:
+            if it.shared and share > 0.0 and (contended != PACKET or it.sort == SRAM):
                 _join(state, slot, entry.resource, share)
 
 

@@ -30,6 +30,8 @@ from tilewright.simulator.timing_state import (
 from tilewright.simulator.timing_tables import Phase
 
 ENGINE_NAMES = CAUSES[:ENGINES]
+PACKETS = "packet network"
+"""What held a payload up in packet mode, where no single resource does."""
 
 
 def executions(phase: Phase) -> Ints:
@@ -144,7 +146,7 @@ def _engine_use(phase: Phase, state: State, engine: int, active: Ints, cycles: f
         utilisation_mean=mean / span,
         utilisation_max=most / span,
         waits=_named(CAUSES, stall),
-        contention=_named(phase.resources.names, lost),
+        contention=_named((*phase.resources.names, PACKETS), lost),
     )
 
 

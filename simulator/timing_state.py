@@ -37,6 +37,9 @@ ISSUE, WAIT, GATHER, LEAD, FLOW, MEMBER, DONE = 0, 1, 2, 3, 4, 5, 6
 """States of a slot: issuing; waiting for semaphores; waiting for its group; in the latency after the
 group met; payload moving; payload moving in the leader's name; at the end of the stream."""
 
+FREE, FLUID, PACKET = 0, 1, 2
+"""What payloads share: nothing; all resources fairly; SRAM ports fairly and the network packet by packet."""
+
 NEVER = 1 << 62
 """Count of a semaphore that nobody waits for."""
 
@@ -188,7 +191,7 @@ def new_state(
         tables: Of the phase.
         slots: SLOT records with position, end and first_node set; copied.
         resources: RESOURCE records with everything before `head` set; copied.
-        reports: Number of resource classes in reports.
+        reports: Number of resource classes in reports, packets included.
         semaphores: Number of semaphores of a tile.
         tags: Number of tags.
         spans: Room for traced instructions.

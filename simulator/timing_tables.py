@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tilewright.hwmodel.network import Network
-from tilewright.lowering.program import Program
-from tilewright.simulator.timing_kinds import Kind
+from tilewright.lowering.program import Group, Program
+from tilewright.simulator.timing_kinds import Kind, RouteKey
 from tilewright.simulator.timing_lowered import Lowered, is_ordered, owners
 from tilewright.simulator.timing_orbits import crossbar_orbits
 from tilewright.simulator.timing_routes import (
@@ -52,6 +52,8 @@ class Phase:
     """RESOURCE records at the start."""
     kinds: tuple[Kind, ...]
     routes: Routes
+    ways: tuple[tuple[RouteKey, Group], ...]
+    """Key and group of each way of the routes."""
     resources: Resources
     representative: tuple[int, ...]
     """Physical tile that each simulated tile stands for."""
@@ -87,6 +89,7 @@ def prepare(
         shared=_resource_records(tables, slots, resources),
         kinds=tuple(lowered.kinds),
         routes=routes,
+        ways=tuple(lowered.ways),
         resources=resources,
         representative=representative,
         is_ordered=all(is_ordered(stream) for stream in streams),

@@ -1,0 +1,1 @@
+"""The simulators against figures that others measured or computed."""
