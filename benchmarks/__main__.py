@@ -52,6 +52,10 @@ def parser() -> argparse.ArgumentParser:
     work = commands.add_parser("iopddl-work", help="one instance, as JSON")
     work.add_argument("path", type=Path)
     work.add_argument("seconds", type=float)
+    validation = commands.add_parser("validation", help="packet mode against measured bandwidths")
+    validation.add_argument("--packets", type=int, default=32, help="of 8 KiB for each tile")
+    validation.add_argument("--placements", type=int, default=5, help="random ones of each row")
+    validation.add_argument("--write", action="store_true", help="rewrite docs/validation.md")
     measure = commands.add_parser("measure", help="one model on one target, as JSON")
     measure.add_argument("model")
     measure.add_argument("target")
@@ -79,6 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from benchmarks import gym
 
         return gym.main(args.folder, args.instances, args.time_limit)
+    if args.command == "validation":
+        from benchmarks.validation import report
+
+        return report.main(packets=args.packets, count=args.placements, write=args.write)
     if args.command == "iopddl-work":
         iopddl.work(args.path, args.seconds)
         return 0

@@ -14,7 +14,7 @@ from tilewright.dtypes import DType
 from tilewright.errors import TargetError
 from tilewright.graph import parse_pipeline
 from tilewright.hwmodel.network import network_of
-from tilewright.hwmodel.target import Target, Tile
+from tilewright.hwmodel.target import Dataflow, Target, Tile
 
 COMPOSITES = {
     "softmax": "max|sub|exp|sum|reciprocal|mul",
@@ -80,12 +80,15 @@ class KernelCost:
 def matrix_cycles(tile: Tile, dtype: DType, batch: int, m: int, k: int, n: int) -> float:
     """Return the cycles of the matrix unit for `batch` products [m, k] x [k, n].
 
-    The array holds a block of `rows` x `columns` of the [k, n] operand and takes the m rows of the
-    other one by one, so that
+    A weight-stationary array holds a block of `rows` x `columns` of the [k, n] operand and takes the
+    m rows of the other one by one, so that
 
-        passes = batch ceil(k / rows) ceil(n / columns)
-        without overlap:  passes (load + m row + fill)
-        with overlap:     load + (passes - 1) max(load, m row) + m row + fill
+        passes = batch ceil(k / rows) ceil(n / columns), stream = m row
+        without overlap:  passes (load + stream + fill)
+        with overlap:     load + (passes - 1) max(load, stream) + stream + fill
+
+    An input-stationary one does so with m and n exchanged. An output-stationary one has
+    passes = batch ceil(m / rows) ceil(n / columns), stream = k row, and no load.
 
     Args:
         tile: Gives the array and its cycles per row, per load and to fill.
@@ -102,15 +105,20 @@ def matrix_cycles(tile: Tile, dtype: DType, batch: int, m: int, k: int, n: int) 
         TargetError: The matrix unit does not take this element type.
 
     Source:
-        SCALE-Sim v3 (weight stationary) without overlap, ONNXim with overlap.
+        SCALE-Sim v3 without overlap, ONNXim with overlap.
     """
     matrix = tile.matrix
     columns = _matrix_columns(tile, dtype)
-    passes = batch * ceil(k / matrix.rows) * ceil(n / columns)
-    if passes == 0 or m == 0:
-        return 0.0
-    stream = m * matrix.cycles_per_row[dtype]
     load = matrix.weight_load_cycles[dtype]
+    down, across, streamed = k, n, m
+    if matrix.dataflow is Dataflow.INPUT_STATIONARY:
+        across, streamed = m, n
+    elif matrix.dataflow is Dataflow.OUTPUT_STATIONARY:
+        down, streamed, load = m, k, 0.0
+    passes = batch * ceil(down / matrix.rows) * ceil(across / columns)
+    if passes == 0 or streamed == 0:
+        return 0.0
+    stream = streamed * matrix.cycles_per_row[dtype]
     if not matrix.overlap_weight_load:
         return passes * (load + stream + matrix.fill_cycles)
     return load + (passes - 1) * max(load, stream) + stream + matrix.fill_cycles

@@ -238,7 +238,11 @@ class Network:
             name = "-".join(level.axes)
             units = range(self._units[depth])
             self._first_egress.append(len(links))
-            rate, out, into = level.port_bytes_per_cycle, self._switch(depth), self._switch(depth + 1)
+            rate, out, into = (
+                level.port_bytes_per_cycle,
+                self._switch(depth),
+                self._switch(depth + 1),
+            )
             links += [Link(f"{name}[{unit}].out", rate, out) for unit in units]
             self._first_ingress.append(len(links))
             links += [Link(f"{name}[{unit}].in", rate, into, enters=True) for unit in units]
@@ -246,7 +250,9 @@ class Network:
             table: dict[tuple[int, int], int] = {}
             grid, link_rate = self._grids[depth], level.link_bytes_per_cycle
             if grid is not None:
-                assert link_rate is not None, f"{name} has no link bandwidth; the loader checks this"
+                assert link_rate is not None, (
+                    f"{name} has no link bandwidth; the loader checks this"
+                )
                 for unit in units:
                     instance, position = divmod(unit, self._sizes[depth])
                     for direction, other in grid.neighbours(position):

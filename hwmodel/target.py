@@ -89,9 +89,20 @@ class Router(Frozen):
     """From a flit's leaving a buffer until the sender may use its place."""
 
 
-class MatrixUnit(Frozen):
-    """A weight-stationary array of `rows` (contracting dimension) x `columns` (output dimension)."""
+class Dataflow(StrEnum):
+    """What the array of a matrix unit holds while the rest of [m, k] x [k, n] -> [m, n] streams through."""
 
+    WEIGHT_STATIONARY = "weight_stationary"  # rows x columns of [k, n]; m rows stream
+    INPUT_STATIONARY = "input_stationary"  # rows x columns of [k, m], transposed; n columns stream
+    OUTPUT_STATIONARY = (
+        "output_stationary"  # rows x columns of [m, n]; k steps stream, nothing is loaded
+    )
+
+
+class MatrixUnit(Frozen):
+    """An array of `rows` x `columns`: of the contracting x the output dimension if weight-stationary."""
+
+    dataflow: Dataflow = Dataflow.WEIGHT_STATIONARY
     rows: PositiveInt
     columns: Mapping[DType, PositiveInt]
     """Columns by element type of the stationary operand."""

@@ -1,10 +1,10 @@
 """Timing simulator: how many cycles a compiled program takes, and why.
 
-Event-driven: each engine of each tile executes its stream in order. In *fluid* mode an instruction's payload
-moves at a rate that max-min fair sharing of SRAM ports, network links and DRAM ports grants. In *packet* mode the
-network carries it as packets that cut through routers with finite buffers (`timing_packet_core`). What an
-instruction takes follows from the target's units alone (see `tilewright.simulator.timing_kinds`);
-the cost model that chose the plan is not consulted.
+Event-driven: each engine of each tile executes its stream in order. In *fluid* mode an instruction's
+payload moves at a rate that max-min fair sharing of SRAM ports, network links and DRAM ports grants. In
+*packet* mode the network carries it as packets that cut through routers with finite buffers
+(`timing_packet_core`). What an instruction takes follows from the target's units alone
+(see `timing_kinds`); the cost model that chose the plan is not consulted.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def simulate(
         program: What to simulate; semaphores are 0 at the start of each phase.
         network: How transfers share the network: fluid sharing, or packets one by one.
         symmetry: Whether to simulate tiles that provably behave alike as one (the times are the same); None
-            does so above 64 tiles in fluid mode. Packets that wait for each other break the symmetry, so packet
-            mode simulates every tile.
+            does so above 64 tiles in fluid mode. Packets that wait for each other break the symmetry, so
+            packet mode simulates every tile.
         trace: Whether to keep the spans of a few tiles for `write_trace`.
         max_events: Give up after this many events in one phase.
         inferences: How many follow each other in the run phase. In a program of one group each begins
@@ -233,8 +233,8 @@ def _notes(program: Program, packets: bool) -> tuple[str, ...]:
     if packets and program.target.router is None:
         router = ASSUMED_ROUTER
         notes.append(
-            f"the target says nothing of its routers; assumed are flits of {router.flit_bytes} bytes, packets of "
-            f"{router.packet_bytes}, buffers of {router.lane_bytes} a virtual channel"
+            f"the target says nothing of its routers; assumed are flits of {router.flit_bytes} bytes, "
+            f"packets of {router.packet_bytes}, buffers of {router.lane_bytes} a virtual channel"
         )
     streams = [
         stream for group in program.groups for stream in (*group.load.values(), *group.run.values())

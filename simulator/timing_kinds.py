@@ -6,9 +6,10 @@ The conventions, for one instruction of one tile:
   at a rate that its engine limits and that shared resources may lower.
 * MM: the array makes b * ceil(K / rows) * ceil(N / columns) passes. A pass streams M rows; the load
   of its weights hides behind the pass before it if the array holds two sets, and the first load never
-  hides, not even behind the instruction before. The payload is its SRAM traffic: A once per pass over
-  N, B once, C written on each pass over K and read back on all but the first (on all if it
-  accumulates).
+  hides, not even behind the instruction before; if it does not hide, each pass fills and drains the array.
+  The payload is its SRAM traffic: A once per pass over N, B once, C written on each pass over K and read
+  back on all but the first (on all if it accumulates). Arrays that hold inputs exchange M and N; those that
+  hold outputs make b * ceil(M / rows) * ceil(N / columns) passes of K steps and load nothing.
 * VEC and RED: ceil(elements / lanes) vectors (half the lanes if any operand has 8-byte elements),
   each the function's cycles. An operand that the innermost dimensions of the domain lack is read once for
   all of them; other repeats are read again.
@@ -28,7 +29,7 @@ from math import ceil, prod
 from tilewright.dtypes import DType
 from tilewright.errors import ProgramError
 from tilewright.hwmodel.mesh import LogicalMesh
-from tilewright.hwmodel.target import Target
+from tilewright.hwmodel.target import Dataflow, Target
 from tilewright.lowering.isa import Access, Engine, Instruction, Opcode, Space, dimension_roles
 from tilewright.lowering.program import HostRegion
 
@@ -191,18 +192,28 @@ def _matrix(target: Target, instruction: Instruction) -> _Cost:
     for role, size in zip(dimension_roles(instruction), instruction.domain, strict=True):
         sizes[role] *= size
     batch, m, n, k = sizes["b"], sizes["m"], sizes["n"], sizes["k"]
-    k_passes, n_passes = ceil(k / unit.rows), ceil(n / _figure(unit.columns, b.dtype, "columns"))
-    passes = batch * k_passes * n_passes
-    stream = m * _figure(unit.cycles_per_row, b.dtype, "cycles per row")
+    columns = _figure(unit.columns, b.dtype, "columns")
     load = _figure(unit.weight_load_cycles, b.dtype, "weight load cycles")
+    m_passes = n_passes = k_passes = 1
+    match unit.dataflow:
+        case Dataflow.WEIGHT_STATIONARY:
+            k_passes, n_passes, streamed = ceil(k / unit.rows), ceil(n / columns), m
+        case Dataflow.INPUT_STATIONARY:
+            k_passes, m_passes, streamed = ceil(k / unit.rows), ceil(m / columns), n
+        case Dataflow.OUTPUT_STATIONARY:
+            m_passes, n_passes, streamed = ceil(m / unit.rows), ceil(n / columns), k
+            load = 0.0
+    passes = batch * m_passes * n_passes * k_passes
+    stream = streamed * _figure(unit.cycles_per_row, b.dtype, "cycles per row")
     if unit.overlap_weight_load and unit.weight_slots >= 2:
         cycles = load + (passes - 1) * max(stream, load) + stream
     else:
-        cycles = passes * (load + stream)
+        # What is held is exchanged in an empty array: each pass fills and drains it anew.
+        cycles = passes * (load + stream) + (passes - 1) * unit.fill_cycles
     accumulators = batch * m * n * (2 * k_passes - 1 + instruction.accumulate)
     work = (
         batch * m * k * n_passes * a.dtype.itemsize_bytes
-        + batch * k * n * b.dtype.itemsize_bytes
+        + batch * k * n * m_passes * b.dtype.itemsize_bytes
         + accumulators * dst.dtype.itemsize_bytes
     )
     return _Cost(

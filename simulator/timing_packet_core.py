@@ -6,8 +6,8 @@ The rules, which `tests/simulator/packet_reference.py` states again flit by flit
 * A packet crosses a channel on one lane, which it holds from its head's turn to the end of its
   tail's transmission. Lanes are granted first come first served. Lanes that have something to send
   take turns, flit by flit.
-* A flit is sent only if the buffer behind the channel has room for it: always for the lane's guaranteed flits,
-  beyond these up to the lane's limit while the shared pool has room. The sender knows of a
+* A flit is sent only if the buffer behind the channel has room for it: always for the lane's guaranteed
+  flits, beyond these up to the lane's limit while the shared pool has room. The sender knows of a
   departure after the credit's time. Sinks have room for everything.
 * A lane's buffer is a queue: only its first packet asks for the next channel (head-of-line blocking). At a
   fork every branch proceeds alone; a flit leaves when the last branch has sent it.
@@ -81,9 +81,7 @@ def pop_event(heap: Floats, size: int) -> None:
         if child >= last:
             break
         right = child + 1
-        if right < last and _is_before(
-            heap, right, heap[child, 0], heap[child, 1], heap[child, 2]
-        ):
+        if right < last and _is_before(heap, right, heap[child, 0], heap[child, 1], heap[child, 2]):
             child = right
         if not _is_before(heap, child, time, sort, number):
             break
@@ -152,7 +150,7 @@ def _grant(net: Net, base: int) -> None:
         number = queue.wait_front
         worm = net.worms[number]
         found = -1
-        for choice in range(net.flows[worm.flow].choices):
+        for choice in range(net.nodes[worm.node].choices):
             if net.lanes[base + choice].holder < 0:
                 found = base + choice
                 break

@@ -1,8 +1,8 @@
 """The event loop of packet mode: engines as in `timing_core`, payloads on the network as packets.
 
-An engine and the SRAM ports move a payload as in fluid mode. At the same time its packets cross the network. A
-load or store is over when both are, a send when its last packet has left the tile; its remote posts land
-with the last packet.
+An engine and the SRAM ports move a payload as in fluid mode. At the same time its packets cross the
+network. A load or store is over when both are, a send when its last packet has left the tile; its remote
+posts land with the last packet.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _start_packets(tables: Tables, work: PacketWork, net: Net, slot: int, kind: 
         most = work.figures[1] if work.sinks[tree] == 1 else work.figures[2]
         index = new_flow(net, number)
         flow = net.flows[index]
-        flow.root, flow.virtual, flow.choices = work.roots[tree], 0, 1
+        flow.root, flow.virtual = work.roots[tree], 0
         flow.packets = max(1, int(np.ceil(share / most)))
         flow.flits = max(1, int(np.ceil(share / flow.packets / work.figures[0])))
         size = share / (flow.packets * flow.flits)
@@ -87,9 +87,7 @@ def _start_packets(tables: Tables, work: PacketWork, net: Net, slot: int, kind: 
 
 
 @compiled_part
-def _finish(
-    tables: Tables, state: State, work: PacketWork, net: Net, slot: int, kind: int
-) -> None:
+def _finish(tables: Tables, state: State, work: PacketWork, net: Net, slot: int, kind: int) -> None:
     """End the slot's instruction, for its whole group if it has one, and see to its remote posts."""
     me, what = state.slots[slot], tables.kinds[kind]
     skipped = me.status == ISSUE and is_skipped(tables, kind, slot // ENGINES)

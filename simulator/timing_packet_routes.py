@@ -160,12 +160,11 @@ def _node_records(rows: list[list[int]]) -> Records:
     records = np.zeros(len(rows), dtype=NODE)
     for column, name in enumerate(("channel", "virtual", "child", "sibling")):
         records[name] = table[:, column]
+    records["choices"] = 1
     return records
 
 
-def _paths(
-    network: Network, key: RouteKey, group: Group, tile: int
-) -> list[list[tuple[int, ...]]]:
+def _paths(network: Network, key: RouteKey, group: Group, tile: int) -> list[list[tuple[int, ...]]]:
     """Return the paths of each of a route's trees; bare posts have none."""
     name, axes, shift = key
     mesh, tiles = group.mesh, group.tiles

@@ -36,7 +36,10 @@ CHANNEL = np.dtype(
 LANE = np.dtype(
     [
         ("holder", "i8"),  # worm that crosses the channel on this lane, or -1
-        ("used", "i8"),  # flits in the buffer, on their way there, or whose credit is on its way back
+        (
+            "used",
+            "i8",
+        ),  # flits in the buffer, on their way there, or whose credit is on its way back
         ("front", "i8"),  # worms in the buffer, first in first out
         ("back", "i8"),
         ("wait_front", "i8"),  # worms that want this lane (or its buddy), first come first served
@@ -47,6 +50,7 @@ NODE = np.dtype(
     [
         ("channel", "i8"),
         ("virtual", "i8"),  # virtual channel, to which the flow adds its own
+        ("choices", "i8"),  # 1, or 2: the virtual channel or its odd buddy, whichever is free
         ("child", "i8"),  # first successor, -1: a sink
         ("sibling", "i8"),  # next successor of the same node, or -1
     ]
@@ -60,7 +64,6 @@ FLOW = np.dtype(
         ("link_bytes", "f8"),  # of a flit on links
         ("memory_bytes", "f8"),  # of a flit on memory channels
         ("virtual", "i8"),
-        ("choices", "i8"),  # 1, or 2: the virtual channel or its odd buddy, whichever is free
         ("mate", "i8"),  # the next flow of the same payload, or -1
         ("next", "i8"),  # in the list of free flows
     ]
@@ -154,7 +157,8 @@ def new_net(
         starts: The most flows that begin between two calls of `has_room`.
         log: Room for transmissions to be noted.
     """
-    assert credit_cycles > 0.0 and lanes % 2 == 0, "credits take time, virtual channels come in pairs"
+    assert credit_cycles > 0.0, "credits take time"
+    assert lanes % 2 == 0, "virtual channels come in pairs"
     channels = np.zeros(rates.size, dtype=CHANNEL)
     channels["rate"], channels["latency"], channels["is_memory"] = rates, latencies, is_memory
     channels["sending"] = -1

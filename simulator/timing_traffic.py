@@ -21,6 +21,7 @@ from tilewright.simulator.timing_packet_state import (
     Floats,
     Ints,
     Net,
+    Records,
     new_net,
     with_more_room,
 )
@@ -56,6 +57,8 @@ class Hop:
 
     channel: int
     virtual: int = 0
+    choices: int = 1
+    """2: the virtual channel, which must be even with the flow's, or the next, whichever is free."""
     then: tuple[Hop, ...] = ()
 
 
@@ -72,8 +75,6 @@ class Flow:
     """Of a flit, on memory ports; less than on links if some flits are headers."""
     virtual: int = 0
     """Added to the tree's virtual channels."""
-    choices: int = 1
-    """2: at every hop the virtual channel, which must be even, or the next, whichever is free."""
     start_cycle: float = 0.0
 
 
@@ -118,7 +119,7 @@ def run_traffic(
         log=log,
     )
     count = len(flows)
-    for name in ("packets", "flits", "link_bytes", "memory_bytes", "virtual", "choices"):
+    for name in ("packets", "flits", "link_bytes", "memory_bytes", "virtual"):
         net.flows[name][:count] = [getattr(flow, name) for flow in flows]
     net.flows["root"][:count] = roots
     net.flows["payload"][:count] = np.arange(count)
@@ -129,7 +130,9 @@ def run_traffic(
     while not run_flows(net, starts, np.array(order, dtype=np.int64), state):
         net = with_more_room(net)
     if net.sizes[LIVE_WORMS] > 0:
-        raise ProgramError(f"{net.sizes[LIVE_WORMS]} packets on their way block each other for ever")
+        raise ProgramError(
+            f"{net.sizes[LIVE_WORMS]} packets on their way block each other for ever"
+        )
     rows = net.log[: net.sizes[LOG_SIZE]].tolist()
     return Delivery(
         injected_cycles=tuple(net.payloads["injected"][:count].tolist()),
@@ -139,21 +142,21 @@ def run_traffic(
     )
 
 
-def _trees(roots: Sequence[Hop]) -> tuple[np.ndarray, list[int], Ints]:  # type: ignore[type-arg]
+def _trees(roots: Sequence[Hop]) -> tuple[Records, list[int], Ints]:
     """Return the nodes of all trees, the number of each root, and how many sinks each tree has."""
-    rows: list[tuple[int, int, int, int]] = []
+    rows: list[tuple[int, int, int, int, int]] = []
     known: dict[int, tuple[int, int]] = {}
 
     def add(hop: Hop) -> tuple[int, int]:
         number, sinks, previous = len(rows), 0, -1
-        rows.append((hop.channel, hop.virtual, -1, -1))
+        rows.append((hop.channel, hop.virtual, hop.choices, -1, -1))
         for then in hop.then:
             child, more = add(then)
             sinks += more
             if previous < 0:
-                rows[number] = (*rows[number][:2], child, rows[number][3])
+                rows[number] = (*rows[number][:3], child, rows[number][4])
             else:
-                rows[previous] = (*rows[previous][:3], child)
+                rows[previous] = (*rows[previous][:4], child)
             previous = child
         return number, max(sinks, 1)
 

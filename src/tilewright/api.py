@@ -14,6 +14,7 @@ from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 from tilewright.capacity import check_capacity
 from tilewright.compiler import (
@@ -43,7 +44,7 @@ from tilewright.rules.user_rules import (
     united,
 )
 from tilewright.simulator.functional import run_program
-from tilewright.simulator.timing import TimingReport
+from tilewright.simulator.timing import NetworkModel, TimingReport
 from tilewright.simulator.timing import simulate as simulate_program
 from tilewright.verification import OutputCheck, compare, reference_outputs
 
@@ -235,9 +236,19 @@ def run(
     return dict(run_program(loaded, given, check=check).outputs)
 
 
-def simulate(program: Program | str | os.PathLike[str]) -> TimingReport:
-    """Simulate a program's timing: cycles, utilisation and a lower bound, resource by resource."""
-    return simulate_program(_program(program))
+def simulate(
+    program: Program | str | os.PathLike[str],
+    *,
+    network: Literal["fluid", "packet"] = "fluid",
+) -> TimingReport:
+    """Simulate a program's timing: cycles, utilisation and a lower bound, resource by resource.
+
+    Args:
+        program: The program or its file.
+        network: "fluid": transfers share links fairly; "packet": cut-through routers with finite buffers,
+            tile by tile, which takes longer.
+    """
+    return simulate_program(_program(program), network=NetworkModel(network))
 
 
 def verify(

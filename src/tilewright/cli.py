@@ -52,6 +52,13 @@ app.add_typer(rules_app, name="rules")
 app.add_typer(explore_app, name="explore")
 
 
+class NetworkChoice(StrEnum):
+    """How `simulate` lets transfers share the network."""
+
+    FLUID = "fluid"
+    PACKET = "packet"
+
+
 class Emit(StrEnum):
     """What `compile` can write."""
 
@@ -175,12 +182,17 @@ def simulate_command(
         Path | None,
         typer.Option(metavar="FILE", help="Write a Chrome/Perfetto trace."),
     ] = None,
+    network: Annotated[
+        NetworkChoice,
+        typer.Option(help="Share links fluidly, or send packets through finite buffers (slower)."),
+    ] = NetworkChoice.FLUID,
 ) -> None:
     """Simulate a program's timing: cycles, utilisation by resource, lower bound."""
     from tilewright.program_commands import simulate_and_report
+    from tilewright.simulator.timing import NetworkModel
     from tilewright.terminal import output_console
 
-    simulate_and_report(program, trace, output_console())
+    simulate_and_report(program, trace, NetworkModel(network.value), output_console())
 
 
 @app.command("allocate")

@@ -20,7 +20,7 @@ from tilewright.inputs import made_up, read_inputs
 from tilewright.lowering.program import Program
 from tilewright.lowering.program_file import read_program
 from tilewright.simulator.functional import run_program
-from tilewright.simulator.timing import simulate
+from tilewright.simulator.timing import NetworkModel, simulate
 from tilewright.simulator.timing_report import TimingReport
 from tilewright.simulator.timing_trace import write_trace
 from tilewright.terminal import print_facts, print_table, print_text, progress
@@ -70,7 +70,9 @@ def _output_row(name: str, array: Array) -> tuple[str, ...]:
     return (name, kind, *(f"{v:.6g}" for v in stats), *("-",) * (3 - len(stats)))
 
 
-def simulate_and_report(program: Path, trace: Path | None, console: Console) -> None:
+def simulate_and_report(
+    program: Path, trace: Path | None, network: NetworkModel, console: Console
+) -> None:
     """Simulate a program file's timing and print the result."""
     if trace is not None and (trace.is_dir() or not trace.absolute().parent.is_dir()):
         raise CompileError(
@@ -79,7 +81,7 @@ def simulate_and_report(program: Path, trace: Path | None, console: Console) -> 
     loaded = read_program(program)
     with progress(console, time.monotonic()) as tell:
         tell(f"simulating the timing of {loaded.name} on {loaded.target.name}")
-        timing = simulate(loaded, trace=trace is not None)
+        timing = simulate(loaded, network=network, trace=trace is not None)
     about = [("model", loaded.name), ("target", loaded.target.name)]
     facts = about + report.program_facts(loaded, program.stat().st_size)
     print_facts(console, "program", facts)

@@ -20,7 +20,6 @@ class _Packet:
     flow: int
     number: int
     flits: int
-    choices: int
     offset: int
 
 
@@ -60,7 +59,9 @@ class _Lane:
 
 
 class _Network:
-    def __init__(self, channels: Sequence[Channel], buffers: Buffers, flows: Sequence[Flow]) -> None:
+    def __init__(
+        self, channels: Sequence[Channel], buffers: Buffers, flows: Sequence[Flow]
+    ) -> None:
         self.channels, self.buffers, self.flows = channels, buffers, flows
         self.lanes = [
             [_Lane(channel, virtual) for virtual in range(buffers.virtual_channels)]
@@ -93,7 +94,7 @@ class _Network:
 
     def _inject(self, flow: int, number: int) -> None:
         it = self.flows[flow]
-        packet = _Packet(flow, number, it.flits, it.choices, it.virtual)
+        packet = _Packet(flow, number, it.flits, it.virtual)
         self._request(_Request(packet, it.root, None))
 
     def _request(self, request: _Request) -> None:
@@ -105,7 +106,7 @@ class _Network:
         waiting = self.lanes[channel][virtual].waiting
         while waiting:
             request = waiting[0]
-            choices = self.lanes[channel][virtual : virtual + request.packet.choices]
+            choices = self.lanes[channel][virtual : virtual + request.hop.choices]
             free = [lane for lane in choices if lane.holder is None]
             if not free:
                 return
@@ -188,11 +189,17 @@ class _Network:
         for step in range(1, count + 1):
             lane = self.lanes[channel][(self.turn[channel] + step) % count]
             request = lane.holder
-            if request is None or not self._is_at_hand(request) or not self._has_room(lane, request):
+            if (
+                request is None
+                or not self._is_at_hand(request)
+                or not self._has_room(lane, request)
+            ):
                 continue
             it, packet = self.channels[channel], request.packet
             flow = self.flows[packet.flow]
-            end = now + (flow.memory_bytes if it.is_memory else flow.link_bytes) / it.bytes_per_cycle
+            end = (
+                now + (flow.memory_bytes if it.is_memory else flow.link_bytes) / it.bytes_per_cycle
+            )
             is_sink = not request.hop.then
             self.agenda.append((end, 0, channel, None))
             arrival = end if is_sink and it.is_memory else end + it.latency_cycles

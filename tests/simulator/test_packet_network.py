@@ -18,7 +18,8 @@ from tilewright.simulator.timing_traffic import Buffers, Channel, Flow, Hop, run
 def _reference() -> Any:
     path = Path(__file__).with_name("packet_reference.py")
     spec = importlib.util.spec_from_file_location("packet_reference", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
@@ -108,7 +109,9 @@ def traffic(draw: st.DrawFn) -> tuple[list[Channel], Buffers, list[Flow]]:
     rates, latencies = st.sampled_from([8.0, 22.08, 32.0]), st.sampled_from([0.0, 1.0, 9.0])
     channels = [
         Channel(
-            bytes_per_cycle=draw(rates), latency_cycles=draw(latencies), is_memory=draw(st.booleans())
+            bytes_per_cycle=draw(rates),
+            latency_cycles=draw(latencies),
+            is_memory=draw(st.booleans()),
         )
         for _ in range(stages * width)
     ]
@@ -128,12 +131,12 @@ def traffic(draw: st.DrawFn) -> tuple[list[Channel], Buffers, list[Flow]]:
             other = tree(stage + 1, False) if may_fork and draw(st.booleans()) else None
             if other is not None and other.channel != then[0].channel:
                 then = (*then, other)
-        return Hop(channel=channel, virtual=draw(st.sampled_from([0, 2])), then=then)
+        virtual, choices = draw(st.sampled_from([(0, 1), (1, 1), (2, 1), (2, 2), (0, 2)]))
+        return Hop(channel=channel, virtual=virtual, choices=choices, then=then)
 
     flows = []
     for _ in range(draw(st.integers(1, 6))):
         fits = draw(st.booleans())
-        choices = draw(st.integers(1, 2))
         flows.append(
             Flow(
                 root=tree(0, fits),
@@ -142,8 +145,6 @@ def traffic(draw: st.DrawFn) -> tuple[list[Channel], Buffers, list[Flow]]:
                 flits=draw(st.integers(1, buffers.guaranteed_flits if fits else 9)),
                 link_bytes=draw(st.sampled_from([32.0, 20.0])),
                 memory_bytes=32.0,
-                virtual=0 if choices == 2 else draw(st.integers(0, 1)),
-                choices=choices,
                 start_cycle=draw(st.sampled_from([0.0, 0.0, 3.0, 10.5])),
             )
         )

@@ -1,0 +1,140 @@
+"""The matrix unit's cycles against SCALE-Sim's closed forms and ONNXim's issue rule."""
+
+from __future__ import annotations
+
+import random
+from math import ceil
+
+import pytest
+
+from tilewright.dtypes import DType
+from tilewright.hwmodel.cost import matrix_cycles, systolic_cycles
+from tilewright.hwmodel.load import load_target
+from tilewright.hwmodel.mesh import LogicalMesh
+from tilewright.hwmodel.target import Dataflow, Target
+from tilewright.lowering.isa import Access, Engine, Instruction, Opcode, Space
+from tilewright.lowering.program import Group, Program
+from tilewright.simulator.timing import simulate
+from tilewright.simulator.timing_kinds import kind_of
+
+ONE = LogicalMesh(("a0",), (1,))
+FORMULAS = {
+    Dataflow.WEIGHT_STATIONARY: "ws",
+    Dataflow.INPUT_STATIONARY: "is",
+    Dataflow.OUTPUT_STATIONARY: "os",
+}
+
+
+def array(rows: int, columns: int, dataflow: Dataflow, overlap: bool, fill: float) -> Target:
+    """Return one tile with a bare array: a row a cycle, a row of what it holds a cycle, no cost to issue."""
+    toy = load_target("toy")
+    matrix = toy.tile.matrix.model_copy(
+        update={
+            "dataflow": dataflow,
+            "rows": rows,
+            "columns": {DType.I8: columns},
+            "cycles_per_row": {DType.I8: 1.0},
+            "weight_load_cycles": {DType.I8: float(rows)},
+            "weight_slots": 2 if overlap else 1,
+            "overlap_weight_load": overlap,
+            "fill_cycles": fill,
+        }
+    )
+    control = toy.tile.control.model_copy(update={"issue_cycles": 0.0})
+    sram = toy.tile.sram.model_copy(update={"bytes_per_cycle": 1e9})
+    tile = toy.tile.model_copy(update={"matrix": matrix, "control": control, "sram": sram})
+    return toy.model_copy(update={"tile": tile})
+
+
+def product_of(m: int, n: int, k: int) -> Instruction:
+    """Return the instruction of one product [m, k] x [k, n]."""
+    names = [(m, (k, 0), (4 * n, 0)), (n, (0, 1), (4, 1)), (k, (1, n), (0, 2))]
+    kept = [(size, a, c[0]) for size, a, c in names if size > 1]
+    a, b, c = zip(*((s[0], s[1], d) for _, s, d in kept), strict=True)
+    return Instruction(
+        opcode=Opcode.MM,
+        engine=Engine.ME,
+        domain=tuple(size for size, _, _ in kept),
+        dst=Access(Space.L1, DType.I32, 0, (), tuple(c)),
+        sources=(
+            Access(Space.L1, DType.I8, 0, (), tuple(a)),
+            Access(Space.L1, DType.I8, 0, (), tuple(b)),
+        ),
+    )
+
+
+def instruction_cycles(target: Target, m: int, n: int, k: int) -> int:
+    """Return what the timing simulator takes for the instruction."""
+    kind = kind_of(target, ONE, (), product_of(m, n, k))
+    cycles = kind.issue_cycles + kind.lead_cycles + kind.work_bytes / kind.rate_bytes_per_cycle
+    assert cycles == pytest.approx(round(cycles), abs=1e-6)
+    return round(cycles)
+
+
+def simulated(target: Target, m: int, n: int, k: int) -> float:
+    """Return the simulated cycles of a program that is one product."""
+    stream = (product_of(m, n, k),)
+    one = Group(mesh=ONE, tiles=(0,), load={}, run={Engine.ME: stream})
+    program = Program(
+        name="product",
+        target=target,
+        groups=(one,),
+        dram_bytes=0,
+        sram_bytes=1 << 30,
+        inputs=(),
+        outputs=(),
+        constants=(),
+        host_regions=(),
+    )
+    return simulate(program, symmetry=False).cycles
+
+
+@pytest.mark.parametrize("dataflow", list(Dataflow))
+def test_without_overlap_cycles_are_scale_sims(dataflow: Dataflow) -> None:
+    # SCALE-Sim reports the number of the last cycle, counted from 0: one less than the cycles.
+    choice = random.Random(f"scale-sim {dataflow}")
+    for number in range(200):
+        rows, columns = choice.randint(2, 128), choice.randint(2, 128)
+        m, n, k = (choice.randint(2, 600) for _ in range(3))
+        target = array(rows, columns, dataflow, False, rows + columns - 2.0)
+        reported = systolic_cycles(rows, columns, m, k, n, FORMULAS[dataflow])  # type: ignore[arg-type]
+        assert instruction_cycles(target, m, n, k) == reported + 1
+        assert matrix_cycles(target.tile, DType.I8, 1, m, k, n) == reported + 1
+        if number < 3:
+            assert round(simulated(target, m, n, k), 6) == reported + 1
+
+
+def onnxim_cycles(rows: int, columns: int, m: int, n: int, k: int) -> int:
+    """Issue instructions of at most `rows` rows as ONNXim does, one after the other, until the last is done.
+
+    Source:
+        src/SystolicWS.cc of PSAL-POSTECH/ONNXim 005da771: the first instruction starts after 2 rows - 1
+        cycles, one with new weights `rows` cycles after the one before it started, others after that one's
+        size, at least 4; each takes rows + columns - 2 cycles and its size, at least 4.
+    """
+    start, before = 0, 0
+    for block in range(ceil(k / rows) * ceil(n / columns)):
+        for first in range(0, m, rows):
+            if block == 0 and first == 0:
+                start = 2 * rows - 1
+            elif first == 0:
+                start += rows
+            else:
+                start += max(before, 4)
+            before = min(rows, m - first)
+    return start + rows + columns - 2 + max(before, 4)
+
+
+def test_with_overlap_cycles_are_onnxims() -> None:
+    choice = random.Random("onnxim")
+    for number in range(200):
+        rows, columns = choice.randint(4, 128), choice.randint(4, 128)
+        # Whole instructions, or one that weights for the next outlast: elsewhere ONNXim rounds rows up.
+        m = choice.choice([choice.randint(4, rows), rows * choice.randint(1, 6)])
+        n, k = choice.randint(2, 600), choice.randint(2, 600)
+        # The first load takes 2 rows - 1 cycles there: rows - 1 more than a load, once.
+        target = array(rows, columns, Dataflow.WEIGHT_STATIONARY, True, 2 * rows + columns - 3.0)
+        expected = onnxim_cycles(rows, columns, m, n, k)
+        assert instruction_cycles(target, m, n, k) == expected
+        if number < 3:
+            assert round(simulated(target, m, n, k), 6) == expected
