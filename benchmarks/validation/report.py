@@ -24,9 +24,10 @@ def outcomes(rows: Sequence[Row], packets: int, count: int) -> list[tuple[Outcom
     """Return each row as published figures say, and with a queue of one packet at the DRAM controllers."""
     found = []
     for row in rows:
+        print(f"simulating {row.name}", flush=True)
         plain = simulate_row(row, packets=packets, count=count)
         queued = plain
-        if row.mode is not Mode.READ:
+        if row.mode is Mode.WRITE_STATIC:
             queued = simulate_row(row, packets=packets, count=count, queue_packets=QUEUE_PACKETS)
         found.append((plain, queued))
     return found

@@ -17,6 +17,7 @@ from tilewright.lowering.program import Group, Program
 from tilewright.simulator.timing import simulate
 from tilewright.simulator.timing_kinds import kind_of
 
+TOY = load_target("toy")
 ONE = LogicalMesh(("a0",), (1,))
 FORMULAS = {
     Dataflow.WEIGHT_STATIONARY: "ws",
@@ -27,7 +28,7 @@ FORMULAS = {
 
 def array(rows: int, columns: int, dataflow: Dataflow, overlap: bool, fill: float) -> Target:
     """Return one tile with a bare array: a row a cycle, a row of what it holds a cycle, no cost to issue."""
-    toy = load_target("toy")
+    toy = TOY
     matrix = toy.tile.matrix.model_copy(
         update={
             "dataflow": dataflow,

@@ -20,11 +20,12 @@ from tilewright.lowering.program import Group, Program
 from tilewright.simulator.timing import NetworkModel, TimingReport, simulate
 
 HOP = 3.0
+TOY = load_target("toy")
 
 
 def torus(rows: int, columns: int, *, dram: float = 64.0) -> Target:
     """Return a torus of tiles with one DRAM port; links of 32 bytes a cycle."""
-    toy = load_target("toy")
+    toy = TOY
     level = Interconnect(
         axes=("a0", "a1"),
         topology=Topology.TORUS,
