@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-
 from benchmarks.validation.wormhole import (
     DRAM_BYTES_PER_CYCLE,
     NIUS,
