@@ -16,80 +16,27 @@ The rules, which `tests/simulator/packet_reference.py` states again flit by flit
 
 from __future__ import annotations
 
-from tilewright.simulator.timing_jit import compiled, compiled_part
+from tilewright.simulator.timing_jit import compiled_part
+from tilewright.simulator.timing_packet_heap import pop_event, push_event
 from tilewright.simulator.timing_packet_state import (
     ARRIVAL,
     COMPLETION,
     CREDIT,
     DELIVERED,
     DIRTY_SIZE,
-    EVENT_COLUMNS,
     EVENTS_SIZE,
-    FLOWS_FREE,
     GUARANTEED,
     HANDLED,
     INJECTED,
     LANES,
     LIMIT,
-    LIVE_FLOWS,
-    LIVE_PAYLOADS,
     LIVE_WORMS,
     LOG_SIZE,
     NEWS_SIZE,
-    PAYLOADS_FREE,
     POOL,
-    SPARE,
     WORMS_FREE,
-    Floats,
     Net,
 )
-
-
-@compiled
-def _is_before(heap: Floats, row: int, time: float, sort: float, number: float) -> bool:
-    if heap[row, 0] != time:
-        return bool(heap[row, 0] < time)
-    if heap[row, 1] != sort:
-        return bool(heap[row, 1] < sort)
-    return bool(heap[row, 2] < number)
-
-
-@compiled
-def push_event(
-    heap: Floats, size: int, time: float, sort: float, number: float, worm: float
-) -> None:
-    """Add an event to a heap of `size` rows; there must be room."""
-    index = size
-    while index > 0:
-        parent = (index - 1) // 2
-        if _is_before(heap, parent, time, sort, number):
-            break
-        for column in range(EVENT_COLUMNS):
-            heap[index, column] = heap[parent, column]
-        index = parent
-    heap[index, 0], heap[index, 1], heap[index, 2], heap[index, 3] = time, sort, number, worm
-
-
-@compiled
-def pop_event(heap: Floats, size: int) -> None:
-    """Remove row 0 of a heap of `size` events."""
-    last = size - 1
-    time, sort, number = heap[last, 0], heap[last, 1], heap[last, 2]
-    index = 0
-    while True:
-        child = 2 * index + 1
-        if child >= last:
-            break
-        right = child + 1
-        if right < last and _is_before(heap, right, heap[child, 0], heap[child, 1], heap[child, 2]):
-            child = right
-        if not _is_before(heap, child, time, sort, number):
-            break
-        for column in range(EVENT_COLUMNS):
-            heap[index, column] = heap[child, column]
-        index = child
-    for column in range(EVENT_COLUMNS):
-        heap[index, column] = heap[last, column]
 
 
 @compiled_part
@@ -359,55 +306,6 @@ def _decide(net: Net, channel: int, now: float) -> None:
             net.log[row, 2], net.log[row, 3] = worm.flow, virtual
             net.sizes[LOG_SIZE] += 1
         return
-
-
-@compiled_part
-def new_payload(net: Net) -> int:
-    """Take a payload from the free ones."""
-    number = net.sizes[PAYLOADS_FREE]
-    net.sizes[PAYLOADS_FREE] = net.payloads[number].next
-    net.sizes[LIVE_PAYLOADS] += 1
-    net.payloads[number].flow = -1
-    net.payloads[number].pending = net.payloads[number].injecting = 0
-    return int(number)
-
-
-@compiled_part
-def new_flow(net: Net, payload: int) -> int:
-    """Take a flow from the free ones for a payload."""
-    number = net.sizes[FLOWS_FREE]
-    net.sizes[FLOWS_FREE] = net.flows[number].next
-    net.sizes[LIVE_FLOWS] += 1
-    net.flows[number].payload = payload
-    net.flows[number].mate = net.payloads[payload].flow
-    net.payloads[payload].flow = number
-    return int(number)
-
-
-@compiled_part
-def free_payload(net: Net, payload: int) -> None:
-    """Give a delivered payload and its flows back."""
-    flow = net.payloads[payload].flow
-    while flow >= 0:
-        net.flows[flow].next = net.sizes[FLOWS_FREE]
-        net.sizes[FLOWS_FREE] = flow
-        net.sizes[LIVE_FLOWS] -= 1
-        flow = net.flows[flow].mate
-    net.payloads[payload].next = net.sizes[PAYLOADS_FREE]
-    net.sizes[PAYLOADS_FREE] = payload
-    net.sizes[LIVE_PAYLOADS] -= 1
-
-
-@compiled_part
-def has_room(net: Net) -> bool:
-    """Whether one more event and all decisions after it find room for what they make."""
-    spare = net.figures[SPARE]
-    return bool(
-        net.sizes[EVENTS_SIZE] + 2 * net.channels.size + 8 < net.heap.shape[0]
-        and net.sizes[LIVE_WORMS] + spare < net.worms.size
-        and net.sizes[LIVE_FLOWS] + spare < net.flows.size
-        and net.sizes[LIVE_PAYLOADS] + 2 < net.payloads.size
-    )
 
 
 @compiled_part

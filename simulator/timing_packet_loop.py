@@ -23,15 +23,14 @@ from tilewright.simulator.timing_core import (
 from tilewright.simulator.timing_flows import finish_flow, share_anew, start_flow
 from tilewright.simulator.timing_heap import pop, pop_message, push_message, schedule
 from tilewright.simulator.timing_jit import compiled, compiled_part
-from tilewright.simulator.timing_packet_core import (
-    decide_all,
+from tilewright.simulator.timing_packet_core import decide_all, handle_event
+from tilewright.simulator.timing_packet_core import start_flow as inject
+from tilewright.simulator.timing_packet_records import (
     free_payload,
-    handle_event,
     has_room,
     new_flow,
     new_payload,
 )
-from tilewright.simulator.timing_packet_core import start_flow as inject
 from tilewright.simulator.timing_packet_routes import HELD, LATE, MOVING, PacketWork
 from tilewright.simulator.timing_packet_state import DELIVERED, EVENTS_SIZE, NEWS_SIZE, Net
 from tilewright.simulator.timing_state import (

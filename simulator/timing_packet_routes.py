@@ -88,6 +88,9 @@ class _Trees:
             past |= DATELINE * link.wraps
             descent |= DESCENT * link.enters
             found.append((number, past | descent))
+        if path[-1] in self._network.dram_ports:
+            # Reads that fill the network must not keep writes, which would make room in it, from the memory.
+            found[-1] = (path[-1], LANES - 1)
         return found
 
 

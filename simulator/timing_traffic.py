@@ -9,7 +9,8 @@ import numpy as np
 
 from tilewright.errors import ProgramError
 from tilewright.simulator.timing_jit import compiled
-from tilewright.simulator.timing_packet_core import decide_all, handle_event, has_room, start_flow
+from tilewright.simulator.timing_packet_core import decide_all, handle_event, start_flow
+from tilewright.simulator.timing_packet_records import has_room
 from tilewright.simulator.timing_packet_state import (
     DELIVERED,
     EVENTS_SIZE,

@@ -168,6 +168,21 @@ def test_tiles_that_share_a_port_take_turns() -> None:
     assert held["packet network"] > 0.4 * packet.cycles
 
 
+def test_reads_that_fill_the_network_do_not_keep_writes_from_the_memory() -> None:
+    stream = [
+        piece
+        for number in range(8)
+        for piece in (
+            instruction(Opcode.LD, 2000 + number),
+            instruction(Opcode.SND, 3000, axes=2, shift=1),
+            instruction(Opcode.ST, 1000),
+            instruction(Opcode.SND, 3000, axes=1, shift=3),
+        )
+    ]
+    fluid, packet = both(everywhere(torus(8, 8), *stream))
+    assert packet.cycles == pytest.approx(fluid.cycles, rel=0.25)
+
+
 def test_every_tile_is_simulated() -> None:
     program = everywhere(torus(2, 2), instruction(Opcode.LD, 64))
     with pytest.raises(ProgramError, match="simulates every tile"):
