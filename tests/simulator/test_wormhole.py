@@ -60,15 +60,20 @@ def test_rows_without_contention(row: Row) -> None:
 
 
 @pytest.mark.parametrize(
-    "row", rows(12, 12, False, Mode.READ, Mode.WRITE_STATIC), ids=lambda row: row.name
+    "row",
+    [*rows(12, 12, False, Mode.READ), rows(12, 12, False, Mode.WRITE_STATIC)[0]],
+    ids=lambda row: row.name,
 )
 def test_rows_with_contention(row: Row) -> None:
-    if row.mode is Mode.WRITE_STATIC and row.noc == 1:
-        # Published figures alone give a fifth less: what a DRAM controller takes in is not among them.
-        assert simulate_row(row, packets=8, count=4).error == pytest.approx(-0.21, abs=0.08)
-        assert abs(simulate_row(row, packets=8, count=4, queue_packets=1).error) < 0.15
-        return
-    assert abs(simulate_row(row, packets=8, count=4).error) < 0.15
+    assert abs(simulate_row(row, packets=8, count=3).error) < 0.15
+
+
+@pytest.mark.slow
+def test_what_a_memory_controller_takes_in_is_not_published() -> None:
+    row = rows(12, 12, False, Mode.WRITE_STATIC)[1]
+    # Published figures alone give a fifth less than was measured; with a packet's queue they fit.
+    assert simulate_row(row, packets=8, count=4).error == pytest.approx(-0.21, abs=0.08)
+    assert abs(simulate_row(row, packets=8, count=4, queue_packets=1).error) < 0.15
 
 
 def test_random_placements_can_have_been_measured() -> None:

@@ -245,6 +245,11 @@ def test_run_and_simulate_take_the_program_alone(
     assert simulated.code == 0
     timing = api.simulate(compiled.program)
     assert f"{timing.cycles:,.0f} cycles" in simulated.out
+    packets = tilewright("simulate", moved, "--network", "packet")
+    assert packets.code == 0
+    by_packets = api.simulate(compiled.program, network="packet")
+    assert f"{by_packets.cycles:,.0f} cycles" in packets.out
+    assert "says nothing of its routers" in " ".join(packets.out.split())
     assert "prediction error" in simulated.out
     spans = [
         e for e in json.loads((tmp_path / "t.json").read_text())["traceEvents"] if e["ph"] == "X"
