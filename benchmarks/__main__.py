@@ -26,6 +26,8 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("speed", help="CPU seconds and memory against the limits")
     saturation = commands.add_parser("saturation", help="full-size models against the limits")
     saturation.add_argument("models", nargs="*", help="only these models")
+    plans = commands.add_parser("plans", help="planning of full-size models against the limits")
+    plans.add_argument("models", nargs="*", help="only these models, or growth")
     showcase = commands.add_parser(
         "showcase", help="denominators commuted past products: what the rules are worth"
     )
@@ -62,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     measure.add_argument("--run", action="store_true", help="also run the program")
     measure.add_argument("--simulate", action="store_true", help="also simulate its timing")
     measure.add_argument("--saturate", action="store_true", help="only saturate, without weights")
+    measure.add_argument("--plan", action="store_true", help="only plan, without weights")
     measure.add_argument("--without", action="append", default=[], help="leave out a rule")
     return top
 
@@ -76,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run=args.run,
             simulate=args.simulate,
             saturate=args.saturate,
+            plan=args.plan,
             without=args.without,
         )
         return 0
@@ -93,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.command == "iopddl":
         return iopddl.main(args.path.absolute(), args.instances, args.time_limit)
     # Only now: the measured process must not have imported the compiler before it takes the time.
-    from benchmarks import accuracy, explore, quality, saturation, showcase, speed
+    from benchmarks import accuracy, explore, plans, quality, saturation, showcase, speed
 
     if args.command == "malloc":
         from benchmarks import malloc
@@ -107,6 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return speed.main()
     if args.command == "saturation":
         return saturation.main(args.models)
+    if args.command == "plans":
+        return plans.main(args.models)
     if args.command == "showcase":
         return showcase.main(target=args.target, names=args.models)
     if args.command == "explore":

@@ -97,7 +97,8 @@ SHAPES = (
     *(f"{name}_{mode}" for name in ("llama3-8b", "llama3-70b") for mode in ("prefill", "decode")),
     *("gpt2_prefill", "gpt2_decode", "mobilenetv2", "resnet50", "unet"),
 )
-"""Presets of the scripts in `examples/`, for `shapes_of`."""
+"""Presets of the scripts in `examples/` that saturation is measured on; see `shapes_of`."""
+
 
 _TRANSFORMER = re.compile(r"(llama|gpt2)_(prefill|decode)(?:_(\d+)x(\d+)(?:x(\d+))?)?")
 
@@ -160,21 +161,39 @@ def _strokes(shape: tuple[int, ...]) -> Array:
 
 
 def shapes_of(name: str) -> bytes:
-    """Return a model of `SHAPES`, whose weights refer to a file that is nowhere."""
+    """Return a model at its published size, whose weights refer to a file that is nowhere.
+
+    Args:
+        name: A preset of a script in `examples/`, and behind it the mode of a transformer that decodes
+            (`llama3-8b_decode`, with its layers if not the preset's: `llama3-8b_decode_8`) or the batch of a
+            CNN or encoder (`resnet50_b64`); or `blocks_8`, a Llama's feed-forward layers of 8 widths.
+    """
     _find_examples()
     import write_cnn
+    import write_encoder
     import write_gpt2
     import write_llama
+    import write_mixtral
     from model_writer import referenced
 
-    preset, _, mode = name.partition("_")
-    if preset in write_cnn.NETWORKS:
+    preset, *call = name.split("_")
+    batch = int(call[0].removeprefix("b")) if call and call[0][1:].isdigit() else 1
+    writer: Any
+    if preset == "blocks":
+        writer = _different_blocks(int(call[0]))
+    elif preset in write_cnn.NETWORKS:
         graph, size = write_cnn.NETWORKS[preset]
-        writer: Any = graph(size)
+        writer = graph(size, batch)
+    elif preset in write_encoder.PRESETS:
+        writer = write_encoder.encoder_graph(replace(write_encoder.PRESETS[preset], batch=batch))
+    elif preset in write_mixtral.PRESETS:
+        writer = write_mixtral.mixtral_graph(write_mixtral.PRESETS[preset], call[0])
     elif preset in write_llama.PRESETS:
-        writer = write_llama.llama_graph(write_llama.PRESETS[preset], mode)
+        shape = write_llama.PRESETS[preset]
+        layers = int(call[1]) if len(call) > 1 else shape.layers
+        writer = write_llama.llama_graph(replace(shape, layers=layers), call[0])
     else:
-        writer = write_gpt2.gpt2_graph(write_gpt2.PRESETS[preset], mode)
+        writer = write_gpt2.gpt2_graph(write_gpt2.PRESETS[preset], call[0])
     model = writer.model(name, referenced(writer.weights, "weights.data"))
     return bytes(model.SerializeToString())
 
@@ -203,6 +222,26 @@ def _transformer(
             kv_heads = max(1, heads // 4) if family == "llama" else heads
             size = replace(size, heads=heads, kv_heads=kv_heads, seq=int(tokens))
     return bytes(build(size, "decode" if mode == "decode" else "prefill", SEED).SerializeToString())
+
+
+def _different_blocks(kinds: int) -> Any:
+    """Return the graph of feed-forward layers of a Llama, twice each of so many widths."""
+    import write_llama
+    from transformer_writer import Size, Writer
+
+    def sized(kind: int) -> Size:
+        ffn = 1024 * (kind + 1)
+        return Size(layers=2, hidden=1024, heads=16, kv_heads=16, ffn=ffn, vocab=1, seq=64)
+
+    w = Writer(size=sized(0), mode="prefill")
+    x = w.input("x", 1, w.size.seq, w.size.hidden)
+    for kind in range(kinds):
+        w.size = sized(kind)
+        for repeat in range(2):
+            prefix = f"kind{kind}.{repeat}"
+            x = w.op("Add", x, write_llama.swiglu(w, x, prefix), out=f"{prefix}.residual")
+    w.output(x, 1, w.size.seq, w.size.hidden)
+    return w
 
 
 def _feed_forward(family: str, layers: int, width: int, tokens: int) -> bytes:

@@ -138,6 +138,42 @@ def measure_saturation(name: str, target: str) -> dict[str, Any]:
     }
 
 
+def measure_plan(name: str, target: str) -> dict[str, Any]:
+    """Plan a model without weights, check the plan and return what was measured.
+
+    Args:
+        name: A name that `benchmarks.models.shapes_of` knows.
+        target: Name of a target.
+    """
+    from benchmarks.models import shapes_of
+    from tilewright import api
+    from tilewright.compiler import Stage
+    from tilewright.extract.plan_error import PlanError
+    from tilewright.extract.validate import validate_plan
+
+    model = shapes_of(name)
+    done = api.compile(model, target, weights=False, stop_after=Stage.EXTRACT)
+    spent, peak, plan = user_seconds(), peak_bytes(), done.plan
+    assert done.rolled is not None, "the compilation got beyond"
+    assert plan is not None, "the compilation got there"
+    fault = ""
+    try:
+        validate_plan(plan, done.target)
+    except PlanError as error:
+        fault = str(error)
+    return {
+        "user_seconds": spent,
+        "search_seconds": done.seconds["saturate"] + done.seconds["extract"],
+        "peak_bytes": peak,
+        "cost": plan.cost,
+        "bound": plan.bound,
+        "gap": plan.gap,
+        "method": plan.proof.method,
+        "unique_blocks": len(done.rolled.blocks),
+        "fault": fault,
+    }
+
+
 def _watch_egraph(clock: Clock) -> None:
     """Measure insertion into the e-graph and reading it out, wherever the engine calls them."""
     from tilewright.rules import engine
@@ -158,10 +194,13 @@ def main(
     run: bool,
     simulate: bool,
     saturate: bool,
+    plan: bool,
     without: Sequence[str] = (),
 ) -> None:
     """Print the measurement as one line of JSON."""
     if saturate:
         print(json.dumps(measure_saturation(name, target)))
+    elif plan:
+        print(json.dumps(measure_plan(name, target)))
     else:
         print(json.dumps(measure(name, target, run=run, simulate=simulate, without=without)))

@@ -1,14 +1,14 @@
 """Write a MobileNetV2-, ResNet-50- or U-Net-like ONNX model with seeded random weights.
 
     python examples/write_cnn.py mobilenet.onnx --network mobilenetv2
-    python examples/write_cnn.py resnet.onnx --network resnet50 --image 128
+    python examples/write_cnn.py resnet.onnx --network resnet50 --image 128 --batch 8
     python examples/write_cnn.py unet.onnx --network unet --no-weights
 
 The networks are those of arXiv 1801.04381 (table 2), 1512.03385 (table 1, the stride of a bottleneck
 on its 3x3 convolution as in later implementations) and 1505.04597 (figure 1, with padding, so that
 the output has the size of the input). Batch norms are folded into the convolutions, as exporters
-do. The model takes `image` [1, channels, size, size]; it returns `logits` [1, 1000], or of the U-Net
-[1, 2, size, size].
+do. The model takes `image` [b, channels, size, size], b images; it returns `logits` [b, 1000], or of the
+U-Net [b, 2, size, size].
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ UNET_CHANNELS = (64, 128, 256, 512, 1024)
 
 @dataclass(slots=True, kw_only=True)
 class CnnWriter(ModelWriter):
-    """Collects the parts of a CNN; knows the number of channels of each tensor."""
+    """Collects the parts of a CNN; knows how many images it takes and each tensor's channels."""
 
     channels: dict[str, int]
+    batch: int
 
     def conv(self, x: str, name: str, out: int, kernel: int, stride: int = 1) -> str:
         """Convolve with bias; padding keeps the size."""
@@ -85,18 +86,18 @@ class CnnWriter(ModelWriter):
         w = self.weight("classifier.weight", CLASSES, width, std=linear_std(width))
         b = self.weight("classifier.bias", CLASSES, std=0.1)
         self.op("Gemm", flat, w, b, out="logits", transB=1)
-        self.output("logits", 1, CLASSES)
+        self.output("logits", self.batch, CLASSES)
 
 
-def _writer(channels: int, size: int) -> CnnWriter:
-    writer = CnnWriter(channels={"image": channels})
-    writer.input("image", 1, channels, size, size)
+def _writer(channels: int, size: int, batch: int) -> CnnWriter:
+    writer = CnnWriter(channels={"image": channels}, batch=batch)
+    writer.input("image", batch, channels, size, size)
     return writer
 
 
-def mobilenetv2_graph(size: int) -> CnnWriter:
+def mobilenetv2_graph(size: int, batch: int = 1) -> CnnWriter:
     """Return the graph of a MobileNetV2 for images of `size` x `size` pixels."""
-    w = _writer(3, size)
+    w = _writer(3, size, batch)
     x = w.relu6(w.conv("image", "stem", 32, 3, stride=2))
     for stage, (expansion, out, repeats, first_stride) in enumerate(MOBILENET_STAGES):
         for repeat in range(repeats):
@@ -112,9 +113,9 @@ def mobilenetv2_graph(size: int) -> CnnWriter:
     return w
 
 
-def resnet50_graph(size: int) -> CnnWriter:
+def resnet50_graph(size: int, batch: int = 1) -> CnnWriter:
     """Return the graph of a ResNet-50 for images of `size` x `size` pixels."""
-    w = _writer(3, size)
+    w = _writer(3, size, batch)
     x = w.relu(w.conv("image", "stem", 64, 7, stride=2))
     attributes = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4}
     x = w.known(w.op("MaxPool", x, out="stem.pool", **attributes), 64)
@@ -131,11 +132,11 @@ def resnet50_graph(size: int) -> CnnWriter:
     return w
 
 
-def unet_graph(size: int) -> CnnWriter:
+def unet_graph(size: int, batch: int = 1) -> CnnWriter:
     """Return the graph of a U-Net for images of `size` x `size` pixels, a multiple of 16."""
     if size % 16:
         raise ValueError(f"the image has {size} pixels a side, a U-Net needs a multiple of 16")
-    w = _writer(1, size)
+    w = _writer(1, size, batch)
 
     def twice(x: str, name: str, out: int) -> str:
         return w.relu(w.conv(w.relu(w.conv(x, f"{name}.0", out, 3)), f"{name}.1", out, 3))
@@ -158,11 +159,11 @@ def unet_graph(size: int) -> CnnWriter:
         joined = w.op("Concat", skipped[level], grown, out=f"{name}.joined", axis=1)
         x = twice(w.known(joined, 2 * width), name, width)
     w.op("Identity", w.conv(x, "classes", 2, 1), out="logits")
-    w.output("logits", 1, 2, size, size)
+    w.output("logits", batch, 2, size, size)
     return w
 
 
-NETWORKS: dict[str, tuple[Callable[[int], CnnWriter], int]] = {
+NETWORKS: dict[str, tuple[Callable[[int, int], CnnWriter], int]] = {
     "mobilenetv2": (mobilenetv2_graph, 224),
     "resnet50": (resnet50_graph, 224),
     "unet": (unet_graph, 256),
@@ -170,16 +171,19 @@ NETWORKS: dict[str, tuple[Callable[[int], CnnWriter], int]] = {
 """Each network with its default image size, [pixels]."""
 
 
-def build_cnn(network: str, size: int | None = None, seed: int = 0) -> onnx.ModelProto:
+def build_cnn(
+    network: str, size: int | None = None, seed: int = 0, batch: int = 1
+) -> onnx.ModelProto:
     """Return a model with its weights inside.
 
     Args:
         network: A key of `NETWORKS`.
         size: Pixels of a side of the image, the network's own when None.
         seed: Seed of the weights.
+        batch: Images in a call.
     """
     graph, default = NETWORKS[network]
-    writer = graph(size or default)
+    writer = graph(size or default, batch)
     return writer.model(network, embedded(writer.weights, seed))
 
 
@@ -189,6 +193,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("output", type=Path, help="the .onnx file to write")
     parser.add_argument("--network", choices=list(NETWORKS), default=next(iter(NETWORKS)))
     parser.add_argument("--image", type=int, help="pixels of a side of the image")
+    parser.add_argument("--batch", type=int, default=1, help="images in a call")
     add_file_options(parser)
     options = parser.parse_args(arguments)
     graph, default = NETWORKS[options.network]
@@ -196,7 +201,10 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         if size < 1:
             raise ValueError(f"the image has {size} pixels a side, must be at least 1")
-        parameters = save_as_asked(graph(size), options.network, options.output, options)
+        if options.batch < 1:
+            raise ValueError(f"the batch is {options.batch}, must be at least 1")
+        writer = graph(size, options.batch)
+        parameters = save_as_asked(writer, options.network, options.output, options)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     print(f"{options.output}: {options.network}, {parameters:,} parameters, {size} x {size}")

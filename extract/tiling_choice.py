@@ -19,10 +19,13 @@ from tilewright.extract.kernel import (
     Kernel,
     attention_of,
     footprint_bytes,
+    halo_buffers,
+    is_padded,
     is_result_staged,
     is_staged,
     stationary_type,
     tileable_dims,
+    vocabulary_buffers,
     whole_tiling,
 )
 from tilewright.extract.plan import Memory, Tiling
@@ -131,14 +134,20 @@ def _scores(
     """Return an estimate of cycles and a lower bound of the footprint for every candidate."""
     shape = candidates.shape_of(kernel)
     cycles = shape.boxes * _BOX_CYCLES
-    footprint = np.zeros(len(candidates))
+    fixed = (*halo_buffers(kernel), *vocabulary_buffers(kernel))
+    footprint = np.full(len(candidates), float(sum(buffer.size_bytes for buffer in fixed)))
     chunks: list[tuple[Values, Values]] = []
     for number, (elements, loads) in enumerate(shape.operands):
         streamed = kernel.operand_memory[number] is Memory.DRAM
         staged = is_staged(kernel, number)
-        box = elements * kernel.operand_types[number].dtype.itemsize_bytes
+        itemsize = kernel.operand_types[number].dtype.itemsize_bytes
+        box = elements * itemsize
         if staged:
-            footprint = footprint + box * np.where(loads > 1, 2, 1)
+            held = box
+            if is_padded(kernel, number):
+                operand = kernel.nest.operands[number]
+                held = itemsize * _box_elements(operand, candidates.sizes, is_clipped=False)
+            footprint = footprint + held * np.where(loads > 1, 2, 1)
         if streamed:
             rate = _dram_cycles_per_byte(kernel, kernel.operand_shardings[number], target)
             cycles = cycles + box * loads * rate
@@ -210,8 +219,10 @@ def _shapes(nest: LoopNest, candidates: Candidates) -> Shapes:
     )
 
 
-def _box_elements(operand: OperandMap, sizes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the elements of the largest box of an operand, without padding."""
+def _box_elements(
+    operand: OperandMap, sizes: NDArray[np.float64], *, is_clipped: bool = True
+) -> NDArray[np.float64]:
+    """Return the elements of the largest box of an operand, without padding if it is clipped."""
     total = np.ones(len(sizes))
     for dim in operand:
         if dim.whole:
@@ -220,7 +231,7 @@ def _box_elements(operand: OperandMap, sizes: NDArray[np.float64]) -> NDArray[np
         span = np.ones(len(sizes))
         for term in dim.terms:
             span += abs(term.stride) * (sizes[:, term.dim] - 1)
-        total *= np.minimum(span, dim.size)
+        total *= np.minimum(span, dim.size) if is_clipped else span
     return total
 
 

@@ -14,6 +14,7 @@ from tilewright.extract.kernel import (
     Kernel,
     box_loads,
     footprint_bytes,
+    is_padded,
     result_boxes,
     staging_shape,
     tileable_dims,
@@ -67,6 +68,20 @@ def test_ranked_footprint_is_a_lower_bound(name: str) -> None:
             tiling = candidates.tiling(number)
             assert least[number] <= footprint_bytes(kernel, tiling, 1)
             assert least[number] <= footprint_bytes(kernel, tiling, 64)
+
+
+def test_ranked_footprint_of_convolutions_is_exact() -> None:
+    """Padding and what comes from neighbours count, so that tilings far from fitting are not looked at."""
+    target = tiny("conv_relu").target
+    seen = set()
+    for kernel, candidates in kernels("conv_relu"):
+        if kernel.kind != "conv":
+            continue
+        _, least = _scores(kernel, candidates, target)
+        for number in range(0, len(candidates), max(1, len(candidates) // 12)):
+            assert least[number] == footprint_bytes(kernel, candidates.tiling(number), 1)
+        seen.add((is_padded(kernel, 0), bool(kernel.halo)))
+    assert seen == {(True, False), (False, True)}
 
 
 @pytest.mark.parametrize("name", NAMES)
