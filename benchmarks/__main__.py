@@ -28,6 +28,10 @@ def parser() -> argparse.ArgumentParser:
     saturation.add_argument("models", nargs="*", help="only these models")
     plans = commands.add_parser("plans", help="planning of full-size models against the limits")
     plans.add_argument("models", nargs="*", help="only these models, or growth")
+    simulation = commands.add_parser(
+        "simulation", help="timing simulation of full-size models against the limits"
+    )
+    simulation.add_argument("models", nargs="*", help="only these models")
     showcase = commands.add_parser(
         "showcase", help="denominators commuted past products: what the rules are worth"
     )
@@ -65,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     measure.add_argument("--simulate", action="store_true", help="also simulate its timing")
     measure.add_argument("--saturate", action="store_true", help="only saturate, without weights")
     measure.add_argument("--plan", action="store_true", help="only plan, without weights")
+    measure.add_argument("--time", action="store_true", help="only time, without weights")
     measure.add_argument("--without", action="append", default=[], help="leave out a rule")
     return top
 
@@ -80,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             simulate=args.simulate,
             saturate=args.saturate,
             plan=args.plan,
+            timing=args.time,
             without=args.without,
         )
         return 0
@@ -97,7 +103,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.command == "iopddl":
         return iopddl.main(args.path.absolute(), args.instances, args.time_limit)
     # Only now: the measured process must not have imported the compiler before it takes the time.
-    from benchmarks import accuracy, explore, plans, quality, saturation, showcase, speed
+    from benchmarks import (
+        accuracy,
+        explore,
+        plans,
+        quality,
+        saturation,
+        showcase,
+        simulation,
+        speed,
+    )
 
     if args.command == "malloc":
         from benchmarks import malloc
@@ -113,6 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return saturation.main(args.models)
     if args.command == "plans":
         return plans.main(args.models)
+    if args.command == "simulation":
+        return simulation.main(args.models)
     if args.command == "showcase":
         return showcase.main(target=args.target, names=args.models)
     if args.command == "explore":

@@ -1,4 +1,4 @@
-"""How fast full-size models are planned, how far from optimal the plans can be, against the limits that were set."""
+"""How fast full-size models are planned, how far from optimal the plans can be, against what was set."""
 
 from __future__ import annotations
 

@@ -174,6 +174,43 @@ def measure_plan(name: str, target: str) -> dict[str, Any]:
     }
 
 
+def measure_timing(name: str, target: str) -> dict[str, Any]:
+    """Plan and lower a model without weights, simulate its timing twice and return what was measured.
+
+    The first simulation also loads compiled code. The speed of events is that of the event loop alone.
+
+    Args:
+        name: A name that `benchmarks.models.shapes_of` knows.
+        target: Name of a target.
+    """
+    from benchmarks.models import shapes_of
+    from tilewright import api
+    from tilewright.compiler import CompileOptions, compile_graph
+    from tilewright.hwmodel.load import load_target
+    from tilewright.simulator import timing
+
+    graph = api.load(shapes_of(name), weights=False)
+    done = compile_graph(graph, load_target(target), CompileOptions(only_timed=True))
+    assert done.program is not None, "the compilation got there"
+    start = user_seconds()
+    timing.simulate(done.program)
+    first, clock, module = user_seconds() - start, Clock(), timing
+    setattr(module, "simulate_events", clock.wrap("events", timing.simulate_events))  # noqa: B010
+    with clock.measure("simulate"):
+        found = timing.simulate(done.program)
+    return {
+        "tiles": found.tiles,
+        "simulated_tiles": found.run.simulated_tiles,
+        "first_seconds": first,
+        "simulate_seconds": clock.seconds["simulate"],
+        "event_seconds": clock.seconds["events"],
+        "events": found.load.events + found.run.events,
+        "cycles": found.run.cycles,
+        "bound_cycles": found.run.bound_cycles,
+        "peak_bytes": peak_bytes(),
+    }
+
+
 def _watch_egraph(clock: Clock) -> None:
     """Measure insertion into the e-graph and reading it out, wherever the engine calls them."""
     from tilewright.rules import engine
@@ -195,6 +232,7 @@ def main(
     simulate: bool,
     saturate: bool,
     plan: bool,
+    timing: bool,
     without: Sequence[str] = (),
 ) -> None:
     """Print the measurement as one line of JSON."""
@@ -202,5 +240,7 @@ def main(
         print(json.dumps(measure_saturation(name, target)))
     elif plan:
         print(json.dumps(measure_plan(name, target)))
+    elif timing:
+        print(json.dumps(measure_timing(name, target)))
     else:
         print(json.dumps(measure(name, target, run=run, simulate=simulate, without=without)))

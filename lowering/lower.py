@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tilewright.constants import absent
 from tilewright.errors import InfeasibleError, UnsupportedOpError
 from tilewright.extract.kernel import Family
 from tilewright.extract.pipeline.plan import PipelinePlan
@@ -38,7 +39,7 @@ from tilewright.lowering.isa import Engine, Opcode, Space
 from tilewright.lowering.kernels import emit_kernel
 from tilewright.lowering.micro import LinearProgram, Micro, Operand
 from tilewright.lowering.placement import axis_traffic_bytes, place_mesh
-from tilewright.lowering.program import DramTensor, Group, HostRegion, Program
+from tilewright.lowering.program import VALUES_ABSENT, DramTensor, Group, HostRegion, Program
 from tilewright.lowering.scheduled import Scheduling, schedule_backend
 from tilewright.reference import evaluate_op
 
@@ -70,7 +71,15 @@ class Lowered:
 
 
 def evaluate_constants(plan: Plan) -> dict[str, Array]:
-    """Return all constants of a plan: those of the graph, and folded ops evaluated."""
+    """Return all constants of a plan: those of the graph, and folded ops evaluated.
+
+    If values are absent, all are zeros that take no memory until something reads them, and nothing is
+    evaluated: such a program can only be timed.
+    """
+    if absent(plan.graph.constants):
+        folded = [name for op in plan.folded for name in op.outputs]
+        types = {name: plan.types[name] for name in (*plan.graph.constants, *folded)}
+        return {name: np.zeros(t.shape, t.dtype.numpy) for name, t in types.items()}
     values = dict(plan.graph.constants)
     for op in plan.folded:
         region = plan.graph.host_models[op.text("region")] if op.kind == "host" else None
@@ -398,7 +407,9 @@ def _build(plan: Plan, target: Target, early: Early, scheduling: Scheduling) -> 
         dram_bytes=back.dram_bytes,
         sram_bytes=back.sram_bytes,
         tags=lowered.tags,
-        facts=plan_facts(plan) | scheduled.facts,
+        facts=plan_facts(plan)
+        | scheduled.facts
+        | (dict(VALUES_ABSENT) if absent(graph.constants) else {}),
     )
 
 

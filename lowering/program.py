@@ -13,6 +13,10 @@ from tilewright.hwmodel.target import Target
 from tilewright.lowering.isa import Engine, Instruction
 
 
+VALUES_ABSENT: Mapping[str, str] = MappingProxyType({"values": "absent"})
+"""Fact of a program whose constants are zeros in place of values that were not loaded."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DramTensor:
     """A dense row-major tensor at an address of DRAM."""

@@ -39,7 +39,7 @@ from tilewright.lowering.program_header import (
     stream_count,
     tensor_of,
 )
-from tilewright.lowering.structure import check_structure
+from tilewright.lowering.structure import check_structure, check_values
 
 MAGIC = b"TILEWRT1"
 VERSION = 1
@@ -96,6 +96,7 @@ def program_bytes(program: Program) -> bytes:
         ProgramError: The program is malformed or a value does not fit its field.
     """
     check_structure(program)
+    check_values(program)
     pieces = _pieces(program)
     crc = 0
     for piece in pieces:

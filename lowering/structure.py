@@ -23,7 +23,7 @@ from tilewright.lowering.isa import (
     Space,
 )
 from tilewright.lowering.loops import matching_ends
-from tilewright.lowering.program import DramTensor, Group, Program
+from tilewright.lowering.program import VALUES_ABSENT, DramTensor, Group, Program
 
 MAX_ELEMENTS = 2**40
 """Iterations of one instruction on one tile; beyond it is surely a broken file."""
@@ -312,6 +312,15 @@ def _check_tensor(tensor: DramTensor, dram_bytes: int) -> None:
         f"tensor '{tensor.name}' {list(tensor.shape)} at {tensor.address:#x}",
         f"{size_bytes} bytes below {dram_bytes:#x}",
     )
+
+
+def check_values(program: Program) -> None:
+    """Raise ProgramError if the values of the program's constants were not loaded."""
+    if program.facts.items() >= VALUES_ABSENT.items():
+        raise ProgramError(
+            f"program '{program.name}': the values of its constants were not loaded, so that it can only be "
+            "timed; load the model with its weights"
+        )
 
 
 def check_structure(program: Program) -> None:

@@ -17,7 +17,7 @@ from tilewright.errors import ProgramError
 from tilewright.graph import Array
 from tilewright.lowering.isa import Engine, Space
 from tilewright.lowering.program import DramTensor, Program
-from tilewright.lowering.structure import check_structure
+from tilewright.lowering.structure import check_structure, check_values
 from tilewright.simulator.hazards import HazardReport, check_hazards
 from tilewright.simulator.machine import Machine
 from tilewright.simulator.memory import Dram, TileMemory
@@ -118,6 +118,7 @@ def run_program(
     warm = cache.program is program
     if not warm:
         check_structure(program)
+        check_values(program)
     hazards = cache.checked if warm else None
     if check and hazards is None:
         hazards = check_hazards(program, structure_checked=True)

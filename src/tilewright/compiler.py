@@ -61,6 +61,8 @@ class CompileOptions:
     scheduling: Scheduling = Scheduling.LIST
     """Which orders of the instructions are tried."""
     extract: ExtractOptions = field(default_factory=ExtractOptions)
+    only_timed: bool = False
+    """Lower a model whose weights were not loaded, to a program that can be timed and not run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +164,7 @@ def compile_graph(
     options = options or CompileOptions()
     seconds: dict[str, float] = {}
     tell = progress or (lambda text: None)
-    if options.stop_after is Stage.LOWER:
+    if options.stop_after is Stage.LOWER and not options.only_timed:
         _check_values(graph)
     timed = _Timed(seconds)
     graph = fold_constant_outputs(graph)
