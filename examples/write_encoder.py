@@ -138,6 +138,12 @@ class EncoderWriter(ModelWriter):
         mixed = self.op("Reshape", mixed, joined, out=f"{prefix}.joined")
         return self.linear(mixed, f"{prefix}.output", size.hidden, size.hidden)
 
+    def first(self, x: str) -> str:
+        """Take the first row of each sample, [b, s, width] -> [b, width]."""
+        row = self.op("Gather", x, self.ints(0), out="first_row", axis=1)
+        shape = self.ints(self.size.batch, self.size.hidden)
+        return self.op("Reshape", row, shape, out="first_token")
+
     def feed_forward(self, x: str, prefix: str) -> str:
         """Expand, gelu, shrink."""
         inner = self.linear(x, f"{prefix}.expand", self.size.hidden, self.size.ffn)
@@ -171,7 +177,7 @@ def _bert(size: Encoder) -> EncoderWriter:
         x = w.norm(w.add(y, x, f"{prefix}.residual"), f"{prefix}.norm")
     w.op("Identity", x, out="hidden")
     w.output("hidden", size.batch, size.tokens, size.hidden)
-    first = w.op("Gather", x, w.table("first", np.array(0, np.int64)), out="first_token", axis=1)
+    first = w.first(x)
     w.op("Tanh", w.linear(first, "pooler", size.hidden, size.hidden), out="pooled")
     w.output("pooled", size.batch, size.hidden)
     return w
@@ -200,7 +206,7 @@ def _vit(size: Encoder) -> EncoderWriter:
         y = w.feed_forward(w.norm(x, f"{prefix}.norm_2"), prefix)
         x = w.add(x, y, f"{prefix}.residual")
     x = w.norm(x, "norm")
-    first = w.op("Gather", x, w.table("first", np.array(0, np.int64)), out="first_token", axis=1)
+    first = w.first(x)
     w.op("Identity", w.linear(first, "head", size.hidden, CLASSES), out="logits")
     w.output("logits", size.batch, CLASSES)
     return w

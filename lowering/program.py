@@ -12,7 +12,6 @@ from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
 from tilewright.lowering.isa import Engine, Instruction
 
-
 VALUES_ABSENT: Mapping[str, str] = MappingProxyType({"values": "absent"})
 """Fact of a program whose constants are zeros in place of values that were not loaded."""
 

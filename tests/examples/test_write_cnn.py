@@ -30,6 +30,20 @@ def test_models_run(network: str, size: int, rng: np.random.Generator) -> None:
     assert 1e-3 < logits.std() < 1e3
 
 
+def test_images_of_a_batch_are_independent(rng: np.random.Generator) -> None:
+    image = rng.standard_normal((2, 3, 32, 32)).astype(np.float32)
+    pair, single = (
+        onnxruntime.InferenceSession(
+            write_cnn.build_cnn("mobilenetv2", 32, batch=batch).SerializeToString(),
+            providers=["CPUExecutionProvider"],
+        )
+        for batch in (2, 1)
+    )
+    (both,), (second,) = pair.run(None, {"image": image}), single.run(None, {"image": image[1:]})
+    assert both.shape == (2, 1000)
+    np.testing.assert_allclose(both[1:], second, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("network", "parameters"),
     # torchvision's figures; its batch norms have a scale and a shift where ours has the bias
@@ -37,7 +51,7 @@ def test_models_run(network: str, size: int, rng: np.random.Generator) -> None:
 )
 def test_networks_have_the_published_size(network: str, parameters: int) -> None:
     graph, size = write_cnn.NETWORKS[network]
-    shapes = {weight.name: weight.shape for weight in graph(size).weights}
+    shapes = {weight.name: weight.shape for weight in graph(size, 1).weights}
     normalised = [
         name for name in shapes if name.endswith(".bias") and not name.startswith("classifier")
     ]
@@ -47,7 +61,7 @@ def test_networks_have_the_published_size(network: str, parameters: int) -> None
 
 def test_unet_has_the_figures_channels() -> None:
     graph, size = write_cnn.NETWORKS["unet"]
-    shapes = {weight.name: weight.shape for weight in graph(size).weights}
+    shapes = {weight.name: weight.shape for weight in graph(size, 1).weights}
     assert shapes["down4.1.weight"] == (1024, 1024, 3, 3)
     assert shapes["up0.0.weight"] == (64, 128, 3, 3)
     assert sum(name.endswith(".weight") for name in shapes) == 23  # convolutions, says the paper
