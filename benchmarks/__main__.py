@@ -28,6 +28,8 @@ def parser() -> argparse.ArgumentParser:
     saturation.add_argument("models", nargs="*", help="only these models")
     plans = commands.add_parser("plans", help="planning of full-size models against the limits")
     plans.add_argument("models", nargs="*", help="only these models, or growth")
+    claim = commands.add_parser("claim", help="Llama 3 8B on eight Corsair cards, as Markdown")
+    claim.add_argument("--simulate", action="store_true", help="also simulate the plans")
     simulation = commands.add_parser(
         "simulation", help="timing simulation of full-size models against the limits"
     )
@@ -128,6 +130,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return saturation.main(args.models)
     if args.command == "plans":
         return plans.main(args.models)
+    if args.command == "claim":
+        from benchmarks import claim
+
+        return claim.main(simulates=args.simulate)
     if args.command == "simulation":
         return simulation.main(args.models)
     if args.command == "showcase":

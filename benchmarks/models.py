@@ -224,6 +224,28 @@ def _transformer(
     return bytes(build(size, "decode" if mode == "decode" else "prefill", SEED).SerializeToString())
 
 
+def halved(model: bytes) -> bytes:
+    """Return a model without weights in half precision: inputs, outputs, constants and what lies between."""
+    proto = onnx.load_model_from_string(model)
+    full, half = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+    for number, tensor in enumerate(proto.graph.initializer):
+        if tensor.data_type != full:
+            continue
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            for entry in tensor.external_data:
+                entry.value = str(int(entry.value) // 2) if entry.key != "location" else entry.value
+            tensor.data_type = half
+        else:
+            values = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+            proto.graph.initializer[number].CopyFrom(
+                onnx.numpy_helper.from_array(values, tensor.name)
+            )
+    for value in (*proto.graph.input, *proto.graph.output):
+        if value.type.tensor_type.elem_type == full:
+            value.type.tensor_type.elem_type = half
+    return bytes(proto.SerializeToString())
+
+
 def _different_blocks(kinds: int) -> Any:
     """Return the graph of feed-forward layers of a Llama, twice each of so many widths."""
     import write_llama

@@ -209,9 +209,27 @@ class Network:
     def dram_multicast_load(self) -> NDArray[np.float64]:
         """Bytes on each link when all tiles read the same byte."""
         load = np.zeros(len(self.links))
+        if all(
+            size == 1 or grid is None for size, grid in zip(self._sizes, self._grids, strict=True)
+        ):
+            self._add_crossbar_trees(load)
+            return load
         route = self.dram_read_multicast(range(self.target.tiles))
         load[np.array(route.links, dtype=np.int64)] = route.weights
         return load
+
+    def _add_crossbar_trees(self, load: NDArray[np.float64]) -> None:
+        """Add the trees from DRAM ports to all tiles: a unit sends what its ports read and gets the rest."""
+        ports = len(self._ports)
+        load[self.dram_ports.start :] = 1 / ports
+        for depth, units in enumerate(self._units):
+            inside = np.zeros(units)
+            for port in self._ports:
+                if port.level > depth:
+                    inside[self._ancestors(port)[depth + 1].instance] += 1
+            out, into = self._first_egress[depth], self._first_ingress[depth]
+            load[out : out + units] = inside / ports if units > 1 else 0.0
+            load[into : into + units] = (ports - inside) / ports
 
     @cached_property
     def dram_latency_cycles(self) -> float:

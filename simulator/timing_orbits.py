@@ -5,7 +5,8 @@ routes. What a program does may keep only some of these symmetries:
 
 * a sub-mesh is mapped to a sub-mesh by all of them;
 * "coordinate 0 stores" keeps those that leave position 0 of the axis in place;
-* "send to the tile `shift` further" keeps rotations, if the logical axis is one physical axis.
+* "send to the tile `shift` further" keeps rotations of the logical axis. Of one that is several physical
+  axes these are rotations of the outermost, by whole units of what is nested in it.
 
 The orbits under what is left are exact classes. They need the routes of one tile of each class only,
 which matters for thousands of tiles: a multicast to all of them has as many routes as tiles.
@@ -96,6 +97,7 @@ def _modes(target: Target, ways: Sequence[RouteKey], skips: Sequence[int]) -> li
         if not any(name == "send" and axes >> logical & 1 for name, axes, _ in ways):
             continue
         wide = [name for name in axis.axes if physical[name] > 1]
-        if len(wide) > 1 or any(modes[name] != WHOLE for name in wide):
-            modes |= dict.fromkeys(wide, APART)
+        # A rotation leaves no coordinate in place.
+        is_rotated = all(modes[name] == WHOLE for name in wide)
+        modes |= dict.fromkeys(wide[1:] if is_rotated else wide, APART)
     return list(modes.values())

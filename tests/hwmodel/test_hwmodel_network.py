@@ -218,6 +218,24 @@ def test_dram_multicast_loads_a_port_once() -> None:
     assert [weight[port] for port in network.dram_ports] == [0.25] * 4
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        *MACHINES,
+        machine([((2,), CROSSBAR), ((3,), CROSSBAR), ((2,), CROSSBAR)], ports=12, attach=1),
+        machine([((2,), CROSSBAR), ((3,), CROSSBAR)], ports=12, attach=1),
+        machine([((1,), CROSSBAR), ((3,), CROSSBAR), ((1, 1), MESH)], ports=2),
+        load_target("corsair"),
+    ],
+)
+def test_dram_multicast_load_is_that_of_the_trees(target: Target) -> None:
+    network = Network(target)
+    route = network.dram_read_multicast(range(target.tiles))
+    expected = np.zeros(len(network.links))
+    expected[list(route.links)] = route.weights
+    np.testing.assert_allclose(network.dram_multicast_load, expected, rtol=1e-12)
+
+
 @given(st.integers(0, 2047))
 @settings(max_examples=30, deadline=None)
 def test_coordinates_round_trip(tile: int) -> None:

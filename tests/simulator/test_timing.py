@@ -605,6 +605,9 @@ TARGETS = (
             )
         }
     ),
+    machine(2, 2, 3, ports=2, dram=30.0).model_copy(
+        update={"logical_axes": (LogicalAxis(name="b", axes=("a0", "a1", "a2")),)}
+    ),
     load_target("mesh_2x3"),
     load_target("mesh_3x3"),
 )
@@ -638,6 +641,16 @@ def test_symmetric_simulation_equals_the_full_one(made: Program) -> None:
         refined = simulate(made, symmetry=True)
     same(full.run, refined.run)
     assert refined.run.simulated_tiles <= merged.run.simulated_tiles
+
+
+def test_rotations_of_merged_axes_turn_the_outermost() -> None:
+    """A ring of 2 x 3 units of 2 tiles: 3 places in it differ, in both halves and for both tiles alike."""
+    ring = {Engine.DO: (send(64, axes=0b01, shift=1, posts=(Post(1, 1, True),)),)}
+    waiting = {Engine.CT: (control(Wait(1, 1)),)}
+    made = program(TARGETS[4], ring | waiting)
+    full, merged = simulate(made, symmetry=False), simulate(made, symmetry=True)
+    assert (full.run.simulated_tiles, merged.run.simulated_tiles) == (12, 3)
+    same(full.run, merged.run)
 
 
 @given(linear_programs(TARGETS))

@@ -1,0 +1,142 @@
+"""What the published speed of Llama 3 8B on eight Corsair cards would take, and what our plans reach.
+
+The maker claims 60,000 tokens a second at 1 ms a token for one server, without a method. Nothing here is
+tuned to it: the plans are those that `tilewright compile` makes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from benchmarks.models import halved, shapes_of
+from tilewright import api
+from tilewright.compiler import Compilation, CompileOptions, compile_graph
+from tilewright.extract.plan import Delivery, Plan
+from tilewright.extract.reshard import delivery_units
+from tilewright.extract.validate import validate_plan
+from tilewright.hwmodel.load import load_target
+from tilewright.hwmodel.roofline import roofline
+from tilewright.hwmodel.target import Target
+from tilewright.simulator.timing import TimingReport, simulate
+
+MODEL, TARGET = "llama3-8b_decode", "corsair_server"
+_RULE = "|---|---:|---:|"
+CLAIM_TOKENS_PER_S, CLAIM_SECONDS = 60_000, 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached:
+    """A plan of one number format, and its simulated time if it was simulated."""
+
+    dtype: str
+    done: Compilation
+    plan: Plan
+    timing: TimingReport | None
+
+
+def main(*, simulates: bool) -> int:
+    """Print the section; return the exit code."""
+    target = load_target(TARGET)
+    print(_heading(target))
+    for dtype in ("f32", "f16"):
+        model = shapes_of(MODEL)
+        graph = api.load(model if dtype == "f32" else halved(model), weights=False)
+        stop = CompileOptions(only_timed=True)
+        done = compile_graph(graph, target, stop)
+        assert done.plan is not None
+        assert done.program is not None
+        validate_plan(done.plan, target)
+        timing = simulate(done.program) if simulates else None
+        print(section(Reached(dtype=dtype, done=done, plan=done.plan, timing=timing)))
+    return 0
+
+
+def _heading(target: Target) -> str:
+    rate = target.dram_bytes_per_cycle * target.clock_ghz
+    return (
+        "# Llama 3 8B on eight Corsair cards\n\n"
+        "`./tw bench claim` writes this page. The maker claims "
+        f"{CLAIM_TOKENS_PER_S:,} tokens a second at {CLAIM_SECONDS * 1e3:.0f} ms a token for one "
+        f"server (d-matrix.ai, no method given): {CLAIM_TOKENS_PER_S * CLAIM_SECONDS:.0f} sequences "
+        f"in flight. Below is what the planner reaches on the preset `{target.name}` for one step of "
+        "one sequence with 2,048 tokens in its cache, with number formats that it models; the "
+        "maker's block formats of 4 and 8 bits are not among them. The preset has "
+        f"{target.tiles:,} tiles with {target.sram_bytes / 1e9:.1f} GB of scratchpad, and "
+        f"{rate:,.0f} GB/s of DRAM; figures of its network and vector units are assumptions.\n"
+    )
+
+
+def section(reached: Reached) -> str:
+    """Return the part of the page on one number format."""
+    done, plan, target = reached.done, reached.plan, reached.done.target
+
+    def times(cycles: float) -> str:
+        return f"{cycles:,.0f} | {target.seconds(cycles) * 1e6:,.1f}"
+
+    limits = roofline(done.graph, target)
+    lines = [
+        f"## {reached.dtype}\n",
+        f"Weights: {limits.weight_bytes / 1e9:.2f} GB.\n",
+        "| | cycles | us |",
+        _RULE,
+        f"| the claim | {times(CLAIM_SECONDS * target.clock_ghz * 1e9)} |",
+        f"| plan, predicted | {times(plan.cost)} |",
+        f"| no plan of the alternatives considered is faster | {times(plan.bound)} |",
+    ]
+    if reached.timing is not None:
+        run = reached.timing.run
+        lines += [
+            f"| plan, simulated | {times(run.cycles)} |",
+            f"| bound of its program: {run.bound_by} | {times(run.bound_cycles)} |",
+        ]
+    lines += [f"| model's bound: {name} | {times(cycles)} |" for name, cycles in limits.by_resource]
+    lines += [
+        "\nWhere the predicted cycles go:\n",
+        "| | cycles | us | share |",
+        "|---|---:|---:|---:|",
+    ]
+    spent = spent_cycles(plan, target)
+    for name, cycles in sorted(spent.items(), key=lambda item: -item[1]):
+        if cycles >= 0.001 * plan.cost:
+            lines.append(f"| {name} | {times(cycles)} | {cycles / plan.cost:.1%} |")
+    if reached.timing is not None:
+        lines += [
+            "\nResources of the simulated program:\n",
+            "| | busiest, cycles | us |",
+            _RULE,
+        ]
+        for resource in sorted(reached.timing.run.resources, key=lambda r: -r.bound_cycles)[:6]:
+            lines.append(f"| {resource.name} | {times(resource.bound_cycles)} |")
+    return "\n".join(lines) + "\n"
+
+
+def spent_cycles(plan: Plan, target: Target) -> Mapping[str, float]:
+    """Return the plan's cycles by what takes them: the busiest engine of kernels, moves by axis."""
+    spent: Counter[str] = Counter()
+    for planned in plan.ops:
+        cost = planned.cost
+        engines = {
+            "matrix unit": cost.matrix_cycles,
+            "vector unit": cost.vector_cycles,
+            "DMA in: weights and values from DRAM": cost.dma_in_cycles,
+            "DMA out": cost.dma_out_cycles,
+            "scratchpad": cost.sram_cycles,
+        }
+        moved = sum(delivery_units(delivery, plan.objective) for delivery in planned.deliveries)
+        spent[f"kernels: {max(engines, key=engines.__getitem__)}"] += planned.cost_units - moved
+        spent.update(_moves(planned.deliveries, target))
+    spent.update(_moves({d.tensor: d for d in plan.output_deliveries}.values(), target))
+    return spent
+
+
+def _moves(deliveries: Iterable[Delivery], target: Target) -> Mapping[str, float]:
+    spent: Counter[str] = Counter()
+    for delivery in deliveries:
+        for move in delivery.moves:
+            axis = target.logical_axes[move.axis].name if move.axis >= 0 else "DRAM"
+            spent[f"moves: {move.kind} over {axis}"] += move.cycles
+        if delivery.hidden_cycles:
+            spent["moves hidden behind products"] -= delivery.hidden_cycles
+    return spent
