@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
+import numpy as np
+
 from tilewright.dtypes import DType
 from tilewright.errors import TargetError
 from tilewright.graph import parse_pipeline
@@ -199,10 +201,9 @@ def dram_cycles(
     if not target.dram.read_multicast:
         total = target.tiles * bytes_per_tile
     padded = padded_bytes(target, total, contiguous_run_bytes)
-    inner = slice(0, len(network.links) - target.dram.ports)
-    own = network.dram_read_load[inner] * bytes_per_tile
-    shared = network.dram_multicast_load[inner] * total
-    link_cycles = float((own.clip(max=shared) / network.rates[inner]).max(initial=0.0))
+    own, shared, rates = network.read_kinds
+    loads = np.minimum(own * bytes_per_tile, shared * total)
+    link_cycles = float((loads / rates).max(initial=0.0))
     return (
         target.dram.latency_cycles
         + network.dram_latency_cycles
@@ -224,8 +225,8 @@ def dram_write_cycles(target: Target, bytes_per_tile: int, contiguous_run_bytes:
         return 0.0
     network, dma = network_of(target), target.tile.dma
     padded = padded_bytes(target, target.tiles * bytes_per_tile, contiguous_run_bytes)
-    inner = slice(0, len(network.links) - target.dram.ports)
-    links = network.dram_write_load[inner] * bytes_per_tile / network.rates[inner]
+    loads, rates = network.write_kinds
+    links = loads * bytes_per_tile / rates
     return (
         target.dram.latency_cycles
         + network.dram_latency_cycles

@@ -218,6 +218,21 @@ class Network:
         load[np.array(route.links, dtype=np.int64)] = route.weights
         return load
 
+    @cached_property
+    def read_kinds(self) -> tuple[NDArray[np.float64], ...]:
+        """Loads when tiles read bytes of their own, when all the same, and rates; equal links once, no ports."""
+        return self._kinds(self.dram_read_load, self.dram_multicast_load, self.rates)
+
+    @cached_property
+    def write_kinds(self) -> tuple[NDArray[np.float64], ...]:
+        """Loads when every tile writes a byte, and rates; equal links once, no ports."""
+        return self._kinds(self.dram_write_load, self.rates)
+
+    def _kinds(self, *of_links: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+        inner = slice(0, self.dram_ports.start)
+        kinds = np.unique(np.stack([values[inner] for values in of_links]), axis=1)
+        return tuple(kinds)
+
     def _add_crossbar_trees(self, load: NDArray[np.float64]) -> None:
         """Add the trees from DRAM ports to all tiles: a unit sends what its ports read and gets the rest."""
         ports = len(self._ports)
