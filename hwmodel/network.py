@@ -220,16 +220,16 @@ class Network:
 
     @cached_property
     def read_kinds(self) -> tuple[NDArray[np.float64], ...]:
-        """Loads when tiles read bytes of their own, when all the same, and rates; equal links once, no ports."""
+        """Loads when tiles read bytes of their own, when all the same, and rates, of links but ports."""
         return self._kinds(self.dram_read_load, self.dram_multicast_load, self.rates)
 
     @cached_property
     def write_kinds(self) -> tuple[NDArray[np.float64], ...]:
-        """Loads when every tile writes a byte, and rates; equal links once, no ports."""
+        """Loads when every tile writes a byte, and rates, of links but ports."""
         return self._kinds(self.dram_write_load, self.rates)
 
     def _kinds(self, *of_links: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-        inner = slice(0, self.dram_ports.start)
+        inner = slice(0, self.dram_ports.start)  # links that are alike count once
         kinds = np.unique(np.stack([values[inner] for values in of_links]), axis=1)
         return tuple(kinds)
 
