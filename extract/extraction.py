@@ -45,6 +45,10 @@ from tilewright.rules.tiling.ruleset import TilingRule
 _ATTEMPTS = 12
 
 
+_WIDE_GAP = 0.15
+"""Of a whole model, above which branch and bound is worth seconds."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractOptions:
     """What to minimise, how hard to try, and which of their rules run.
@@ -53,7 +57,7 @@ class ExtractOptions:
     """
 
     objective: Objective = Objective.LATENCY
-    solve: SolveOptions = field(default_factory=SolveOptions)
+    solve: SolveOptions = field(default_factory=lambda: SolveOptions(branching_gap=_WIDE_GAP))
     sram_limit_bytes: int | None = None
     tiling: tuple[TilingRule, ...] = field(default_factory=tiling_rules)
     memory: tuple[MemoryRule, ...] = field(default_factory=memory_rules)

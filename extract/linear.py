@@ -43,7 +43,7 @@ def linear_relaxation(problem: ChoiceProblem) -> Relaxation | None:
     columns = sum(map(len, problem.costs)) + sum(edge.matrix.size for edge in problem.edges)
     if columns > MOST_COLUMNS:
         return None
-    return _Relaxation(problem).solve()
+    return LinearProgram(problem).solve()
 
 
 @dataclass(slots=True)
@@ -77,6 +77,18 @@ class _Rows:
         return csr_matrix((entries, places), shape=(self.count, columns))
 
 
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Matrices:
+    """Minimise costs x with equal x = equal_right, most x <= most_right, 0 <= x <= upper."""
+
+    costs: Costs
+    equal: csr_matrix
+    equal_right: Costs
+    most: csr_matrix
+    most_right: Costs
+    upper: Costs
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Flow:
     """Columns of an edge's transport, [groups used, ports of the user], -1 where it is forbidden."""
@@ -88,7 +100,7 @@ class _Flow:
     """The user's pattern in each column of `columns`."""
 
 
-class _Relaxation:
+class LinearProgram:
     """The linear program of a problem; options that differ only in cost are one column, the cheapest."""
 
     def __init__(self, problem: ChoiceProblem) -> None:
@@ -114,27 +126,44 @@ class _Relaxation:
             self._add_exclusive(exclusive)
         self.first_use = self._add_capacity()
 
-    def solve(self) -> Relaxation | None:
-        """Return the bound with its prices."""
-        costs = np.concatenate(self.costs)
-        equal, most = self.equal.matrix(self.columns), self.most.matrix(self.columns)
+    def rows(self) -> Matrices:
+        """Return the program in the form that solvers take."""
         upper = np.full(self.columns, np.inf)
         upper[self.first_use :] = 1.0  # the others are at most 1 anyway
+        return Matrices(
+            costs=np.concatenate(self.costs),
+            equal=self.equal.matrix(self.columns),
+            equal_right=np.array(self.equal.right),
+            most=self.most.matrix(self.columns),
+            most_right=np.array(self.most.right),
+            upper=upper,
+        )
+
+    def choice(self, values: Costs) -> tuple[int, ...]:
+        """Return the option that has most of each variable in a solution."""
+        return tuple(
+            int(options[values[first : first + len(options)].argmax()])
+            for first, options in zip(self.first, self.options, strict=True)
+        )
+
+    def solve(self) -> Relaxation | None:
+        """Return the bound with its prices."""
+        rows = self.rows()
         found = linprog(
-            costs,
-            A_eq=equal,
-            b_eq=np.array(self.equal.right),
-            A_ub=most,
-            b_ub=np.array(self.most.right),
-            bounds=np.stack([np.zeros(self.columns), upper], axis=1),
+            rows.costs,
+            A_eq=rows.equal,
+            b_eq=rows.equal_right,
+            A_ub=rows.most,
+            b_ub=rows.most_right,
+            bounds=np.stack([np.zeros(self.columns), rows.upper], axis=1),
             method="highs-ds",
         )
         if found.status != 0:
             return None
         multipliers = np.minimum(found.ineqlin.marginals, 0.0)
-        reduced = costs - equal.T @ found.eqlin.marginals - most.T @ multipliers
+        reduced = rows.costs - rows.equal.T @ found.eqlin.marginals - rows.most.T @ multipliers
         negative = np.minimum(reduced, 0.0)
-        bound = float(found.eqlin.marginals @ np.array(self.equal.right) + negative.sum())
+        bound = float(found.eqlin.marginals @ rows.equal_right + negative.sum())
         extra = reduced - negative
         above = tuple(
             extra[first + groups] + own - own[options[groups]]
@@ -143,7 +172,9 @@ class _Relaxation:
             )
         )
         prices = (
-            -negative[self.first_use :] / self.problem.limit if self.problem.rows else costs[:0]
+            -negative[self.first_use :] / self.problem.limit
+            if self.problem.rows
+            else rows.costs[:0]
         )
         return Relaxation(bound, prices, above, "linear relaxation")
 

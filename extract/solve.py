@@ -18,6 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
+from tilewright.extract.branching import branch_and_bound
 from tilewright.extract.choice import (
     FORBIDDEN,
     ChoiceProblem,
@@ -46,6 +47,9 @@ _PROMISING = 1.02
 _NO_PRICE = 1e-6
 """Relative to the cost, all of the scratchpad at such prices counts as free."""
 
+_SEARCH_GAP, _BOUND_GAP = 0.05, 0.02
+"""At which branch and bound ends, where a choice matters and where a bound does."""
+
 _START_SWEEPS = 20
 """Of message passing among the options that make a start."""
 
@@ -71,6 +75,8 @@ class SolveOptions:
     """Entries of all tables up to which elimination alone solves a problem, at every price vector."""
     closing_work: int = 600_000_000
     """Entries of all tables, over all price vectors, with which to close the gap to a known choice."""
+    branching_gap: float = float("inf")
+    """Relative gap above which small problems are given to branch and bound."""
 
 
 @dataclass(slots=True)
@@ -169,6 +175,8 @@ def _solve(
     else:
         best.cost = cutoff
     method = relaxation.method + _close(fewer, relaxation, best, options)
+    if (1 - options.branching_gap) * best.cost > best.bound:
+        method += _branch(fewer, best, _SEARCH_GAP if cutoff is None else _BOUND_GAP)
     return _solution(problem, fewer, kept, best, method)
 
 
@@ -354,6 +362,17 @@ def _close(
     # Every choice that is cheaper than the known one is among those that are left.
     best.raise_bound(min(rest.bound, best.cost), rest.prices)
     return " + elimination"
+
+
+def _branch(problem: ChoiceProblem, best: _Best, gap: float) -> str:
+    """Improve choice and bound by branch and bound; return what was done."""
+    found = branch_and_bound(problem, gap)
+    if found is None:
+        return ""
+    if found.choice is not None:
+        best.keep(problem, improve_feasible(problem, found.choice))
+    best.raise_bound(min(found.bound, best.cost), best.prices)
+    return " + branch and bound"
 
 
 def _original(choice: tuple[int, ...], kept: tuple[Indices, ...]) -> tuple[int, ...]:

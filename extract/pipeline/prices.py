@@ -123,7 +123,7 @@ class Prices:
             tables = build_tables(block.graph, alone, found, pricing, are_ports_free=True)
         except InfeasibleError:
             return Price(cost=inf, bound=inf)
-        few = replace(self._options.solve, price_steps=4)
+        few = replace(self._options.solve, price_steps=4, branching_gap=inf)
         solution = solve(tables.problem, few)
         cutoff = tables.relaxed.cost(solution.choice) if solution.feasible else inf
         relaxed = lower_bound(tables.relaxed, cutoff, solution.multipliers, few)
