@@ -47,7 +47,7 @@ _PROMISING = 1.02
 _NO_PRICE = 1e-6
 """Relative to the cost, all of the scratchpad at such prices counts as free."""
 
-_SEARCH_GAP, _BOUND_GAP = 0.05, 0.02
+_SEARCH_GAP, _BOUND_GAP = 0.05, 0.03
 """At which branch and bound ends, where a choice matters and where a bound does."""
 
 _START_SWEEPS = 20
