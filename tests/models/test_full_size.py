@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from benchmarks.models import shapes_of
+from benchmarks import plans, simulation
+from benchmarks.claim import dram_rates
+from benchmarks.models import halved, shapes_of
 from benchmarks.saturation import average_rows, verdict
 
 from tilewright import api
 from tilewright.compiler import Compilation
+from tilewright.hwmodel.load import load_target
+from tilewright.hwmodel.roofline import roofline
 
 LIMITS = {"mesh_4x4": 80, "corsair": 300}
 """E-nodes for each op on two and on three mesh axes."""
@@ -62,3 +66,39 @@ def test_the_benchmark_judges() -> None:
     dense = report | {"e_nodes": 8300}
     assert average_rows([report]) == [("2", "ok", "79.0", "80")]
     assert average_rows([report, dense]) == [("2", "OVER", "81.0", "80")]
+
+
+def test_the_planning_benchmark_judges() -> None:
+    limit = plans.Limit(model="m", target="t", user_seconds=20.0, gap=0.02, peak_bytes=2e9)
+    report = {"user_seconds": 19.0, "peak_bytes": 1e9, "gap": 0.01, "fault": ""}
+    assert plans.verdict(limit, report) == "ok"
+    assert plans.verdict(limit, report | {"user_seconds": 21.0}) == "OVER: time"
+    worse = report | {"peak_bytes": 3e9, "gap": 0.03, "fault": "memory"}
+    assert plans.verdict(limit, worse) == "OVER: memory, gap, validator"
+
+
+def test_the_simulation_benchmark_judges() -> None:
+    limit = simulation.Limit(model="m", target="t", seconds=10.0)
+    report = {"simulate_seconds": 9.0, "events": 4_000_000, "event_seconds": 3.0}
+    assert simulation.verdict(limit, report) == "ok"
+    assert simulation.verdict(limit, report | {"simulate_seconds": 11.0}) == "OVER: time"
+    assert simulation.verdict(limit, report | {"event_seconds": 5.0}) == "OVER: events"
+
+
+def test_halved_models_have_half_the_weights() -> None:
+    full = shapes_of("llama3-8b_decode_1")
+    whole, half = (
+        roofline(api.load(model, weights=False), load_target("corsair"))
+        for model in (full, halved(full))
+    )
+    # a few whole numbers stay as they are
+    assert 0 <= 2 * half.weight_bytes - whole.weight_bytes <= 64
+    assert half.macs == whole.macs
+
+
+def test_all_tiles_read_at_the_rate_of_the_narrowest_links() -> None:
+    """Seven eighths of what a card reads come from the other seven over its link, 55.1 bytes a cycle."""
+    target = load_target("corsair_server")
+    rates = dram_rates(target)
+    assert rates["links of level card"] == pytest.approx(8 * 55.1 / (7 / 8))
+    assert rates["DRAM ports"] == pytest.approx(64 * 43.69 * 0.92)
