@@ -128,6 +128,22 @@ SEMANTICS: dict[Opcode, str] = {
 }
 
 
+OPERANDS: dict[Opcode, tuple[Space | None, ...]] = {
+    Opcode.LD: (Space.L1, Space.DRAM),
+    Opcode.GTH: (Space.L1, None, Space.L1),
+    Opcode.ST: (Space.DRAM, Space.L1),
+    Opcode.SND: (Space.L1, Space.L1),
+    Opcode.MCS: (Space.L1, Space.L1),
+    Opcode.MM: (Space.L1, Space.L1, Space.L1),
+    Opcode.VEC: (Space.L1, Space.L1, Space.L1, Space.L1),
+    Opcode.RED: (Space.L1, Space.L1),
+}
+"""Where the destination and the sources of an opcode lie, None for anywhere; other opcodes have none.
+
+A VEC has as many sources as its function takes.
+"""
+
+
 VECTOR_FUNCTIONS: tuple[str, ...] = tuple(
     (
         "fill identity cast abs neg exp log sqrt rsqrt reciprocal floor ceil round sign relu "

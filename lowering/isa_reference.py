@@ -7,13 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from struct import calcsize
 
 from tilewright.dtypes import DType
-from tilewright.lowering.encoding import ACCESS, DOMAIN, LAYOUT, WORD
+from tilewright.lowering.encoding import (
+    ACCESS,
+    ACCESS_FIELDS,
+    DOMAIN,
+    DOMAIN_FIELDS,
+    FLAG_BITS,
+    LAYOUT,
+    LAYOUT_FIELDS,
+    WORD,
+    WORD_FIELDS,
+    Fields,
+)
 from tilewright.lowering.isa import (
     MAX_AXES,
     MAX_LOOP_DEPTH,
     MAX_RANK,
+    OPERANDS,
     SEMANTICS,
     VECTOR_FUNCTIONS,
     Engine,
@@ -86,12 +99,50 @@ def _opcodes() -> list[str]:
             "",
             f"Engine {engines}. {SEMANTICS[opcode].partition(': ')[2]}.",
             "",
+            f"Operands: {_operands(opcode)}.",
+            "",
             f"Time: {TIMING[opcode]}.",
             "",
             f"    {EXAMPLES[opcode]}",
             "",
         ]
     return lines
+
+
+def _operands(opcode: Opcode) -> str:
+    if opcode not in OPERANDS:
+        return "none"
+    names = ("dst", "src0", "src1", "src2")
+    places = (s.name if s else "L1 or DRAM" for s in OPERANDS[opcode])
+    text = ", ".join(f"{n} ({p})" for n, p in zip(names, places, strict=False))
+    return f"{text}; as many sources as the function takes" if opcode is Opcode.VEC else text
+
+
+_CODES = {"B": "u8", "H": "u16", "h": "i16", "I": "u32", "q": "i64", "d": "f64"}
+
+
+def _record(name: str, fields: Fields) -> list[str]:
+    rows, offset = [], 0
+    for field, code in fields:
+        rows.append((str(offset), _CODES[code], field))
+        offset += calcsize("<" + code)
+    return [f"### {name} ({offset} bytes)", "", *_table(("byte", "type", "field"), rows), ""]
+
+
+def _encoding() -> list[str]:
+    return [
+        "## Encoding",
+        "",
+        "Everything is little-endian. A word names its domain and its accesses by their numbers in tables",
+        "that hold each distinct entry once.",
+        "",
+        *_record("Word", WORD_FIELDS),
+        *_table(("bits of flags", "meaning"), FLAG_BITS),
+        "",
+        *_record("Domain", DOMAIN_FIELDS),
+        *_record("Layout", LAYOUT_FIELDS),
+        *_record("Access", ACCESS_FIELDS),
+    ]
 
 
 def _functions() -> list[str]:
@@ -133,6 +184,7 @@ def reference() -> str:
         "",
         *_table(("record", "bytes"), sizes),
         "",
+        *_encoding(),
         "## Vector functions",
         "",
         *_functions(),

@@ -90,6 +90,24 @@ def matching_ends(stream: Sequence[Instruction]) -> dict[int, int]:
     return ends
 
 
+def unrolled_length(stream: Sequence[Instruction]) -> int:
+    """Return the number of instructions that a stream executes, loops unrolled.
+
+    Raises:
+        ProgramError: Loops are malformed.
+    """
+    matching_ends(stream)
+    times, total = [1], 0
+    for instruction in stream:
+        if instruction.opcode == Opcode.LOOP:
+            times.append(times[-1] * instruction.count)
+        elif instruction.opcode == Opcode.END:
+            times.pop()
+        else:
+            total += times[-1]
+    return total
+
+
 def unroll(stream: Sequence[Instruction], max_instructions: int = MAX_UNROLLED) -> Stream:
     """Return the instructions in the order in which the engine executes them, without loops.
 

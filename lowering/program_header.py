@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tilewright.dtypes import DType
-from tilewright.errors import ProgramError
+from tilewright.errors import ProgramError, TargetError
+from tilewright.hwmodel.check import check_target
 from tilewright.hwmodel.target import Target
 from tilewright.lowering.isa import Engine
 from tilewright.lowering.program import DramTensor, Group, HostRegion, Program, Streams
@@ -150,12 +151,16 @@ def parse_header(text: str | bytes) -> HeaderRecord:
     """Read a header.
 
     Raises:
-        ProgramError: It is no header.
+        ProgramError: It is no header, or its target contradicts itself.
     """
     try:
-        return HeaderRecord.model_validate_json(text)
+        header = HeaderRecord.model_validate_json(text)
+        check_target(header.target, f"'{header.target.name}' in the header")
     except ValidationError as error:
         raise ProgramError(f"header: {_first(error)}") from error
+    except TargetError as error:
+        raise ProgramError(f"header: {error}") from error
+    return header
 
 
 def stream_count(header: HeaderRecord) -> int:

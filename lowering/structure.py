@@ -7,7 +7,10 @@ order relative to others; those are matters of the simulators' checks.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
+
+import numpy as np
 
 from tilewright.dtypes import DType
 from tilewright.errors import ProgramError
@@ -15,15 +18,16 @@ from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.lowering.isa import (
     MAX_AXES,
     MAX_RANK,
+    OPERANDS,
     VECTOR_FUNCTIONS,
     Access,
     Engine,
     Instruction,
     Opcode,
-    Space,
 )
 from tilewright.lowering.loops import matching_ends
 from tilewright.lowering.program import VALUES_ABSENT, DramTensor, Group, Program
+from tilewright.reference import map_function
 
 MAX_ELEMENTS = 2**40
 """Iterations of one instruction on one tile; beyond it is surely a broken file."""
@@ -56,6 +60,18 @@ ARITY: dict[str, int] = {
     ),
 }
 """Sources of a vector function; those not listed take one."""
+
+PARAMETERS: dict[str, int] = {
+    "leaky_relu": 1,
+    "elu": 1,
+    "hard_sigmoid": 2,
+    "clip_min": 1,
+    "clip_max": 1,
+    "pow_const": 1,
+    "add_const": 1,
+    "mul_const": 1,
+}
+"""Immediates of a vector function; those not listed take none."""
 
 REDUCTIONS = ("sum", "max", "min", "prod")
 
@@ -96,14 +112,12 @@ def _check_access(access: Access, name: str, rank: int, machine: _Machine) -> No
 
 def _check_spaces(i: Instruction) -> None:
     assert i.dst is not None
-    dst, sources = i.dst.space, tuple(s.space for s in i.sources)
-    expected_dst = Space.DRAM if i.opcode == Opcode.ST else Space.L1
-    _form(dst == expected_dst, f"dst in {dst.name}", expected_dst.name)
-    for number, space in enumerate(sources):
-        if i.opcode == Opcode.GTH and number == 0:
-            continue
-        expected = Space.DRAM if i.opcode == Opcode.LD else Space.L1
-        _form(space == expected, f"src{number} in {space.name}", expected.name)
+    named = zip(
+        ("dst", "src0", "src1", "src2"), (i.dst, *i.sources), OPERANDS[i.opcode], strict=False
+    )
+    for name, access, expected in named:
+        if expected is not None:
+            _form(access.space == expected, f"{name} in {access.space.name}", expected.name)
 
 
 def _check_matrix(i: Instruction) -> None:
@@ -126,11 +140,41 @@ def _check_matrix(i: Instruction) -> None:
     )
 
 
+@lru_cache(maxsize=1 << 12)
+def _result_type(fn: str, sources: tuple[DType, ...]) -> DType | None:
+    """Return what a vector function makes of types; None if it does not take them."""
+    # f16 and bf16 are computed in f32
+    wide = [DType.F32 if s in (DType.F16, DType.BF16) else s for s in sources]
+    arguments = ("1.0",) * PARAMETERS.get(fn, 0)
+    try:
+        with np.errstate(all="ignore"):
+            result = map_function(fn, arguments)(*(np.ones(1, s.numpy) for s in wide))
+        return DType.from_numpy(result.dtype)
+    except (TypeError, ValueError, ArithmeticError, KeyError):
+        return None
+
+
+def _check_vector_types(i: Instruction) -> None:
+    assert i.dst is not None
+    if i.fn in ("fill", "cast"):
+        return
+    sources = tuple(s.dtype for s in i.sources)
+    found = _result_type(i.fn, sources)
+    kinds = ", ".join(sources)
+    _form(found is not None, f"{i.fn} of {kinds}", "types that it takes; use cast")
+    assert found is not None
+    fits = found == i.dst.dtype or (found.is_float and i.dst.dtype.is_float)
+    _form(fits, f"{i.fn} of {kinds} into {i.dst.dtype}", f"{found}; use cast")
+
+
 def _check_vector(i: Instruction) -> None:
     assert i.dst is not None
     if i.opcode == Opcode.RED:
         _form(i.fn in REDUCTIONS, f"fn '{i.fn}'", " or ".join(REDUCTIONS))
         _form(len(i.sources) == 1, f"{len(i.sources)} sources", "1")
+        source, result = i.sources[0].dtype, i.dst.dtype
+        fits = source == result or source.is_float == result.is_float
+        _form(fits, f"{i.fn} of {source} into {result}", "a float of floats, else an integer")
         return
     _form(
         i.fn in VECTOR_FUNCTIONS and i.fn not in ("sum", "prod"),
@@ -142,6 +186,7 @@ def _check_vector(i: Instruction) -> None:
     _form(
         0 not in i.dst.strides, f"dst strides {list(i.dst.strides)}", "none of 0; use RED to reduce"
     )
+    _check_vector_types(i)
 
 
 def _check_copy(i: Instruction) -> None:

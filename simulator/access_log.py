@@ -17,6 +17,9 @@ from tilewright.simulator.touches import LocalTouch, Relation, SharedTouch, Touc
 Places = NDArray[np.intp]
 Hull = tuple[int, int]
 
+_PAIR_WORK = 1000
+"""Records that are scanned in the time in which one is looked at in full."""
+
 _FEW = 4
 """Records that are compared faster one by one than as arrays."""
 
@@ -113,20 +116,26 @@ def _is_again(a: LocalTouch, b: LocalTouch) -> bool:
 
 
 class LocalLog:
-    """Accesses to the scratchpad of one tile, by it and by others; the same on all tiles."""
+    """Accesses to the scratchpad of one tile, by it and by others; the same on all tiles.
+
+    `work` counts records scanned and bytes compared.
+    """
 
     def __init__(self, sizes: tuple[int, ...]) -> None:
         self._sizes = sizes
         self._log = _Log()
         self._is_own = True
         self.compared = 0
+        self.work = 0
 
     def compare(self, touch: LocalTouch, hull: Hull, clock: Clock) -> Record | None:
         """Compare an access with those kept; return one it races with, if any."""
         log = self._log
+        self.work += len(log.records)
         near = log.overlapping(hull)
         if not len(near):
             return None
+        self.work += _PAIR_WORK * len(near)
         places = near.tolist()
         ordered = self._ordered(places, touch.actor, clock)
         superseded: list[int] = []
@@ -143,8 +152,10 @@ class LocalLog:
                 is_covered = is_gapless and log.is_inside(place, hull)
                 if (touch.write or not other.write) and (is_covered or _is_again(other, touch)):
                     superseded.append(place)
-            elif (touch.write or other.write) and self._conflict(earlier, touch, clock):
-                return earlier
+            elif touch.write or other.write:
+                self.work += hull[1] - hull[0]
+                if self._conflict(earlier, touch, clock):
+                    return earlier
         log.remove(superseded)
         return None
 
@@ -184,6 +195,7 @@ class SharedLog:
         self._sizes = sizes
         self._log = _Log()
         self.compared = 0
+        self.work = 0
         self._verdicts: dict[object, bool] = {}
         # layouts of the bytes of all tiles; those of a record begin at its LOW
         self._layouts: dict[tuple[int, Dims], int] = {}
@@ -191,6 +203,7 @@ class SharedLog:
     def compare(self, touch: SharedTouch, hull: Hull, clock: Clock) -> Record | None:
         """Compare an access with those kept; return one it races with, if any."""
         log = self._log
+        self.work += len(log.records)
         near = log.overlapping(hull)
         if not touch.write:
             near = near[log.column(log.WRITE)[near] != 0]
@@ -239,6 +252,8 @@ class SharedLog:
         unordered = table[..., earlier.engine] < earlier.number
         key = (earlier.touch.actors, touch.actors, unordered.tobytes())
         if key not in self._verdicts:
+            low, high = touch.hull(self._sizes)
+            self.work += high - low
             self._verdicts[key] = conflicting(
                 earlier.touch.actors, touch.actors, self._sizes, unordered
             )

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import gcd
+from math import gcd, prod
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tilewright.errors import IntricateError
+
+MAX_RUNS = 1 << 26
+"""Runs of bytes of one access that are looked at one by one."""
 
 Dims = tuple[tuple[int, int], ...]
 """(stride in bytes, count) of each dimension of a strided set."""
@@ -57,6 +62,15 @@ def _normal(itemsize: int, dims: Dims) -> tuple[int, int, Dims]:
     return low, itemsize, tuple(reversed(merged))
 
 
+def check_runs(piece: StridedSet) -> None:
+    """Raise IntricateError if a set has too many runs to be looked at one by one."""
+    runs = prod(n for _, n in piece.dims)
+    if runs > MAX_RUNS:
+        raise IntricateError(
+            f"it touches {runs} runs of bytes, expected at most {MAX_RUNS} to follow them"
+        )
+
+
 def normalised(base: int, itemsize: int, dims: Dims) -> StridedSet:
     """Return the same bytes with positive strides, descending, merged where they continue each other."""
     low, item, merged = _normal(itemsize, dims)
@@ -65,7 +79,11 @@ def normalised(base: int, itemsize: int, dims: Dims) -> StridedSet:
 
 @lru_cache(maxsize=1 << 14)
 def is_injective(itemsize: int, dims: Dims) -> bool:
-    """Whether no byte is reached by two different indices."""
+    """Whether no byte is reached by two different indices.
+
+    Raises:
+        IntricateError: That takes too much work to find out.
+    """
     live = sorted((abs(s), n) for s, n in dims if n > 1)
     covered, nested = itemsize, True
     for stride, count in live:
@@ -73,8 +91,14 @@ def is_injective(itemsize: int, dims: Dims) -> bool:
         covered += stride * (count - 1)
     if nested:
         return True
-    if any(stride == 0 for stride, _ in live):
+    elements = prod(n for _, n in live)
+    if any(stride == 0 for stride, _ in live) or elements * itemsize > covered:
         return False
+    if elements > MAX_RUNS:
+        raise IntricateError(
+            f"its destination is {elements} elements in an order that cannot be followed, "
+            f"expected at most {MAX_RUNS} or nested strides"
+        )
     unit = gcd(itemsize, *(s for s, _ in live))
     hits = np.zeros(-(-covered // unit), np.int64)
     offsets = np.zeros(1, np.int64)

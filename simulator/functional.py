@@ -19,6 +19,7 @@ from tilewright.lowering.isa import Engine, Space
 from tilewright.lowering.program import DramTensor, Program
 from tilewright.lowering.structure import check_structure, check_values
 from tilewright.simulator.hazards import HazardReport, check_hazards
+from tilewright.simulator.limits import DEFAULT_LIMITS, Limits
 from tilewright.simulator.machine import Machine
 from tilewright.simulator.memory import Dram, TileMemory
 from tilewright.simulator.scheduling import (
@@ -65,7 +66,10 @@ class LoadCache:
 
 
 def _initial_dram(program: Program) -> Dram:
-    dram = Dram(program.dram_bytes)
+    try:
+        dram = Dram(program.dram_bytes)
+    except MemoryError as error:
+        raise ProgramError(f"{program.dram_bytes} bytes of DRAM do not fit into memory") from error
     for tensor, array in program.constants:
         dram.tensor(tensor.address, tensor.shape, tensor.dtype.numpy)[...] = array
     return dram
@@ -96,6 +100,7 @@ def run_program(
     load_cache: LoadCache | None = None,
     progress: Progress | None = None,
     track: bool = True,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> FunctionalResult:
     """Execute a program.
 
@@ -107,6 +112,7 @@ def run_program(
         progress: Called with (instructions done, instructions in all) now and then.
         track: Store and compute once what is equal on all tiles along an axis. Values are the
             same without; it exists for tests.
+        limits: How much work the program may ask for; more raises.
 
     Returns:
         Outputs by name.
@@ -121,8 +127,8 @@ def run_program(
         check_values(program)
     hazards = cache.checked if warm else None
     if check and hazards is None:
-        hazards = check_hazards(program, structure_checked=True)
-    phases = list(program_phases(program))
+        hazards = check_hazards(program, structure_checked=True, limits=limits)
+    phases = list(program_phases(program, limits.instructions))
     if warm and cache.dram is not None:
         phases = [p for p in phases if p[1] == "run"]
         dram, tiles = cache.dram.copy(), tuple(t.copy() for t in cache.tiles)
@@ -131,7 +137,7 @@ def run_program(
         tiles = tuple(
             TileMemory(g.mesh.sizes, program.sram_bytes, track=track) for g in program.groups
         )
-    runner = _Runner(program, dram, tiles, [phase for _, _, phase in phases], progress)
+    runner = _Runner(program, dram, tiles, [phase for _, _, phase in phases], progress, limits)
     for group, kind, phase in phases:
         if kind == "load":
             runner.load(group, phase)
@@ -176,7 +182,7 @@ def run_stream(
         check_hazards(program, structure_checked=True)
     phases = list(program_phases(program))
     tiles = tuple(TileMemory(g.mesh.sizes, program.sram_bytes) for g in program.groups)
-    runner = _Runner(program, _initial_dram(program), tiles, [p for _, _, p in phases], None)
+    runner = _Runner(program, _initial_dram(program), tiles, [p for _, _, p in phases])
     for group, kind, phase in phases:
         if kind == "load":
             runner.load(group, phase)
@@ -192,10 +198,11 @@ class _Runner:
         dram: Dram,
         tiles: tuple[TileMemory, ...],
         phases: Sequence[Phase],
-        progress: Progress | None,
+        progress: Progress | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._program, self._dram = program, dram
-        self._machine = Machine(program, dram, tiles)
+        self._machine = Machine(program, dram, tiles, limits)
         self._progress = progress
         self.total = sum(phase.instructions for phase in phases)
         self.counts: Counter[str] = Counter()

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from tilewright.errors import ProgramError
+from tilewright.errors import IntricateError, ProgramError, UninitialisedError
 from tilewright.lowering.isa import Engine, Instruction, Opcode, Space
 from tilewright.lowering.program import Program
 from tilewright.lowering.structure import check_structure
 from tilewright.simulator.access_log import LocalLog, Record, SharedLog
 from tilewright.simulator.clocks import Clock, ClockTracker
-from tilewright.simulator.footprint import Dims, is_injective
+from tilewright.simulator.footprint import Dims, check_runs, is_injective
 from tilewright.simulator.handoffs import check_handoffs
+from tilewright.simulator.limits import DEFAULT_LIMITS, Limits
 from tilewright.simulator.memory import access_extent, check_bounds
 from tilewright.simulator.scheduling import (
     Phase,
@@ -127,8 +128,11 @@ def _may_be_in_place(instruction: Instruction, read: LocalTouch, write: LocalTou
 class _Analysis:
     """Checks one phase of one group."""
 
-    def __init__(self, program: Program, group: int, phase: Phase, written: Written) -> None:
+    def __init__(
+        self, program: Program, group: int, phase: Phase, written: Written, limits: Limits
+    ) -> None:
         self._program = program
+        self._limits = limits
         self._group = group
         self._phase = phase
         self._written = written
@@ -142,6 +146,11 @@ class _Analysis:
         """Pairs of accesses whose order was looked at."""
         return self._local.compared + self._shared.compared
 
+    @property
+    def work(self) -> int:
+        """Records scanned and bytes compared."""
+        return self._local.work + self._shared.work
+
     def run(self) -> None:
         """Execute the phase symbolically."""
         left = {engine: len(stream) for engine, stream in self._phase.streams.items()}
@@ -152,13 +161,19 @@ class _Analysis:
             try:
                 self._check(engine, index, instruction, clock)
             except ProgramError as error:
-                raise ProgramError(f"{self._phase.describe(engine, index)}: {error}") from error
+                where = self._phase.describe(engine, index)
+                raise type(error)(f"{where}: {error}") from error
             self._tracker.end(engine, index, instruction)
             left[engine] -= 1
             if done % _COLLECT_EVERY == _COLLECT_EVERY - 1:
                 running = [self._tracker.running[e] for e in Engine if left[e]]
                 self._local.collect(running)
                 self._shared.collect(running)
+            if self.work > self._limits.comparisons:
+                raise IntricateError(
+                    f"{self._phase.name}: too many accesses to common bytes to follow: {self.work} "
+                    f"comparisons, expected at most {self._limits.comparisons}"
+                )
 
     def _check(self, engine: Engine, index: int, instruction: Instruction, clock: Clock) -> None:
         program = self._program
@@ -168,12 +183,14 @@ class _Analysis:
         found = [
             (t, t.hull(sizes)) for t in touches(instruction, self._phase.mesh, program.host_regions)
         ]
+        for touch, _ in found:
+            check_runs(touch.everywhere(sizes))
         _check_in_place(instruction, found, self._phase)
         for touch, hull in found:
             self.accesses += 1
             if self._written.account(self._group, touch):
                 low, high = hull
-                raise ProgramError(
+                raise UninitialisedError(
                     f"uninitialised: it reads bytes of [{low:#x}, {high:#x}) that nothing has written"
                 )
             if isinstance(touch, LocalTouch):
@@ -224,6 +241,7 @@ def check_hazards(
     *,
     structure_checked: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> HazardReport:
     """Check a program without executing it.
 
@@ -231,6 +249,7 @@ def check_hazards(
         program: The program.
         structure_checked: Whether `check_structure` was done already.
         progress: Called with (instructions done, instructions in all) after each phase.
+        limits: How many instructions to follow at most.
 
     Returns:
         How much was checked.
@@ -241,15 +260,20 @@ def check_hazards(
     """
     if not structure_checked:
         check_structure(program)
-    phases = list(program_phases(program))
+    phases = list(program_phases(program, limits.instructions))
     if len(program.groups) > 1:
         check_handoffs(program, [phase for _, kind, phase in phases if kind == "run"])
         external = external_semaphores(program)
         phases = [(g, kind, _own_part(phase, external[g], kind)) for g, kind, phase in phases]
-    written = Written(program, phases)
+    try:
+        written = Written(program, phases)
+    except MemoryError as error:
+        raise ProgramError(
+            f"{program.dram_bytes} bytes of DRAM and {program.sram_bytes} of L1 are too many to follow"
+        ) from error
     total, done, accesses, compared = sum(p.instructions for _, _, p in phases), 0, 0, 0
     for group, _, phase in phases:
-        analysis = _Analysis(program, group, phase, written)
+        analysis = _Analysis(program, group, phase, written, limits)
         analysis.run()
         accesses, compared = accesses + analysis.accesses, compared + analysis.compared
         done += phase.instructions

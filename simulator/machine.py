@@ -5,6 +5,8 @@ Every instruction is one numpy operation over all tiles of its group.
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from tilewright.errors import ProgramError
@@ -13,6 +15,7 @@ from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.lowering.isa import Access, Instruction, Opcode, Space
 from tilewright.lowering.program import HostRegion, Program
 from tilewright.reference import evaluate_host
+from tilewright.simulator.limits import DEFAULT_LIMITS, Limits, Meter
 from tilewright.simulator.memory import AnyArray, Dram, TileMemory
 from tilewright.simulator.semantics import elementwise, matrix_product, reduce
 
@@ -20,8 +23,15 @@ from tilewright.simulator.semantics import elementwise, matrix_product, reduce
 class Machine:
     """The state of all memories, and the execution of single instructions."""
 
-    def __init__(self, program: Program, dram: Dram, tiles: tuple[TileMemory, ...]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        dram: Dram,
+        tiles: tuple[TileMemory, ...],
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
         self._regions = program.host_regions
+        self._meter = Meter(limits)
         self._dram = dram
         self._tiles = tiles
 
@@ -34,21 +44,34 @@ class Machine:
             case Opcode.HOST:
                 self._host(self._regions[instruction.count])
             case Opcode.LD:
-                self._store(
-                    memory,
-                    instruction,
-                    self._load(memory, mesh, instruction.sources[0], instruction.domain),
-                )
+                value = self._load(memory, mesh, instruction.sources[0], instruction.domain)
+                self._account(mesh, instruction, value)
+                self._store(memory, instruction, value)
             case Opcode.GTH:
                 self._store(memory, instruction, self._gather(memory, mesh, instruction))
             case Opcode.ST:
                 self._store_dram(memory, mesh, instruction)
-            case Opcode.SND:
-                _send(memory, mesh, instruction)
-            case Opcode.MCS:
-                _multicast(memory, mesh, instruction)
+            case Opcode.SND | Opcode.MCS:
+                source = memory.read(instruction.sources[0], instruction.domain)
+                self._account(mesh, instruction, source)
+                copy = _send if instruction.opcode is Opcode.SND else _multicast
+                copy(memory, mesh, instruction)
             case _:
+                sources = (memory.read(s, instruction.domain) for s in instruction.sources)
+                self._account(mesh, instruction, *sources)
                 self._store(memory, instruction, _compute(memory, mesh.rank, instruction))
+
+    def _account(self, mesh: LogicalMesh, instruction: Instruction, *operands: AnyArray) -> None:
+        """Refuse an instruction that takes too much time or memory, before it executes."""
+        dst, domain = instruction.dst, instruction.domain
+        assert dst is not None
+        lead = [
+            max(n if dst.coefficients[a] else 1, *(x.shape[a] for x in operands), 1)
+            for a, n in enumerate(mesh.sizes)
+        ]
+        written = prod(n for n, stride in zip(domain, dst.strides, strict=True) if stride)
+        elements = sum(x.size for x in operands) + prod(lead) * written
+        self._meter.spend(prod(lead) * prod(domain), elements)
 
     def _load(
         self, memory: TileMemory, mesh: LogicalMesh, access: Access, domain: tuple[int, ...]
@@ -71,6 +94,10 @@ class Machine:
                 f"index {int(indices.min())}..{int(indices.max())} is outside 0..{rows - 1}"
             )
         table = self._load(memory, mesh, table_access, (rows, *instruction.domain[1:]))
+        # the table's own rows are not copied
+        self._account(
+            mesh, instruction, indices.reshape(indices.shape + (1,) * (table.ndim - indices.ndim))
+        )
         places = []
         for axis in range(mesh.rank):
             n = max(table.shape[axis], indices.shape[axis])
@@ -81,6 +108,7 @@ class Machine:
     def _store_dram(self, memory: TileMemory, mesh: LogicalMesh, instruction: Instruction) -> None:
         assert instruction.dst is not None
         value = memory.read(instruction.sources[0], instruction.domain)
+        self._account(mesh, instruction, value)
         leading = [bool(instruction.axes >> axis & 1) for axis in range(mesh.rank)]
         sizes = tuple(1 if alone else n for alone, n in zip(leading, mesh.sizes, strict=True))
         for axis, alone in enumerate(leading):
@@ -98,7 +126,9 @@ class Machine:
         inputs = [self._dram.tensor(t.address, t.shape, t.dtype.numpy) for t in region.inputs]
         types = tuple(TensorType(t.shape, t.dtype) for t in region.outputs)
         for tensor, result in zip(
-            region.outputs, evaluate_host(region.model, inputs, types), strict=True
+            region.outputs,
+            evaluate_host(region.model, inputs, types, self._meter.limits.host_seconds),
+            strict=True,
         ):
             self._dram.tensor(tensor.address, tensor.shape, tensor.dtype.numpy)[...] = result
 

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from tilewright.errors import ProgramError
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.lowering.isa import Engine, Instruction, Opcode, Post
-from tilewright.lowering.loops import unroll
+from tilewright.lowering.loops import MAX_UNROLLED, unroll, unrolled_length
 from tilewright.lowering.program import Program, Streams
 
 MAX_COUNT = 65_535
@@ -64,11 +64,22 @@ def make_phase(name: str, mesh: LogicalMesh, streams: Streams, tags: tuple[str, 
     return Phase(name, mesh, unrolled, tags)
 
 
-def program_phases(program: Program) -> Iterator[tuple[int, str, Phase]]:
+def program_phases(
+    program: Program, max_instructions: int = MAX_UNROLLED
+) -> Iterator[tuple[int, str, Phase]]:
     """Yield (group number, "load" or "run", phase) in the order of execution.
 
     All groups load before any runs; groups take turns in their order, each after the one before.
+
+    Raises:
+        ProgramError: Loops are malformed, or there are more than `max_instructions` in all.
     """
+    every = [s for g in program.groups for s in (*g.load.values(), *g.run.values())]
+    total = sum(map(unrolled_length, every))
+    if total > max_instructions:
+        raise ProgramError(
+            f"its streams unroll to {total} instructions, expected at most {max_instructions}"
+        )
     for kind in ("load", "run"):
         for number, group in enumerate(program.groups):
             streams = group.load if kind == "load" else group.run

@@ -14,22 +14,13 @@ import numpy as np
 
 from tilewright.errors import ProgramError
 from tilewright.lowering.isa import Instruction, dimension_roles
+from tilewright.lowering.structure import PARAMETERS
 from tilewright.reference import map_function
 
 AnyArray = np.ndarray[Any, np.dtype[Any]]
 
 _EXACT_F32 = 2**24
 _EXACT_F64 = 2**53
-_PARAMETERS = {
-    "leaky_relu": 1,
-    "elu": 1,
-    "hard_sigmoid": 2,
-    "clip_min": 1,
-    "clip_max": 1,
-    "pow_const": 1,
-    "add_const": 1,
-    "mul_const": 1,
-}
 
 
 def is_float(dtype: np.dtype[Any]) -> bool:
@@ -80,7 +71,7 @@ def elementwise(instruction: Instruction, operands: Sequence[AnyArray], lead: in
         return _fill(value, dtype).reshape((1,) * (lead + len(instruction.domain)))
     if fn == "cast":
         return convert(operands[0], dtype)
-    arguments = tuple(repr(x) for x in instruction.immediates[: _PARAMETERS.get(fn, 0)])
+    arguments = tuple(repr(x) for x in instruction.immediates[: PARAMETERS.get(fn, 0)])
     wide = [widen(x) for x in operands]
     try:
         with np.errstate(all="ignore"):

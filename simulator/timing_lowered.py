@@ -8,13 +8,13 @@ import numpy as np
 
 from tilewright.errors import ProgramError
 from tilewright.lowering.isa import Engine, Instruction, Opcode
-from tilewright.lowering.loops import matching_ends
+from tilewright.lowering.loops import matching_ends, unrolled_length
 from tilewright.lowering.program import Group, Program, Streams
 from tilewright.simulator.timing_kinds import ALL_AXES, Kind, KindTable, RouteKey
 from tilewright.simulator.timing_state import Bools, Ints
 
 MAX_STREAM = 50_000_000
-"""Instructions of one stream, loops unrolled, that a simulation is willing to hold."""
+"""Instructions of a phase, loops unrolled, that a simulation is willing to hold."""
 
 
 def owners(program: Program) -> Ints:
@@ -64,11 +64,17 @@ class Lowered:
         self.skip_axes: list[int] = []
         self.streams: dict[tuple[int, Engine], Ints] = {}
         self._owner = owner
+        self._length = 0
 
     def add_group(self, number: int, group: Group, streams: Streams, repeats: int = 1) -> None:
         """Lower one group's streams, which run so often one after the other."""
         table = KindTable(self.program.target, group.mesh, self.program.host_regions)
         base = len(self.kinds)
+        self._length += repeats * sum(map(unrolled_length, streams.values()))
+        if self._length > MAX_STREAM:
+            raise ProgramError(
+                f"the streams unroll to {self._length} instructions, expected at most {MAX_STREAM}"
+            )
         for engine in Engine:
             numbers = expand(table, streams.get(engine, ()))
             self.streams[number, engine] = np.tile(numbers + base, repeats)
@@ -122,7 +128,7 @@ def expand(table: KindTable, stream: Sequence[Instruction]) -> Ints:
     """Return the kinds of a stream in the order of execution, loops unrolled, up to HALT.
 
     Raises:
-        ProgramError: Loops are malformed or the stream is too long.
+        ProgramError: Loops are malformed.
     """
     ends = matching_ends(stream)
 
@@ -136,8 +142,6 @@ def expand(table: KindTable, stream: Sequence[Instruction]) -> Ints:
                 body = np.concatenate(
                     [np.empty(0, dtype=np.int64), *between(position + 1, ends[position])]
                 )
-                if body.size * instruction.count > MAX_STREAM:
-                    raise ProgramError(f"the stream unrolls to more than {MAX_STREAM} instructions")
                 parts += [np.array(plain, dtype=np.int64), np.tile(body, instruction.count)]
                 plain = []
                 position = ends[position]

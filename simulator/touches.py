@@ -74,10 +74,14 @@ class LocalTouch:
         piece = normalised(whole - lowest, self.itemsize, self.dims[senders:])
         return ActorSet(piece, tuple(shares), tuple(only))
 
+    def everywhere(self, sizes: tuple[int, ...]) -> StridedSet:
+        """Return the bytes on all tiles together."""
+        dims = (*zip(self.coefficients, sizes, strict=True), *self.dims)
+        return normalised(self.base, self.itemsize, dims)
+
     def hull(self, sizes: tuple[int, ...]) -> tuple[int, int]:
         """Return the smallest interval that holds the bytes on all tiles."""
-        dims = (*zip(self.coefficients, sizes, strict=True), *self.dims)
-        return normalised(self.base, self.itemsize, dims).hull
+        return self.everywhere(sizes).hull
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +91,13 @@ class SharedTouch:
     write: bool
     actors: ActorSet
 
+    def everywhere(self, sizes: tuple[int, ...]) -> StridedSet:
+        """Return the bytes of all tiles together."""
+        return union(self.actors, sizes)
+
     def hull(self, sizes: tuple[int, ...]) -> tuple[int, int]:
         """Return the smallest interval that holds the bytes of all tiles."""
-        return union(self.actors, sizes).hull
+        return self.everywhere(sizes).hull
 
 
 Touch = LocalTouch | SharedTouch

@@ -46,6 +46,9 @@ from tilewright.rules.user_rules import (
 from tilewright.simulator.functional import run_program
 from tilewright.simulator.timing import NetworkModel, TimingReport
 from tilewright.simulator.timing import simulate as simulate_program
+from tilewright.simulator.verifier.verdict import Verification
+from tilewright.simulator.verifier.verify import require_valid
+from tilewright.simulator.verifier.verify import verify as verify_program
 from tilewright.verification import OutputCheck, compare, reference_outputs
 
 DEFAULT_TARGET = "corsair"
@@ -58,6 +61,7 @@ __all__ = [
     "Objective",
     "Session",
     "Stage",
+    "check",
     "compile",
     "explore",
     "input_ports",
@@ -231,7 +235,7 @@ def run(
     Raises:
         ProgramError: The program is broken or breaks a rule of the machine.
     """
-    loaded = _program(program)
+    loaded = _trusted(program)
     given = check_inputs(input_ports(loaded), inputs)
     return dict(run_program(loaded, given, check=check).outputs)
 
@@ -248,7 +252,19 @@ def simulate(
         network: "fluid": transfers share links fairly; "packet": cut-through routers with finite buffers,
             tile by tile, which takes longer.
     """
-    return simulate_program(_program(program), network=NetworkModel(network))
+    return simulate_program(_trusted(program), network=NetworkModel(network))
+
+
+def check(program: Program | str | os.PathLike[str]) -> Verification:
+    """Verify a program without running it.
+
+    Returns:
+        A finding for each property: proven, refuted with the place, or not proven with the reason.
+
+    Raises:
+        ProgramError: The file cannot be read as a program.
+    """
+    return verify_program(_program(program))
 
 
 def verify(
@@ -316,6 +332,14 @@ def targets() -> tuple[str, ...]:
 
 def _program(program: Program | str | os.PathLike[str]) -> Program:
     return program if isinstance(program, Program) else read_program(Path(program))
+
+
+def _trusted(program: Program | str | os.PathLike[str]) -> Program:
+    """Return a program; one that comes from a file is verified as far as that is cheap."""
+    loaded = _program(program)
+    if loaded is not program:
+        require_valid(loaded)
+    return loaded
 
 
 def _choice[T: StrEnum](kind: type[T], name: str, what: str) -> T:

@@ -195,6 +195,25 @@ def simulate_command(
     simulate_and_report(program, trace, NetworkModel(network.value), output_console())
 
 
+@app.command("check")
+def check_command(
+    program: Annotated[Path, typer.Argument(help="A program file (.twp).")],
+    max_instructions: Annotated[
+        int,
+        typer.Option(min=0, metavar="N", help="Unrolled instructions whose accesses to compare."),
+    ] = 2_000_000,
+) -> None:
+    """Verify a program without running it: each property proven, refuted with the place, or open.
+
+    Exit code 0 only if everything is proven.
+    """
+    from tilewright.program_commands import check_and_report
+    from tilewright.terminal import output_console
+
+    if not check_and_report(program, max_instructions, output_console()):
+        raise typer.Exit(EXIT_ERROR)
+
+
 @app.command("allocate")
 def allocate_command(
     file: Annotated[Path, typer.Argument(help="Buffers as CSV: id,lower,upper,size ...")],

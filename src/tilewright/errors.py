@@ -71,3 +71,11 @@ class ScheduleError(CompileError):
 
 class ProgramError(CompileError):
     """A program file is broken, or its execution broke a rule of the machine."""
+
+
+class UninitialisedError(ProgramError):
+    """A program reads memory that nothing has written."""
+
+
+class IntricateError(ProgramError):
+    """A program may be right, but following its accesses takes too much work."""

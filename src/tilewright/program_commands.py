@@ -1,4 +1,4 @@
-"""What the commands on finished programs and on targets do: run, simulate, targets."""
+"""What the commands on finished programs and on targets do: run, simulate, check, targets."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from tilewright.simulator.functional import run_program
 from tilewright.simulator.timing import NetworkModel, simulate
 from tilewright.simulator.timing_report import TimingReport
 from tilewright.simulator.timing_trace import write_trace
+from tilewright.simulator.verifier.verdict import MEANING
+from tilewright.simulator.verifier.verify import require_valid, verify
 from tilewright.terminal import print_facts, print_table, print_text, progress
 
 
@@ -40,6 +42,7 @@ def run_and_report(
             f"-o '{output}': expected a file in an existing folder; choose another name"
         )
     loaded = read_program(program)
+    require_valid(loaded)
     ports = api.input_ports(loaded)
     given = made_up(ports, seed) if inputs is None else read_inputs(ports, inputs)
     with progress(console, time.monotonic()) as tell:
@@ -62,6 +65,18 @@ def run_and_report(
         print_written(output, len(data), console)
 
 
+def check_and_report(program: Path, max_instructions: int, console: Console) -> bool:
+    """Verify a program file, print a verdict for each property; return whether all are proven."""
+    loaded = read_program(program)
+    with progress(console, time.monotonic()) as tell:
+        tell(f"verifying {loaded.name} for {loaded.target.name}")
+        found = verify(loaded, max_instructions=max_instructions)
+    rows = [(str(f.verdict), MEANING[f.property], f.detail) for f in found.findings]
+    title = f"verification of {loaded.name} for {loaded.target.name}"
+    print_table(console, title, ("verdict", "property", "how, or what is wrong"), rows, left=3)
+    return found.is_proven
+
+
 def _output_row(name: str, array: Array) -> tuple[str, ...]:
     values = array.astype(np.float64)
     with np.errstate(all="ignore"):
@@ -79,6 +94,7 @@ def simulate_and_report(
             f"--trace '{trace}': expected a file in an existing folder; choose another name"
         )
     loaded = read_program(program)
+    require_valid(loaded)
     with progress(console, time.monotonic()) as tell:
         tell(f"simulating the timing of {loaded.name} on {loaded.target.name}")
         timing = simulate(loaded, network=network, trace=trace is not None)

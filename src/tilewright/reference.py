@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import prod, sqrt
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -433,9 +434,28 @@ def evaluate_op(
 
 
 def evaluate_host(
-    model: HostModel, inputs: Sequence[Array], outputs: Sequence[TensorType]
+    model: HostModel,
+    inputs: Sequence[Array],
+    outputs: Sequence[TensorType],
+    max_seconds: float | None = None,
 ) -> tuple[Array, ...]:
-    """Run a host region in onnxruntime, without its graph optimisations."""
+    """Run a host region in onnxruntime, without its graph optimisations.
+
+    Args:
+        model: The region.
+        inputs: Its inputs.
+        outputs: Types of its outputs.
+        max_seconds: Wall time after which it is stopped; None for no limit.
+
+    Raises:
+        ProgramError: onnxruntime refuses it, or it takes too long.
+        ShapeError: An output is of another type.
+    """
+    stop = onnxruntime.RunOptions()
+    timer = None if max_seconds is None else Timer(max_seconds, setattr, (stop, "terminate", True))
+    if timer is not None:
+        timer.daemon = True
+        timer.start()
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
@@ -449,11 +469,14 @@ def evaluate_host(
                 model.input_names, inputs, model.input_shapes, strict=True
             )
         }
-        results = session.run(list(model.output_names), feed)
+        results = session.run(list(model.output_names), feed, stop)
     except Exception as error:  # onnxruntime has no common base class
         raise ProgramError(
             f"host region with {', '.join(model.op_types)}: {str(error)[:500]}"
         ) from error
+    finally:
+        if timer is not None:
+            timer.cancel()
     arrays = []
     for name, result, expected in zip(model.output_names, results, outputs, strict=True):
         array = np.asarray(result)

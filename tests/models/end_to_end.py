@@ -14,6 +14,8 @@ from tilewright.hwmodel.target import Target
 from tilewright.inputs import example_inputs
 from tilewright.lowering.program import Program
 from tilewright.simulator.timing import TimingReport
+from tilewright.simulator.verifier.verdict import Verdict
+from tilewright.simulator.verifier.verify import verify_statically
 from tilewright.verification import compare, reference_outputs
 
 Model = Path | bytes
@@ -55,6 +57,9 @@ def check_end_to_end(
     validate_plan(plan, done.target)
     assert 0 <= plan.bound <= plan.cost * (1 + 1e-9)
     given = example_inputs(done.graph) if inputs is None else inputs
+    # order and initialisation are checked by the run
+    unproven = [f for f in verify_statically(program) if f.verdict is not Verdict.PROVEN]
+    assert unproven == []
     checks = compare(api.run(program, given), reference_outputs(model, given), tolerance)
     assert checks
     wrong = [

@@ -1,7 +1,11 @@
-"""A small model, compiled once, and the command line in this process."""
+"""A small model, compiled once, and the command line in this process.
+
+Lets these tests import `program_mutations`, which the importlib mode would not find.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from tilewright import api
 from tilewright.cli import main
 from tilewright.compiler import Compilation
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @dataclass(frozen=True)

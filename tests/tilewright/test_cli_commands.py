@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from onnx import TensorProto, helper
 from tilewright import __version__, api
 from tilewright.compiler import Compilation
 from tilewright.errors import CompileError
+from tilewright.lowering.isa import Engine, Instruction, Opcode
 
 COMPILE = ("--target", "toy", "--dim", "batch=2")
 
@@ -219,6 +221,29 @@ def test_host_regions_are_listed_with_reason(tilewright, tmp_path: Path) -> None
     assert ran.code == 0, ran.err + ran.out
     assert re.search(r"^host region +.*TopK", ran.out, re.M)
     assert "verified: 2 outputs agree" in ran.out
+
+
+def test_check_says_what_is_proven(
+    tilewright, program_file: Path, compiled: Compilation, tmp_path: Path
+) -> None:
+    ran = tilewright("check", program_file)
+    assert ran.code == 0
+    assert len(re.findall(r"^proven ", ran.out, re.MULTILINE)) == 7
+    ran = tilewright("check", program_file, "--max-instructions", "10")
+    assert ran.code == 1
+    assert len(re.findall(r"^not proven ", ran.out, re.MULTILINE)) == 2
+    assert api.check(program_file).is_proven
+    program = compiled.program
+    assert program is not None
+    (group,) = program.groups
+    halt = Instruction(opcode=Opcode.HALT, engine=Engine.DI)
+    broken = replace(program, groups=(replace(group, run={**group.run, Engine.DI: (halt,)}),))
+    path = api.save(broken, tmp_path / "broken.twp")
+    assert "refuted" in tilewright("check", path).out
+    for command in ("run", "simulate"):
+        ran = tilewright(command, path)
+        assert (ran.code, ran.out) == (1, "")
+        assert re.search(r"semaphores: group 0 run: semaphore \d+ gets", ran.err)
 
 
 def test_run_and_simulate_take_the_program_alone(
