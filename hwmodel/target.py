@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tilewright.dtypes import DType
+from tilewright.dtypes import BlockFormat, DType
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -115,6 +115,8 @@ class MatrixUnit(Frozen):
     overlap_weight_load: bool
     fill_cycles: NonNegativeFloat
     """Pipeline fill and drain of one instruction."""
+    block_format: BlockFormat | None = None
+    """Block format to which the array rounds float operands as it takes them; None: it does not."""
 
 
 class VectorUnit(Frozen):

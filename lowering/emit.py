@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 
-from tilewright.dtypes import DType
+from tilewright.dtypes import BLOCK_SOURCES, BlockFormat, DType
 from tilewright.errors import UnsupportedOpError
 from tilewright.hwmodel.mesh import REPLICATED, LogicalMesh, Sharding, offset_coefficients
 from tilewright.lowering.isa import MAX_RANK, Engine, Opcode, Space
@@ -137,9 +137,16 @@ def dram_storage(
 class Builder:
     """Collects buffers and the micros of one phase at a time."""
 
-    def __init__(self, mesh: LogicalMesh, *, read_multicast: bool) -> None:
+    def __init__(
+        self,
+        mesh: LogicalMesh,
+        *,
+        read_multicast: bool,
+        block_format: BlockFormat | None = None,
+    ) -> None:
         self.mesh = mesh
         self.read_multicast = read_multicast
+        self.block_format = block_format
         self.buffers: list[Buffer] = []
         self.micros: list[Micro] = []
         self.tag = 0
@@ -196,7 +203,12 @@ class Builder:
         self, domain: tuple[int, ...], dst: View, left: View, right: View, *, accumulate: bool
     ) -> None:
         """Emit an MM; the roles of dimensions follow from the strides."""
-        self._strided(Opcode.MM, Engine.ME, domain, dst, (left, right), accumulate=accumulate)
+        narrow = all(view.dtype in BLOCK_SOURCES for view in (left, right))
+        fn = self.block_format if narrow and dst.dtype is DType.F32 else None
+        sources = (left, right)
+        self._strided(
+            Opcode.MM, Engine.ME, domain, dst, sources, fn=fn or "", accumulate=accumulate
+        )
 
     def load(self, domain: tuple[int, ...], dst: View, source: View, sharding: Sharding) -> None:
         """Emit an LD; tiles that read the same bytes share the read if the memory can."""

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from tilewright.dtypes import DType
 from tilewright.errors import ProgramError
 from tilewright.lowering.isa import (
+    FUNCTIONS,
     MAX_AXES,
     MAX_LOOP_DEPTH,
     MAX_RANK,
-    VECTOR_FUNCTIONS,
     Access,
     Engine,
     Instruction,
@@ -96,7 +96,7 @@ WORD, DOMAIN = _struct(WORD_FIELDS), _struct(DOMAIN_FIELDS)
 LAYOUT, ACCESS = _struct(LAYOUT_FIELDS), _struct(ACCESS_FIELDS)
 
 _MAX_SOURCES = 3
-_CODES = {fn: number + 1 for number, fn in enumerate(VECTOR_FUNCTIONS)}
+_CODES = {fn: number + 1 for number, fn in enumerate(FUNCTIONS)}
 
 Layout = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
@@ -339,8 +339,8 @@ class _Decoder:
             )
         if domain >= len(self._domains):
             raise _fail(name, offset + 16, f"domain {domain}", f"below {len(self._domains)}")
-        if fn > len(VECTOR_FUNCTIONS):
-            raise _fail(name, offset + 2, f"function {fn}", f"at most {len(VECTOR_FUNCTIONS)}")
+        if fn > len(FUNCTIONS):
+            raise _fail(name, offset + 2, f"function {fn}", f"at most {len(FUNCTIONS)}")
         try:
             code, queue = Opcode(opcode), Engine(engine)
         except ValueError:
@@ -360,7 +360,7 @@ class _Decoder:
             domain=self._domains[domain],
             dst=self._access(dst, name, offset + 20) if flags & 2 else None,
             sources=tuple(self._access(s, name, offset + 24) for s in numbers[:n_sources]),
-            fn=VECTOR_FUNCTIONS[fn - 1] if fn else "",
+            fn=FUNCTIONS[fn - 1] if fn else "",
             immediates=(imm0, imm1),
             accumulate=bool(flags & 1),
             axes=axes,

@@ -22,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from tilewright.dtypes import DType
+from tilewright.dtypes import BlockFormat, DType
 
 MAX_RANK = 8
 MAX_AXES = 3
@@ -107,7 +107,8 @@ SEMANTICS: dict[Opcode, str] = {
         "ME: dst[b,m,n] (+)= sum over k of src0[b,m,k] * src1[b,k,n]. A domain dim is b if all "
         "three operands have it, m if dst and src0, n if dst and src1, k if src0 and src1. src1 "
         "is stationary. Accumulates into dst if `accumulate`. Floats multiply and sum in f32 or "
-        "wider, integers in i32 (dst dtype i32)"
+        "wider, integers in i32 (dst dtype i32). With a block format as function, floats are rounded "
+        "to blocks along k before they are multiplied, and blocks are added in f32"
     ),
     Opcode.VEC: (
         "VE: dst <- fn(src0, ...) elementwise; no sources: fill with imm0. Integers wrap. "
@@ -153,7 +154,11 @@ VECTOR_FUNCTIONS: tuple[str, ...] = tuple(
         "xor prelu bitand bitor bitxor shl shr where sum prod"
     ).split()
 )
-"""Function codes of VEC and RED are positions in this tuple; new ones are appended."""
+"""Functions of VEC and RED."""
+
+
+FUNCTIONS: tuple[str, ...] = (*VECTOR_FUNCTIONS, *BlockFormat)
+"""Function codes are positions in this tuple plus 1; block formats are those of MM."""
 
 
 @dataclass(frozen=True, slots=True)

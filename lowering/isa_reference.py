@@ -23,6 +23,7 @@ from tilewright.lowering.encoding import (
     Fields,
 )
 from tilewright.lowering.isa import (
+    FUNCTIONS,
     MAX_AXES,
     MAX_LOOP_DEPTH,
     MAX_RANK,
@@ -151,6 +152,8 @@ def _functions() -> list[str]:
         places = ["RED"] if fn in REDUCTIONS else []
         places = ["VEC", *places] if fn not in ("sum", "prod") else places
         rows.append((str(code), fn, ", ".join(places), str(ARITY.get(fn, 1))))
+    for code, fn in enumerate(FUNCTIONS[len(rows) :], len(rows) + 1):
+        rows.append((str(code), fn, "MM", "2"))
     return _table(("code", "function", "opcodes", "sources"), rows)
 
 
@@ -185,7 +188,7 @@ def reference() -> str:
         *_table(("record", "bytes"), sizes),
         "",
         *_encoding(),
-        "## Vector functions",
+        "## Functions",
         "",
         *_functions(),
         "",

@@ -97,7 +97,11 @@ class _Lowering:
         self.delivered: dict[tuple[int, int], Storage] = {}
         """Operands that were delivered early, by op and operand."""
         self.products = {n for p in plan.ops if is_product(plan, p) for n in p.op.outputs}
-        self.builder = Builder(plan.mesh, read_multicast=target.dram.read_multicast)
+        self.builder = Builder(
+            plan.mesh,
+            read_multicast=target.dram.read_multicast,
+            block_format=target.tile.matrix.block_format,
+        )
         self.values = evaluate_constants(plan)
         self.located: dict[str, Storage] = {}
         self.constants: dict[str, Storage] = {}

@@ -12,7 +12,7 @@ from math import prod
 
 import numpy as np
 
-from tilewright.dtypes import DType
+from tilewright.dtypes import BLOCK_SOURCES, BlockFormat, DType
 from tilewright.errors import ProgramError
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.lowering.isa import (
@@ -131,6 +131,15 @@ def _check_matrix(i: Instruction) -> None:
             "two or three",
         )
     floats = i.sources[0].dtype.is_float
+    if i.fn:
+        formats = tuple(BlockFormat)
+        _form(i.fn in formats, f"fn '{i.fn}'", f"none or one of {', '.join(formats)}")
+        types = [str(a.dtype) for a in (i.dst, *i.sources)]
+        _form(
+            i.dst.dtype == DType.F32 and all(s.dtype in BLOCK_SOURCES for s in i.sources),
+            f"{i.fn} with types {', '.join(types)}",
+            "f32 of f32, f16 or bf16",
+        )
     _form(i.sources[1].dtype.is_float == floats, "a float and an integer source", "two of a kind")
     _form(i.dst.dtype.is_float == floats, f"dst {i.dst.dtype}", "the kind of the sources")
     _form(

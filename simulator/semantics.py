@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from tilewright.dtypes import BlockFormat
 from tilewright.errors import ProgramError
 from tilewright.lowering.isa import Instruction, dimension_roles
 from tilewright.lowering.structure import PARAMETERS
 from tilewright.reference import map_function
+from tilewright.simulator.block_floats import block_product
 
 AnyArray = np.ndarray[Any, np.dtype[Any]]
 
@@ -176,10 +178,18 @@ def matrix_product(
     dtype = instruction.dst.dtype.numpy
     roles = dimension_roles(instruction)
     dims = {role: [d for d, r in enumerate(roles) if r == role] for role in "bmnk"}
-    types = (np.dtype(np.float64),) * 2 if is_float(a.dtype) else (a.dtype, b.dtype)
+    types = (a.dtype, b.dtype)
+    if is_float(a.dtype):
+        types = (np.dtype(np.float32 if instruction.fn else np.float64),) * 2
     left = _arranged(a, lead, (dims["b"], dims["m"], dims["k"]), types[0])
     right = _arranged(b, lead, (dims["b"], dims["k"], dims["n"]), types[1])
-    if is_float(a.dtype):
+    if instruction.fn:
+        accumulator = None
+        if old is not None:
+            accumulator = _arranged(old, lead, (dims["b"], dims["m"], dims["n"]), dtype)
+        product = block_product(left, right, accumulator, BlockFormat(instruction.fn))
+        old = None
+    elif is_float(a.dtype):
         # In 64 bits, so that equal columns have equal sums wherever they lie: an array adds all in one
         # order, a BLAS library has other orders for the columns that are left over.
         with np.errstate(all="ignore"):

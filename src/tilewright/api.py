@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from tilewright.block_tolerance import block_tolerances
 from tilewright.capacity import check_capacity
 from tilewright.compiler import (
     Compilation,
@@ -30,6 +31,7 @@ from tilewright.exploring import Session
 from tilewright.extract.plan import Objective
 from tilewright.frontend import load_onnx
 from tilewright.graph import Array, Graph, Port
+from tilewright.hwmodel.block_format import with_block_format
 from tilewright.hwmodel.load import load_target, target_names
 from tilewright.hwmodel.target import Target
 from tilewright.inputs import check_inputs, example_inputs
@@ -130,6 +132,7 @@ def compile(  # the verb that users know from every other compiler's API
     weights: bool = True,
     objective: Objective | str = Objective.LATENCY,
     stages: int | None = None,
+    matmul_format: str | None = None,
     without_rules: Sequence[str] = (),
     rules: UserRules | None = None,
     schedule: Scheduling | str = Scheduling.LIST,
@@ -146,6 +149,8 @@ def compile(  # the verb that users know from every other compiler's API
         objective: "latency", "throughput" or "energy".
         stages: Stages of a pipeline on disjoint tiles: their number, 0 for whatever is best, None for that
             where the objective is throughput, and one otherwise.
+        matmul_format: Block format in which the matrix units multiply floats, "mxint8" or "bfp16_64"; None
+            for what the target says.
         without_rules: Names of rules or of whole rule sets to leave out.
         rules: More rules, from `load_rules`.
         schedule: Orders of the instructions to try besides the plan's: those of "list" scheduling, also an
@@ -169,6 +174,8 @@ def compile(  # the verb that users know from every other compiler's API
     )
     _check_names(options)
     machine = target if isinstance(target, Target) else load_target(target)
+    if matmul_format is not None:
+        machine = with_block_format(machine, matmul_format)
     start = time.process_time()
     graph = model if isinstance(model, Graph) else load(model, dims=dims, weights=weights)
     seconds = {str(Stage.FRONTEND): time.process_time() - start}
@@ -283,7 +290,8 @@ def verify(
         inputs: Input arrays; without them seeded examples are made up.
         seed: For the examples.
         tolerance: Largest error of float outputs relative to max |reference|, for all or by output
-            name; 1e-4 for 32-bit floats without it. For models with quantised values pass
+            name; without it 1e-4 for 32-bit floats, and what rounding to blocks costs in a reference where
+            products are in a block format. For models with quantised values pass
             what `tilewright.verification.evaluator_differences` returns: how far two
             evaluators that are both right differ.
 
@@ -295,7 +303,11 @@ def verify(
     graph = compilation.graph
     given = example_inputs(graph, seed) if inputs is None else check_inputs(graph.inputs, inputs)
     ours = run(compilation.program, given)
-    return compare(ours, reference_outputs(model, given), tolerance)
+    expected = reference_outputs(model, given)
+    block_format = compilation.target.tile.matrix.block_format
+    if tolerance is None and block_format is not None:
+        tolerance = block_tolerances(graph, given, expected, block_format)
+    return compare(ours, expected, tolerance)
 
 
 def save(program: Program, path: str | os.PathLike[str]) -> Path:

@@ -104,6 +104,12 @@ def compile_command(
             help="Order of instructions: the best of lists, also an optimal one, or as planned."
         ),
     ] = ScheduleName.list,
+    matmul_format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORMAT", help="Multiply floats in a block format: mxint8 or bfp16_64."
+        ),
+    ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Run the instructions and compare with onnxruntime.")
     ] = False,
@@ -142,6 +148,7 @@ def compile_command(
         objective=objective.value,
         stages=_stages(stages),
         schedule=schedule.value,
+        matmul_format=matmul_format,
         verify=verify,
         tolerance=tolerance,
         simulate=simulate,

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from tilewright import api, report
 from tilewright.arrays import write_file
+from tilewright.block_tolerance import block_tolerances
 from tilewright.compiler import Compilation, Stage
 from tilewright.errors import CompileError
 from tilewright.extract.plan import Objective
@@ -68,6 +69,7 @@ class CompileRequest:
     objective: str = "latency"
     stages: int | None = None
     schedule: str = "list"
+    matmul_format: str | None = None
     verify: bool = False
     tolerance: float | None = None
     simulate: bool = True
@@ -103,6 +105,7 @@ def compile_and_report(request: CompileRequest, console: Console) -> bool:
             objective=request.objective,
             stages=request.stages,
             schedule=request.schedule,
+            matmul_format=request.matmul_format,
             without_rules=request.without_rules,
             rules=admission.rules,
             stop_after=request.last,
@@ -256,7 +259,11 @@ def _verify(
         tell("running onnxruntime")
         with _timed(seconds, "onnxruntime"):
             expected = reference_outputs(request.model, inputs)
-        checks = compare(result.outputs, expected, request.tolerance)
+        tolerance: float | Mapping[str, float] | None = request.tolerance
+        block_format = done.target.tile.matrix.block_format
+        if tolerance is None and block_format is not None:
+            tolerance = block_tolerances(done.graph, inputs, expected, block_format)
+        checks = compare(result.outputs, expected, tolerance)
     source = (
         f"inputs of {request.inputs}" if request.inputs else f"made-up inputs, seed {request.seed}"
     )

@@ -75,3 +75,27 @@ _NUMPY: dict[DType, np.dtype[Any]] = {
 _FROM_NUMPY = {value: key for key, value in _NUMPY.items()}
 _CODES = {dtype: number for number, dtype in enumerate(DType)}
 _FROM_CODE = {number: dtype for dtype, number in _CODES.items()}
+
+
+class BlockFormat(StrEnum):
+    """A block floating-point format: integers of 8 bits that share a power of two.
+
+    The largest magnitude m of a block sets the exponent, floor(log2 m); elements are rounded to the nearest
+    multiple of 2^(exponent - 6), ties to even, and saturate at 127 of them. Blocks run along the contracting
+    dimension.
+
+    Source: OCP Microscaling Formats (MX) Specification v1.0, MXINT8 with blocks of 32; d-Matrix's
+    dmx-compressor, BFP[8|8]{64}, for blocks of 64.
+    """
+
+    MXINT8 = "mxint8"
+    BFP16_64 = "bfp16_64"
+
+    @property
+    def block(self) -> int:
+        """Elements that share an exponent."""
+        return {BlockFormat.MXINT8: 32, BlockFormat.BFP16_64: 64}[self]
+
+
+BLOCK_SOURCES = (DType.F32, DType.F16, DType.BF16)
+"""Element types that a block format can be made of."""

@@ -489,12 +489,17 @@ def evaluate_host(
     return tuple(arrays)
 
 
-def evaluate(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, Array]:
+def evaluate(
+    graph: Graph,
+    inputs: Mapping[str, Array],
+    change: Callable[[Op, Sequence[Array]], Sequence[Array]] | None = None,
+) -> dict[str, Array]:
     """Evaluate a graph.
 
     Args:
         graph: The graph.
         inputs: An array for each input port, by port name, with the port's shape and type.
+        change: Called with each operator and its operands; what it returns takes their place.
 
     Returns:
         An array for each output port, by port name.
@@ -518,6 +523,7 @@ def evaluate(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, Array]:
     for index, op in enumerate(graph.ops):
         operands = [values[n] if n in values else graph.constants[n] for n in op.inputs]
         host_model = graph.host_models[op.text("region")] if op.kind == "host" else None
+        operands = operands if change is None else list(change(op, operands))
         results = evaluate_op(op, operands, graph.types, host_model)
         values.update(zip(op.outputs, results, strict=True))
         for name in (*op.inputs, *op.outputs):

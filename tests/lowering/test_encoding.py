@@ -13,7 +13,7 @@ from tilewright.errors import ProgramError
 from tilewright.lowering.assembler import parse_instruction
 from tilewright.lowering.encoding import ACCESS, DOMAIN, LAYOUT, WORD, Encoded, decode, encode
 from tilewright.lowering.isa import (
-    VECTOR_FUNCTIONS,
+    FUNCTIONS,
     Access,
     Engine,
     Instruction,
@@ -49,7 +49,7 @@ INSTRUCTIONS = st.builds(
     domain=st.lists(U32, max_size=8).map(tuple),
     dst=st.none() | ACCESSES,
     sources=st.lists(ACCESSES, max_size=3).map(tuple),
-    fn=st.sampled_from(["", *VECTOR_FUNCTIONS]),
+    fn=st.sampled_from(["", *FUNCTIONS]),
     immediates=st.tuples(FLOATS, FLOATS),
     accumulate=st.booleans(),
     axes=st.integers(0, 255),
@@ -124,7 +124,7 @@ def word(**changes: int) -> Encoded:
     [
         (word(b0=99), "stream 0 at byte 0: found opcode 99, engine 4, expected known codes"),
         (word(b1=5), "stream 0 at byte 0: found opcode 5, engine 5"),
-        (word(b2=200), f"at byte 2: found function 200, expected at most {len(VECTOR_FUNCTIONS)}"),
+        (word(b2=200), f"at byte 2: found function 200, expected at most {len(FUNCTIONS)}"),
         (word(b5=0x80), "at byte 4: found flags 0x8006, expected known flags"),
         (word(b16=1), "at byte 16: found domain 1, expected below 1"),
         (word(b20=7), "at byte 20: found access 7, expected below 1"),
