@@ -15,6 +15,7 @@ from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.lowering.isa import Access, Instruction, Opcode, Space
 from tilewright.lowering.program import HostRegion, Program
 from tilewright.reference import evaluate_host
+from tilewright.simulator.host_model import check_host_model
 from tilewright.simulator.limits import DEFAULT_LIMITS, Limits, Meter
 from tilewright.simulator.memory import AnyArray, Dram, TileMemory
 from tilewright.simulator.semantics import elementwise, matrix_product, reduce
@@ -123,6 +124,7 @@ class Machine:
         target[...] = value
 
     def _host(self, region: HostRegion) -> None:
+        check_host_model(region.model.model_bytes)
         inputs = [self._dram.tensor(t.address, t.shape, t.dtype.numpy) for t in region.inputs]
         types = tuple(TensorType(t.shape, t.dtype) for t in region.outputs)
         for tensor, result in zip(
