@@ -7,10 +7,7 @@ order relative to others; those are matters of the simulators' checks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
-
-import numpy as np
 
 from tilewright.dtypes import BLOCK_SOURCES, BlockFormat, DType
 from tilewright.errors import ProgramError
@@ -27,7 +24,7 @@ from tilewright.lowering.isa import (
 )
 from tilewright.lowering.loops import matching_ends
 from tilewright.lowering.program import VALUES_ABSENT, DramTensor, Group, Program
-from tilewright.reference import map_function
+from tilewright.lowering.vector_functions import ARITY, REDUCTIONS, result_type
 
 MAX_ELEMENTS = 2**40
 """Iterations of one instruction on one tile; beyond it is surely a broken file."""
@@ -47,33 +44,6 @@ ENGINES: dict[Opcode, tuple[Engine, ...]] = {
     Opcode.HOST: (Engine.CT,),
 }
 """Engines that may execute an opcode; those not listed run on all."""
-
-ARITY: dict[str, int] = {
-    "fill": 0,
-    "where": 3,
-    **dict.fromkeys(
-        (
-            "add sub mul div pow mod fmod min max eq ne lt le gt ge and or xor prelu "
-            "bitand bitor bitxor shl shr"
-        ).split(),
-        2,
-    ),
-}
-"""Sources of a vector function; those not listed take one."""
-
-PARAMETERS: dict[str, int] = {
-    "leaky_relu": 1,
-    "elu": 1,
-    "hard_sigmoid": 2,
-    "clip_min": 1,
-    "clip_max": 1,
-    "pow_const": 1,
-    "add_const": 1,
-    "mul_const": 1,
-}
-"""Immediates of a vector function; those not listed take none."""
-
-REDUCTIONS = ("sum", "max", "min", "prod")
 
 _COPIES = (Opcode.LD, Opcode.ST, Opcode.SND, Opcode.MCS)
 _OPERATORS = frozenset(ENGINES) - {Opcode.HOST}
@@ -149,26 +119,12 @@ def _check_matrix(i: Instruction) -> None:
     )
 
 
-@lru_cache(maxsize=1 << 12)
-def _result_type(fn: str, sources: tuple[DType, ...]) -> DType | None:
-    """Return what a vector function makes of types; None if it does not take them."""
-    # f16 and bf16 are computed in f32
-    wide = [DType.F32 if s in (DType.F16, DType.BF16) else s for s in sources]
-    arguments = ("1.0",) * PARAMETERS.get(fn, 0)
-    try:
-        with np.errstate(all="ignore"):
-            result = map_function(fn, arguments)(*(np.ones(1, s.numpy) for s in wide))
-        return DType.from_numpy(result.dtype)
-    except (TypeError, ValueError, ArithmeticError, KeyError):
-        return None
-
-
 def _check_vector_types(i: Instruction) -> None:
     assert i.dst is not None
     if i.fn in ("fill", "cast"):
         return
     sources = tuple(s.dtype for s in i.sources)
-    found = _result_type(i.fn, sources)
+    found = result_type(i.fn, sources)
     kinds = ", ".join(sources)
     _form(found is not None, f"{i.fn} of {kinds}", "types that it takes; use cast")
     assert found is not None

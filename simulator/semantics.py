@@ -15,7 +15,7 @@ import numpy as np
 from tilewright.dtypes import BlockFormat
 from tilewright.errors import ProgramError
 from tilewright.lowering.isa import Instruction, dimension_roles
-from tilewright.lowering.structure import PARAMETERS
+from tilewright.lowering.vector_functions import PARAMETERS
 from tilewright.reference import map_function
 from tilewright.simulator.block_floats import block_product
 

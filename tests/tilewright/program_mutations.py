@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import Any
 
 from tilewright.dtypes import DType
-from tilewright.lowering.encoding import ACCESS, DOMAIN, LAYOUT, WORD
 from tilewright.lowering.isa import (
     VECTOR_FUNCTIONS,
     Access,
@@ -26,7 +25,9 @@ from tilewright.lowering.isa import (
     Wait,
 )
 from tilewright.lowering.program import Program
-from tilewright.lowering.structure import ARITY, ENGINES, REDUCTIONS
+from tilewright.lowering.records import ACCESS, DOMAIN, LAYOUT, WORD
+from tilewright.lowering.structure import ENGINES
+from tilewright.lowering.vector_functions import ARITY, REDUCTIONS
 
 HEAD_BYTES = 24
 _ALIGNMENT_BYTES = 64
