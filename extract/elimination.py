@@ -88,7 +88,7 @@ class Elimination:
         self._groups: list[Indices] = []
         self._firsts: list[Indices] = []
         for own, costs in zip(ports, problem.costs, strict=True):
-            groups, firsts = _grouped(own, len(costs))
+            groups, firsts = grouped(own, len(costs))
             self._groups.append(groups)
             self._firsts.append(firsts)
         plans = [self._plan(free)]
@@ -229,7 +229,7 @@ def polish(
     return choice
 
 
-def _grouped(ports: list[Indices], options: int) -> tuple[Indices, Indices]:
+def grouped(ports: list[Indices], options: int) -> tuple[Indices, Indices]:
     """Return the number of each option's group, by equal ports, and the first option of each group."""
     keys = np.zeros(options, dtype=np.int64)
     count = 1

@@ -12,19 +12,13 @@ import numpy as np
 
 from tilewright.errors import InfeasibleError
 from tilewright.extract.choice import ChoiceProblem, Solution, Usage
+from tilewright.extract.closing import Scales, Within, closed
+from tilewright.extract.footprint import spare_scratchpad
 from tilewright.extract.model_tables import ModelTables, build_tables
+from tilewright.extract.objective import Metric, Objective
 from tilewright.extract.options import Option, Pricing
 from tilewright.extract.origins import Variable, find_origins, leaf_name
-from tilewright.extract.plan import (
-    Delivery,
-    Memory,
-    Move,
-    Objective,
-    Placement,
-    Plan,
-    PlannedOp,
-    Proof,
-)
+from tilewright.extract.plan import Delivery, Memory, Move, Placement, Plan, PlannedOp, Proof
 from tilewright.extract.profile import SramProfile, sram_profile
 from tilewright.extract.pruning import prune
 from tilewright.extract.reshard import delivery_units, dram_placement
@@ -57,6 +51,10 @@ class ExtractOptions:
     """
 
     objective: Objective = Objective.LATENCY
+    beside: tuple[Objective, ...] = ()
+    """Objectives whose best options stay, too, for plans that weigh the same options anew."""
+    spares_scratchpad: bool = False
+    """Whether tilings of little scratchpad stay, too; they do where the objective weighs it."""
     solve: SolveOptions = field(default_factory=lambda: SolveOptions(branching_gap=_WIDE_GAP))
     sram_limit_bytes: int | None = None
     tiling: tuple[TilingRule, ...] = field(default_factory=tiling_rules)
@@ -93,15 +91,77 @@ def extract(
     """
     options = options or ExtractOptions()
     setting = prepare(graph, rolled, alternatives, target, mesh, options)
+    return plan_setting(setting, options)
 
-    def bound(solution: Solution) -> tuple[float, Proof]:
-        return _bound(setting.tables, solution, options.solve)
 
-    def solver(problem: ChoiceProblem, last: Solution | None) -> Solution:
-        return solve(problem, options.solve, last=last)
+def plan_setting(setting: Setting, options: ExtractOptions) -> Plan:
+    """Return the best plan of a setting found.
 
-    plan, _ = choose(setting, solver, bound)
-    return plan
+    Raises:
+        InfeasibleError: Nothing fits the scratchpad.
+    """
+    objective = options.objective.on(setting.graph, setting.pricing.target)
+    limit_bytes = options.sram_limit_bytes or setting.pricing.limit_bytes
+    if Metric.SRAM in objective.metrics:
+        return spare_scratchpad(_Planner(setting, options), objective, limit_bytes)
+    found = _Planner(setting, options).within(limit_bytes)
+    if found.plan is None:
+        assert found.failed is not None, "nothing is found for a reason"
+        raise found.failed
+    return replace(found.plan, bound=found.bound)
+
+
+class _Planner:
+    """Plans of one setting with any limit of scratchpad."""
+
+    def __init__(self, setting: Setting, options: ExtractOptions) -> None:
+        self.setting, self._options = setting, options
+
+    def within(self, limit_bytes: int) -> Within:
+        """Return the best plan of least additive cost with a limit of scratchpad."""
+        setting = _narrowed(self.setting, limit_bytes)
+        tables, options = setting.tables, self._options.solve
+        failed: InfeasibleError | None = None
+        plan: Plan | None = None
+        try:
+            plan, _ = choose(
+                setting,
+                lambda problem, last: solve(problem, options, last=last),
+                lambda solution: _bound(tables, solution, options),
+            )
+        except InfeasibleError as error:
+            failed = error
+        known = Within(plan=plan, bound=0.0 if plan is None else plan.bound, failed=failed)
+        return self.search(known, Scales(), limit_bytes)
+
+    def search(self, known: Within, scales: Scales, limit_bytes: int) -> Within:
+        """Look exactly for what is better than a known plan, if the problem is small."""
+        setting = _narrowed(self.setting, limit_bytes)
+
+        def write(choice: tuple[int, ...]) -> Plan:
+            solution = Solution(choice, 0.0, 0.0, "", np.zeros(0), True)
+            s = setting
+            writer = _PlanWriter(s.graph, s.rolled, s.alternatives, s.tables, solution, s.pricing)
+            return writer.write((0.0, Proof(method="choice")))
+
+        own = setting.pricing
+        return closed(
+            setting.tables, own.target, setting.alternatives, own.mesh, known, write, scales
+        )
+
+
+def _narrowed(setting: Setting, limit_bytes: int) -> Setting:
+    """Return the setting with less scratchpad; options keep their prices."""
+    tables, limit = setting.tables, float(limit_bytes)
+    return replace(
+        setting,
+        pricing=replace(setting.pricing, limit_bytes=limit_bytes),
+        tables=replace(
+            tables,
+            problem=replace(tables.problem, limit=limit),
+            relaxed=replace(tables.relaxed, limit=limit),
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +189,7 @@ def prepare(
         InfeasibleError: Some tensor cannot be computed within the scratchpad.
     """
     alternatives = tuple(prune(found) for found in alternatives)
+    options = replace(options, objective=options.objective.on(graph, target))
     pricing = pricing_of(alternatives, target, mesh, options)
     tables = build_tables(graph, rolled, alternatives, pricing)
     return Setting(
@@ -211,7 +272,9 @@ def pricing_of(
     return Pricing(
         target=target,
         mesh=mesh,
-        objective=options.objective,
+        objective=options.objective.additive,
+        beside=options.beside,
+        spares_scratchpad=options.spares_scratchpad or Metric.SRAM in options.objective.metrics,
         limit_bytes=options.sram_limit_bytes or target.tile.sram.size_bytes,
         tilings=tiling_candidates(alternatives, mesh, target, options.tiling),
         memory=options.memory,

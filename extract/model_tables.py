@@ -468,14 +468,16 @@ class _ProblemBuilder:
         factor: float,
     ) -> Costs:
         matrix = np.zeros((len(sources), len(demands)))
+        rate = self.pricing.objective.cycle_rate
         made = [row for row, source in enumerate(sources) if source is not None]
         absent = [row for row, source in enumerate(sources) if source is None]
         starts = [table.index[source] for source in sources if source is not None]
         for column, demand in enumerate(demands):
             for wanted, cover, _ in demand:
                 if wanted in table.index:
-                    cycles = table.cost[starts, table.index[wanted]]
-                    matrix[made, column] += np.maximum(0.0, cycles - cover)
+                    ends = table.index[wanted]
+                    hidden = np.minimum(table.cycles[starts, ends], cover)
+                    matrix[made, column] += table.cost[starts, ends] - rate * hidden
                 else:
                     matrix[made, column] = np.inf
             matrix[made, column] *= factor

@@ -28,6 +28,7 @@ from tilewright.extract.kernel import (
 )
 from tilewright.extract.kernel_price import price
 from tilewright.extract.move_buffers import aligned_bytes
+from tilewright.extract.objective import Objective
 from tilewright.extract.overlap import (
     NEVER,
     THIRD,
@@ -36,7 +37,7 @@ from tilewright.extract.overlap import (
     is_fused_product,
     rounded_cycles,
 )
-from tilewright.extract.plan import Memory, Objective, Placement, Tiling
+from tilewright.extract.plan import Memory, Placement, Tiling
 from tilewright.extract.reshard import ReshardTable
 from tilewright.extract.tiling_choice import Candidates, Ranking, tiling_key, whole_candidate
 from tilewright.graph import TensorType, dequantises
@@ -70,6 +71,8 @@ class Option:
     tiling: Tiling | None = None
     cost: KernelCost = field(default_factory=KernelCost)
     units: float = 0.0
+    others: tuple[float, ...] = ()
+    """What the kernel costs under the further objectives of its pricing."""
     late: LateOperand = NEVER
     """The operand whose delivery a product covers."""
     working_bytes: int = 0
@@ -111,27 +114,24 @@ class Pricing:
     )
     """Memo of the chains of moves of each tensor type, by the partial shardings that are made of it."""
 
+    beside: tuple[Objective, ...] = ()
+    """Further objectives: an option stays unless another one is as good under each of them, too."""
+    spares_scratchpad: bool = False
+    """Whether tilings of little scratchpad are of use even where there is plenty."""
+
     @property
     def counts_time(self) -> bool:
-        """Whether the objective is in cycles, so that what runs beside something else is free."""
-        return self.objective is not Objective.ENERGY
+        """Whether cycles cost something, so that what runs beside something else is free."""
+        return self.objective.counts_time
 
+    def others(self, cost: KernelCost) -> tuple[float, ...]:
+        """Return what a kernel costs under the further objectives."""
+        return tuple(objective.kernel_units(cost, self.target) for objective in self.beside)
 
-def units(cost: KernelCost, objective: Objective, target: Target) -> float:
-    """Return a kernel's share of the objective.
-
-    Latency: cycles of the busiest engine and the exposed start-up. Throughput: cycles of the busiest
-    engine alone (start-up overlaps with the next inference). Energy: picojoules of all tiles, with
-    static power for the latency.
-    """
-    match objective:
-        case Objective.LATENCY:
-            return cost.latency_cycles
-        case Objective.THROUGHPUT:
-            return cost.latency_cycles - cost.startup_cycles
-        case Objective.ENERGY:
-            static = target.energy.static_watt * 1e12 * target.seconds(cost.latency_cycles)
-            return cost.energy_pj * target.tiles + static
+    def cycles(self, cost: KernelCost) -> float:
+        """Return the cycles of a kernel that the objective means."""
+        timed = self.objective if self.objective.is_time else Objective.LATENCY
+        return timed.kernel_units(cost, self.target)
 
 
 def class_options(
@@ -270,14 +270,15 @@ def _node_options(
                 found = [
                     option
                     for option in found
-                    if option.units < most and not _is_whole_ring(kernel, option.tiling)
+                    if pricing.cycles(option.cost) < most
+                    and not _is_whole_ring(kernel, option.tiling)
                 ]
             else:
                 found = _priced_options(
                     alternatives, node, implementation, kernel, memories, pricing
                 )
                 if found:
-                    plain[key] = min(option.units for option in found)
+                    plain[key] = min(pricing.cycles(option.cost) for option in found)
             options += found
     return options
 
@@ -300,7 +301,7 @@ def _most_in_chunks(
     """Return what a product may cost with operands in chunks, see `most_in_chunks`."""
     if whole is None:
         return inf  # an operand does not fit whole
-    if pricing.objective is Objective.ENERGY:
+    if not pricing.counts_time:
         return None
     gather = _gather(node, implementation, pricing.mesh)
     assert gather is not None, "the implementation gathers an operand"
@@ -325,6 +326,7 @@ def _host_option(
             result=dram,
             operands=(None,) * len(node.args),
             resident=(False,) * len(constants),
+            others=pricing.others(KernelCost()),
         )
     moved = sum(
         alternatives.classes[c].type.size_bytes
@@ -338,7 +340,8 @@ def _host_option(
         resident=(False,) * len(constants),
         result=dram,
         cost=cost,
-        units=units(cost, pricing.objective, pricing.target),
+        units=pricing.objective.kernel_units(cost, pricing.target),
+        others=pricing.others(cost),
     )
 
 
@@ -479,7 +482,8 @@ def _priced_options(
             result=_placement(result_memory, implementation.result, pricing.mesh),
             tiling=tiling,
             cost=cost,
-            units=units(cost, pricing.objective, pricing.target),
+            units=pricing.objective.kernel_units(cost, pricing.target),
+            others=pricing.others(cost),
             working_bytes=working,
             resident_bytes=resident_bytes,
         )
@@ -537,24 +541,32 @@ def _search_tilings(
     if needs_tiling(kernel):
         candidates = pricing.tilings.get(tiling_key(kernel), candidates)
     ranking = Ranking(kernel, candidates, pricing.target)
-    kept: list[tuple[Tiling, KernelCost, int]] = []
-    for share in _BUDGET_SHARES:
+    kept: dict[Tiling, tuple[KernelCost, int]] = {}
+    shares = _MANY_SHARES if pricing.spares_scratchpad else _BUDGET_SHARES
+    for share in shares:
         budget = int(min(pricing.limit_bytes * share, budget_bytes))
-        best: tuple[float, Tiling, KernelCost, int] | None = None
-        for tiling, size in ranking.within(budget):
-            if kept and size >= kept[0][2]:
-                continue
-            cost = price(kernel, tiling, pricing.target)
-            value = units(cost, pricing.objective, pricing.target)
-            if best is None or value < best[0]:
-                best = (value, tiling, cost, size)
-        if best is not None:
-            kept.append(best[1:])
-    return tuple(kept)
+        least = min((size for _, size in kept.values()), default=inf)
+        found = [
+            (tiling, price(kernel, tiling, pricing.target), size)
+            for tiling, size in ranking.within(budget)
+            if size < least
+        ]
+        values = [
+            (pricing.objective.kernel_units(cost, pricing.target), *pricing.others(cost))
+            for _, cost, _ in found
+        ]
+        for number, (tiling, cost, size) in enumerate(found):
+            others = (v for n, v in enumerate(values) if n < number or v != values[number])
+            if not any(all(x <= y for x, y in zip(v, values[number], strict=True)) for v in others):
+                kept.setdefault(tiling, (cost, size))
+    return tuple((tiling, cost, size) for tiling, (cost, size) in kept.items())
 
 
 _BUDGET_SHARES = (1.0, 0.25)
 """Shares of the scratchpad within which the cheapest tiling is looked for."""
+
+_MANY_SHARES = tuple(0.5**n for n in range(16))
+"""The same where less scratchpad is better."""
 
 
 def _keep(group: list[Option], option: Option) -> None:
@@ -563,6 +575,7 @@ def _keep(group: list[Option], option: Option) -> None:
     def dominates(a: Option, b: Option) -> bool:
         return (
             a.units <= b.units
+            and all(x <= y for x, y in zip(a.others, b.others, strict=True))
             and a.working_bytes <= b.working_bytes
             and a.resident_bytes <= b.resident_bytes
             and (

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
+from tilewright.extract.objective import Objective
 from tilewright.graph import Graph, Op, TensorType
 from tilewright.hwmodel.cost import KernelCost
 from tilewright.hwmodel.mesh import LogicalMesh, Sharding
@@ -17,14 +18,6 @@ class Memory(StrEnum):
 
     SRAM = "sram"
     DRAM = "dram"
-
-
-class Objective(StrEnum):
-    """What a plan minimises."""
-
-    LATENCY = "latency"
-    THROUGHPUT = "throughput"
-    ENERGY = "energy"
 
 
 @dataclass(frozen=True, slots=True)

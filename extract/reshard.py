@@ -18,7 +18,8 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 
 from tilewright.extract.move_buffers import move_buffers_bytes
-from tilewright.extract.plan import Delivery, Memory, Move, MoveKind, Objective, Placement
+from tilewright.extract.objective import Metric, Objective
+from tilewright.extract.plan import Delivery, Memory, Move, MoveKind, Placement
 from tilewright.extract.transfer import dram_transfer_cost
 from tilewright.graph import TensorType
 from tilewright.hwmodel.collectives import collective_cost
@@ -48,11 +49,12 @@ _MINIMAL_COST = 1e-3
 class ReshardTable:
     """All placements of a tensor type with the cheapest chains between them.
 
-    `cost[i, j]` is in units of the objective; `moves(i, j)` gives the chain.
+    `cost[i, j]` is in units of the objective, `cycles[i, j]` what the chain takes; `moves(i, j)` gives it.
     """
 
     placements: tuple[Placement, ...]
     cost: NDArray[np.float64]
+    cycles: NDArray[np.float64]
     predecessors: NDArray[np.int32]
     single: dict[tuple[int, int], Move]
     index: dict[Placement, int]
@@ -69,14 +71,14 @@ class ReshardTable:
 
 
 def move_units(move: Move, objective: Objective) -> float:
-    """Return what a move costs under an objective: cycles or picojoules."""
-    return move.energy_pj if objective is Objective.ENERGY else move.cycles
+    """Return what a move costs under an objective, which something waits for."""
+    return objective.cycle_rate * move.cycles + objective.rate(Metric.ENERGY) * move.energy_pj
 
 
 def delivery_units(delivery: Delivery, objective: Objective) -> float:
     """Return what a delivery costs under an objective: the cycles that a product covers are free."""
     moved = sum(move_units(move, objective) for move in delivery.moves)
-    return moved if objective is Objective.ENERGY else moved - delivery.hidden_cycles
+    return moved - objective.cycle_rate * delivery.hidden_cycles
 
 
 def build_table(
@@ -122,9 +124,31 @@ def build_table(
     size = len(placements)
     graph = csr_array((costs, (rows, columns)), shape=(size, size))
     distance, predecessors = dijkstra(graph, return_predecessors=True)
+    cycles = distance if objective.is_time else _chain_cycles(distance, predecessors, single)
     return ReshardTable(
-        placements=placements, cost=distance, predecessors=predecessors, single=single, index=index
+        placements=placements,
+        cost=distance,
+        cycles=cycles,
+        predecessors=predecessors,
+        single=single,
+        index=index,
     )
+
+
+def _chain_cycles(
+    distance: NDArray[np.float64],
+    predecessors: NDArray[np.int32],
+    single: dict[tuple[int, int], Move],
+) -> NDArray[np.float64]:
+    """Return the cycles of the cheapest chains, which are cheapest by something else."""
+    cycles = np.full_like(distance, UNREACHABLE)
+    for start, row in enumerate(distance):
+        cycles[start, start] = 0.0
+        for end in np.argsort(row, kind="stable"):
+            before = int(predecessors[start, end])
+            if before >= 0:
+                cycles[start, end] = cycles[start, before] + single[before, int(end)].cycles
+    return cycles
 
 
 def single_moves(

@@ -7,7 +7,7 @@ nest tile by tile, moves are checked for what they claim, and memory is counted 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -17,23 +17,15 @@ from tilewright.extract.gathered_check import Shard, arriving, check_chunks, gat
 from tilewright.extract.kernel import Kernel, footprint_bytes
 from tilewright.extract.kernel_price import price
 from tilewright.extract.move_buffers import aligned_bytes, move_buffers_bytes
-from tilewright.extract.options import units
-from tilewright.extract.plan import (
-    Delivery,
-    Memory,
-    Move,
-    MoveKind,
-    Objective,
-    Placement,
-    Plan,
-    PlannedOp,
-)
+from tilewright.extract.objective import Metric, Objective
+from tilewright.extract.plan import Delivery, Memory, Move, MoveKind, Placement, Plan, PlannedOp
 from tilewright.extract.plan_error import PlanError
 from tilewright.extract.planned import planned_kernel, planned_nest
-from tilewright.extract.reshard import move_units, single_moves
+from tilewright.extract.reshard import single_moves
 from tilewright.extract.validate_halo import check_halo
 from tilewright.extract.validate_vocabulary import check_vocabulary
 from tilewright.graph import Op
+from tilewright.hwmodel.cost import KernelCost
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
 from tilewright.rules.halo import HALO
@@ -63,8 +55,8 @@ def validate_plan(plan: Plan, target: Target) -> None:
         _check_delivery(plan, target, delivery, placements, "model output")
         if delivery.after.memory is not Memory.DRAM:
             raise PlanError(f"model output '{delivery.tensor}' does not end in DRAM")
-    _check_cost(plan, target)
-    _check_memory(plan, target)
+    peak_bytes = _check_memory(plan, target)
+    _check_cost(plan, target, peak_bytes)
 
 
 def _check_order(plan: Plan) -> dict[str, Placement]:
@@ -304,7 +296,7 @@ class _Covers:
         if claimed == 0:
             return
         where = f"'{planned.op.name}': {claimed} cycles of '{delivery.tensor}'"
-        if self._plan.objective is Objective.ENERGY or claimed < 0:
+        if claimed < 0:
             raise PlanError(f"{where} are hidden from the cost")
         if claimed > sum(move.cycles for move in delivery.moves) * (1 + _RELATIVE):
             raise PlanError(f"{where} are hidden, its moves take less")
@@ -352,36 +344,67 @@ class _Covers:
         return cycles / boxes
 
 
-def _check_cost(plan: Plan, target: Target) -> None:
-    total = 0.0
+Amounts = dict[Metric, float]
+
+
+def _kernel_amounts(cost: KernelCost, target: Target) -> Amounts:
+    """Return what a kernel takes, on all tiles, of each metric that adds up."""
+    seconds = cost.latency_cycles / (target.clock_ghz * 1e9)
+    return {
+        Metric.LATENCY: cost.latency_cycles,
+        Metric.THROUGHPUT: cost.latency_cycles - cost.startup_cycles,
+        Metric.ENERGY: cost.energy_pj * target.tiles + seconds * target.energy.static_watt * 1e12,
+    }
+
+
+def _delivery_amounts(delivery: Delivery) -> Amounts:
+    """Return what the moves of a delivery take, less what a product hides."""
+    cycles = sum(move.cycles for move in delivery.moves) - delivery.hidden_cycles
+    energy = sum(move.energy_pj for move in delivery.moves)
+    return {Metric.LATENCY: cycles, Metric.THROUGHPUT: cycles, Metric.ENERGY: energy}
+
+
+def _weighed(amounts: list[Amounts], objective: Objective) -> float:
+    """Return amounts in units of the objective; what makes no sum counts nothing."""
+    return sum(
+        rate * amount.get(metric, 0.0)
+        for (metric, _), rate in zip(objective.weights, objective.rates, strict=True)
+        for amount in amounts
+    )
+
+
+def _check_cost(plan: Plan, target: Target, peak_bytes: int) -> None:
+    total: list[Amounts] = []
     covers = _Covers(plan, target)
+    by_op = plan.objective.additive
     for position, planned in enumerate(plan.ops):
-        moves = sum(move_units(m, plan.objective) for d in planned.deliveries for m in d.moves)
-        for operand, delivery in enumerate(planned.deliveries):
+        for operand in range(len(planned.deliveries)):
             covers.check(position, operand)
-            moves -= delivery.hidden_cycles
-        own = units(planned.cost, plan.objective, target)
+        cost = planned.cost
         if planned.op.kind != "host":
             assert planned.tiling is not None
             kernel = planned_kernel(planned, plan.types, plan.mesh)
-            own = units(price(kernel, planned.tiling, target), plan.objective, target)
-        if abs(own + moves - planned.cost_units) > _RELATIVE * max(1.0, own + moves):
+            cost = price(kernel, planned.tiling, target)
+        own = [_kernel_amounts(cost, target), *map(_delivery_amounts, planned.deliveries)]
+        units = _weighed(own, by_op)
+        if abs(units - planned.cost_units) > _RELATIVE * max(1.0, units):
             raise PlanError(
-                f"'{planned.op.name}' costs {own + moves}, the plan says {planned.cost_units}"
+                f"'{planned.op.name}' costs {units}, the plan says {planned.cost_units}"
             )
-        total += own + moves
-    brought = {d.tensor: d for d in plan.output_deliveries}.values()
-    total += sum(move_units(m, plan.objective) for d in brought for m in d.moves)
+        total += own
+    total += map(_delivery_amounts, {d.tensor: d for d in plan.output_deliveries}.values())
+    total.append({Metric.SRAM: float(peak_bytes)})
     if any(d.hidden_cycles for d in plan.output_deliveries):
         raise PlanError("a model output's way to DRAM is hidden from the cost")
-    if abs(total - plan.cost) > 1e-6 * max(1.0, total):
-        raise PlanError(f"the plan costs {total}, it says {plan.cost}")
+    units = _weighed(total, plan.objective)
+    if abs(units - plan.cost) > 1e-6 * max(1.0, units):
+        raise PlanError(f"the plan costs {units}, it says {plan.cost}")
     if plan.bound > plan.cost * (1 + _RELATIVE):
         raise PlanError(f"the bound {plan.bound} is above the cost {plan.cost}")
 
 
-def _check_memory(plan: Plan, target: Target) -> None:
-    """Count, op by op, everything that some later op (or this one) still needs."""
+def _check_memory(plan: Plan, target: Target) -> int:
+    """Count, op by op, everything that some later op (or this one) still needs; return the most."""
     alignment, capacity = target.tile.sram.alignment_bytes, target.tile.sram.size_bytes
 
     def size(placement: Placement, name: str) -> int:
@@ -405,6 +428,8 @@ def _check_memory(plan: Plan, target: Target) -> None:
             root[planned.op.output] = root.get(planned.op.inputs[0], planned.op.inputs[0])
         for delivery in planned.deliveries:
             uses[root.get(delivery.tensor, delivery.tensor)] = position
+    peak = 0
+    leaving = {d.tensor: d for d in plan.output_deliveries}
     for position, planned in enumerate(plan.ops):
         before = resident
         for other in plan.ops[:position]:
@@ -413,6 +438,16 @@ def _check_memory(plan: Plan, target: Target) -> None:
                 before += size(other.result, name)
         own_name = planned.op.outputs[0]
         alive = before + (0 if own_name in root else size(planned.result, own_name))
+        # a moved copy that is reshaped becomes the result, else the result has its place from the start
+        becomes_result = planned.op.kind == "reshape" and bool(planned.deliveries[0].moves)
+        held = before if becomes_result else alive
+        steps = _steps(plan, planned.deliveries, held, size, alignment)
+        steps += [
+            (f"{what} of the output", needed)
+            for name in planned.op.outputs
+            if name in leaving
+            for what, needed in _steps(plan, (leaving[name],), alive, size, alignment)
+        ]
         if planned.op.kind != "host" and planned.tiling is not None:
             kernel = planned_kernel(planned, plan.types, plan.mesh)
             own = footprint_bytes(kernel, planned.tiling, alignment)
@@ -428,17 +463,29 @@ def _check_memory(plan: Plan, target: Target) -> None:
             raise PlanError(
                 f"'{planned.op.name}' needs {alive} bytes of scratchpad, {capacity} are there"
             )
-        for delivery in planned.deliveries:
-            station = 0
-            for move in delivery.moves:
-                needed = (
-                    before
-                    + station
-                    + move_buffers_bytes(move, plan.types[delivery.tensor], plan.mesh, alignment)
-                )
-                if needed > capacity:
-                    raise PlanError(
-                        f"'{planned.op.name}': {move.kind} needs {needed} of {capacity} bytes"
-                    )
-                station = size(move.after, delivery.tensor)
-            before += station
+        for what, needed in steps:
+            if needed > capacity:
+                raise PlanError(f"'{planned.op.name}': {what} needs {needed} of {capacity} bytes")
+        peak = max([peak, alive, *(needed for _, needed in steps)])
+    if plan.peak_sram_bytes not in (0, peak):  # 0: not counted yet
+        raise PlanError(f"the plan's fullest moment takes {peak} bytes, not {plan.peak_sram_bytes}")
+    return peak
+
+
+def _steps(
+    plan: Plan,
+    deliveries: Iterable[Delivery],
+    before: int,
+    size: Callable[[Placement, str], int],
+    alignment: int,
+) -> list[tuple[str, int]]:
+    """Return the moves of deliveries, one after the other, with the bytes alive during each."""
+    steps = []
+    for delivery in deliveries:
+        station = 0
+        for move in delivery.moves:
+            buffers = move_buffers_bytes(move, plan.types[delivery.tensor], plan.mesh, alignment)
+            steps.append((str(move.kind), before + station + buffers))
+            station = size(move.after, delivery.tensor)
+        before += station
+    return steps

@@ -61,6 +61,12 @@ def changed_target(target: Target, change: str) -> Target:
     return found
 
 
+def with_scratchpad(target: Target, size_bytes: int) -> Target:
+    """Return the target as what may fill only so much of its scratchpads sees it."""
+    sram = target.tile.sram.model_copy(update={"size_bytes": size_bytes})
+    return target.model_copy(update={"tile": target.tile.model_copy(update={"sram": sram})})
+
+
 def _set_mesh(data: dict[str, Any], change: str, value: str) -> None:
     axes = data["axes"]
     sizes = value.split("x")

@@ -100,6 +100,19 @@ def roofline(graph: Graph, target: Target) -> Roofline:
     )
 
 
+def least_energy_pj(graph: Graph, target: Target) -> float:
+    """Return the energy of the multiply-adds and the DRAM traffic of the bounds, and of static power."""
+    energy, bound = target.energy, roofline(graph, target)
+    total = bound.dram_bytes * energy.dram_pj_per_byte
+    total += energy.static_watt * 1e12 * target.seconds(bound.bound_cycles)
+    cheapest = min(energy.mac_pj.values())
+    for op in _live_ops(graph):
+        if op.kind in ("matmul", "conv"):
+            each = energy.mac_pj.get(graph.types[op.inputs[1]].dtype, cheapest)
+            total += contraction_macs(graph, op) * each
+    return total
+
+
 def contraction_macs(graph: Graph, op: Op) -> int:
     """Return the multiply-adds of a matmul or conv: elements of the result times terms of each sum."""
     elements = graph.types[op.output].elements

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from tilewright.constants import absent
 from tilewright.errors import InfeasibleError, UnsupportedOpError
 from tilewright.extract.kernel import Family
+from tilewright.extract.objective import Metric
 from tilewright.extract.pipeline.plan import PipelinePlan
 from tilewright.extract.plan import (
     Delivery,
@@ -28,6 +29,7 @@ from tilewright.extract.plan import (
 )
 from tilewright.extract.planned import planned_kernel, planned_nest
 from tilewright.graph import Array, Op
+from tilewright.hwmodel.change import with_scratchpad
 from tilewright.hwmodel.mesh import replicated
 from tilewright.hwmodel.target import Target
 from tilewright.lowering.collectives import emit_move, new_storage
@@ -323,13 +325,21 @@ def lower(plan: Plan, target: Target) -> LinearProgram:
     return lower_plan(plan, target).linear
 
 
-def build_program(plan: Plan, target: Target, scheduling: Scheduling = Scheduling.LIST) -> Program:
+def build_program(
+    plan: Plan,
+    target: Target,
+    scheduling: Scheduling = Scheduling.LIST,
+    *,
+    spares_scratchpad: bool = False,
+) -> Program:
     """Compile a plan to a program.
 
     Args:
         plan: The plan.
         target: The machine.
         scheduling: Which orders of the instructions to try.
+        spares_scratchpad: Whether to leave free what the plan does not need, rather than use it to load
+            ahead; so are the programs of plans whose objective weighs the footprint.
 
     Raises:
         InfeasibleError: The buffers do not fit, although the plan said they would.
@@ -337,12 +347,21 @@ def build_program(plan: Plan, target: Target, scheduling: Scheduling = Schedulin
     """
     early = early_deliveries(plan, target)
     with _collector_paused():
+        if spares_scratchpad or Metric.SRAM in plan.objective.metrics:
+            for share in _SPARING_SHARES:  # packing leaves gaps
+                room = min(int(plan.peak_sram_bytes * share), target.tile.sram.size_bytes)
+                with suppress(InfeasibleError):
+                    return _build(plan, target, {}, scheduling, room)
         try:
             return _build(plan, target, early, scheduling)
         except InfeasibleError:
             if not early:
                 raise
             return _build(plan, target, {}, scheduling)
+
+
+_SPARING_SHARES = (1.0, 1.0625, 1.25, 1.5)
+"""Of the plan's fullest moment, what a program that spares scratchpad may fill, tried in this order."""
 
 
 @contextmanager
@@ -357,11 +376,17 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _build(plan: Plan, target: Target, early: Early, scheduling: Scheduling) -> Program:
+def _build(
+    plan: Plan,
+    target: Target,
+    early: Early,
+    scheduling: Scheduling,
+    room_bytes: int | None = None,
+) -> Program:
     lowered = lower_plan(plan, target, early)
     scheduled = schedule_backend(
         lowered.linear,
-        target=target,
+        target=target if room_bytes is None else with_scratchpad(target, room_bytes),
         mesh=plan.mesh,
         durations=micro_durations(target, lowered.linear.buffers),
         scheduling=scheduling,
@@ -420,7 +445,7 @@ def _build(plan: Plan, target: Target, early: Early, scheduling: Scheduling) -> 
 def plan_facts(plan: Plan | PipelinePlan) -> dict[str, str]:
     """Return what the compiler claims of a plan."""
     return {
-        "objective": plan.objective.value,
+        "objective": str(plan.objective),
         "cost": repr(plan.cost),
         "bound": repr(plan.bound),
         "gap": repr(plan.gap),

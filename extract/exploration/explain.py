@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from tilewright.errors import DemandError
 from tilewright.extract.exploration.explorer import Answer, Explorer
 from tilewright.extract.exploration.ways import Way, alternatives, node_text
+from tilewright.extract.objective import Objective
 from tilewright.extract.origins import Variable
-from tilewright.extract.plan import Objective, Plan, PlannedOp
+from tilewright.extract.plan import Plan, PlannedOp
 from tilewright.extract.profile import sram_profile
 from tilewright.extract.reshard import move_units
 
@@ -116,11 +117,12 @@ def _parts(plan: Plan, names: frozenset[str]) -> dict[str, float]:
             for move in delivery.moves:
                 parts[f"{where}: {move.kind.value}"] += move_units(move, plan.objective)
                 moved += move_units(move, plan.objective)
-            if delivery.hidden_cycles and plan.objective is not Objective.ENERGY:
-                parts[f"{where}: hidden behind a product"] -= delivery.hidden_cycles
-                moved -= delivery.hidden_cycles
+            covered = plan.objective.cycle_rate * delivery.hidden_cycles
+            if covered:
+                parts[f"{where}: hidden behind a product"] -= covered
+                moved -= covered
         rest = planned.cost_units - moved
-        if is_own and plan.objective is Objective.LATENCY:
+        if is_own and plan.objective == Objective.LATENCY:
             parts["kernel: start-up"] += planned.cost.startup_cycles
             parts[f"kernel: {busiest(planned)[0]}"] += rest - planned.cost.startup_cycles
         else:
@@ -167,9 +169,8 @@ def _scratchpad(explorer: Explorer, variable: Variable, names: frozenset[str]) -
     if dearer is None:
         return [*found, "scratchpad: does not bind, nothing cheaper is kept out by it alone"]
     text, saved, need = dearer
-    unit = "pJ" if plan.objective is Objective.ENERGY else "cycles"
     found.append(
-        f"scratchpad binds: {text} would save {saved:,.0f} {unit}, demand {need:,.0f}, "
+        f"scratchpad binds: {text} would save {saved:,.0f} {plan.objective.unit}, demand {need:,.0f}, "
         f"limit {limit:,.0f}, gap {need - limit:,.0f} bytes a tile"
     )
     return found

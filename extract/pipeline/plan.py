@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tilewright.extract.plan import Objective, Plan, Proof
+from tilewright.extract.objective import Objective
+from tilewright.extract.plan import Plan, Proof
 from tilewright.graph import Graph
 from tilewright.hwmodel.submesh import Submesh
 from tilewright.hwmodel.target import Target

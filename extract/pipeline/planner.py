@@ -14,15 +14,16 @@ from types import MappingProxyType
 
 import numpy as np
 
-from tilewright.errors import CompileError, InfeasibleError
+from tilewright.errors import CompileError, InfeasibleDemandError, InfeasibleError
 from tilewright.extract.extraction import ExtractOptions
+from tilewright.extract.objective import Objective
 from tilewright.extract.pipeline.items import cut_into_items
 from tilewright.extract.pipeline.plan import PipelinePlan, PlannedStage
 from tilewright.extract.pipeline.prices import Price, Prices, Saturate
 from tilewright.extract.pipeline.search import Division, Goal, Room, Stage, divide
 from tilewright.extract.pipeline.search import Prices as Table
 from tilewright.extract.pipeline.segments import Segments
-from tilewright.extract.plan import Objective, Plan, Proof
+from tilewright.extract.plan import Plan, Proof
 from tilewright.graph import Graph
 from tilewright.hwmodel.network import network_of
 from tilewright.hwmodel.submesh import Submesh, fits_at, submeshes, whole_machine
@@ -43,6 +44,8 @@ class StageOptions:
     """Stages at most, unless more are wanted; sub-rectangles have at least such a share of the tiles."""
     micro_batches: int = 1
     """How many of them follow each other through the stages; the graph is that of one."""
+    max_latency_cycles: float = inf
+    """What an inference, all its micro-batches, may take from its first stage to its last."""
     items: int = 12
     """About how many parts a model is cut into whose blocks do not repeat."""
     evaluations: int = 12
@@ -93,9 +96,9 @@ def plan_pipeline(
 
 
 def _check(graph: Graph, options: ExtractOptions, stages: StageOptions) -> None:
-    if options.objective is Objective.ENERGY:
+    if not options.objective.is_time:
         raise CompileError(
-            "objective 'energy' has no stages, which cost the same one after the other; "
+            f"objective '{options.objective}' has no stages, which are divided to save time; "
             "choose latency or throughput"
         )
     if stages.stages > 1 and graph.host_models:
@@ -150,6 +153,7 @@ class _Search:
         best = self._close(best)
         if best is None:
             wanted = self._options.stages
+            self._check_limit()
             raise InfeasibleError(
                 f"model '{self._graph.name}' on '{self._target.name}': found no division of its "
                 f"{self._items} parts into {wanted or 'any number of'} stages that fits; "
@@ -159,9 +163,24 @@ class _Search:
         bound = best.value if bounded is None else min(best.value, bounded.value)
         return self._written(best, bound, whole)
 
+    def _check_limit(self) -> None:
+        """Raise an error if it is the limit of latency that no division keeps."""
+        goal = replace(self._goal, sum_weight=1.0, slowest_weight=self._goal.waits)
+        fastest = divide(self._known, self._room, replace(goal, latency_limit=inf))
+        if fastest is not None:
+            raise InfeasibleDemandError(
+                f"model '{self._graph.name}' on '{self._target.name}': no division into stages that was "
+                "found is within the latency limit",
+                demand=fastest.value,
+                limit=goal.latency_limit,
+                unit="cycles",
+                changes=(f"--max-latency {fastest.value:.0f}",),
+                levers="use more tiles, a faster target, a smaller batch or fewer stages",
+            )
+
     def _make_goal(self) -> Goal:
         options, count = self._options, self._options.micro_batches
-        if self._objective is Objective.THROUGHPUT:
+        if self._objective == Objective.THROUGHPUT:
             weights = (0.0, float(count))
         else:
             weights = (1.0, float(count - 1))
@@ -170,6 +189,8 @@ class _Search:
             slowest_weight=weights[1],
             stages=options.stages,
             most=options.most,
+            latency_limit=options.max_latency_cycles,
+            waits=float(count - 1),
         )
 
     def _make_room(self) -> Room:

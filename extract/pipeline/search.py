@@ -4,10 +4,11 @@ A stage is a run of consecutive items on a sub-rectangle of the machine. Stages 
 of the model, each behind the one before it. With the price of every stage given, the search is exact for
 
 * throughput: the slowest stage;
-* latency of m micro-batches: the sum of the stages and m - 1 times the slowest.
+* latency of m micro-batches: the sum of the stages and m - 1 times the slowest;
+* throughput with a limit of that latency.
 
-The slowest stage is enumerated for latency: for each price that could be the slowest, the least sum without
-dearer stages. Items and sub-rectangles are numbers here; `planner.py` says what they are.
+The slowest stage is enumerated for the last two: for each price that could be the slowest, the least sum
+without dearer stages. Items and sub-rectangles are numbers here; `planner.py` says what they are.
 """
 
 from __future__ import annotations
@@ -57,6 +58,13 @@ class Goal:
     slowest_weight: float
     stages: int = 0
     most: int = 8
+    latency_limit: float = inf
+    """What an inference may take: the sum of the stages and `waits` times the slowest."""
+    waits: float = 0.0
+
+    def keeps_limit(self, prices: tuple[float, ...]) -> bool:
+        """Return whether stages with these prices are within the limit."""
+        return sum(prices) + self.waits * max(prices) <= self.latency_limit
 
     def value(self, prices: tuple[float, ...]) -> float:
         """Return the value of stages with these prices."""
@@ -78,10 +86,11 @@ def divide(prices: Prices, room: Room, goal: Goal) -> Division | None:
     """
     finite = np.unique(prices[np.isfinite(prices)])
     best: Division | None = None
-    if goal.sum_weight == 0.0:
+    is_limited = goal.latency_limit < inf
+    if goal.sum_weight == 0.0 and not is_limited:
         found = _least(prices, room, goal, inf, np.maximum)
         return _valued(found, prices, goal)
-    thresholds = finite if goal.slowest_weight else finite[-1:]
+    thresholds = finite if goal.slowest_weight or is_limited else finite[-1:]
     for slowest in thresholds:
         if best is not None and goal.slowest_weight * slowest >= best.value:
             break
@@ -96,6 +105,8 @@ def _valued(stages: tuple[Stage, ...] | None, prices: Prices, goal: Goal) -> Div
     if stages is None:
         return None
     paid = tuple(float(prices[s.first, s.last, s.shape]) for s in stages)
+    if not goal.keeps_limit(paid):
+        return None
     return Division(value=goal.value(paid), stages=stages)
 
 

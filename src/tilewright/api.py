@@ -28,8 +28,10 @@ from tilewright.compiler import (
 )
 from tilewright.errors import CompileError, ProgramError
 from tilewright.exploring import Session
-from tilewright.extract.plan import Objective
+from tilewright.extract.front import check_metrics, check_points
+from tilewright.extract.objective import Metric, Objective, parse_metric, parse_objective
 from tilewright.frontend import load_onnx
+from tilewright.fronts import Front, find_front
 from tilewright.graph import Array, Graph, Port
 from tilewright.hwmodel.block_format import with_block_format
 from tilewright.hwmodel.load import load_target, target_names
@@ -66,6 +68,7 @@ __all__ = [
     "check",
     "compile",
     "explore",
+    "front",
     "input_ports",
     "load",
     "load_rules",
@@ -133,6 +136,7 @@ def compile(  # the verb that users know from every other compiler's API
     objective: Objective | str = Objective.LATENCY,
     stages: int | None = None,
     matmul_format: str | None = None,
+    max_latency: float | str | None = None,
     without_rules: Sequence[str] = (),
     rules: UserRules | None = None,
     schedule: Scheduling | str = Scheduling.LIST,
@@ -146,11 +150,13 @@ def compile(  # the verb that users know from every other compiler's API
         target: A preset's name, `mesh_RxC`, a YAML file, or a `Target`.
         dims: Sizes of symbolic input dimensions by name.
         weights: As in `load`; without them the last stage must be extract or an earlier one.
-        objective: "latency", "throughput" or "energy".
+        objective: "latency", "throughput", "energy" or "sram" (bytes of a tile), or weights of several,
+            such as "latency:0.7,energy:0.3"; see `tilewright.extract.objective`.
         stages: Stages of a pipeline on disjoint tiles: their number, 0 for whatever is best, None for that
             where the objective is throughput, and one otherwise.
         matmul_format: Block format in which the matrix units multiply floats, "mxint8" or "bfp16_64"; None
             for what the target says.
+        max_latency: What an inference may take: cycles, or a time such as "50us".
         without_rules: Names of rules or of whole rule sets to leave out.
         rules: More rules, from `load_rules`.
         schedule: Orders of the instructions to try besides the plan's: those of "list" scheduling, also an
@@ -165,8 +171,9 @@ def compile(  # the verb that users know from every other compiler's API
         CompileError: With what is wrong, where, and what to change.
     """
     options = CompileOptions(
-        objective=_choice(Objective, objective, "objective"),
+        objective=_objective(objective),
         stages=stages,
+        max_latency=max_latency,
         without_rules=tuple(without_rules),
         user_rules=rules or UserRules(),
         stop_after=_choice(Stage, stop_after, "stage"),
@@ -203,7 +210,8 @@ def explore(
         target: A preset's name, `mesh_RxC`, a YAML file, or a `Target`.
         dims: Sizes of symbolic input dimensions by name.
         weights: As in `load`; without them plans cannot be lowered.
-        objective: "latency", "throughput" or "energy".
+        objective: "latency", "throughput", "energy" or "sram" (bytes of a tile), or weights of several,
+            such as "latency:0.7,energy:0.3"; see `tilewright.extract.objective`.
         without_rules: Names of rules or of whole rule sets to leave out.
         rules: More rules, from `load_rules`.
         progress: Called with a line of text as the work goes on.
@@ -227,6 +235,55 @@ def explore(
     )
     check_capacity(done.graph, done.target)
     return Session(done, progress)
+
+
+def front(
+    model: ModelSource | Graph,
+    target: str | Target = DEFAULT_TARGET,
+    objectives: Sequence[Metric | str] = ("latency", "energy"),
+    *,
+    points: int = 8,
+    dims: Mapping[str, int] | None = None,
+    weights: bool = True,
+    without_rules: Sequence[str] = (),
+    rules: UserRules | None = None,
+    progress: Progress | None = None,
+) -> Front:
+    """Find plans of which none is better than another in every metric: a Pareto front.
+
+    The model is saturated and its options are priced once for all of them.
+
+    Args:
+        model: An ONNX file, its bytes, or a graph from `load`.
+        target: A preset's name, `mesh_RxC`, a YAML file, or a `Target`.
+        objectives: Two or three of "latency", "throughput", "energy" and "sram".
+        points: Plans wanted at most.
+        dims: Sizes of symbolic input dimensions by name.
+        weights: As in `load`; without them plans cannot be lowered.
+        without_rules: Names of rules or of whole rule sets to leave out.
+        rules: More rules, from `load_rules`.
+        progress: Called with a line of text as the work goes on.
+
+    Returns:
+        The front: `points`, each with plan, amounts, bound and proof, and `lower` for the program of one.
+
+    Raises:
+        CompileError: With what is wrong, where, and what to change.
+    """
+    metrics = check_metrics(tuple(parse_metric(name, "objective") for name in objectives))
+    check_points(points)
+    done = compile(
+        model,
+        target,
+        dims=dims,
+        weights=weights,
+        without_rules=without_rules,
+        rules=rules,
+        stop_after=Stage.SATURATE,
+        progress=progress,
+    )
+    check_capacity(done.graph, done.target)
+    return find_front(done, metrics, points, progress)
 
 
 def run(
@@ -360,6 +417,10 @@ def _choice[T: StrEnum](kind: type[T], name: str, what: str) -> T:
     except ValueError:
         known = ", ".join(item.value for item in kind)
         raise CompileError(f"{what} '{name}' is unknown; choose one of {known}") from None
+
+
+def _objective(given: Objective | str) -> Objective:
+    return given if isinstance(given, Objective) else parse_objective(given)
 
 
 def _check_names(options: CompileOptions) -> None:

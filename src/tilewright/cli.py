@@ -17,7 +17,6 @@ from tilewright.cli_options import (
     Dims,
     Model,
     Objective,
-    ObjectiveName,
     RuleFiles,
     ScheduleName,
     SkipRefused,
@@ -90,7 +89,7 @@ def compile_command(
         bool,
         typer.Option("--shapes-only", help="Load no weights from external files; needs none."),
     ] = False,
-    objective: Objective = ObjectiveName.latency,
+    objective: Objective = "latency",
     stages: Annotated[
         str,
         typer.Option(
@@ -109,6 +108,10 @@ def compile_command(
         typer.Option(
             metavar="FORMAT", help="Multiply floats in a block format: mxint8 or bfp16_64."
         ),
+    ] = None,
+    max_latency: Annotated[
+        str | None,
+        typer.Option(metavar="CYCLES|TIME", help="What an inference may take: 20000 or 50us."),
     ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Run the instructions and compare with onnxruntime.")
@@ -145,10 +148,11 @@ def compile_command(
         target=target,
         dims=parse_dims(dim),
         shapes_only=shapes_only,
-        objective=objective.value,
+        objective=objective,
         stages=_stages(stages),
         schedule=schedule.value,
         matmul_format=matmul_format,
+        max_latency=max_latency,
         verify=verify,
         tolerance=tolerance,
         simulate=simulate,
@@ -334,7 +338,7 @@ def rules_stats_command(
     model: Model,
     target: TargetName = "corsair",
     dim: Dims = None,
-    objective: Objective = ObjectiveName.latency,
+    objective: Objective = "latency",
     rules: RuleFiles = None,
     skip_refused: SkipRefused = False,
     without_rule: WithoutRules = None,
@@ -356,7 +360,7 @@ def rules_explain_command(
     tensor: Annotated[str, typer.Option(metavar="NAME", help="A tensor that the model computes.")],
     target: TargetName = "corsair",
     dim: Dims = None,
-    objective: Objective = ObjectiveName.latency,
+    objective: Objective = "latency",
     rules: RuleFiles = None,
     skip_refused: SkipRefused = False,
     without_rule: WithoutRules = None,

@@ -14,14 +14,6 @@ if TYPE_CHECKING:
     from tilewright.rule_commands import PlanRequest
 
 
-class ObjectiveName(StrEnum):
-    """What a plan minimises."""
-
-    latency = "latency"
-    throughput = "throughput"
-    energy = "energy"
-
-
 class ScheduleName(StrEnum):
     """How instructions are ordered."""
 
@@ -30,8 +22,27 @@ class ScheduleName(StrEnum):
     program = "program"
 
 
+def _known_objective(text: str) -> str:
+    """Refuse an objective that cannot be read, as a wrong use of the command line."""
+    from tilewright.extract.objective import parse_objective
+
+    try:
+        parse_objective(text)
+    except CompileError as error:
+        raise typer.BadParameter(str(error)) from None
+    return text
+
+
 Model = Annotated[Path, typer.Argument(help="An ONNX model.")]
-Objective = Annotated[ObjectiveName, typer.Option(help="What to minimise.")]
+Objective = Annotated[
+    str,
+    typer.Option(
+        metavar="METRIC|MIX",
+        callback=_known_objective,
+        help="What to minimise: latency, throughput, energy, sram (bytes of a tile), or a mix by weights "
+        "such as latency:0.7,energy:0.3.",
+    ),
+]
 Dims = Annotated[
     list[str] | None,
     typer.Option("--dim", metavar="NAME=VALUE", help="Size of a symbolic dimension; repeatable."),
@@ -75,7 +86,7 @@ def plan_request(
     model: Path,
     target: str,
     dim: list[str] | None,
-    objective: ObjectiveName,
+    objective: str,
     rules: list[Path] | None,
     skip_refused: bool,
     without_rule: list[str] | None,
@@ -87,7 +98,7 @@ def plan_request(
         model=model,
         target=target,
         dims=parse_dims(dim),
-        objective=objective.value,
+        objective=objective,
         without_rules=tuple(without_rule or ()),
         sources=RuleSources(files=tuple(rules or ()), skip_refused=skip_refused),
     )

@@ -19,7 +19,6 @@ from tilewright.arrays import write_file
 from tilewright.block_tolerance import block_tolerances
 from tilewright.compiler import Compilation, Stage
 from tilewright.errors import CompileError
-from tilewright.extract.plan import Objective
 from tilewright.inputs import example_inputs, read_inputs
 from tilewright.listings import alternatives_text, blocks_text, graph_text, plan_text, program_text
 from tilewright.lowering.assembler import disassemble
@@ -70,6 +69,7 @@ class CompileRequest:
     stages: int | None = None
     schedule: str = "list"
     matmul_format: str | None = None
+    max_latency: str | None = None
     verify: bool = False
     tolerance: float | None = None
     simulate: bool = True
@@ -106,6 +106,7 @@ def compile_and_report(request: CompileRequest, console: Console) -> bool:
             stages=request.stages,
             schedule=request.schedule,
             matmul_format=request.matmul_format,
+            max_latency=request.max_latency,
             without_rules=request.without_rules,
             rules=admission.rules,
             stop_after=request.last,
@@ -163,10 +164,15 @@ def _check_request(request: CompileRequest) -> None:
     if request.tolerance is not None and not 0 <= request.tolerance < float("inf"):
         raise CompileError(f"--tolerance is {request.tolerance}, expected a number of at least 0")
     if request.output is not None:
-        _check_folder(request.output)
+        check_folder(request.output)
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Refuse a folder for results that cannot be written to.
+
+    Raises:
+        CompileError: It is a file, or not writable.
+    """
     if folder.exists() and not folder.is_dir():
         raise CompileError(f"-o '{folder}' is a file, expected a folder; choose another name")
     nearest = next((p for p in (folder, *folder.absolute().parents) if p.exists()), Path("/"))
@@ -207,7 +213,7 @@ def _print_plan(done: Compilation, timing: TimingReport | None, console: Console
     if done.program is not None:
         print_facts(console, "program", report.program_facts(done.program))
     if timing is not None:
-        is_time = plan.objective is not Objective.ENERGY
+        is_time = plan.objective.is_time
         predicted = sum(stage.plan.cost for stage in stages) if is_divided else plan.cost
         print_timing(timing, predicted if is_time else None, console)
 
@@ -302,16 +308,25 @@ def _write(
             files[f"{stem}.trace.json"] = trace_bytes(timing)
         else:
             files[f"{stem}.{name}.txt"] = _stage_text(done, name).encode()
+    make_folder(folder)
+    console.print()
+    for name, data in files.items():
+        write_file(folder / name, data)
+        print_written(folder / name, len(data), console)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results, with those that it is in.
+
+    Raises:
+        CompileError: It cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CompileError(
             f"-o '{folder}' cannot be made: {error.strerror or error}; choose another folder"
         ) from None
-    console.print()
-    for name, data in files.items():
-        write_file(folder / name, data)
-        print_written(folder / name, len(data), console)
 
 
 @contextmanager

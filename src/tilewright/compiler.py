@@ -7,15 +7,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
+from math import inf
 
 from tilewright.constant_outputs import fold_constant_outputs
 from tilewright.constants import absent
 from tilewright.dtypes import DType
 from tilewright.errors import CompileError, InfeasibleError
 from tilewright.extract.extraction import ExtractOptions, extract
+from tilewright.extract.limited import extract_within_latency, latency_cycles
+from tilewright.extract.objective import Objective
 from tilewright.extract.pipeline.plan import PipelinePlan
 from tilewright.extract.pipeline.planner import StageOptions, plan_pipeline
-from tilewright.extract.plan import Objective, Plan
+from tilewright.extract.plan import Plan
 from tilewright.graph import Graph, parse_pipeline
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.network import logical_mesh
@@ -55,6 +58,8 @@ class CompileOptions:
     objective: Objective = Objective.LATENCY
     stages: int | None = None
     """Stages of a pipeline; 0: whatever is best; None: the same for throughput, one for the rest."""
+    max_latency: float | str | None = None
+    """What an inference may take: cycles, or a time such as `50us`."""
     without_rules: tuple[str, ...] = ()
     user_rules: UserRules = field(default_factory=UserRules)
     stop_after: Stage = Stage.LOWER
@@ -166,6 +171,8 @@ def compile_graph(
     tell = progress or (lambda text: None)
     if options.stop_after is Stage.LOWER and not options.only_timed:
         _check_values(graph)
+    if options.max_latency is not None:
+        latency_cycles(options.max_latency, target)  # refuses what it cannot read before any work
     timed = _Timed(seconds)
     graph = fold_constant_outputs(graph)
     mesh = logical_mesh(target)
@@ -222,10 +229,12 @@ def _realise(
             collective=chosen.collective,
         )
         tell("extracting a plan")
-        plan = timed(
-            Stage.EXTRACT,
-            partial(extract, done.graph, rolled, alternatives, target, done.mesh, choice),
-        )
+        model = (done.graph, rolled, alternatives, target, done.mesh, choice)
+        if options.max_latency is None:
+            plan = timed(Stage.EXTRACT, partial(extract, *model))
+        else:
+            most = latency_cycles(options.max_latency, target)
+            plan = timed(Stage.EXTRACT, partial(extract_within_latency, *model, most))
         done = replace(done, plan=plan, rejected=tuple(rejected))
         if options.stop_after is Stage.EXTRACT:
             return done
@@ -249,7 +258,7 @@ def _pipelined(
 ) -> Compilation:
     """Divide the model into stages if that was asked for, or if it is better and can be lowered."""
     is_demand = options.stages is not None and options.stages > 1
-    may_help = options.objective is Objective.THROUGHPUT and not done.graph.host_models
+    may_help = options.objective == Objective.THROUGHPUT and not done.graph.host_models
     if options.stages == 1 or not (is_demand or (may_help if options.stages is None else True)):
         return done
     chosen = available_rules(options.user_rules).chosen(options.without_rules)
@@ -260,7 +269,13 @@ def _pipelined(
         memory=chosen.memory,
         collective=chosen.collective,
     )
-    wanted = StageOptions(stages=options.stages or 0, rules=chosen.pipeline)
+    wanted = StageOptions(
+        stages=options.stages or 0,
+        rules=chosen.pipeline,
+        max_latency_cycles=(
+            inf if options.max_latency is None else latency_cycles(options.max_latency, done.target)
+        ),
+    )
     run = partial(
         saturate,
         options=saturation_options(done.graph, options),

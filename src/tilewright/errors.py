@@ -50,13 +50,21 @@ class InfeasibleDemandError(InfeasibleError):
     """
 
     def __init__(
-        self, what: str, *, demand: float, limit: float, unit: str, changes: tuple[str, ...]
+        self,
+        what: str,
+        *,
+        demand: float,
+        limit: float,
+        unit: str,
+        changes: tuple[str, ...],
+        levers: str = "",
     ) -> None:
-        """Write the message: what, demand, limit, gap, unit, changes."""
+        """Write the message: what, demand, limit, gap, unit, changes, and levers that were not tried."""
         self.demand, self.limit, self.unit, self.changes = demand, limit, unit, changes
         ways = f"; it would fit with: {' | '.join(changes)}" if changes else ""
         super().__init__(
             f"{what}: demand {demand:,.0f}, limit {limit:,.0f}, gap {self.gap:,.0f} {unit}{ways}"
+            + (f"; {levers}" if levers else "")
         )
 
     @property

@@ -16,7 +16,7 @@ from tilewright.extract.exploration.explain import Explanation
 from tilewright.extract.exploration.explorer import Answer
 from tilewright.extract.exploration.resources import Change
 from tilewright.extract.exploration.ways import Way
-from tilewright.extract.plan import Objective, Plan
+from tilewright.extract.plan import Plan
 from tilewright.report import cost_text
 from tilewright.rule_commands import PlanRequest, print_refusals
 from tilewright.terminal import Row, print_facts, print_table, print_text, progress, shorten
@@ -216,7 +216,7 @@ def report_what_if(request: ExploreRequest, changes: Sequence[str], console: Con
 
 
 def _unit(plan: Plan) -> str:
-    return "pJ" if plan.objective is Objective.ENERGY else "cycles"
+    return plan.objective.unit
 
 
 def _signed(delta: float, base: Plan) -> str:

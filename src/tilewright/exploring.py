@@ -20,7 +20,7 @@ from tilewright.compiler import (
     available_rules,
     compile_graph,
 )
-from tilewright.errors import DemandError, InfeasibleError
+from tilewright.errors import CompileError, DemandError, InfeasibleError
 from tilewright.extract.exploration.demand import Aspect, Demand, parse_demand
 from tilewright.extract.exploration.explain import Explanation, explain
 from tilewright.extract.exploration.explorer import Answer, Explorer
@@ -28,6 +28,7 @@ from tilewright.extract.exploration.resources import Change, Resource, diff, res
 from tilewright.extract.exploration.warm import Known
 from tilewright.extract.exploration.ways import Way, alternatives
 from tilewright.extract.extraction import ExtractOptions
+from tilewright.extract.objective import Metric
 from tilewright.extract.plan import Plan
 from tilewright.hwmodel.change import changed_target
 from tilewright.hwmodel.network import logical_mesh
@@ -70,9 +71,9 @@ class Session:
             InfeasibleError: Nothing fits the scratchpad.
         """
         self._tell = progress or (lambda text: None)
-        self._done = saturated
+        self._done = _weighing(saturated)
         self._tell("extracting a plan")
-        self.explorer = _explorer(saturated, saturated.target, None, None)
+        self.explorer = _explorer(self._done, self.target, None, None)
 
     @property
     def base(self) -> Answer:
@@ -215,6 +216,21 @@ class Session:
             f"model '{answer.plan.graph.name}' on '{self.target.name}': {_REALISATION_ATTEMPTS} plans "
             f"could not be allocated, the last one because {reason}"
         )
+
+
+def _weighing(done: Compilation) -> Compilation:
+    """Return what was saturated with rates of a mix that stay, so that costs on changed targets compare.
+
+    Raises:
+        CompileError: The objective weighs the footprint, which answers do not add up.
+    """
+    objective = done.options.objective.on(done.graph, done.target)
+    if Metric.SRAM in objective.metrics:
+        raise CompileError(
+            f"objective '{objective}': exploring adds up what kernels and moves cost, not the footprint; "
+            "choose latency, throughput, energy or a mix of them, or see 'tilewright explore pareto'"
+        )
+    return replace(done, options=replace(done.options, objective=objective))
 
 
 def _demands(given: Sequence[DemandLike], is_forced: bool) -> tuple[Demand, ...]:

@@ -12,7 +12,7 @@ from rich.console import Console
 from tilewright import api, report
 from tilewright.arrays import npz_bytes, write_file
 from tilewright.errors import CompileError
-from tilewright.extract.plan import Objective
+from tilewright.extract.objective import Objective
 from tilewright.graph import Array
 from tilewright.hwmodel.describe import describe_target
 from tilewright.hwmodel.load import load_target, target_names
@@ -110,7 +110,7 @@ def simulate_and_report(
 
 def _predicted_cycles(program: Program) -> float | None:
     """Return what the compiler promised of a program, None if that is not a time."""
-    if program.facts.get("objective") not in (Objective.LATENCY, Objective.THROUGHPUT):
+    if program.facts.get("objective") not in (str(Objective.LATENCY), str(Objective.THROUGHPUT)):
         return None
     try:
         return float(program.facts["cost"])

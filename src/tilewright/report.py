@@ -6,7 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from tilewright.compiler import Compilation
-from tilewright.extract.plan import Objective, Plan
+from tilewright.extract.amounts import amounts
+from tilewright.extract.limited import latency_cycles
+from tilewright.extract.objective import MIXED_UNIT, UNITS, Metric, Objective
+from tilewright.extract.plan import Plan
 from tilewright.graph import Graph
 from tilewright.hwmodel.roofline import roofline
 from tilewright.hwmodel.target import Target
@@ -127,21 +130,55 @@ def plan_facts(done: Compilation, plan: Plan) -> list[Fact]:
         ),
         ("rules used", _counted([op.rule for op in plan.ops if op.rule]) or "none"),
     ]
+    facts[1:1] = _objective_facts(done, plan)
     return facts + [("sent back", reason) for reason in done.rejected]
+
+
+def _objective_facts(done: Compilation, plan: Plan) -> list[Fact]:
+    """Say what a plan takes of each metric, and what a unit of it counts in a mix."""
+    if plan.objective == Objective.LATENCY and done.options.max_latency is None:
+        return []
+    found = amounts(plan, done.target)
+    texts = [
+        f"{metric} {found[metric]:,.0f} {UNITS[metric]}"
+        for metric in Metric
+        if metric is not Metric.THROUGHPUT or metric in plan.objective.metrics
+    ]
+    facts = [("it takes", ", ".join(texts))]
+    if plan.objective.unit == MIXED_UNIT:
+        pairs = zip(plan.objective.metrics, plan.objective.rates, strict=True)
+        rates = (f"{metric} {rate:.4g} for each of its {UNITS[metric]}" for metric, rate in pairs)
+        facts.append(("weighted cycles", ", ".join(rates)))
+    if done.options.max_latency is not None:
+        limit = latency_cycles(done.options.max_latency, done.target)
+        facts.append(("latency limit", f"{limit:,.0f} cycles"))
+    return facts
 
 
 def cost_text(plan: Plan, target: Target, cost: float) -> str:
     """Write a cost in the unit of the plan's objective, and as time where it is one."""
-    if plan.objective is Objective.ENERGY:
+    if plan.objective == Objective.SRAM:
+        return f"{cost:,.0f} bytes a tile"
+    if plan.objective.unit == MIXED_UNIT:
+        return f"{cost:,.0f} weighted cycles"
+    if plan.objective == Objective.ENERGY:
         return f"{cost / 1e6:,.2f} uJ"
     return f"{cost:,.0f} cycles ({target.seconds(cost) * 1e6:,.1f} us)"
+
+
+def _summed(plan: Plan) -> float:
+    """Return what shares are of: a plan's cost without the footprint, which belongs to no op."""
+    if Metric.SRAM not in plan.objective.metrics:
+        return plan.cost
+    return sum(planned.cost_units for planned in plan.ops)
 
 
 def _kinds(plan: Plan) -> str:
     costs: Counter[str] = Counter()
     for planned in plan.ops:
         costs[planned.op.kind] += planned.cost_units  # type: ignore[assignment]
-    shares = [(kind, cost / plan.cost) for kind, cost in costs.most_common(6) if plan.cost]
+    whole = _summed(plan)
+    shares = [(kind, cost / whole) for kind, cost in costs.most_common(6) if whole]
     return ", ".join(f"{kind} {share:.0%}" for kind, share in shares if share >= 0.005) or "none"
 
 
@@ -153,7 +190,8 @@ def op_table(
     "simulated" is the time from an op's first to its last instruction; neighbours overlap, so the
     column adds up to more than the total.
     """
-    unit = "pJ" if plan.objective is Objective.ENERGY else "predicted"
+    shown, whole = plan.objective.additive, _summed(plan)
+    unit = "predicted" if shown.is_time else shown.unit
     wide = width >= WIDE_COLUMNS
     spans = {} if timing is None else {t.name: t.end_cycle - t.start_cycle for t in timing.run.tags}
     text = ("op", "kind", "split", "tile", "moves") if wide else ("op", "kind", "split")
@@ -168,7 +206,7 @@ def op_table(
         cells.append(_head(splits_text(plan, planned), 18 if wide else 14))
         if wide:
             cells += [_head(tile_text(plan, planned), 20), _head(" ".join(moves), 16)]
-        share = planned.cost_units / plan.cost if plan.cost else 0.0
+        share = planned.cost_units / whole if whole else 0.0
         cells += [f"{planned.cost_units:,.0f}", f"{share:.1%}"]
         if spans:
             span = spans.get(planned.op.name)

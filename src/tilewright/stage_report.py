@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tilewright.extract.objective import Objective
 from tilewright.extract.pipeline.plan import PipelinePlan
-from tilewright.extract.plan import Objective
 from tilewright.hwmodel.target import Target
 from tilewright.report import Fact
 
@@ -16,7 +16,7 @@ def pipeline_facts(
     def time(cycles: float) -> str:
         return f"{cycles:,.0f} cycles ({target.seconds(cycles) * 1e6:,.1f} us)"
 
-    what = "interval" if pipeline.objective is Objective.THROUGHPUT else "latency"
+    what = "interval" if pipeline.objective == Objective.THROUGHPUT else "latency"
     facts = [
         (f"predicted {what}", time(pipeline.cost)),
         (

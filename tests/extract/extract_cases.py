@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from tilewright.dtypes import DType
 from tilewright.extract.extraction import ExtractOptions, extract
 from tilewright.extract.model_tables import ModelTables, build_tables
+from tilewright.extract.objective import Metric, Objective, parse_objective
 from tilewright.extract.options import Option, Pricing
-from tilewright.extract.plan import Memory, Objective, Placement, Plan
+from tilewright.extract.plan import Memory, Placement, Plan
 from tilewright.extract.pruning import prune
 from tilewright.extract.reshard import dram_placement, move_units, single_moves
 from tilewright.extract.tiling_candidates import tiling_candidates
@@ -29,6 +30,12 @@ from tilewright.rules.engine import saturate
 from tilewright.rules.roll import Block, Instance, Rolled, roll
 
 F32 = DType.F32
+
+MIX = parse_objective("latency:0.7,energy:0.3").relative_to(
+    {Metric.LATENCY: 1000.0, Metric.ENERGY: 200_000.0}
+)
+OBJECTIVES = (Objective.LATENCY, Objective.THROUGHPUT, Objective.ENERGY, MIX)
+"""Those that add up over kernels and moves."""
 
 
 class Builder:
@@ -204,6 +211,9 @@ MODELS = {
 # ---------------------------------------------------------------- oracles
 
 
+UNREACHED = (float("inf"), float("inf"))
+
+
 class Distances:
     """Cheapest chains of moves by relaxing every single move until nothing changes (Bellman-Ford)."""
 
@@ -216,36 +226,42 @@ class Distances:
     ) -> None:
         self.mesh, self.target, self.objective = mesh, target, objective
         self.allowed = allowed
-        self._moves: dict[tuple[TensorType, Placement], list[tuple[Placement, float]]] = {}
-        self._found: dict[tuple[TensorType, Placement], dict[Placement, float]] = {}
+        self._moves: dict[tuple[TensorType, Placement], list[tuple[Placement, float, float]]] = {}
+        self._found: dict[tuple[TensorType, Placement], dict[Placement, tuple[float, float]]] = {}
 
     def from_placement(self, tensor: TensorType, start: Placement) -> dict[Placement, float]:
+        return {place: cost for place, (cost, _) in self.chains(tensor, start).items()}
+
+    def chains(self, tensor: TensorType, start: Placement) -> dict[Placement, tuple[float, float]]:
+        """Return cost and cycles of the cheapest chain to each placement."""
         key = (tensor, start)
         if key not in self._found:
             self._found[key] = self._relax(tensor, start)
         return self._found[key]
 
-    def _successors(self, tensor: TensorType, place: Placement) -> list[tuple[Placement, float]]:
+    def _successors(
+        self, tensor: TensorType, place: Placement
+    ) -> list[tuple[Placement, float, float]]:
         key = (tensor, place)
         if key not in self._moves:
             self._moves[key] = [
-                (m.after, move_units(m, self.objective))
+                (m.after, move_units(m, self.objective), m.cycles)
                 for m in single_moves(place, tensor, self.mesh, self.target)
                 if self.allowed(m.after)
             ]
         return self._moves[key]
 
-    def _relax(self, tensor: TensorType, start: Placement) -> dict[Placement, float]:
-        distance = {start: 0.0}
+    def _relax(self, tensor: TensorType, start: Placement) -> dict[Placement, tuple[float, float]]:
+        distance = {start: (0.0, 0.0)}
         changed = True
         while changed:
             changed = False
-            for place, so_far in list(distance.items()):
-                for after, own in self._successors(tensor, place):
+            for place, (so_far, before) in list(distance.items()):
+                for after, own, cycles in self._successors(tensor, place):
                     # the stated least cost of a move, which keeps detours out
                     total = so_far + max(own, 1e-3)
-                    if total < distance.get(after, float("inf")) - 1e-12:
-                        distance[after] = total
+                    if total < distance.get(after, UNREACHED)[0] - 1e-12:
+                        distance[after] = (total, before + cycles)
                         changed = True
         return distance
 
@@ -310,9 +326,10 @@ class Enumeration:
                     for o in kept
                 ]
                 if tensor.is_input:
-                    start = distances.from_placement(tensor.type, dram)
+                    start = distances.chains(tensor.type, dram)
+                    rate = self.pricing.objective.cycle_rate
                     total = total + _along(
-                        np.array([_reached(start, w) for w in wanted]),
+                        np.array([_reached(start, w, rate) for w in wanted]),
                         (n,),
                         count,
                     )
@@ -348,12 +365,21 @@ def _pair(
     gathers = maker.implementation is not None and "gathered" in maker.implementation.macros
     if gathers and any(alone for _, _, alone in wanted):
         return float("inf")
-    return _reached(distances.from_placement(tensor, maker.result), wanted)
+    rate = distances.objective.cycle_rate
+    return _reached(distances.chains(tensor, maker.result), wanted, rate)
 
 
-def _reached(reach: dict[Placement, float], wanted: list[tuple[Placement, float, bool]]) -> float:
-    """Return the cost of reaching all placements, less what a product covers of each."""
-    return sum(max(0.0, reach.get(place, float("inf")) - cover) for place, cover, _ in wanted)
+def _reached(
+    reach: dict[Placement, tuple[float, float]],
+    wanted: list[tuple[Placement, float, bool]],
+    cycle_rate: float,
+) -> float:
+    """Return the cost of reaching all placements, less the cycles that a product covers of each."""
+    total = 0.0
+    for place, cover, _ in wanted:
+        cost, cycles = reach.get(place, UNREACHED)
+        total += cost - cycle_rate * min(cycles, cover)
+    return total
 
 
 def _along(values: NDArray[np.float64], axes: tuple[int, ...], count: int) -> NDArray[np.float64]:

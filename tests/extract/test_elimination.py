@@ -6,14 +6,14 @@ from itertools import product
 
 import numpy as np
 import pytest
-from extract_cases import Enumeration, tiny
+from extract_cases import OBJECTIVES, Enumeration, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilewright.extract.choice import ChoiceProblem, Edge
 from tilewright.extract.elimination import Elimination, polish
 from tilewright.extract.message_passing import MessagePassing
-from tilewright.extract.plan import Objective
+from tilewright.extract.objective import Objective
 
 
 def random_problem(seed: int, count: int, density: float, options: int) -> ChoiceProblem:
@@ -97,7 +97,7 @@ def test_with_an_incumbent_the_rest_is_optimal(seed: int, most: int) -> None:
     assert problem.cost(polished) <= best + 1e-9
 
 
-@pytest.mark.parametrize("objective", list(Objective))
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_softmax_and_its_two_products(objective: Objective) -> None:
     case = tiny("attention_scores", 1, 2)
     alternatives, pricing, tables = case.tables(objective)

@@ -16,7 +16,8 @@ from tilewright.extract.exploration.explorer import Explorer
 from tilewright.extract.exploration.resources import diff, resources
 from tilewright.extract.exploration.ways import alternatives
 from tilewright.extract.extraction import ExtractOptions
-from tilewright.extract.plan import Memory, Objective
+from tilewright.extract.objective import Objective
+from tilewright.extract.plan import Memory
 from tilewright.extract.validate import validate_plan
 from tilewright.hwmodel.family import mesh_target
 from tilewright.hwmodel.mesh import format_sharding

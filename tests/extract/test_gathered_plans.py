@@ -12,8 +12,9 @@ from extract_cases import GATHERED_RULES, Builder, Case, saturated
 from tilewright.extract.gathered import most_in_chunks
 from tilewright.extract.kernel import loop_order
 from tilewright.extract.kernel_price import price
+from tilewright.extract.objective import Objective
 from tilewright.extract.options import class_options
-from tilewright.extract.plan import Memory, Objective, Placement, Plan, PlannedOp, Tiling
+from tilewright.extract.plan import Memory, Placement, Plan, PlannedOp, Tiling
 from tilewright.extract.plan_error import PlanError
 from tilewright.extract.planned import planned_kernel
 from tilewright.extract.validate import validate_plan

@@ -12,8 +12,9 @@ from extract_cases import Builder, Case, saturated
 from tilewright.extract.choice import ChoiceProblem, Edge, Usage
 from tilewright.extract.dominance import without_dominated
 from tilewright.extract.extraction import extract
+from tilewright.extract.objective import Objective
 from tilewright.extract.overlap import late_operands, rounded_cycles
-from tilewright.extract.plan import Delivery, MoveKind, Objective, Plan
+from tilewright.extract.plan import Delivery, MoveKind, Plan
 from tilewright.extract.validate import PlanError, validate_plan
 from tilewright.graph import Graph
 from tilewright.hwmodel.family import mesh_target

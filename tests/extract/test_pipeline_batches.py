@@ -9,9 +9,9 @@ from test_pipeline_plans import alternatives
 
 from tilewright.errors import CompileError
 from tilewright.extract.extraction import ExtractOptions
+from tilewright.extract.objective import Objective
 from tilewright.extract.pipeline.batches import micro_batched
 from tilewright.extract.pipeline.planner import StageOptions, plan_pipeline
-from tilewright.extract.plan import Objective
 from tilewright.graph import Graph
 from tilewright.hwmodel.family import mesh_target
 from tilewright.lowering.link import build_pipeline

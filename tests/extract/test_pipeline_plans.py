@@ -12,12 +12,12 @@ from test_pipeline_search import every_value
 
 from tilewright.errors import CompileError, InfeasibleError
 from tilewright.extract.extraction import ExtractOptions
+from tilewright.extract.objective import Objective
 from tilewright.extract.pipeline.items import cut_into_items
 from tilewright.extract.pipeline.planner import StageOptions, plan_pipeline
 from tilewright.extract.pipeline.prices import Prices
 from tilewright.extract.pipeline.search import Goal, Room
 from tilewright.extract.pipeline.segments import Segments
-from tilewright.extract.plan import Objective
 from tilewright.extract.validate import validate_plan
 from tilewright.graph import Graph
 from tilewright.hwmodel.family import mesh_target

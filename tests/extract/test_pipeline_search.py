@@ -21,7 +21,8 @@ def every_value(prices: Prices, room: Room, goal: Goal) -> list[float]:
                 paid = tuple(
                     float(prices[edges[k], edges[k + 1], shape]) for k, shape in enumerate(shapes)
                 )
-                if np.isfinite(sum(paid)) and fits(room, shapes):
+                takes = sum(paid) + goal.waits * max(paid)
+                if takes <= goal.latency_limit and takes < np.inf and fits(room, shapes):
                     found.append(goal.value(paid))
     return found
 
@@ -43,13 +44,18 @@ def test_best_of_all_divisions(seed: int) -> None:
     room = Room(tiles=6, sizes=sizes, fits_at=lambda shape, tile: tile % sizes[shape] == 0)
     prices = draw.integers(1, 40, (4, 5, 4)).astype(float)
     prices[draw.random(prices.shape) < 0.2] = np.inf
-    for weights in ((0.0, 1.0), (1.0, 0.0), (1.0, 3.0), (0.0, 4.0)):
+    unlimited = ((0.0, 1.0), (1.0, 0.0), (1.0, 3.0), (0.0, 4.0))
+    cases = [(weights, np.inf, 0.0) for weights in unlimited]
+    cases += [((0.0, 1.0), limit, waits) for limit in (10, 20, 40) for waits in (0.0, 2.0)]
+    for weights, limit, waits in cases:
         for stages in (0, 1, 2, 3):
             goal = Goal(
                 sum_weight=weights[0],
                 slowest_weight=weights[1],
                 stages=stages,
                 most=3,
+                latency_limit=limit,
+                waits=waits,
             )
             values = every_value(prices, room, goal)
             found = divide(prices, room, goal)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from extract_cases import MODELS, Builder, Case, Enumeration, saturated, tiny
+from extract_cases import MODELS, OBJECTIVES, Builder, Case, Enumeration, saturated, tiny
 
 from tilewright.extract.model_tables import build_tables
+from tilewright.extract.objective import Objective
 from tilewright.extract.options import Pricing
-from tilewright.extract.plan import Objective
 from tilewright.extract.pruning import prune
 from tilewright.extract.tiling_candidates import tiling_candidates
 from tilewright.hwmodel.family import mesh_target
@@ -60,7 +60,7 @@ def optimum(case: Case, alternatives: tuple[Alternatives, ...], objective: Objec
     return float(Enumeration(case, alternatives, pricing, tables).costs().min())
 
 
-@pytest.mark.parametrize("objective", list(Objective))
+@pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("name", list(CASES))
 def test_the_optimum_survives(name: str, objective: Objective) -> None:
     case = CASES[name]()

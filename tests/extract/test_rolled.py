@@ -6,9 +6,10 @@ from functools import cache
 from itertools import pairwise
 
 import pytest
-from extract_cases import Builder, Case, one_block, saturated
+from extract_cases import OBJECTIVES, Builder, Case, one_block, saturated
 
-from tilewright.extract.plan import Objective, Plan
+from tilewright.extract.objective import Objective
+from tilewright.extract.plan import Plan
 from tilewright.extract.reshard import move_units
 from tilewright.extract.validate import validate_plan
 from tilewright.graph import Graph
@@ -37,7 +38,7 @@ def plan_of(count: int, objective: Objective = Objective.LATENCY, *, rolled: boo
     return case_of(count, rolled=rolled).extract(objective)
 
 
-@pytest.mark.parametrize("objective", list(Objective))
+@pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("count", [4, 7])
 def test_rolled_plans_are_valid_and_add_up(count: int, objective: Objective) -> None:
     case, plan = case_of(count), plan_of(count, objective)
@@ -85,7 +86,7 @@ def test_instances_of_a_block_run_alike() -> None:
     assert all(own[n : n + length] == own[:length] for n in range(0, len(own), length))
 
 
-@pytest.mark.parametrize("objective", list(Objective))
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_rolled_bounds_the_unrolled_model_too(objective: Objective) -> None:
     rolled, single = plan_of(4, objective), plan_of(4, objective, rolled=False)
     validate_plan(single, case_of(4, rolled=False).target)

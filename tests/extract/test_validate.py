@@ -7,19 +7,11 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
-from extract_cases import MODELS, naive_rows, tiny, with_sram
+from extract_cases import MODELS, OBJECTIVES, naive_rows, tiny, with_sram
 
 from tilewright.errors import CompileError
-from tilewright.extract.plan import (
-    Delivery,
-    Memory,
-    Move,
-    MoveKind,
-    Objective,
-    Placement,
-    Plan,
-    PlannedOp,
-)
+from tilewright.extract.objective import Objective
+from tilewright.extract.plan import Delivery, Memory, Move, MoveKind, Placement, Plan, PlannedOp
 from tilewright.extract.plan_error import PlanError
 from tilewright.extract.validate import validate_plan
 
@@ -66,7 +58,7 @@ def in_sram(planned: PlannedOp) -> bool:
 
 
 @pytest.mark.parametrize("name", list(MODELS))
-@pytest.mark.parametrize("objective", list(Objective))
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_extracted_plans_pass(name: str, objective: Objective) -> None:
     check(plan_of(name, objective), name)
 
@@ -172,7 +164,7 @@ def test_a_wrong_split_is_caught(name: str) -> None:
 
 def with_partials() -> tuple[str, Plan]:
     for name in MODELS:
-        for objective in Objective:
+        for objective in OBJECTIVES:
             plan = plan_of(name, objective)
             if any(min(op.result.sharding) <= -2 for op in plan.ops):
                 return name, plan

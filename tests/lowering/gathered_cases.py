@@ -9,16 +9,8 @@ from typing import Any
 import numpy as np
 
 from tilewright.extract.kernel import footprint_bytes, loop_order, tileable_dims
-from tilewright.extract.plan import (
-    Delivery,
-    Memory,
-    Objective,
-    Placement,
-    Plan,
-    PlannedOp,
-    Proof,
-    Tiling,
-)
+from tilewright.extract.objective import Objective
+from tilewright.extract.plan import Delivery, Memory, Placement, Plan, PlannedOp, Proof, Tiling
 from tilewright.extract.planned import planned_kernel, planned_nest
 from tilewright.extract.reshard import build_table, dram_placement
 from tilewright.graph import Graph

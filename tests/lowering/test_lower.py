@@ -14,16 +14,8 @@ from onnx import TensorProto, helper
 
 from tilewright.dtypes import DType
 from tilewright.extract.kernel import footprint_bytes, loop_order, tileable_dims
-from tilewright.extract.plan import (
-    Delivery,
-    Memory,
-    Objective,
-    Placement,
-    Plan,
-    PlannedOp,
-    Proof,
-    Tiling,
-)
+from tilewright.extract.objective import Objective
+from tilewright.extract.plan import Delivery, Memory, Placement, Plan, PlannedOp, Proof, Tiling
 from tilewright.extract.planned import planned_kernel
 from tilewright.extract.reshard import build_table, dram_placement
 from tilewright.graph import Graph, HostModel, Op, Port, TensorType

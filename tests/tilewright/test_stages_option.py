@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from tilewright import api
 from tilewright.cli import app
-from tilewright.errors import CompileError
+from tilewright.compiler import Compilation
+from tilewright.errors import CompileError, InfeasibleDemandError
 from tilewright.hwmodel.family import mesh_target
 from tilewright.report import schedule_facts
 from tilewright.stage_report import pipeline_facts
@@ -60,6 +61,31 @@ def test_each_stage_has_a_schedule() -> None:
     # facts of a file are free text
     broken = replace(done.program, facts={"stage 0 schedule_cycles": "many"})
     assert schedule_facts(broken) == []
+
+
+def test_stages_keep_a_limit_of_latency() -> None:
+    def compiled(limit: float | None) -> Compilation:
+        return api.compile(
+            two_layers(),
+            TARGET,
+            objective="throughput",
+            stages=2,
+            max_latency=limit,
+            stop_after="extract",
+        )
+
+    free = compiled(None)
+    assert free.plan is not None
+    assert free.pipeline is not None
+    whole, latency = free.plan.cost, sum(stage.plan.cost for stage in free.pipeline.stages)
+    limited = compiled(2 * latency)
+    assert limited.pipeline is not None
+    assert limited.pipeline.cost == free.pipeline.cost
+    # one stage on all tiles is within this limit, two stages are not
+    assert 1.5 * whole < latency
+    with pytest.raises(InfeasibleDemandError, match="fewer stages") as raised:
+        compiled(latency)  # without what the stages exchange
+    assert raised.value.limit == latency < raised.value.demand < 2 * latency
 
 
 def test_demands_that_cannot_be_met() -> None:

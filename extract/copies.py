@@ -1,0 +1,74 @@
+"""Scratchpad of the copies that deliveries make, which depends on both ends of a use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tilewright.extract.choice import Costs, Usage
+from tilewright.extract.model_tables import ModelTables
+from tilewright.extract.move_buffers import shard_bytes
+from tilewright.extract.options import Option
+from tilewright.extract.plan import Placement
+from tilewright.extract.reshard import dram_placement
+from tilewright.graph import TensorType
+from tilewright.hwmodel.mesh import LogicalMesh
+from tilewright.rules.alternatives import Alternatives
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairUsage:
+    """Bytes that options of two variables need together in the row of the second one."""
+
+    producer: int
+    consumer: int
+    amounts: Costs
+    """By (option of the producer, option of the consumer)."""
+
+
+def copies(
+    tables: ModelTables,
+    alternatives: tuple[Alternatives, ...],
+    mesh: LogicalMesh,
+    alignment_bytes: int,
+) -> tuple[tuple[Usage, ...], tuple[PairUsage, ...]]:
+    """Return the bytes of delivered copies while their reader runs: of model inputs, and of made values."""
+    single: list[Usage] = []
+    pairs: list[PairUsage] = []
+    for link in tables.links:
+        consumer = tables.number[link.consumer]
+        readers = tables.options[consumer]
+        tensor = alternatives[link.consumer[0]].classes[link.argument].type
+
+        def bytes_from(
+            made: Placement | None,
+            reader: Option,
+            argument: int = link.argument,
+            tensor: TensorType = tensor,
+        ) -> float:
+            if reader.node is None or reader.node.kind == "reshape":
+                return 0.0  # a moved copy becomes the result
+            return float(
+                sum(
+                    shard_bytes(wanted, tensor, mesh, alignment_bytes)
+                    for own, wanted in zip(reader.node.args, reader.operands, strict=True)
+                    if own == argument and wanted is not None and wanted != made
+                )
+            )
+
+        if link.producer is None:
+            dram = dram_placement(mesh)
+            amounts = np.array([bytes_from(dram, reader) for reader in readers])
+            single.append(Usage(consumer, consumer, consumer + 1, amounts))
+            continue
+        producer = tables.number[link.producer]
+        makers = [option.result for option in tables.options[producer]]
+        by_place = {
+            place: [bytes_from(place, reader) for reader in readers]
+            for place in dict.fromkeys(makers)
+        }
+        matrix = np.array([by_place[place] for place in makers])
+        if producer != consumer:
+            pairs.append(PairUsage(producer, consumer, matrix))
+    return tuple(single), tuple(pairs)

@@ -1,0 +1,230 @@
+"""Best choices of small problems under conditions that only a whole plan can be asked about.
+
+Elimination tells, for any choice of some variables, what the rest costs at least. So a depth-first search
+meets exactly the choices that cost less than a known one, and asks the condition (does the plan's
+scratchpad fit?) of those alone. When it ends, the best choice that it met is optimal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf, prod
+
+import numpy as np
+
+from tilewright.extract.choice import (
+    FORBIDDEN,
+    ChoiceProblem,
+    Costs,
+    Indices,
+    Usage,
+    cheapest_of_groups,
+)
+from tilewright.extract.copies import PairUsage
+from tilewright.extract.elimination import grouped
+
+_MOST_ENTRIES = 2_000_000
+"""Of the largest table; problems with larger ones are not searched."""
+
+_MOST_VARIABLES = 20
+_MOST_NODES = 30_000
+_MOST_LEAVES = 1_000
+"""Variables of a small problem; nodes, and whole choices, after which the search gives up."""
+
+_ROUNDING = 1e-9
+
+Evaluate = Callable[[tuple[int, ...]], float]
+"""Returns what a whole choice costs, inf if it does not meet the condition."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The best choice met, if any is better than the known cost; `is_proven` if there is no better one."""
+
+    choice: tuple[int, ...] | None
+    cost: float
+    is_proven: bool
+
+
+def search_exactly(
+    problem: ChoiceProblem,
+    needed: tuple[Usage, ...],
+    together: tuple[PairUsage, ...],
+    evaluate: Evaluate,
+    known_cost: float,
+    use_price: float = 0.0,
+    sum_price: float = 1.0,
+) -> Found | None:
+    """Return the best choice, None if the problem is too large to look.
+
+    Args:
+        problem: Costs of options and pairs, and the limit of rows.
+        needed: What every plan with an option needs of the rows at least.
+        together: The same of pairs of options, in addition.
+        evaluate: Judges whole choices.
+        known_cost: Of a choice that meets the condition; only better ones are looked for.
+        use_price: Of a unit of the fullest row, beside the costs.
+        sum_price: Of a unit of the costs.
+    """
+    tables = _tables(problem) if len(problem.costs) <= _MOST_VARIABLES else None
+    if tables is None:
+        return None
+    search = _Search(problem, needed, together, tables, evaluate, known_cost, use_price, sum_price)
+    search.descend(tables.least, np.zeros(problem.rows), [-1] * len(problem.costs), 0)
+    return Found(choice=search.best, cost=search.cost, is_proven=not search.is_spent)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Step:
+    """A variable with the least cost of all that was eliminated before it, [groups of scope.., own]."""
+
+    variable: int
+    scope: tuple[int, ...]
+    table: Costs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tables:
+    """What the search looks up.
+
+    Steps are in the order of choosing; `groups` are of options with equal ports, `extra` is by how much each
+    is dearer than the cheapest of its group, `least` the cost of the best choice.
+    """
+
+    steps: tuple[_Step, ...]
+    groups: tuple[Indices, ...]
+    extra: tuple[Costs, ...]
+    least: float
+
+
+def _tables(problem: ChoiceProblem) -> _Tables | None:
+    """Eliminate all variables and keep what that took."""
+    count = len(problem.costs)
+    ports: list[list[Indices]] = [[] for _ in range(count)]
+    for edge in problem.edges:
+        ports[edge.left].append(edge.left_ports)
+        ports[edge.right].append(edge.right_ports)
+    grouping = [grouped(own, len(c)) for own, c in zip(ports, problem.costs, strict=True)]
+    groups = [groups for groups, _ in grouping]
+    cheapest = [cheapest_of_groups(c, g) for c, g in zip(problem.costs, groups, strict=True)]
+    factors: list[tuple[tuple[int, ...], Costs]] = [
+        ((v,), problem.costs[v][cheapest[v]]) for v in range(count)
+    ]
+    for edge in problem.edges:
+        rows, columns = grouping[edge.left][1], grouping[edge.right][1]
+        table = edge.matrix[np.ix_(edge.left_ports[rows], edge.right_ports[columns])]
+        factors.append(((edge.left, edge.right), table))
+    sizes = [len(one) for one in cheapest]
+    left, steps, least = set(range(count)), [], 0.0
+    while left:
+        joined = {
+            v: tuple(sorted({u for own, _ in factors if v in own for u in own} - {v})) for v in left
+        }
+        v = min(left, key=lambda u: (prod(sizes[w] for w in (*joined[u], u)), u))
+        scope = joined[v]
+        if prod(sizes[u] for u in scope) * sizes[v] > _MOST_ENTRIES:
+            return None
+        table = np.zeros([sizes[u] for u in (*scope, v)])
+        for own, values in factors:
+            if v in own:
+                table = table + _spread(values, own, (*scope, v))
+        factors = [(own, values) for own, values in factors if v not in own]
+        steps.append(_Step(v, scope, table))
+        rest = table.min(axis=-1)
+        if scope:
+            factors.append((scope, rest))
+        else:
+            least += float(rest)
+        left.remove(v)
+    extra = tuple(
+        costs - costs[first][own]
+        for costs, own, first in zip(problem.costs, groups, cheapest, strict=True)
+    )
+    return _Tables(tuple(reversed(steps)), tuple(groups), extra, least)
+
+
+def _spread(values: Costs, own: tuple[int, ...], axes: tuple[int, ...]) -> Costs:
+    """Return a table over some variables with an axis for each of `axes`."""
+    order = sorted(range(len(own)), key=lambda n: axes.index(own[n]))
+    shape = [values.shape[own.index(u)] if u in own else 1 for u in axes]
+    return np.transpose(values, order).reshape(shape)
+
+
+class _Search:
+    """The state of one depth-first search."""
+
+    def __init__(
+        self,
+        problem: ChoiceProblem,
+        needed: tuple[Usage, ...],
+        together: tuple[PairUsage, ...],
+        tables: _Tables,
+        evaluate: Evaluate,
+        known_cost: float,
+        use_price: float,
+        sum_price: float,
+    ) -> None:
+        self._tables, self._evaluate = tables, evaluate
+        self._limit, self._use_price, self._sum_price = problem.limit, use_price, sum_price
+        self.best: tuple[int, ...] | None = None
+        self.cost = known_cost
+        self._nodes = self._leaves = 0
+        self._uses = [np.zeros((len(own), problem.rows)) for own in problem.costs]
+        for usage in needed:
+            self._uses[usage.variable][:, usage.low : usage.high] += usage.amounts[:, None]
+        self._pairs: list[list[tuple[int, int, Costs]]] = [[] for _ in problem.costs]
+        """Of each variable: the other one, the row, amounts by (other option, own option)."""
+        for pair in together:
+            self._pairs[pair.consumer].append((pair.producer, pair.consumer, pair.amounts))
+            self._pairs[pair.producer].append((pair.consumer, pair.consumer, pair.amounts.T))
+        rest = np.zeros(problem.rows)
+        rests = []
+        for step in reversed(tables.steps):
+            rests.append(rest)
+            rest = rest + self._uses[step.variable].min(axis=0)
+        self._rest = rests[::-1]
+        """What the variables after each step need at least."""
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether the search was cut short."""
+        return self._nodes > _MOST_NODES or self._leaves > _MOST_LEAVES
+
+    def descend(self, least: float, use: Costs, choice: list[int], depth: int) -> None:
+        """Try the options of the next variable, the most promising first.
+
+        Args:
+            least: What the choice so far and the best rest cost.
+            use: What the choice so far needs of each row.
+            choice: Options by variable, -1 where none is chosen.
+            depth: Variables chosen.
+        """
+        if depth == len(self._tables.steps):
+            self._leaves += 1
+            cost = self._evaluate(tuple(choice))
+            if cost < self.cost:
+                self.best, self.cost = tuple(choice), cost
+            return
+        self._nodes += 1
+        step = self._tables.steps[depth]
+        v = step.variable
+        at = tuple(int(self._tables.groups[u][choice[u]]) for u in step.scope)
+        own = step.table[at]
+        costs = least + (own - own.min())[self._tables.groups[v]] + self._tables.extra[v]
+        uses = use + self._uses[v]
+        for other, row, amounts in self._pairs[v]:
+            if choice[other] >= 0:
+                uses[:, row] += amounts[choice[other]]
+        fullest = (uses + self._rest[depth]).max(axis=1, initial=0.0)
+        bounds = self._sum_price * costs + self._use_price * fullest
+        bounds = np.where((fullest > self._limit) | (costs >= FORBIDDEN / 2), inf, bounds)
+        for option in np.argsort(bounds, kind="stable"):
+            # an equal choice is no better, whatever the rounding
+            if bounds[option] == inf or bounds[option] >= self.cost * (1 - _ROUNDING):
+                return
+            if self.is_spent:
+                return
+            choice[v] = int(option)
+            self.descend(float(costs[option]), uses[option], choice, depth + 1)
+        choice[v] = -1

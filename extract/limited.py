@@ -1,0 +1,147 @@
+"""Plans of least energy, or any other objective, that take no longer than a limit.
+
+A price of a cycle, added to the objective, makes plans faster. For any price, the cost of the best plan less
+the price of the whole limit bounds every plan that keeps it. The price taken is the one at which the best
+plan known that keeps the limit costs as much as the best known that does not; if a third one is cheaper then,
+it takes the place of one of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tilewright.errors import CompileError, InfeasibleDemandError
+from tilewright.extract.extraction import ExtractOptions
+from tilewright.extract.objective import Metric, Objective
+from tilewright.extract.plan import Plan, PlannedOp, Proof
+from tilewright.extract.reshard import delivery_units
+from tilewright.extract.reweigh import Point, Reweigher
+from tilewright.graph import Graph
+from tilewright.hwmodel.mesh import LogicalMesh
+from tilewright.hwmodel.target import Target
+from tilewright.rules.alternatives import Alternatives
+from tilewright.rules.roll import Rolled
+
+_PRICES = 12
+"""Prices of a cycle that are tried."""
+
+_GAIN = 1e-9
+
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+def latency_cycles(given: float | str, target: Target) -> float:
+    """Return a limit of latency in cycles: a number of them, or a time such as `50us`.
+
+    Raises:
+        CompileError: It cannot be read, or is not positive.
+    """
+    text = str(given).strip()
+    number = text.rstrip("nums")
+    try:
+        value = float(number)
+        seconds = _SECONDS[text[len(number) :]] if number != text else None
+    except (KeyError, ValueError):
+        value, seconds = 0.0, None
+    if not 0 < value < float("inf"):
+        raise CompileError(
+            f"latency limit '{given}': expected cycles or a time with unit ns, us, ms or s; "
+            "write e.g. 20000 or 50us"
+        )
+    return value if seconds is None else value * seconds * target.clock_ghz * 1e9
+
+
+def extract_within_latency(
+    graph: Graph,
+    rolled: Rolled,
+    alternatives: tuple[Alternatives, ...],
+    target: Target,
+    mesh: LogicalMesh,
+    options: ExtractOptions,
+    limit_cycles: float,
+) -> Plan:
+    """Return the best plan found that takes at most `limit_cycles`; the rest is as for `extract`.
+
+    Raises:
+        InfeasibleDemandError: No plan found is fast enough; with the least latency and what is short.
+        CompileError: The objective weighs the footprint, which has no price of cycles.
+    """
+    objective = options.objective.on(graph, target)
+    if Metric.SRAM in objective.metrics:
+        raise CompileError(
+            f"objective '{objective}' has no latency limit; see the plans of "
+            "'tilewright explore pareto --objectives latency,sram'"
+        )
+    made = Reweigher(
+        graph, rolled, alternatives, target, mesh, (objective, Objective.LATENCY), options
+    )
+    limit_bytes = options.sram_limit_bytes
+    slow = made.plan(objective, limit_bytes)
+    if _cycles(slow) <= limit_cycles:
+        return slow.plan
+    fast = made.plan(Objective.LATENCY, limit_bytes)
+    if _cycles(fast) > limit_cycles:
+        proven = fast.plan.bound > limit_cycles
+        raise InfeasibleDemandError(
+            f"model '{graph.name}' on '{target.name}': "
+            f"{'no plan is' if proven else 'no plan found is'} within the latency limit",
+            demand=_cycles(fast),
+            limit=limit_cycles,
+            unit="cycles",
+            changes=(f"--max-latency {_cycles(fast):.0f}",),
+            levers="use more tiles, a faster target or a smaller batch",
+        )
+    bound = slow.plan.bound
+    for _ in range(_PRICES):
+        price = (_units(fast, objective) - _units(slow, objective)) / (
+            _cycles(slow) - _cycles(fast)
+        )
+        if price <= 0:
+            break
+        found = made.plan(_with_price(objective, price), limit_bytes)
+        bound = max(bound, found.plan.bound - price * limit_cycles)
+        line = _units(fast, objective) + price * _cycles(fast)
+        if found.plan.cost >= line * (1 - _GAIN):
+            break
+        if _cycles(found) <= limit_cycles:
+            fast = found
+        else:
+            slow = found
+    return _under(fast.plan, objective, bound, target)
+
+
+def _cycles(point: Point) -> float:
+    return point.amounts[Metric.LATENCY]
+
+
+def _units(point: Point, objective: Objective) -> float:
+    return sum(objective.rate(metric) * point.amounts[metric] for metric in objective.metrics)
+
+
+def _with_price(objective: Objective, price: float) -> Objective:
+    """Return the objective with a price of a cycle of latency added."""
+    rates = dict(zip(objective.metrics, objective.rates, strict=True))
+    rates[Metric.LATENCY] = rates.get(Metric.LATENCY, 0.0) + price
+    return Objective(tuple(rates.items()), tuple(rates.values()))
+
+
+def _under(plan: Plan, objective: Objective, bound: float, target: Target) -> Plan:
+    """Return a plan with its cost under another objective."""
+
+    def units(planned: PlannedOp) -> float:
+        moved = sum(delivery_units(delivery, objective) for delivery in planned.deliveries)
+        return objective.kernel_units(planned.cost, target) + moved
+
+    ops = tuple(replace(planned, cost_units=units(planned)) for planned in plan.ops)
+    brought = {delivery.tensor: delivery for delivery in plan.output_deliveries}.values()
+    cost = sum(planned.cost_units for planned in ops)
+    cost += sum(delivery_units(delivery, objective) for delivery in brought)
+    method = f"{plan.proof.method} + price of latency"
+    return replace(
+        plan,
+        objective=objective,
+        ops=ops,
+        cost=cost,
+        bound=min(bound, cost),
+        proof=Proof(method=method),
+    )

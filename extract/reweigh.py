@@ -1,0 +1,113 @@
+"""Plan one model for many objectives: options are priced once, sums and chains of moves for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from tilewright.extract.amounts import amounts
+from tilewright.extract.extraction import ExtractOptions, Setting, plan_setting, prepare
+from tilewright.extract.model_tables import build_tables
+from tilewright.extract.objective import Metric, Objective
+from tilewright.extract.options import Option
+from tilewright.extract.origins import Variable
+from tilewright.extract.overlap import LateOperand
+from tilewright.extract.plan import Plan
+from tilewright.graph import Graph
+from tilewright.hwmodel.mesh import LogicalMesh
+from tilewright.hwmodel.target import Target
+from tilewright.rules.alternatives import Alternatives
+from tilewright.rules.roll import Rolled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A plan with its amount of every metric.
+
+    The plan's cost, bound and proof are of its objective, among plans within `limit_bytes` of scratchpad.
+    """
+
+    plan: Plan
+    amounts: Mapping[Metric, float]
+    limit_bytes: int
+
+
+class Reweigher:
+    """Keeps every option that is the best for some of the given objectives."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        rolled: Rolled,
+        alternatives: tuple[Alternatives, ...],
+        target: Target,
+        mesh: LogicalMesh,
+        objectives: tuple[Objective, ...],
+        options: ExtractOptions,
+    ) -> None:
+        """Price the options; the other arguments are those of `extract`.
+
+        Args:
+            graph: The model.
+            rolled: Its blocks.
+            alternatives: Of each block.
+            target: The machine.
+            mesh: The logical mesh.
+            objectives: What plans will weigh, each alone or all together.
+            options: How hard to try, and the rules that run; the objective counts nothing.
+
+        Raises:
+            InfeasibleError: Some tensor cannot be computed within the scratchpad.
+        """
+        spares = any(Metric.SRAM in objective.metrics for objective in objectives)
+        self._options = replace(
+            options,
+            objective=Objective.LATENCY,
+            beside=tuple(o.additive for o in objectives if o != Objective.SRAM),
+            spares_scratchpad=spares,
+        )
+        self._setting = prepare(graph, rolled, alternatives, target, mesh, self._options)
+        self._weighed: dict[Objective, Setting] = {}
+
+    @property
+    def capacity_bytes(self) -> int:
+        """The scratchpad of a tile."""
+        return self._setting.pricing.limit_bytes
+
+    def plan(self, objective: Objective, limit_bytes: int | None = None) -> Point:
+        """Return the best plan for an objective within a limit of scratchpad.
+
+        Raises:
+            InfeasibleError: None was found.
+        """
+        limit = min(limit_bytes or self.capacity_bytes, self.capacity_bytes)
+        setting = self._setting_of(objective.additive)
+        options = replace(self._options, objective=objective, sram_limit_bytes=limit)
+        plan = plan_setting(setting, options)
+        found = amounts(plan, setting.pricing.target)
+        return Point(plan=plan, amounts=found, limit_bytes=limit)
+
+    def _setting_of(self, objective: Objective) -> Setting:
+        """Return the tables of an objective that adds up."""
+        known = self._weighed.get(objective)
+        if known is not None:
+            return known
+        base = self._setting
+        target = base.pricing.target
+        options = {
+            variable: tuple(
+                replace(one, units=objective.kernel_units(one.cost, target)) for one in own
+            )
+            for variable, own in zip(base.tables.variables, base.tables.options, strict=True)
+        }
+
+        def priced(
+            variable: Variable, needed: bool, late: Mapping[int, LateOperand]
+        ) -> tuple[Option, ...]:
+            return options[variable]
+
+        pricing = replace(base.pricing, objective=objective, priced={}, reshards={})
+        tables = build_tables(base.graph, base.rolled, base.alternatives, pricing, priced)
+        setting = replace(base, pricing=pricing, tables=tables)
+        self._weighed[objective] = setting
+        return setting
