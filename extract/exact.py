@@ -222,9 +222,9 @@ class _Search:
         for option in np.argsort(bounds, kind="stable"):
             # an equal choice is no better, whatever the rounding
             if bounds[option] == inf or bounds[option] >= self.cost * (1 - _ROUNDING):
-                return
+                break
             if self.is_spent:
-                return
+                break
             choice[v] = int(option)
             self.descend(float(costs[option]), uses[option], choice, depth + 1)
-        choice[v] = -1
+        choice[v] = -1  # else variables before this one would count its copies
