@@ -70,12 +70,13 @@ def _heading(target: Target) -> str:
     rate = target.dram_bytes_per_cycle * target.clock_ghz
     return (
         "# Llama 3 8B on eight Corsair cards\n\n"
-        "`./tw bench claim` writes this page. The maker claims "
+        "`./tw bench claim` prints this page. The maker claims "
         f"{CLAIM_TOKENS_PER_S:,} tokens a second at {CLAIM_SECONDS * 1e3:.0f} ms a token for one "
         f"server (reported by EE Times, no method given): {CLAIM_TOKENS_PER_S * CLAIM_SECONDS:.0f} sequences "
         f"in flight. Below is what the planner reaches on the preset `{target.name}` for one step of "
-        "one sequence with 2,048 tokens in its cache, with number formats that it models; the "
-        "maker's block formats of 4 and 8 bits are not among them. The preset has "
+        "one sequence with 2,048 tokens in its cache, in f32 and f16. The maker's block formats of 4 "
+        "and 8 bits would also make the weights smaller: `--matmul-format` does not, it rounds only "
+        "what is multiplied, and is not used here. The preset has "
         f"{target.tiles:,} tiles with {target.sram_bytes / 1e9:.1f} GB of scratchpad, and "
         f"{rate:,.0f} GB/s of DRAM; figures of its network and vector units are assumptions.\n"
         + _READING
