@@ -13,20 +13,8 @@ from benchmarks.tables import print_table
 GIGABYTE = 1e9
 
 HEADER = (
-    *("model", "target", "verdict"),
-    *(
-        "user s",
-        "limit",
-        "GB",
-        "limit",
-        "gap",
-        "limit",
-        "cost",
-        "bound",
-        "blocks",
-        "valid",
-        "proof",
-    ),
+    *("model", "target", "verdict", "user s", "limit", "GB", "limit", "gap", "limit"),
+    *("cost", "bound", "blocks", "valid", "proof"),
 )
 
 Report = Mapping[str, Any]
@@ -79,7 +67,6 @@ def main(names: Sequence[str] = ()) -> int:
             rows.append(_row(limit, report))
         except MeasurementError as error:
             failed.append(str(error))
-            continue
     if rows:
         print_table("planning of full-size models", HEADER, rows, left=3)
     growth = []

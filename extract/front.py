@@ -128,7 +128,10 @@ def front(
         found = _at_limit(planner, planner.capacity_bytes, points, tell)
     else:
         found = _over_limits(planner, points, tell)
-    return nondominated(found, planner.metrics)
+    kept = nondominated(found, planner.metrics)
+    if len(kept) <= points:  # of three metrics, each limit has two ends
+        return kept
+    return tuple(kept[n * (len(kept) - 1) // (points - 1)] for n in range(points))
 
 
 def _over_limits(planner: FrontPlanner, points: int, tell: Callable[[str], None]) -> list[Point]:
@@ -167,7 +170,7 @@ def _at_limit(
         gap = max(gaps, key=lambda one: one.area)  # the first of equal ones
         gaps.remove(gap)
         middle = plan(gap.shares)
-        line = min(_value(end, middle.plan.objective) for end in gap.ends)
+        line = min(middle.plan.objective.weigh(end.amounts) for end in gap.ends)
         if middle.plan.cost < line * (1 - _GAIN):
             found.append(middle)
             gaps += _gaps(planner, (gap.ends[0], middle, gap.ends[1]))
@@ -191,10 +194,6 @@ def _gaps(planner: FrontPlanner, points: tuple[Point, ...]) -> Iterator[_Gap]:
         if dx > 0 and dy > 0:
             shares = (dy / (dx + dy), dx / (dx + dy))
             yield _Gap(ends=(a, b), area=dx * dy, shares=shares)
-
-
-def _value(point: Point, objective: Objective) -> float:
-    return sum(objective.rate(metric) * point.amounts[metric] for metric in objective.metrics)
 
 
 def nondominated(points: Sequence[Point], metrics: tuple[Metric, ...]) -> tuple[Point, ...]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tilewright.errors import CompileError, InfeasibleDemandError
+from tilewright.extract.amounts import additive_units
 from tilewright.extract.extraction import ExtractOptions
 from tilewright.extract.objective import Metric, Objective
 from tilewright.extract.plan import Plan, PlannedOp, Proof
@@ -93,14 +94,13 @@ def extract_within_latency(
         )
     bound = slow.plan.bound
     for _ in range(_PRICES):
-        price = (_units(fast, objective) - _units(slow, objective)) / (
-            _cycles(slow) - _cycles(fast)
-        )
+        dearer = objective.weigh(fast.amounts) - objective.weigh(slow.amounts)
+        price = dearer / (_cycles(slow) - _cycles(fast))
         if price <= 0:
             break
         found = made.plan(_with_price(objective, price), limit_bytes)
         bound = max(bound, found.plan.bound - price * limit_cycles)
-        line = _units(fast, objective) + price * _cycles(fast)
+        line = objective.weigh(fast.amounts) + price * _cycles(fast)
         if found.plan.cost >= line * (1 - _GAIN):
             break
         if _cycles(found) <= limit_cycles:
@@ -112,10 +112,6 @@ def extract_within_latency(
 
 def _cycles(point: Point) -> float:
     return point.amounts[Metric.LATENCY]
-
-
-def _units(point: Point, objective: Objective) -> float:
-    return sum(objective.rate(metric) * point.amounts[metric] for metric in objective.metrics)
 
 
 def _with_price(objective: Objective, price: float) -> Objective:
@@ -132,16 +128,12 @@ def _under(plan: Plan, objective: Objective, bound: float, target: Target) -> Pl
         moved = sum(delivery_units(delivery, objective) for delivery in planned.deliveries)
         return objective.kernel_units(planned.cost, target) + moved
 
-    ops = tuple(replace(planned, cost_units=units(planned)) for planned in plan.ops)
-    brought = {delivery.tensor: delivery for delivery in plan.output_deliveries}.values()
-    cost = sum(planned.cost_units for planned in ops)
-    cost += sum(delivery_units(delivery, objective) for delivery in brought)
-    method = f"{plan.proof.method} + price of latency"
+    cost = additive_units(plan, objective, target)
     return replace(
         plan,
         objective=objective,
-        ops=ops,
+        ops=tuple(replace(planned, cost_units=units(planned)) for planned in plan.ops),
         cost=cost,
         bound=min(bound, cost),
-        proof=Proof(method=method),
+        proof=Proof(method=f"{plan.proof.method} + price of latency"),
     )

@@ -111,6 +111,11 @@ class Objective:
         rates = tuple(self.rates[n] for n in kept) if self.rates else ()
         return Objective(tuple(self.weights[n] for n in kept), rates)
 
+    def weigh(self, amounts: Mapping[Metric, float]) -> float:
+        """Return what amounts of the metrics cost."""
+        pairs = zip(self.metrics, self.rates, strict=True)
+        return sum(rate * amounts[metric] for metric, rate in pairs)
+
     def kernel_units(self, cost: KernelCost, target: Target) -> float:
         """Return a kernel's share of the objective; energy includes static power for the latency."""
         total = 0.0

@@ -62,9 +62,11 @@ ModelSource = str | os.PathLike[str] | bytes
 __all__ = [
     "DEFAULT_TARGET",
     "Compilation",
+    "Front",
     "Objective",
     "Session",
     "Stage",
+    "Verification",
     "check",
     "compile",
     "explore",
@@ -315,8 +317,13 @@ def simulate(
         program: The program or its file.
         network: "fluid": transfers share links fairly; "packet": cut-through routers with finite buffers,
             tile by tile, which takes longer.
+
+    Raises:
+        ProgramError: The program is broken.
+        CompileError: There is no such network.
     """
-    return simulate_program(_trusted(program), network=NetworkModel(network))
+    model = _choice(NetworkModel, network, "network")
+    return simulate_program(_trusted(program), network=model)
 
 
 def check(program: Program | str | os.PathLike[str]) -> Verification:

@@ -48,7 +48,8 @@ class Stage(StrEnum):
 Progress = Callable[[str], None]
 """Called with a line of text when something begins."""
 
-_REALISATION_ATTEMPTS = 6
+REALISATION_ATTEMPTS = 6
+"""Plans of a model, each with less scratchpad, until one can be allocated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +220,7 @@ def _realise(
     target, rejected = done.target, list(done.rejected)
     limit = options.extract.sram_limit_bytes or target.tile.sram.size_bytes
     chosen = available_rules(options.user_rules).chosen(options.without_rules)
-    for _ in range(_REALISATION_ATTEMPTS):
+    for _ in range(REALISATION_ATTEMPTS):
         choice = replace(
             options.extract,
             objective=options.objective,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from tilewright.compiler import (
+    REALISATION_ATTEMPTS,
     Compilation,
     CompileOptions,
     Progress,
@@ -38,8 +39,6 @@ from tilewright.lowering.program import Program
 from tilewright.rules.options import AnyRule
 
 DemandLike = str | Demand
-
-_REALISATION_ATTEMPTS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +204,7 @@ class Session:
         """
         limit = answer.setting.pricing.limit_bytes
         sram = self.target.tile.sram
-        for _ in range(_REALISATION_ATTEMPTS):
+        for _ in range(REALISATION_ATTEMPTS):
             try:
                 return build_program(answer.plan, self.target)
             except InfeasibleError as error:
@@ -213,7 +212,7 @@ class Session:
             limit -= max(sram.size_bytes // 16, sram.alignment_bytes)
             answer = self._answered(answer.demands, limit)
         raise InfeasibleError(
-            f"model '{answer.plan.graph.name}' on '{self.target.name}': {_REALISATION_ATTEMPTS} plans "
+            f"model '{answer.plan.graph.name}' on '{self.target.name}': {REALISATION_ATTEMPTS} plans "
             f"could not be allocated, the last one because {reason}"
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tilewright.compiler import Compilation, Progress, available_rules
+from tilewright.compiler import REALISATION_ATTEMPTS, Compilation, Progress, available_rules
 from tilewright.errors import InfeasibleError
 from tilewright.extract.extraction import ExtractOptions
 from tilewright.extract.front import FrontPlanner, front
@@ -19,8 +19,6 @@ from tilewright.graph import Graph
 from tilewright.hwmodel.target import Target
 from tilewright.lowering.lower import build_program
 from tilewright.lowering.program import Program
-
-_REALISATION_ATTEMPTS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +41,7 @@ class Front:
         """
         limit, reason = point.limit_bytes, ""
         sram = self.target.tile.sram
-        for _ in range(_REALISATION_ATTEMPTS):
+        for _ in range(REALISATION_ATTEMPTS):
             try:
                 spares = Metric.SRAM in self.metrics
                 program = build_program(point.plan, self.target, spares_scratchpad=spares)
@@ -53,7 +51,7 @@ class Front:
             limit -= max(min(limit, sram.size_bytes) // 16, sram.alignment_bytes)
             point = self.planner.plan(point.plan.objective, limit)
         raise InfeasibleError(
-            f"model '{self.graph.name}' on '{self.target.name}': {_REALISATION_ATTEMPTS} plans for "
+            f"model '{self.graph.name}' on '{self.target.name}': {REALISATION_ATTEMPTS} plans for "
             f"{point.plan.objective} could not be allocated, the last one because {reason}"
         )
 

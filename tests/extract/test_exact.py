@@ -1,4 +1,4 @@
-"""The search over whole choices against brute force: needs of options and pairs, a price of the fullest row."""
+"""The search over whole choices against brute force: needs of options and pairs, a price of fullness."""
 
 from __future__ import annotations
 

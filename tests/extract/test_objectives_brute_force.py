@@ -309,6 +309,15 @@ def test_a_front_with_the_footprint_has_the_fastest_plan_within_each_limit(numbe
         )
 
 
+def test_a_front_of_three_metrics_has_no_more_points_than_asked_for() -> None:
+    metrics = (Metric.LATENCY, Metric.ENERGY, Metric.SRAM)
+    planner = front_of(3, metrics)
+    many, few = front(planner, 8), front(planner, 2)
+    assert 2 < len(many) <= 8
+    assert len(few) == 2
+    assert few[0].amounts[Metric.LATENCY] < few[1].amounts[Metric.LATENCY]
+
+
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_least_energy_within_a_latency_is_bracketed(share: float) -> None:
     number = 2

@@ -154,6 +154,13 @@ def test_unknown_schedules_are_refused(cnn: Path) -> None:
         api.compile(cnn, "toy", dims={"batch": 2}, schedule="best")
 
 
+def test_unknown_networks_are_refused(program_file: Path) -> None:
+    with pytest.raises(
+        CompileError, match="network 'wifi' is unknown; choose one of fluid, packet"
+    ):
+        api.simulate(program_file, network="wifi")  # type: ignore[arg-type]
+
+
 def test_without_rule(tilewright, cnn: Path) -> None:
     text = ("--stop-after", "saturate")
     every = tilewright("compile", cnn, *COMPILE, *text)
