@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from types import MappingProxyType
 
-import networkx as nx
 import numpy as np
 
 from tilewright.errors import InfeasibleError
@@ -16,15 +15,15 @@ from tilewright.extract.closing import Scales, Within, closed
 from tilewright.extract.footprint import spare_scratchpad
 from tilewright.extract.model_tables import ModelTables, build_tables
 from tilewright.extract.objective import Metric, Objective
-from tilewright.extract.options import Option, Pricing
-from tilewright.extract.origins import Variable, find_origins, leaf_name
-from tilewright.extract.plan import Delivery, Memory, Move, Placement, Plan, PlannedOp, Proof
+from tilewright.extract.options import Pricing
+from tilewright.extract.origins import Variable
+from tilewright.extract.plan import Plan, Proof
+from tilewright.extract.plan_writer import PlanWriter
 from tilewright.extract.profile import SramProfile, sram_profile
 from tilewright.extract.pruning import prune
-from tilewright.extract.reshard import delivery_units, dram_placement
 from tilewright.extract.solve import SolveOptions, lower_bound, solve
 from tilewright.extract.tiling_candidates import tiling_candidates
-from tilewright.graph import Graph, Op, TensorType
+from tilewright.graph import Graph
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
 from tilewright.rules.alternatives import Alternatives
@@ -32,7 +31,7 @@ from tilewright.rules.collectives.family import collective_rules
 from tilewright.rules.collectives.ruleset import CollectiveRule
 from tilewright.rules.memory.family import memory_rules
 from tilewright.rules.memory.ruleset import MemoryRule
-from tilewright.rules.roll import Instance, Rolled
+from tilewright.rules.roll import Rolled
 from tilewright.rules.tiling.family import tiling_rules
 from tilewright.rules.tiling.ruleset import TilingRule
 
@@ -139,9 +138,8 @@ class _Planner:
         setting = _narrowed(self.setting, limit_bytes)
 
         def write(choice: tuple[int, ...]) -> Plan:
-            solution = Solution(choice, 0.0, 0.0, "", np.zeros(0), True)
             s = setting
-            writer = _PlanWriter(s.graph, s.rolled, s.alternatives, s.tables, solution, s.pricing)
+            writer = PlanWriter(s.graph, s.rolled, s.alternatives, s.tables, choice, s.pricing)
             return writer.write((0.0, Proof(method="choice")))
 
         own = setting.pricing
@@ -226,8 +224,8 @@ def choose(
             bound = bounder(solution)
         if not solution.feasible:
             break
-        writer = _PlanWriter(
-            graph, setting.rolled, setting.alternatives, tables, solution, setting.pricing
+        writer = PlanWriter(
+            graph, setting.rolled, setting.alternatives, tables, solution.choice, setting.pricing
         )
         plan = writer.write(bound)
         profile = sram_profile(plan, target)
@@ -334,220 +332,3 @@ def _bound(tables: ModelTables, solution: Solution, options: SolveOptions) -> tu
     return relaxed.bound / tables.scale, Proof(
         method=relaxed.method, details=MappingProxyType(details)
     )
-
-
-class _PlanWriter:
-    """Expands a choice over unique blocks to the ops of the whole model."""
-
-    def __init__(
-        self,
-        graph: Graph,
-        rolled: Rolled,
-        alternatives: tuple[Alternatives, ...],
-        tables: ModelTables,
-        solution: Solution,
-        pricing: Pricing,
-    ) -> None:
-        self.graph = graph
-        self.rolled = rolled
-        self.alternatives = alternatives
-        self.tables = tables
-        self.pricing = pricing
-        self.chosen = {
-            variable: options[choice]
-            for variable, options, choice in zip(
-                tables.variables, tables.options, solution.choice, strict=True
-            )
-        }
-        self.origins = find_origins(graph, rolled, alternatives)
-        self.types: dict[str, TensorType] = dict(graph.types)
-        self.ops: list[PlannedOp] = []
-        self.folded: list[Op] = []
-        self.folded_names: set[str] = set()
-        self.op_variables: list[Variable] = []
-        """The variable of each op."""
-        self.cover_cycles: dict[tuple[int, int], float] = {}
-        """Cycles left to cover deliveries, of the product that makes a class in an instance."""
-
-    def write(self, bound: tuple[float, Proof]) -> Plan:
-        orders = [self._order(block) for block in range(len(self.rolled.blocks))]
-        for number, instance in enumerate(self.rolled.instances):
-            for class_number in orders[instance.block]:
-                self._emit(number, instance, class_number)
-        outputs = tuple(self._output_delivery(port.tensor) for port in self.graph.outputs)
-        objective = self.pricing.objective
-        # Equal outputs are one tensor, brought to DRAM once.
-        brought = {delivery.tensor: delivery for delivery in outputs}.values()
-        cost = sum(op.cost_units for op in self.ops) + sum(
-            delivery_units(delivery, objective) for delivery in brought
-        )
-        return Plan(
-            graph=self.graph,
-            target_name=self.pricing.target.name,
-            mesh=self.pricing.mesh,
-            objective=objective,
-            types=MappingProxyType(self.types),
-            ops=tuple(self.ops),
-            folded=tuple(self.folded),
-            output_deliveries=outputs,
-            cost=cost,
-            bound=min(bound[0], cost),
-            proof=bound[1],
-            peak_sram_bytes=0,
-            resident_sram_bytes=0,
-        )
-
-    def _order(self, block: int) -> list[int]:
-        """Return the computed classes of a block in execution order."""
-        order: nx.DiGraph[int] = nx.DiGraph()
-        classes = [c for b, c in self.tables.variables if b == block]
-        for number in classes:
-            option = self.chosen[block, number]
-            if option.node is None:
-                continue
-            order.add_node(number)
-            for argument in option.node.args:
-                if (block, argument) in self.chosen:
-                    order.add_edge(argument, number)
-        rank = {number: position for position, number in enumerate(classes)}
-        return list(nx.lexicographical_topological_sort(order, key=lambda number: rank[number]))
-
-    def _emit(self, number: int, instance: Instance, class_number: int) -> None:
-        variable = (instance.block, class_number)
-        option = self.chosen[variable]
-        node = option.node
-        assert node is not None
-        assert option.result is not None
-        if node.kind == "host" and class_number != node.result:
-            return
-        found = self.alternatives[instance.block]
-        results = tuple(self._name(number, instance, c) for c in (node.results or (node.result,)))
-        inputs = tuple(self._argument(number, instance, a) for a in node.args)
-        op = Op(name=results[0], kind=node.kind, inputs=inputs, outputs=results, attrs=node.attrs)
-        for result, c in zip(results, node.results or (node.result,), strict=True):
-            self.types[result] = found.classes[c].type
-        deliveries = tuple(
-            self._delivery(number, instance, variable, option, position)
-            for position in range(len(node.args))
-        )
-        objective = self.pricing.objective
-        moved = sum(delivery_units(delivery, objective) for delivery in deliveries)
-        self.op_variables.append(variable)
-        implementation = option.implementation
-        is_alone = implementation is not None and not any(implementation.macros)
-        self.cover_cycles[number, class_number] = option.cost.matrix_cycles if is_alone else 0.0
-        split = implementation.split_dims if implementation else (-1,) * self.pricing.mesh.rank
-        self.ops.append(
-            PlannedOp(
-                op=op,
-                split_dims=split,
-                deliveries=deliveries,
-                resident=option.resident,
-                result=option.result,
-                tiling=option.tiling,
-                buffer_bytes=option.working_bytes,
-                cost=option.cost,
-                cost_units=option.units + moved,
-                block=self.rolled.blocks[instance.block].name,
-                rule=node.origin,
-                split_rules=implementation.rules if implementation else (),
-                macros=implementation.macros if implementation else (),
-            )
-        )
-
-    def _name(self, number: int, instance: Instance, class_number: int) -> str:
-        """Return the name by which the plan calls a class of an instance."""
-        block = self.rolled.blocks[instance.block]
-        tensor = self.alternatives[instance.block].classes[class_number]
-        if tensor.names:
-            return self.origins[instance.tensors[leaf_name(block, tensor)]].tensor
-        return f"{block.name}.{number}.{class_number}"
-
-    def _argument(self, number: int, instance: Instance, class_number: int) -> str:
-        name = self._name(number, instance, class_number)
-        if self.alternatives[instance.block].classes[class_number].is_constant:
-            self._fold(number, instance, class_number, name)
-        return name
-
-    def _fold(self, number: int, instance: Instance, class_number: int, name: str) -> None:
-        """Make sure that a constant is available: a weight, or computed from weights."""
-        if name in self.graph.constants or name in self.folded_names:
-            return
-        found = self.alternatives[instance.block]
-        node = next(n for n in found.nodes if n.result == class_number and n.args)
-        self.folded_names.add(name)
-        self.types[name] = found.classes[class_number].type
-        inputs = tuple(self._argument(number, instance, a) for a in node.args)
-        self.folded.append(
-            Op(name=name, kind=node.kind, inputs=inputs, outputs=(name,), attrs=node.attrs)
-        )
-
-    def _delivery(
-        self, number: int, instance: Instance, variable: Variable, option: Option, position: int
-    ) -> Delivery:
-        node = option.node
-        assert node is not None
-        argument = node.args[position]
-        tensor = self.alternatives[instance.block].classes[argument]
-        name = self._argument(number, instance, argument)
-        wanted = option.operands[position]
-        mesh = self.pricing.mesh
-        if tensor.is_constant:
-            placement = dram_placement(mesh)
-            if option.resident[position]:
-                assert option.implementation is not None
-                placement = Placement(Memory.SRAM, option.implementation.operands[position])
-            return Delivery(tensor=name, before=placement, moves=(), after=placement)
-        assert wanted is not None
-        if tensor.is_input:
-            made = self.origins[name].made
-            producer = made[1] if made else None
-        else:
-            producer = (instance.block, argument)
-        if producer is None:
-            before, table = dram_placement(mesh), self.tables.input_tables[tensor.type]
-        else:
-            result = self.chosen[producer].result
-            assert result is not None
-            before, table = result, self.tables.tables[producer]
-        moves = table.moves(table.index[before], table.index[wanted])
-        hidden = (
-            self._hidden_cycles(number, option, moves) if position == option.late.position else 0
-        )
-        return Delivery(tensor=name, before=before, moves=moves, after=wanted, hidden_cycles=hidden)
-
-    def _hidden_cycles(self, number: int, option: Option, moves: tuple[Move, ...]) -> float:
-        """Return the cycles of a late operand's moves that a product covers, which covers no others then."""
-        hidden = min(sum(move.cycles for move in moves), option.late.cover_cycles)
-        assert option.node is not None
-        if option.node.kind == "map":
-            late = option.node.args[option.late.position]
-            (product,) = (
-                argument
-                for argument, placement in zip(option.node.args, option.operands, strict=True)
-                if argument != late and placement is not None
-            )
-            hidden = min(hidden, self.cover_cycles[number, product])
-            self.cover_cycles[number, product] -= hidden
-        return hidden
-
-    def _output_delivery(self, tensor: str) -> Delivery:
-        origin = self.origins[tensor]
-        wanted = dram_placement(self.pricing.mesh)
-        if origin.made is None:  # an input or a constant, which are in DRAM anyway
-            self._fold_by_name(origin.tensor)
-            return Delivery(tensor=origin.tensor, before=wanted, moves=(), after=wanted)
-        _, producer = origin.made
-        result = self.chosen[producer].result
-        assert result is not None
-        table = self.tables.tables[producer]
-        moves = table.moves(table.index[result], table.index[wanted])
-        return Delivery(tensor=origin.tensor, before=result, moves=moves, after=wanted)
-
-    def _fold_by_name(self, name: str) -> None:
-        """Fold a constant that no op reads but that is a model output."""
-        for number, instance in enumerate(self.rolled.instances):
-            for tensor in self.alternatives[instance.block].classes:
-                if tensor.is_constant and self._name(number, instance, tensor.number) == name:
-                    self._fold(number, instance, tensor.number, name)
-                    return

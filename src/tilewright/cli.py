@@ -1,4 +1,4 @@
-"""The command line: compile, run, simulate, targets, assign, demo."""
+"""The command line: a function for each command."""
 
 from __future__ import annotations
 

@@ -8,10 +8,10 @@ from extract_cases import MODELS, OBJECTIVES, Case, Enumeration, naive_rows, tin
 from numpy.typing import NDArray
 
 from tilewright.errors import InfeasibleError
-from tilewright.extract.choice import FORBIDDEN, Solution
-from tilewright.extract.extraction import _PlanWriter
+from tilewright.extract.choice import FORBIDDEN
 from tilewright.extract.objective import Objective
 from tilewright.extract.plan import Plan, Proof
+from tilewright.extract.plan_writer import PlanWriter
 from tilewright.extract.profile import sram_profile
 from tilewright.extract.validate import validate_plan
 
@@ -29,11 +29,9 @@ def enumerated(
 def plan_of(found: Enumeration, position: tuple[int, ...]) -> Plan:
     """Write out the plan of one combination."""
     choice = tuple(int(found.numbers[n][i]) for n, i in enumerate(position))
-    empty = np.zeros(0)
-    solution = Solution(choice, 0.0, 0.0, "enumeration", empty, True)
     case = found.case
-    writer = _PlanWriter(
-        case.graph, case.rolled, found.alternatives, found.tables, solution, found.pricing
+    writer = PlanWriter(
+        case.graph, case.rolled, found.alternatives, found.tables, choice, found.pricing
     )
     return writer.write((0.0, Proof(method="none")))
 

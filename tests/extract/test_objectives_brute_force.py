@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from tilewright.errors import InfeasibleDemandError
 from tilewright.extract.amounts import amounts
-from tilewright.extract.choice import Solution
 from tilewright.extract.closing import counted
-from tilewright.extract.extraction import ExtractOptions, _PlanWriter, pricing_of
+from tilewright.extract.extraction import ExtractOptions, pricing_of
 from tilewright.extract.front import FrontPlanner, front
 from tilewright.extract.limited import extract_within_latency
 from tilewright.extract.model_tables import build_tables
@@ -28,6 +27,7 @@ from tilewright.extract.move_buffers import shard_bytes
 from tilewright.extract.objective import Metric, Objective, parse_objective
 from tilewright.extract.options import Option
 from tilewright.extract.plan import Delivery, Memory, Placement, Plan, Proof
+from tilewright.extract.plan_writer import PlanWriter
 from tilewright.extract.profile import delivery_bytes
 from tilewright.extract.pruning import prune
 from tilewright.extract.reshard import dram_placement
@@ -208,10 +208,9 @@ def own_bytes(found: Enumeration, kept: list[list[Option]], n: int, alignment: i
 def written(found: Enumeration, position: tuple[int, ...]) -> Plan:
     """Return the plan of one combination."""
     choice = tuple(int(found.numbers[n][i]) for n, i in enumerate(position))
-    solution = Solution(choice, 0.0, 0.0, "", np.zeros(0), True)
     case = found.case
-    writer = _PlanWriter(
-        case.graph, case.rolled, found.alternatives, found.tables, solution, found.pricing
+    writer = PlanWriter(
+        case.graph, case.rolled, found.alternatives, found.tables, choice, found.pricing
     )
     return counted(writer.write((0.0, Proof(method="none"))), case.target)
 

@@ -1,0 +1,234 @@
+"""Writes a choice among the options of unique blocks out as a plan of the whole model."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+import networkx as nx
+
+from tilewright.extract.model_tables import ModelTables
+from tilewright.extract.options import Option, Pricing
+from tilewright.extract.origins import Variable, find_origins, leaf_name
+from tilewright.extract.plan import Delivery, Memory, Move, Placement, Plan, PlannedOp, Proof
+from tilewright.extract.reshard import delivery_units, dram_placement
+from tilewright.graph import Graph, Op, TensorType
+from tilewright.rules.alternatives import Alternatives
+from tilewright.rules.roll import Instance, Rolled
+
+
+class PlanWriter:
+    """Expands a choice over unique blocks, the number of an option for each variable, to a plan."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        rolled: Rolled,
+        alternatives: tuple[Alternatives, ...],
+        tables: ModelTables,
+        choice: tuple[int, ...],
+        pricing: Pricing,
+    ) -> None:
+        self.graph = graph
+        self.rolled = rolled
+        self.alternatives = alternatives
+        self.tables = tables
+        self.pricing = pricing
+        self.chosen = {
+            variable: options[number]
+            for variable, options, number in zip(
+                tables.variables, tables.options, choice, strict=True
+            )
+        }
+        self.origins = find_origins(graph, rolled, alternatives)
+        self.types: dict[str, TensorType] = dict(graph.types)
+        self.ops: list[PlannedOp] = []
+        self.folded: list[Op] = []
+        self.folded_names: set[str] = set()
+        self.op_variables: list[Variable] = []
+        """The variable of each op."""
+        self.cover_cycles: dict[tuple[int, int], float] = {}
+        """Cycles left to cover deliveries, of the product that makes a class in an instance."""
+
+    def write(self, bound: tuple[float, Proof]) -> Plan:
+        """Return the plan with a bound, in units of the objective, and its proof; memory is not counted."""
+        orders = [self._order(block) for block in range(len(self.rolled.blocks))]
+        for number, instance in enumerate(self.rolled.instances):
+            for class_number in orders[instance.block]:
+                self._emit(number, instance, class_number)
+        outputs = tuple(self._output_delivery(port.tensor) for port in self.graph.outputs)
+        objective = self.pricing.objective
+        # Equal outputs are one tensor, brought to DRAM once.
+        brought = {delivery.tensor: delivery for delivery in outputs}.values()
+        cost = sum(op.cost_units for op in self.ops) + sum(
+            delivery_units(delivery, objective) for delivery in brought
+        )
+        return Plan(
+            graph=self.graph,
+            target_name=self.pricing.target.name,
+            mesh=self.pricing.mesh,
+            objective=objective,
+            types=MappingProxyType(self.types),
+            ops=tuple(self.ops),
+            folded=tuple(self.folded),
+            output_deliveries=outputs,
+            cost=cost,
+            bound=min(bound[0], cost),
+            proof=bound[1],
+            peak_sram_bytes=0,
+            resident_sram_bytes=0,
+        )
+
+    def _order(self, block: int) -> list[int]:
+        """Return the computed classes of a block in execution order."""
+        order: nx.DiGraph[int] = nx.DiGraph()
+        classes = [c for b, c in self.tables.variables if b == block]
+        for number in classes:
+            option = self.chosen[block, number]
+            if option.node is None:
+                continue
+            order.add_node(number)
+            for argument in option.node.args:
+                if (block, argument) in self.chosen:
+                    order.add_edge(argument, number)
+        rank = {number: position for position, number in enumerate(classes)}
+        return list(nx.lexicographical_topological_sort(order, key=lambda number: rank[number]))
+
+    def _emit(self, number: int, instance: Instance, class_number: int) -> None:
+        variable = (instance.block, class_number)
+        option = self.chosen[variable]
+        node = option.node
+        assert node is not None
+        assert option.result is not None
+        if node.kind == "host" and class_number != node.result:
+            return
+        found = self.alternatives[instance.block]
+        results = tuple(self._name(number, instance, c) for c in (node.results or (node.result,)))
+        inputs = tuple(self._argument(number, instance, a) for a in node.args)
+        op = Op(name=results[0], kind=node.kind, inputs=inputs, outputs=results, attrs=node.attrs)
+        for result, c in zip(results, node.results or (node.result,), strict=True):
+            self.types[result] = found.classes[c].type
+        deliveries = tuple(
+            self._delivery(number, instance, variable, option, position)
+            for position in range(len(node.args))
+        )
+        objective = self.pricing.objective
+        moved = sum(delivery_units(delivery, objective) for delivery in deliveries)
+        self.op_variables.append(variable)
+        implementation = option.implementation
+        is_alone = implementation is not None and not any(implementation.macros)
+        self.cover_cycles[number, class_number] = option.cost.matrix_cycles if is_alone else 0.0
+        split = implementation.split_dims if implementation else (-1,) * self.pricing.mesh.rank
+        self.ops.append(
+            PlannedOp(
+                op=op,
+                split_dims=split,
+                deliveries=deliveries,
+                resident=option.resident,
+                result=option.result,
+                tiling=option.tiling,
+                buffer_bytes=option.working_bytes,
+                cost=option.cost,
+                cost_units=option.units + moved,
+                block=self.rolled.blocks[instance.block].name,
+                rule=node.origin,
+                split_rules=implementation.rules if implementation else (),
+                macros=implementation.macros if implementation else (),
+            )
+        )
+
+    def _name(self, number: int, instance: Instance, class_number: int) -> str:
+        """Return the name by which the plan calls a class of an instance."""
+        block = self.rolled.blocks[instance.block]
+        tensor = self.alternatives[instance.block].classes[class_number]
+        if tensor.names:
+            return self.origins[instance.tensors[leaf_name(block, tensor)]].tensor
+        return f"{block.name}.{number}.{class_number}"
+
+    def _argument(self, number: int, instance: Instance, class_number: int) -> str:
+        name = self._name(number, instance, class_number)
+        if self.alternatives[instance.block].classes[class_number].is_constant:
+            self._fold(number, instance, class_number, name)
+        return name
+
+    def _fold(self, number: int, instance: Instance, class_number: int, name: str) -> None:
+        """Make sure that a constant is available: a weight, or computed from weights."""
+        if name in self.graph.constants or name in self.folded_names:
+            return
+        found = self.alternatives[instance.block]
+        node = next(n for n in found.nodes if n.result == class_number and n.args)
+        self.folded_names.add(name)
+        self.types[name] = found.classes[class_number].type
+        inputs = tuple(self._argument(number, instance, a) for a in node.args)
+        self.folded.append(
+            Op(name=name, kind=node.kind, inputs=inputs, outputs=(name,), attrs=node.attrs)
+        )
+
+    def _delivery(
+        self, number: int, instance: Instance, variable: Variable, option: Option, position: int
+    ) -> Delivery:
+        node = option.node
+        assert node is not None
+        argument = node.args[position]
+        tensor = self.alternatives[instance.block].classes[argument]
+        name = self._argument(number, instance, argument)
+        wanted = option.operands[position]
+        mesh = self.pricing.mesh
+        if tensor.is_constant:
+            placement = dram_placement(mesh)
+            if option.resident[position]:
+                assert option.implementation is not None
+                placement = Placement(Memory.SRAM, option.implementation.operands[position])
+            return Delivery(tensor=name, before=placement, moves=(), after=placement)
+        assert wanted is not None
+        if tensor.is_input:
+            made = self.origins[name].made
+            producer = made[1] if made else None
+        else:
+            producer = (instance.block, argument)
+        if producer is None:
+            before, table = dram_placement(mesh), self.tables.input_tables[tensor.type]
+        else:
+            result = self.chosen[producer].result
+            assert result is not None
+            before, table = result, self.tables.tables[producer]
+        moves = table.moves(table.index[before], table.index[wanted])
+        hidden = (
+            self._hidden_cycles(number, option, moves) if position == option.late.position else 0
+        )
+        return Delivery(tensor=name, before=before, moves=moves, after=wanted, hidden_cycles=hidden)
+
+    def _hidden_cycles(self, number: int, option: Option, moves: tuple[Move, ...]) -> float:
+        """Return the cycles of a late operand's moves that a product covers, which covers no others then."""
+        hidden = min(sum(move.cycles for move in moves), option.late.cover_cycles)
+        assert option.node is not None
+        if option.node.kind == "map":
+            late = option.node.args[option.late.position]
+            (product,) = (
+                argument
+                for argument, placement in zip(option.node.args, option.operands, strict=True)
+                if argument != late and placement is not None
+            )
+            hidden = min(hidden, self.cover_cycles[number, product])
+            self.cover_cycles[number, product] -= hidden
+        return hidden
+
+    def _output_delivery(self, tensor: str) -> Delivery:
+        origin = self.origins[tensor]
+        wanted = dram_placement(self.pricing.mesh)
+        if origin.made is None:  # an input or a constant, which are in DRAM anyway
+            self._fold_by_name(origin.tensor)
+            return Delivery(tensor=origin.tensor, before=wanted, moves=(), after=wanted)
+        _, producer = origin.made
+        result = self.chosen[producer].result
+        assert result is not None
+        table = self.tables.tables[producer]
+        moves = table.moves(table.index[result], table.index[wanted])
+        return Delivery(tensor=origin.tensor, before=result, moves=moves, after=wanted)
+
+    def _fold_by_name(self, name: str) -> None:
+        """Fold a constant that no op reads but that is a model output."""
+        for number, instance in enumerate(self.rolled.instances):
+            for tensor in self.alternatives[instance.block].classes:
+                if tensor.is_constant and self._name(number, instance, tensor.number) == name:
+                    self._fold(number, instance, tensor.number, name)
+                    return
