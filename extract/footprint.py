@@ -60,7 +60,9 @@ class _Span:
     """Whether halving it again is of no use."""
 
     def bound(self, scales: Scales) -> float:
-        """Return what each of the plans costs at least."""
+        """Return what each of the plans costs at least, inf if there are none."""
+        if self.least == inf:  # 0 times inf would be no number
+            return inf
         return scales.sum_price * self.least + scales.use_price * self.low
 
 

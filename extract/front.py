@@ -107,7 +107,9 @@ def check_points(points: int) -> None:
         CompileError: There are too few or too many.
     """
     if not 2 <= points <= _MOST_POINTS:
-        raise CompileError(f"{points} points of a front: expected 2 to {_MOST_POINTS}")
+        raise CompileError(
+            f"{points} points of a front: expected 2 to {_MOST_POINTS}; ask for as many"
+        )
 
 
 def front(

@@ -124,6 +124,7 @@ def test_public_names_import_late_and_resolve() -> None:
         "load_rules",
         "compile",
         "explore",
+        "front",
         "run",
         "save",
         "simulate",
