@@ -26,7 +26,7 @@ from tilewright.hwmodel.target import Target
 from tilewright.lowering.isa import Access, Engine, Instruction, Opcode, Post, Space, Wait
 from tilewright.lowering.loops import matching_ends
 from tilewright.lowering.lower import build_program, plan_facts
-from tilewright.lowering.program import DramTensor, Group, Program, Streams
+from tilewright.lowering.program import VALUES_ABSENT, DramTensor, Group, Program, Streams
 from tilewright.lowering.scheduled import Scheduling
 
 _ALIGNMENT_BYTES = 64
@@ -117,15 +117,18 @@ class _Linker:
             dram_bytes=self._bases[-1],
             sram_bytes=max(part.sram_bytes for part in self._parts),
             tags=tuple(tags),
-            facts=plan_facts(self._pipeline)
-            | {"stages": str(len(self._pipeline.stages))}
-            | {
-                f"stage {number} {key}": value
-                for number, part in enumerate(self._parts)
-                for key, value in part.facts.items()
-                if key.startswith("schedule_")
-            },
+            facts=self._facts(),
         )
+
+    def _facts(self) -> dict[str, str]:
+        """Return what the compiler claims of the plan, and what it says of the parts."""
+        facts = plan_facts(self._pipeline) | {"stages": str(len(self._pipeline.stages))}
+        for number, part in enumerate(self._parts):
+            schedule = {k: v for k, v in part.facts.items() if k.startswith("schedule_")}
+            facts |= {f"stage {number} {key}": value for key, value in schedule.items()}
+            # one part without values is enough: the whole can only be timed
+            facts |= {k: v for k, v in part.facts.items() if k in VALUES_ABSENT}
+        return facts
 
     def _moves_of(self, number: int) -> Callable[[int], int]:
         """Return the function from addresses of a part to those of the whole."""

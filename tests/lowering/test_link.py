@@ -13,11 +13,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tilewright import api
 from tilewright.compiler import Compilation
+from tilewright.constants import Constants
 from tilewright.errors import ProgramError
 from tilewright.hwmodel.family import mesh_target
 from tilewright.inputs import example_inputs
 from tilewright.lowering.assembler import assemble, disassemble
 from tilewright.lowering.isa import Engine, Instruction, Opcode
+from tilewright.lowering.link import build_pipeline
 from tilewright.lowering.program import Group, Program
 from tilewright.lowering.program_file import program_bytes, read_program, same_program
 from tilewright.simulator.functional import run_program, run_stream
@@ -103,6 +105,23 @@ def test_files_and_listings_keep_everything() -> None:
     assert same_program(read_program(program_bytes(program)), program)
     assert same_program(assemble(disassemble(program)), program)
     assert any(i.opcode is Opcode.SIG for i in program.groups[0].run[Engine.DO])
+
+
+def test_a_stage_without_values_keeps_the_whole_from_running() -> None:
+    """Weights of one stage were not loaded."""
+    pipeline = compiled(2).pipeline
+    assert pipeline is not None
+    *stages, last = pipeline.stages
+    graph = last.plan.graph
+    constants = Constants({}, dict.fromkeys(graph.constants, "a file"))
+    plan = replace(last.plan, graph=replace(graph, constants=constants))
+    light = replace(pipeline, stages=(*stages, replace(last, plan=plan)))
+    program = build_pipeline(light, TARGET)
+    assert simulate(program).cycles == simulate(linked(2)).cycles
+    with pytest.raises(ProgramError, match="can only be timed"):
+        run_program(program, example_inputs(compiled(2).graph))
+    with pytest.raises(ProgramError, match="can only be timed"):
+        program_bytes(program)
 
 
 def without(group: Group, engine: Engine, is_gone: Callable[[Instruction], bool]) -> Group:
