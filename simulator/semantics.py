@@ -73,6 +73,9 @@ def elementwise(instruction: Instruction, operands: Sequence[AnyArray], lead: in
         return _fill(value, dtype).reshape((1,) * (lead + len(instruction.domain)))
     if fn == "cast":
         return convert(operands[0], dtype)
+    if fn == "mul" and is_float(operands[1].dtype) and not is_float(operands[0].dtype):
+        # integers are rounded as by a cast, which half-precision floats would hide when widened
+        operands = (convert(operands[0], operands[1].dtype), operands[1])
     arguments = tuple(repr(x) for x in instruction.immediates[: PARAMETERS.get(fn, 0)])
     wide = [widen(x) for x in operands]
     try:

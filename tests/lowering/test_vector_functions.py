@@ -64,6 +64,23 @@ def test_types_are_accepted_exactly_where_they_can_be_computed(fn: str) -> None:
     assert accepted
 
 
+@pytest.mark.parametrize(
+    ("integers", "floats"),
+    [(DType.I16, DType.F16), (DType.I16, DType.BF16), (DType.I32, DType.F32)],
+)
+def test_products_convert_integers_to_the_floats_type_first(integers: DType, floats: DType) -> None:
+    """Weights of 16 bits are rounded as by the cast that a dequantisation begins with."""
+    rng = np.random.default_rng(0)
+    bounds = np.iinfo(integers.numpy)
+    q = rng.integers(bounds.min, bounds.max, 500).astype(integers.numpy)
+    scale = rng.uniform(0.001, 0.01, 500).astype(floats.numpy)
+    rounded = q.astype(floats.numpy)
+    expected = rounded.astype(np.float32) * scale.astype(np.float32)
+    found = elementwise(instruction("mul", (integers, floats), floats), [q, scale], 0)
+    np.testing.assert_array_equal(found, expected.astype(floats.numpy))
+    assert np.any(rounded.astype(np.int64) != q), "some integers have no float of this type"
+
+
 def test_the_message_says_what_to_do() -> None:
     b = ProgramBuilder(TOY, LogicalMesh((), ()))
     b.emit(instruction("relu", (DType.I8,), DType.F32))
