@@ -115,7 +115,7 @@ def _operands(opcode: Opcode) -> str:
     if opcode not in OPERANDS:
         return "none"
     names = ("dst", "src0", "src1", "src2")
-    places = (s.name if s else "L1 or DRAM" for s in OPERANDS[opcode])
+    places = ("L1 or DRAM" if s is None else s.name for s in OPERANDS[opcode])
     text = ", ".join(f"{n} ({p})" for n, p in zip(names, places, strict=False))
     return f"{text}; as many sources as the function takes" if opcode is Opcode.VEC else text
 

@@ -22,6 +22,15 @@ def test_the_page_is_up_to_date() -> None:
     assert all(f"### {opcode.name} " in text for opcode in Opcode)
 
 
+def test_only_tables_of_rows_lie_in_either_memory() -> None:
+    text = PATH.read_text(encoding="utf-8")
+    assert "Operands: dst (L1), src0 (DRAM).\n" in text
+    assert "Operands: dst (DRAM), src0 (L1).\n" in text
+    assert [line for line in text.splitlines() if "(L1 or DRAM)" in line] == [
+        "Operands: dst (L1), src0 (L1 or DRAM), src1 (L1)."
+    ]
+
+
 @pytest.mark.parametrize("opcode", [o for o in Opcode if o != Opcode.HOST])
 def test_examples_are_valid_instructions(opcode: Opcode) -> None:
     instruction = parse_instruction(EXAMPLES[opcode], 2)
