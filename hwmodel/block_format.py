@@ -20,7 +20,8 @@ def with_block_format(target: Target, name: str) -> Target:
         name: Of a `BlockFormat`.
 
     Raises:
-        TargetError: There is no such format, or the machine has no figures for 8-bit integers.
+        TargetError: There is no such format, or the machine has no figures for 8-bit integers, or for no
+            floats.
     """
     try:
         block_format = BlockFormat(name)
@@ -34,6 +35,12 @@ def with_block_format(target: Target, name: str) -> Target:
             "add its figures, or leave the matmul format out"
         )
     floats = [dtype for dtype in BLOCK_SOURCES if dtype in matrix.columns]
+    if not floats:
+        raise TargetError(
+            f"target '{target.name}': tile.matrix.columns has {', '.join(matrix.columns)} alone, expected "
+            f"one of {', '.join(BLOCK_SOURCES)}, which {name} rounds; add its figures, or leave the matmul "
+            "format out"
+        )
     changed = matrix.model_copy(
         update={
             "block_format": block_format,

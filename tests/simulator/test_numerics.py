@@ -211,6 +211,10 @@ def test_wrong_block_formats_are_refused() -> None:
         product(ones, ones, DType.F16, fn="mxint8")
     with pytest.raises(TargetError, match="'mxint9' is unknown; choose one of mxint8, bfp16_64"):
         with_block_format(TOY, "mxint9")
+    matrix = TOY.tile.matrix.model_copy(update={"columns": {DType.I8: 16}})
+    integers = TOY.model_copy(update={"tile": TOY.tile.model_copy(update={"matrix": matrix})})
+    with pytest.raises(TargetError, match="columns has i8 alone, expected one of f32, f16, bf16"):
+        with_block_format(integers, "mxint8")
 
 
 def test_a_machine_of_a_block_format_has_the_rates_of_its_elements() -> None:
