@@ -252,9 +252,9 @@ def matmul_cost(
 ) -> KernelCost:
     """Return the cost of `batch` local products [m, k] x [k, n] from SRAM to SRAM.
 
-    The stationary operand is read once and the streaming one once for each block of columns; sums
-    stay in the array's accumulators, so that the result is written once, and read once before when
-    the kernel accumulates:
+    The stationary operand is read once and the streaming one once for each block of columns; an array
+    that holds results streams both. Sums stay in the array's accumulators, so that the result is written
+    once, and read once before when the kernel accumulates. With stationary weights
 
         sram_bytes = batch (k n + m k ceil(n / columns)) itemsize + batch m n out_itemsize
 
@@ -268,9 +268,14 @@ def matmul_cost(
         out_dtype: Element type of the result; `dtype` without it.
         accumulates: Whether the result is added to what the output buffer holds.
     """
-    columns = _matrix_columns(target.tile, dtype)
+    matrix, columns = target.tile.matrix, _matrix_columns(target.tile, dtype)
     result = batch * m * n * (out_dtype or dtype).itemsize_bytes
-    operands = batch * (k * n + m * k * ceil(n / columns)) * dtype.itemsize_bytes
+    left_reads, right_reads = ceil(n / columns), 1
+    if matrix.dataflow is Dataflow.INPUT_STATIONARY:
+        left_reads, right_reads = 1, ceil(m / columns)
+    elif matrix.dataflow is Dataflow.OUTPUT_STATIONARY:
+        right_reads = ceil(m / matrix.rows)
+    operands = batch * k * (m * left_reads + n * right_reads) * dtype.itemsize_bytes
     moved = operands + result * (2 if accumulates else 1)
     macs = batch * m * k * n
     energy_pj = macs * target.energy.mac_pj[dtype] + moved * target.energy.sram_pj_per_byte

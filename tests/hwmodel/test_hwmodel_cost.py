@@ -23,7 +23,7 @@ from tilewright.hwmodel.cost import (
     vector_cycles,
 )
 from tilewright.hwmodel.load import load_target
-from tilewright.hwmodel.target import Target, Tile
+from tilewright.hwmodel.target import Dataflow, Target, Tile
 
 TOY = load_target("toy")
 SIZE = st.integers(1, 300)
@@ -152,6 +152,24 @@ def test_matmul_traffic_by_hand() -> None:
         TOY, DType.I8, batch=2, m=10, k=20, n=40, out_dtype=DType.I32, accumulates=True
     )
     assert more.sram_bytes - cost.sram_bytes == 2 * 10 * 40 * 4
+
+
+@pytest.mark.parametrize(
+    ("dataflow", "left_reads", "right_reads"),
+    [
+        # weights in blocks of 16 of 40 columns, inputs of 50 rows, results of 8 x 16
+        (Dataflow.WEIGHT_STATIONARY, 3, 1),
+        (Dataflow.INPUT_STATIONARY, 1, 4),
+        (Dataflow.OUTPUT_STATIONARY, 3, 7),
+    ],
+)
+def test_traffic_depends_on_what_the_array_holds(
+    dataflow: Dataflow, left_reads: int, right_reads: int
+) -> None:
+    target = changed(changed(TOY, "tile.matrix.dataflow", dataflow), "tile.matrix.rows", 8)
+    cost = matmul_cost(target, DType.I8, batch=2, m=50, k=20, n=40, out_dtype=DType.I32)
+    operands = 50 * 20 * left_reads + 20 * 40 * right_reads
+    assert cost.sram_bytes == 2 * operands + 2 * 50 * 40 * 4
 
 
 def test_latency_is_the_busiest_engine_and_start_up() -> None:
