@@ -24,7 +24,7 @@ from tilewright.extract.planned import planned_kernel, planned_nest
 from tilewright.extract.reshard import single_moves
 from tilewright.extract.validate_halo import check_halo
 from tilewright.extract.validate_vocabulary import check_vocabulary
-from tilewright.graph import Op
+from tilewright.graph import Op, third_operands
 from tilewright.hwmodel.cost import KernelCost
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
@@ -311,7 +311,7 @@ class _Covers:
     def _product_beside(self, position: int, operand: int) -> int | None:
         op = self._plan.ops[position].op
         if op.kind in ("matmul", "conv"):
-            return position if operand == 2 else None
+            return position if operand == 2 and third_operands(op.attrs, op.inputs) else None
         late = op.inputs[operand]
         for other in op.inputs:
             maker = self._makers.get(other)

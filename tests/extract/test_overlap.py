@@ -15,8 +15,8 @@ from tilewright.extract.extraction import extract
 from tilewright.extract.objective import Objective
 from tilewright.extract.overlap import late_operands, rounded_cycles
 from tilewright.extract.plan import Delivery, MoveKind, Plan
-from tilewright.extract.validate import PlanError, validate_plan
-from tilewright.graph import Graph
+from tilewright.extract.validate import PlanError, _Covers, validate_plan
+from tilewright.graph import DEQUANTISE, PROLOGUE, Graph
 from tilewright.hwmodel.family import mesh_target
 from tilewright.hwmodel.target import Target
 from tilewright.lowering.early import early_deliveries
@@ -169,6 +169,25 @@ def test_validator_refuses_false_claims() -> None:
     cheaper = replace(plan, cost=plan.cost - 1.0, bound=0.0)
     with pytest.raises(PlanError, match="it says"):
         validate_plan(cheaper, case.target)
+
+
+@pytest.mark.parametrize("attrs", [{"epilogue": "add"}, {PROLOGUE: DEQUANTISE}])
+def test_a_third_operand_may_be_late_and_a_scale_may_not(attrs: dict[str, str]) -> None:
+    """Where a product dequantises and has no third operand, its third input is the scale."""
+    case = norm_case("rmsnorm", 1, 512, 64)
+    plan = case.extract()
+    delivery = hidden(plan)[0][2]
+    position = next(n for n, planned in enumerate(plan.ops) if planned.op.kind == "matmul")
+    planned = plan.ops[position]
+    op = replace(planned.op, attrs=attrs, inputs=(*planned.op.inputs[:2], delivery.tensor))
+    changed = replace(planned, op=op, deliveries=(*planned.deliveries[:2], delivery))
+    ops = (*plan.ops[:position], changed, *plan.ops[position + 1 :])
+    covers = _Covers(replace(plan, ops=ops), case.target)
+    is_late = covers._product_beside(position, 2) == position
+    assert is_late == ("epilogue" in attrs)
+    if not is_late:
+        with pytest.raises(PlanError, match="no product runs beside"):
+            covers.check(position, 2)
 
 
 def test_what_is_made_from_a_product_is_not_late() -> None:
