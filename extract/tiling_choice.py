@@ -172,7 +172,7 @@ def _scores(
 def _exposed_cycles(
     kernel: Kernel, shape: Shapes, chunks: list[tuple[Values, Values]], target: Target
 ) -> Values:
-    """Return the cycles of products and of gathering in chunks what they do not hide.
+    """Return the cycles of the products, and those of gathering in chunks that they do not hide.
 
     The first chunk precedes all products, the last one is multiplied when all have arrived.
 

@@ -80,7 +80,7 @@ class Scheduled:
     bound_cycles: float = 0.0
     """No order of the same instructions is faster, whatever the scratchpad; 0 if that was not looked into."""
     note: str = ""
-    """What came of the exact schedule, if one was asked for."""
+    """What came of the exact schedule, if one was asked for, or why no other order was tried."""
 
     @property
     def instructions(self) -> int:

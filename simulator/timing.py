@@ -139,7 +139,11 @@ def _simulate_phase(
         lengths = (phase.slots["end"] - phase.slots["position"]).reshape(-1, ENGINES).sum(axis=1)
         chosen = np.flatnonzero(lengths)[:TRACED_TILES]
         phase.tables.tiles["traced"][chosen] = 1
-    state = (_run_packets if packets else _run)(program, phase, name, FLUID, max_events)
+    state = (
+        _run_packets(program, phase, name, max_events)
+        if packets
+        else _run(program, phase, name, FLUID, max_events)
+    )
     return measure(phase, name, state, float(free.clock[0]), program.tags), phase
 
 
@@ -151,10 +155,7 @@ def _run(program: Program, phase: Phase, name: str, contended: int, max_events: 
     return state
 
 
-def _run_packets(
-    program: Program, phase: Phase, name: str, contended: int, max_events: int
-) -> State:
-    assert contended == FLUID, "packets always contend"
+def _run_packets(program: Program, phase: Phase, name: str, max_events: int) -> State:
     state = _state(phase)
     kinds = phase.tables.kinds.copy()
     late = kinds["lead_route"].copy()

@@ -37,8 +37,7 @@ class Problem:
 
     Raises:
         ScheduleError: A number is out of range, a task that is not there is named, or tasks wait for each
-        other
-            in a circle.
+            other in a circle.
         InfeasibleError: A task takes more than there is of a resource.
     """
 

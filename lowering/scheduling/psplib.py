@@ -55,8 +55,8 @@ def parse_project(text: str, *, name: str) -> Problem:
         name: What the file is called in errors.
 
     Raises:
-        ScheduleError: The text is not as the format says, or the activities wait for each other in a
-        circle. InfeasibleError: A demand exceeds its capacity.
+        ScheduleError: The text is not as the format says, or the activities wait for each other in a circle.
+        InfeasibleError: A demand exceeds its capacity.
     """
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if any(":" in line for _, line in lines):
@@ -76,7 +76,8 @@ def parse_optima(text: str, *, name: str) -> dict[tuple[int, int], int]:
             found[int(match[1]), int(match[2])] = int(match[3])
     if not found:
         raise ScheduleError(
-            f"{name}: no row 'parameter instance makespan', expected a table like j30opt.sm"
+            f"{name}: no row 'parameter instance makespan', expected a table like j30opt.sm; "
+            "name another file"
         )
     return found
 
@@ -113,7 +114,7 @@ def _parse_sections(lines: list[tuple[int, str]], name: str) -> Problem:
                 f"{name}, line {number}: {match[2]} {match[1]} resources, expected none; only renewable "
                 "ones are scheduled"
             )
-    order = _section(lines, "PRECEDENCE RELATIONS", 1, name)
+    order = _section(lines, "PRECEDENCE RELATIONS", name)
     precedences = []
     for activity in range(activities):
         of = f"of job {activity + 1}"
@@ -123,7 +124,7 @@ def _parse_sections(lines: list[tuple[int, str]], name: str) -> Problem:
             after = order.take(f"a successor {of}", 1, activities)
             precedences.append(Precedence(activity, after - 1))
     order.finish()
-    needs = _section(lines, "REQUESTS/DURATIONS", 1, name)
+    needs = _section(lines, "REQUESTS/DURATIONS", name)
     durations, demands = [], []
     for activity in range(activities):
         of = f"of job {activity + 1}"
@@ -132,7 +133,7 @@ def _parse_sections(lines: list[tuple[int, str]], name: str) -> Problem:
         durations.append(needs.take(f"the duration {of}"))
         demands.append(tuple(needs.take(f"a demand {of}") for _ in range(resources)))
     needs.finish()
-    limits = _section(lines, "RESOURCEAVAILABILITIES", 1, name)
+    limits = _section(lines, "RESOURCEAVAILABILITIES", name)
     capacities = tuple(limits.take(f"the capacity of resource {r + 1}") for r in range(resources))
     limits.finish()
     return Problem(
@@ -152,16 +153,17 @@ def _counted(lines: list[tuple[int, str]], pattern: re.Pattern[str], what: str, 
     raise ScheduleError(f"{name}: no line '{what}', expected a file of PSPLIB; name another file")
 
 
-def _section(lines: list[tuple[int, str]], heading: str, titles: int, name: str) -> _Numbers:
+def _section(lines: list[tuple[int, str]], heading: str, name: str) -> _Numbers:
     """Return the numbers of a section, behind its heading and column titles."""
     rows: Iterator[tuple[int, str]] = iter(lines)
     for _, line in rows:
         if line.replace(" ", "").startswith(heading.replace(" ", "")):
             break
     else:
-        raise ScheduleError(f"{name}: no section {heading}, expected a file of PSPLIB")
-    for _ in range(titles):
-        next(rows, None)
+        raise ScheduleError(
+            f"{name}: no section {heading}, expected a file of PSPLIB; name another file"
+        )
+    next(rows, None)
     body = []
     for number, line in rows:
         if line.startswith("*"):
