@@ -14,7 +14,8 @@ from tilewright.dtypes import DType
 from tilewright.extract.gathered import gather_price, gather_work
 from tilewright.extract.kernel_price import price
 from tilewright.extract.planned import planned_kernel
-from tilewright.graph import Graph, Op, Port, TensorType
+from tilewright.graph import DEQUANTISE, PROLOGUE, Graph, Op, Port, TensorType
+from tilewright.hwmodel.block_format import with_block_format
 from tilewright.hwmodel.load import load_target
 from tilewright.hwmodel.mesh import is_partial
 from tilewright.lowering.isa import Opcode
@@ -26,6 +27,7 @@ from tilewright.simulator.functional import run_program
 from tilewright.simulator.timing import simulate
 
 RULES = ("rows", "terms", "columns", "values")
+DEQUANTISING = {PROLOGUE: DEQUANTISE}
 
 
 @cache
@@ -173,3 +175,45 @@ def test_gathering_counts_as_traffic_of_its_axis() -> None:
     plan = planned(graph, target, strategy, sizes={"m": 2}, in_dram=("c",))
     piece_bytes = 64 * 256 * 4 // 8
     assert axis_traffic_bytes(plan) == (0.0, 7.0 * piece_bytes)
+
+
+@pytest.mark.parametrize("rule", ["rows", "terms"])
+@pytest.mark.parametrize("scales", [(1, 36), (48, 1), (48, 36), (1, 1)])
+def test_products_that_gather_may_dequantise_and_round_to_blocks(
+    rule: str, scales: tuple[int, int]
+) -> None:
+    """Chunks cut weights and scale alike; what 8 bits and a power of two hold, a block format keeps."""
+    f32 = DType.F32
+    types = {
+        "a": TensorType((24, 48), f32),
+        "b": TensorType((48, 36), DType.I8),
+        "scale": TensorType(scales, f32),
+        "c": TensorType((24, 36), f32),
+    }
+    ports = {n: Port(name=n, tensor=n, shape=t.shape, dtype=t.dtype) for n, t in types.items()}
+    inputs = ("a", "b", "scale")
+    graph = Graph(
+        name="product",
+        inputs=tuple(ports[name] for name in inputs),
+        outputs=(ports["c"],),
+        types=types,
+        constants={},
+        ops=(Op(name="c", kind="matmul", inputs=inputs, outputs=("c",), attrs=DEQUANTISING),),
+    )
+    generator = np.random.default_rng(5)
+    given = arrays(graph) | {
+        "b": generator.integers(-100, 101, (48, 36)).astype(np.int8),
+        "scale": np.exp2(generator.integers(-3, 4, scales)).astype(np.float32),
+    }
+    wanted = given["a"] @ (given["b"] * given["scale"])
+    plain = load_target("mesh_2x3")
+    targets = [plain, with_block_format(plain, "mxint8")] if scales == (1, 1) else [plain]
+    found = gathering(graph, plain, f"gathered_matmul_{rule}")
+    assert found, "the rule applies"
+    for seed, strategy in enumerate(found):
+        plan = planned(graph, plain, strategy, in_dram=("b",), chooser=random.Random(seed))
+        for target in targets:
+            program = build_program(plan, target)
+            np.testing.assert_array_equal(run_program(program, given).outputs["c"], wanted)
+            functions = {m.fn for m in lower(plan, target).run if m.opcode is Opcode.MM}
+            assert functions == {"" if target is plain else "mxint8"}
