@@ -50,10 +50,10 @@ class Meter:
         if self.operations > self.limits.operations:
             raise ProgramError(
                 f"the program has asked for {self.operations} operations, expected at most "
-                f"{self.limits.operations}"
+                f"{self.limits.operations}; raise the limit if the work is meant"
             )
         if 8 * elements > self.limits.instruction_bytes:
             raise ProgramError(
                 f"its operands take {8 * elements} bytes on all tiles, expected at most "
-                f"{self.limits.instruction_bytes}"
+                f"{self.limits.instruction_bytes}; raise the limit, or use smaller tiles"
             )

@@ -78,7 +78,8 @@ def program_phases(
     total = sum(map(unrolled_length, every))
     if total > max_instructions:
         raise ProgramError(
-            f"its streams unroll to {total} instructions, expected at most {max_instructions}"
+            f"its streams unroll to {total} instructions, expected at most {max_instructions}; raise the "
+            "limit, or time the program instead"
         )
     for kind in ("load", "run"):
         for number, group in enumerate(program.groups):

@@ -73,7 +73,8 @@ class Lowered:
         self._length += repeats * sum(map(unrolled_length, streams.values()))
         if self._length > MAX_STREAM:
             raise ProgramError(
-                f"the streams unroll to {self._length} instructions, expected at most {MAX_STREAM}"
+                f"the streams unroll to {self._length} instructions, expected at most {MAX_STREAM}; "
+                "simulate fewer inferences, or a part of the model"
             )
         for engine in Engine:
             numbers = expand(table, streams.get(engine, ()))
