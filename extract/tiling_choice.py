@@ -104,20 +104,20 @@ class Ranking:
         self._known: dict[int, tuple[Tiling, int]] = {}
 
     def within(self, budget_bytes: int) -> list[tuple[Tiling, int]]:
-        """Return the first two tilings that fit the budget, and the first of other sizes, with footprints.
+        """Return the first tiling that fits the budget and the first of other sizes, with footprints.
 
-        The orders of a size often lie side by side, so that the first two may differ in nothing else.
+        The orders of a size often lie side by side; pricing them instead would keep out other sizes.
         """
         chosen: list[tuple[Tiling, int]] = []
         if not len(self._candidates):
             return chosen
         for number in self._order[self._least[self._order] <= budget_bytes]:
-            if len(chosen) >= 2 and (self._candidates.sizes[number] == chosen[0][0].sizes).all():
+            if chosen and (self._candidates.sizes[number] == chosen[0][0].sizes).all():
                 continue
             tiling, footprint = self._footprint(int(number))
             if footprint <= budget_bytes:
                 chosen.append((tiling, footprint))
-                if len(chosen) >= 2 and tiling.sizes != chosen[0][0].sizes:
+                if len(chosen) == 2:
                     break
         return chosen
 

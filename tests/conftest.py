@@ -18,6 +18,14 @@ settings.register_profile("fixed", derandomize=True, deadline=None, print_blob=T
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep in one process the tests that share what they compile: those of a file, and those of models."""
+    models = Path(__file__).parent / "models"
+    for item in items:
+        group = models if models in item.path.parents else item.path
+        item.add_marker(pytest.mark.xdist_group(str(group)))
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """Return a random generator that draws the same numbers in every run."""

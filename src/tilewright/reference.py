@@ -366,7 +366,7 @@ def _single(op: Op, inputs: Sequence[AnyArray], out: TensorType) -> AnyArray:
         case "map":
             result = run_pipeline(op.text("fn"), inputs)
         case "matmul":
-            _, weights = after_prologue(op, inputs)
+            weights = after_prologue(op, inputs)[1]
             left, right = _permuted(op, "perm_a", x), _permuted(op, "perm_b", weights)
             result = _permuted(op, "perm_out", matmul_arrays(left, right, dtype))
         case "conv":

@@ -43,6 +43,7 @@ def test_lstm_runs_on_the_host(end_to_end: Check) -> None:
     assert len(done.program.host_regions) == 1
 
 
+@pytest.mark.slow
 def test_int8_weights(fetched: Callable[[str], Path]) -> None:
     """MiniLM with int8 weights and float arithmetic.
 
