@@ -177,7 +177,7 @@ def few_values(b: Builder) -> Graph:
 
 
 def many_narrow_values(b: Builder) -> Graph:
-    return weighed_values(b, 64, 2048, 32)
+    return weighed_values(b, 128, 1024, 32)
 
 
 def tokens_that_attend(b: Builder) -> Graph:
@@ -254,7 +254,7 @@ ENTRIES = (
     Entry("partition.partial_sums_through_linear", last_token, "toy"),
     Entry("partition.gathered_matmul_rows", normalised_mlp, LONG_LINE),
     Entry("partition.gathered_matmul_terms", normalised_mlp, LONG_LINE),
-    Entry("partition.gathered_matmul_columns", many_narrow_values, "mesh_2x4"),
+    Entry("partition.gathered_matmul_columns", many_narrow_values, "toy"),
     Entry("partition.gathered_matmul_values", few_values, LONG_LINE),
     Entry("partition.ring_attention", tokens_that_attend, LONG_LINE),
     Entry("tiling.whole_loop", square, "mesh_1x1?sram_kib=64"),
