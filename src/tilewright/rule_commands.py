@@ -72,7 +72,8 @@ def report_rules(sources: RuleSources, console: Console) -> None:
     for family, members in families.items():
         rows = [(rule.name.partition(".")[2], _numerics(rule), rule.equation) for rule in members]
         print_table(console, family, ("rule", "numerics", "equation"), rows, left=3)
-    facts = sorted((table.name, table.module, table.meaning) for table in fact_tables())
+    shipped = (table for table in fact_tables() if table.module.startswith("tilewright."))
+    facts = sorted((table.name, table.module, table.meaning) for table in shipped)
     print_table(console, "conditions", ("fact", "module", "meaning"), facts, left=3)
     print_text(console, f"{len(rules)} rules; their sources and conditions are in their files")
 
