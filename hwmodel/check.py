@@ -148,6 +148,10 @@ def _network_errors(target: Target, where: str) -> Iterator[TargetError]:
             )
         for name in ("port_bytes_per_cycle", "link_bytes_per_cycle"):
             yield from _rate_errors(where, f"{key}.{name}", getattr(level, name) or 0.0)
+    router = target.router
+    if router is not None and router.lane_bytes < router.flit_bytes:
+        expected = f"at least flit_bytes, {router.flit_bytes}"
+        yield fail(where, "router.lane_bytes", router.lane_bytes, expected, "enlarge the buffer")
 
 
 def _rate_errors(where: str, key: str, rate: float) -> Iterator[TargetError]:

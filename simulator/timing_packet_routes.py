@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tilewright.errors import ProgramError
 from tilewright.hwmodel.network import Network
 from tilewright.hwmodel.target import Router, Target
 from tilewright.lowering.program import Group
@@ -124,11 +123,6 @@ def packet_work(
         start[route + 1] = len(trees.roots)
     router = router_of(network.target)
     flits = router.lane_bytes // router.flit_bytes
-    if flits < 1:
-        raise ProgramError(
-            f"target '{network.target.name}': router.lane_bytes is {router.lane_bytes}, "
-            f"expected at least flit_bytes, {router.flit_bytes}; enlarge the buffer"
-        )
     links = network.links
     net = new_net(
         rates=network.rates,

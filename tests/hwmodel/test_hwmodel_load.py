@@ -68,6 +68,11 @@ MISTAKES = [
         "interconnects.row-column.link_bytes_per_cycle: found nothing",
     ),
     ("topology: mesh", "topology: ring", "interconnects.0.topology: found 'ring'"),
+    (
+        "logical_axes:\n",
+        "router: {flit_bytes: 64, packet_bytes: 512, lane_bytes: 63, credit_cycles: 1}\nlogical_axes:\n",
+        "router.lane_bytes: found 63, expected at least flit_bytes, 64",
+    ),
     ("topology: mesh", "topology: crossbar", "a crossbar has no links"),
     ("axes: [row, column]", "axes: [column, row]", "every axis once, in the order row, column"),
     ("axes: [row, column]", "axes: [row]", "every axis once, in the order row, column"),
