@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from tilewright.compiler import Compilation
-from tilewright.lowering.program import Program
 from tilewright.simulator.timing import TimingReport
 
 JUDGED = (
@@ -76,17 +75,7 @@ def figures_of(done: Compilation, timing: TimingReport) -> Figures:
         simulated_cycles=float(timing.run.cycles),
         simulated_bound_cycles=float(timing.run.bound_cycles),
         sram_peak_bytes=done.program.sram_bytes,
-        instructions=instruction_count(done.program),
-    )
-
-
-def instruction_count(program: Program) -> int:
-    """Count the instructions of all streams of a program."""
-    return sum(
-        len(stream)
-        for group in program.groups
-        for streams in (group.load, group.run)
-        for stream in streams.values()
+        instructions=sum(map(len, done.program.streams)),
     )
 
 

@@ -13,7 +13,7 @@ TARGETS = ("toy", "corsair")
 """Meshes of two and of three axes."""
 
 E_NODES_PER_OP = {2: 80, 3: 300}
-"""On the average over models, by mesh axes; the limits are those of issue 3."""
+"""On the average over models, by mesh axes."""
 
 TRANSFORMER_SECONDS = 5.0
 CNN_SECONDS = 15.0

@@ -71,3 +71,9 @@ class Program:
     """Name of plan step i + 1."""
     facts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """What the compiler claims of this program (predicted cycles, bound, gap…), for reports."""
+
+    @property
+    def streams(self) -> tuple[tuple[Instruction, ...], ...]:
+        """All streams: of each group those of the load phase, then of the run phase, by engine."""
+        phases = [phase for group in self.groups for phase in (group.load, group.run)]
+        return tuple(phase[engine] for phase in phases for engine in Engine if engine in phase)

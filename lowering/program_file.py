@@ -48,15 +48,6 @@ ALIGNMENT_BYTES = 64
 _HEAD = struct.Struct("<8sIIII")
 
 
-def all_streams(program: Program) -> Iterator[tuple[Instruction, ...]]:
-    """Yield the streams of all groups: load before run, engines in their order."""
-    for group in program.groups:
-        for streams in (group.load, group.run):
-            for engine in Engine:
-                if engine in streams:
-                    yield streams[engine]
-
-
 def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
@@ -69,7 +60,7 @@ def constant_bytes(array: Array) -> bytes | memoryview:
 
 def _pieces(program: Program) -> list[bytes | memoryview]:
     """Return the parts of the file after the fixed head."""
-    encoded = encode(all_streams(program))
+    encoded = encode(program.streams)
     models = (region.model.model_bytes for region in program.host_regions)
     data = (constant_bytes(array) for _, array in program.constants)
     sections: list[bytes | memoryview] = [

@@ -180,11 +180,6 @@ class TileMemory:
         other._stores = {axes: _sparse_copy(store) for axes, store in self._stores.items()}
         return other
 
-    @property
-    def stored_bytes(self) -> int:
-        """Bytes of address space of all stores; only written pages take memory."""
-        return sum(store.nbytes for store in self._stores.values())
-
     def _tile_strides(self, axes: int) -> tuple[int, ...]:
         """Return the byte distance of neighbouring tiles along each mesh axis in a store."""
         strides, step = [0] * len(self.sizes), self._row

@@ -74,8 +74,7 @@ def program_phases(
     Raises:
         ProgramError: Loops are malformed, or there are more than `max_instructions` in all.
     """
-    every = [s for g in program.groups for s in (*g.load.values(), *g.run.values())]
-    total = sum(map(unrolled_length, every))
+    total = sum(map(unrolled_length, program.streams))
     if total > max_instructions:
         raise ProgramError(
             f"its streams unroll to {total} instructions, expected at most {max_instructions}; raise the "

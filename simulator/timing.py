@@ -237,10 +237,7 @@ def _notes(program: Program, packets: bool) -> tuple[str, ...]:
             f"the target says nothing of its routers; assumed are flits of {router.flit_bytes} bytes, "
             f"packets of {router.packet_bytes}, buffers of {router.lane_bytes} a virtual channel"
         )
-    streams = [
-        stream for group in program.groups for stream in (*group.load.values(), *group.run.values())
-    ]
-    opcodes = {instruction.opcode for stream in streams for instruction in stream}
+    opcodes = {instruction.opcode for stream in program.streams for instruction in stream}
     if Opcode.HOST in opcodes:
         notes.append(
             "host regions take the time of their transfers only; what the host computes is not modelled"

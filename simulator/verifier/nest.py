@@ -55,11 +55,9 @@ def phases(program: Program) -> Iterator[tuple[str, int, Group, Streams]]:
             yield kind, number, group, group.load if kind == "load" else group.run
 
 
-def placed(program: Program, *kinds: str) -> Iterator[Placed]:
+def placed(program: Program) -> Iterator[Placed]:
     """Yield the instructions that are executed at least once, those of loops once."""
     for kind, number, _, streams in phases(program):
-        if kinds and kind not in kinds:
-            continue
         for engine, stream in streams.items():
             counts: list[int] = []
             for position, instruction in enumerate(stream):

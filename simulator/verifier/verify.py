@@ -38,7 +38,7 @@ def verify_statically(program: Program, *, max_steps: int = MAX_STEPS) -> tuple[
         check_structure(program)
     except ProgramError as error:
         return (refuted(Property.FORM, str(error)),)
-    streams = [s for g in program.groups for s in (*g.load.values(), *g.run.values())]
+    streams = program.streams
     findings = {
         Property.FORM: proven(
             Property.FORM,

@@ -27,7 +27,7 @@ from tilewright.rules.partition.family import partition_rules
 TWO_AXES = LogicalMesh(("x", "y"), (4, 4))
 THREE_AXES = LogicalMesh(("x", "y", "z"), (2, 2, 2))
 BUDGETS = [(TWO_AXES, 80), (THREE_AXES, 300)]
-"""E-nodes for each op that a mesh may cost on average, issue 3."""
+"""E-nodes for each op that a mesh may cost on average."""
 
 MODELS = ["transformer", "encoder", "resnet"]
 LARGE: dict[str, dict[str, int]] = {
