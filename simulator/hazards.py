@@ -249,7 +249,7 @@ def check_hazards(
         program: The program.
         structure_checked: Whether `check_structure` was done already.
         progress: Called with (instructions done, instructions in all) after each phase.
-        limits: How many instructions to follow at most.
+        limits: How many instructions and comparisons to follow at most.
 
     Returns:
         How much was checked.

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from tilewright.errors import ProgramError
 
+MAX_INSTRUCTIONS = 2_000_000
+"""Instructions, loops unrolled, that are executed or compared with each other unless asked otherwise."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -19,7 +22,7 @@ class Limits:
         host_seconds: Of one host region.
     """
 
-    instructions: int = 2_000_000
+    instructions: int = MAX_INSTRUCTIONS
     operations: int = 2**43
     instruction_bytes: int = 2**33
     comparisons: int = 2**38

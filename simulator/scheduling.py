@@ -50,7 +50,13 @@ def describe(instruction: Instruction, tags: Sequence[str]) -> str:
     return name + tag
 
 
-def make_phase(name: str, mesh: LogicalMesh, streams: Streams, tags: tuple[str, ...]) -> Phase:
+def make_phase(
+    name: str,
+    mesh: LogicalMesh,
+    streams: Streams,
+    tags: tuple[str, ...],
+    max_instructions: int = MAX_UNROLLED,
+) -> Phase:
     """Unroll the streams of a phase; HALT and everything that is implied by it goes away."""
     unrolled = {}
     for engine in Engine:
@@ -58,7 +64,7 @@ def make_phase(name: str, mesh: LogicalMesh, streams: Streams, tags: tuple[str, 
         if stream and stream[-1].opcode == Opcode.HALT:
             stream = stream[:-1]
         try:
-            unrolled[engine] = unroll(stream)
+            unrolled[engine] = unroll(stream, max_instructions)
         except ProgramError as error:
             raise ProgramError(f"{name} {engine.name}: {error}") from error
     return Phase(name, mesh, unrolled, tags)
@@ -78,7 +84,7 @@ def program_phases(
     if total > max_instructions:
         raise ProgramError(
             f"its streams unroll to {total} instructions, expected at most {max_instructions}; raise the "
-            "limit, or time the program instead"
+            "limit (tilewright run --max-instructions), or time the program instead"
         )
     for kind in ("load", "run"):
         for number, group in enumerate(program.groups):
@@ -86,7 +92,9 @@ def program_phases(
             yield (
                 number,
                 kind,
-                make_phase(f"group {number} {kind}", group.mesh, streams, program.tags),
+                make_phase(
+                    f"group {number} {kind}", group.mesh, streams, program.tags, max_instructions
+                ),
             )
 
 

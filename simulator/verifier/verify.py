@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from tilewright.errors import CompileError, IntricateError, ProgramError, UninitialisedError
+from tilewright.lowering.loops import unrolled_length
 from tilewright.lowering.program import Program
 from tilewright.lowering.structure import check_structure
 from tilewright.simulator.hazards import check_hazards
+from tilewright.simulator.limits import DEFAULT_LIMITS, MAX_INSTRUCTIONS, Limits
 from tilewright.simulator.verifier.balance import check_balance
 from tilewright.simulator.verifier.bounds import check_bounds
 from tilewright.simulator.verifier.lasting import check_lasting
-from tilewright.simulator.verifier.nest import placed
 from tilewright.simulator.verifier.progress import MAX_STEPS, check_progress
 from tilewright.simulator.verifier.verdict import (
     Finding,
@@ -22,9 +24,6 @@ from tilewright.simulator.verifier.verdict import (
     proven,
     refuted,
 )
-
-MAX_INSTRUCTIONS = 2_000_000
-"""Instructions, loops unrolled, whose accesses are compared with each other."""
 
 _STATIC: tuple[Callable[[Program], Finding], ...] = (check_bounds, check_balance, check_lasting)
 
@@ -86,22 +85,23 @@ def verify(
     elif found[Property.PROGRESS].verdict is not Verdict.PROVEN:
         open_reason = "no order of execution to follow without a proof of progress"
     else:
-        unrolled = sum(item.times for item in placed(program))
+        unrolled = sum(map(unrolled_length, program.streams))
         if unrolled > max_instructions:
             open_reason = (
-                f"{unrolled:,} instructions, expected at most {max_instructions:,} to compare"
+                f"{unrolled:,} instructions, expected at most {max_instructions:,} to compare; raise "
+                "--max-instructions"
             )
     if not open_reason:
-        found |= _compared(program)
+        found |= _compared(program, replace(DEFAULT_LIMITS, instructions=max_instructions))
     for what in Property:
         found.setdefault(what, not_proven(what, open_reason))
     return Verification(findings=tuple(found[what] for what in Property))
 
 
-def _compared(program: Program) -> dict[Property, Finding]:
+def _compared(program: Program, limits: Limits) -> dict[Property, Finding]:
     """Return what following all accesses in one order with vector clocks says."""
     try:
-        report = check_hazards(program, structure_checked=True)
+        report = check_hazards(program, structure_checked=True, limits=limits)
     except UninitialisedError as error:
         return {Property.INITIALISED: refuted(Property.INITIALISED, str(error))} | {
             Property.ORDER: not_proven(Property.ORDER, "other properties do not hold")

@@ -26,6 +26,7 @@ from tilewright.cli_options import (
     plan_request,
 )
 from tilewright.errors import CompileError, RuleError
+from tilewright.simulator.limits import MAX_INSTRUCTIONS
 
 # Must be set before numpy loads: the functional simulator multiplies many small matrices, for which
 # threads of the BLAS only spin.
@@ -178,12 +179,15 @@ def run_command(
     ] = None,
     seed: Seed = 0,
     check: Annotated[bool, typer.Option(help="Check for races and uninitialised reads.")] = True,
+    max_instructions: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Unrolled instructions to execute at most.")
+    ] = MAX_INSTRUCTIONS,
 ) -> None:
     """Execute a program on real data in the functional simulator."""
     from tilewright.program_commands import run_and_report
     from tilewright.terminal import output_console
 
-    run_and_report(program, inputs, output, seed, check, output_console())
+    run_and_report(program, inputs, output, seed, check, max_instructions, output_console())
 
 
 @app.command("simulate")
@@ -212,7 +216,7 @@ def check_command(
     max_instructions: Annotated[
         int,
         typer.Option(min=0, metavar="N", help="Unrolled instructions whose accesses to compare."),
-    ] = 2_000_000,
+    ] = MAX_INSTRUCTIONS,
 ) -> None:
     """Verify a program without running it: each property proven, refuted with the place, or open.
 

@@ -20,6 +20,7 @@ from tilewright.inputs import made_up, read_inputs
 from tilewright.lowering.program import Program
 from tilewright.lowering.program_file import read_program
 from tilewright.simulator.functional import run_program
+from tilewright.simulator.limits import Limits
 from tilewright.simulator.timing import NetworkModel, simulate
 from tilewright.simulator.timing_report import TimingReport
 from tilewright.simulator.timing_trace import write_trace
@@ -34,6 +35,7 @@ def run_and_report(
     output: Path | None,
     seed: int,
     check: bool,
+    max_instructions: int,
     console: Console,
 ) -> None:
     """Execute a program file and print or write its outputs."""
@@ -48,7 +50,8 @@ def run_and_report(
     with progress(console, time.monotonic()) as tell:
         tell(f"running the instructions of {loaded.name} for {loaded.target.name}")
         start = time.process_time()
-        result = run_program(loaded, given, check=check)
+        limits = Limits(instructions=max_instructions)
+        result = run_program(loaded, given, check=check, limits=limits)
         seconds = time.process_time() - start
     rows = [_output_row(name, array) for name, array in result.outputs.items()]
     source = f"inputs of {inputs}" if inputs else f"made-up inputs, seed {seed}"

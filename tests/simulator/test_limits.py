@@ -19,9 +19,11 @@ from tilewright.lowering.builder import ProgramBuilder
 from tilewright.lowering.isa import Engine, Instruction, Opcode, Space
 from tilewright.lowering.program import HostRegion, Program
 from tilewright.simulator.functional import run_program
-from tilewright.simulator.hazards import check_hazards
+from tilewright.simulator.hazards import HazardReport, check_hazards
 from tilewright.simulator.limits import Limits
+from tilewright.simulator.scheduling import program_phases
 from tilewright.simulator.timing import simulate
+from tilewright.simulator.verifier import verify as verifier
 from tilewright.simulator.verifier.verdict import Property, Verdict
 from tilewright.simulator.verifier.verify import verify
 
@@ -54,6 +56,33 @@ def test_streams_of_the_whole_program_are_limited() -> None:
     with pytest.raises(ProgramError, match="expected at most 50000000"):
         simulate(fills(2**32 - 1, 1))
     assert run_program(fills(30, 30), {}).report.instructions == 900
+
+
+def test_limits_can_be_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What may be executed or compared is what the caller says, in every place that unrolls loops."""
+    program = fills(30, 30)  # and HALT
+    with pytest.raises(ProgramError, match=r"expected at most 900; raise the limit .tilewright run"):
+        run_program(program, {}, limits=Limits(instructions=900))
+    assert run_program(program, {}, limits=Limits(instructions=901)).report.instructions == 900
+    reason = verify(program, max_instructions=900)[Property.ORDER].detail
+    assert reason == "901 instructions, expected at most 900 to compare; raise --max-instructions"
+    assert verify(program, max_instructions=901).is_proven
+    asked: list[int] = []
+
+    def follow(program: Program, *, structure_checked: bool, limits: Limits) -> HazardReport:
+        asked.append(limits.instructions)
+        return check_hazards(program, structure_checked=structure_checked, limits=limits)
+
+    monkeypatch.setattr(verifier, "check_hazards", follow)
+    assert verify(program, max_instructions=3_000_000).is_proven
+    assert asked == [3_000_000]
+
+
+@pytest.mark.slow
+def test_a_raised_limit_holds_for_each_stream() -> None:
+    long = fills(1, 4_000_001)
+    ((_, _, load), (_, _, run)) = program_phases(long, 5_000_000)
+    assert load.instructions + run.instructions == 4_000_001
 
 
 def test_operations_and_memory_of_instructions_are_limited() -> None:

@@ -300,6 +300,13 @@ def test_run_makes_up_inputs_by_seed(tilewright, program_file: Path) -> None:
     assert "no race" not in again.out
 
 
+def test_run_executes_as_many_instructions_as_allowed(tilewright, program_file: Path) -> None:
+    ran = tilewright("run", program_file, "--max-instructions", "10")
+    assert ran.code == 1
+    assert re.search(r"unroll to \d+ instructions, expected at most 10; raise the limit ", ran.err)
+    assert tilewright("run", program_file, "--max-instructions", "1000000").code == 0
+
+
 def test_targets(tilewright) -> None:
     ran = tilewright("targets")
     assert ran.code == 0
