@@ -27,7 +27,7 @@ from tilewright.compiler import (
     compile_graph,
 )
 from tilewright.errors import CompileError, ProgramError
-from tilewright.exploring import Session
+from tilewright.exploring import Session, check_added_up
 from tilewright.extract.front import check_metrics, check_points
 from tilewright.extract.objective import Metric, Objective, parse_metric, parse_objective
 from tilewright.frontend import load_onnx
@@ -224,12 +224,14 @@ def explore(
     Raises:
         CompileError: With what is wrong, where, and what to change.
     """
+    wanted = _objective(objective)
+    check_added_up(wanted)
     done = compile(
         model,
         target,
         dims=dims,
         weights=weights,
-        objective=objective,
+        objective=wanted,
         without_rules=without_rules,
         rules=rules,
         stop_after=Stage.SATURATE,

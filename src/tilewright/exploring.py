@@ -29,7 +29,7 @@ from tilewright.extract.exploration.resources import Change, Resource, diff, res
 from tilewright.extract.exploration.warm import Known
 from tilewright.extract.exploration.ways import Way, alternatives
 from tilewright.extract.extraction import ExtractOptions
-from tilewright.extract.objective import Metric
+from tilewright.extract.objective import Metric, Objective
 from tilewright.extract.plan import Plan
 from tilewright.hwmodel.change import changed_target
 from tilewright.hwmodel.network import logical_mesh
@@ -67,8 +67,10 @@ class Session:
         """Plan a model that is saturated.
 
         Raises:
+            CompileError: The objective weighs the footprint.
             InfeasibleError: Nothing fits the scratchpad.
         """
+        check_added_up(saturated.options.objective)
         self._tell = progress or (lambda text: None)
         self._done = _weighing(saturated)
         self._tell("extracting a plan")
@@ -218,18 +220,22 @@ class Session:
 
 
 def _weighing(done: Compilation) -> Compilation:
-    """Return what was saturated with rates of a mix that stay, so that costs on changed targets compare.
+    """Return what was saturated with rates of a mix that stay, so that costs on changed targets compare."""
+    objective = done.options.objective.on(done.graph, done.target)
+    return replace(done, options=replace(done.options, objective=objective))
+
+
+def check_added_up(objective: Objective) -> None:
+    """Refuse an objective that weighs the footprint, which answers do not add up.
 
     Raises:
-        CompileError: The objective weighs the footprint, which answers do not add up.
+        CompileError: It does.
     """
-    objective = done.options.objective.on(done.graph, done.target)
     if Metric.SRAM in objective.metrics:
         raise CompileError(
             f"objective '{objective}': exploring adds up what kernels and moves cost, not the footprint; "
             "choose latency, throughput, energy or a mix of them, or see 'tilewright explore pareto'"
         )
-    return replace(done, options=replace(done.options, objective=objective))
 
 
 def _demands(given: Sequence[DemandLike], is_forced: bool) -> tuple[Demand, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tilewright import api
+from tilewright.errors import CompileError
 from tilewright.extract.objective import Metric
 from tilewright.extract.reweigh import Point
 from tilewright.extract.validate import validate_plan
@@ -104,3 +105,5 @@ def test_exploring_adds_up_no_footprint(cnn: Path, tilewright: Command) -> None:
     ran = tilewright("explore", "explain", cnn, "a1", "--objective", "latency:1,sram:1", *SMALL)
     assert ran.code == 1
     assert "explore pareto" in ran.err
+    with pytest.raises(CompileError, match="explore pareto"):  # before the model is read
+        api.explore("nowhere.onnx", objective="sram")
