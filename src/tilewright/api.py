@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from tilewright.block_tolerance import block_tolerances
+from tilewright.block_tolerance import machine_tolerance
 from tilewright.capacity import check_capacity
 from tilewright.compiler import (
     Compilation,
@@ -370,9 +370,8 @@ def verify(
     given = example_inputs(graph, seed) if inputs is None else check_inputs(graph.inputs, inputs)
     ours = run(compilation.program, given)
     expected = reference_outputs(model, given)
-    block_format = compilation.target.tile.matrix.block_format
-    if tolerance is None and block_format is not None:
-        tolerance = block_tolerances(graph, given, expected, block_format)
+    if tolerance is None:
+        tolerance = machine_tolerance(compilation.target, graph, given, expected)
     return compare(ours, expected, tolerance)
 
 

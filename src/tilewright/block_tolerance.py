@@ -12,12 +12,28 @@ from collections.abc import Mapping, Sequence
 
 from tilewright.dtypes import BLOCK_SOURCES, BlockFormat, DType
 from tilewright.graph import Array, Graph, Op
+from tilewright.hwmodel.target import Target
 from tilewright.reference import evaluate
 from tilewright.simulator.block_floats import rounded
 from tilewright.verification import compare, default_tolerance
 
 DRAWS = 2.0
 """Largest errors of two cuts into blocks differ by less than this factor."""
+
+
+def machine_tolerance(
+    target: Target, graph: Graph, inputs: Mapping[str, Array], exact: Mapping[str, Array]
+) -> dict[str, float] | None:
+    """Return the tolerance of outputs on a machine; None if it rounds products no more than others do.
+
+    Args:
+        target: The machine.
+        graph: The model.
+        inputs: Its inputs.
+        exact: Its outputs without rounding to blocks.
+    """
+    block_format = target.tile.matrix.block_format
+    return None if block_format is None else block_tolerances(graph, inputs, exact, block_format)
 
 
 def block_tolerances(

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from tilewright import api, report
 from tilewright.arrays import write_file
-from tilewright.block_tolerance import block_tolerances
+from tilewright.block_tolerance import machine_tolerance
 from tilewright.compiler import Compilation, Stage
 from tilewright.errors import CompileError
 from tilewright.inputs import example_inputs, read_inputs
@@ -266,9 +266,8 @@ def _verify(
         with _timed(seconds, "onnxruntime"):
             expected = reference_outputs(request.model, inputs)
         tolerance: float | Mapping[str, float] | None = request.tolerance
-        block_format = done.target.tile.matrix.block_format
-        if tolerance is None and block_format is not None:
-            tolerance = block_tolerances(done.graph, inputs, expected, block_format)
+        if tolerance is None:
+            tolerance = machine_tolerance(done.target, done.graph, inputs, expected)
         checks = compare(result.outputs, expected, tolerance)
     source = (
         f"inputs of {request.inputs}" if request.inputs else f"made-up inputs, seed {request.seed}"
