@@ -12,7 +12,7 @@ from math import inf
 from tilewright.constant_outputs import fold_constant_outputs
 from tilewright.constants import absent
 from tilewright.dtypes import DType
-from tilewright.errors import CompileError, InfeasibleError
+from tilewright.errors import CompileError
 from tilewright.extract.extraction import ExtractOptions, extract
 from tilewright.extract.limited import extract_within_latency, latency_cycles
 from tilewright.extract.objective import Objective
@@ -27,6 +27,7 @@ from tilewright.lowering.link import build_pipeline
 from tilewright.lowering.lower import build_program
 from tilewright.lowering.program import Program
 from tilewright.lowering.scheduled import Scheduling
+from tilewright.realising import realised
 from tilewright.rules.alternatives import Alternatives
 from tilewright.rules.engine import saturate
 from tilewright.rules.options import SaturationOptions
@@ -47,9 +48,6 @@ class Stage(StrEnum):
 
 Progress = Callable[[str], None]
 """Called with a line of text when something begins."""
-
-REALISATION_ATTEMPTS = 6
-"""Plans of a model, each with less scratchpad, until one can be allocated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +206,18 @@ def compile_graph(
     return _pipelined(done, rolled, options, tell, timed)
 
 
+def extract_options(options: CompileOptions, without_rules: tuple[str, ...] = ()) -> ExtractOptions:
+    """Return how plans are extracted: the objective, and the rules that are not left out."""
+    chosen = available_rules(options.user_rules).chosen((*options.without_rules, *without_rules))
+    return replace(
+        options.extract,
+        objective=options.objective,
+        tiling=chosen.tiling,
+        memory=chosen.memory,
+        collective=chosen.collective,
+    )
+
+
 def _realise(
     done: Compilation,
     rolled: Rolled,
@@ -216,42 +226,35 @@ def _realise(
     tell: Progress,
     timed: _Timed,
 ) -> Compilation:
-    """Extract and lower; a plan that cannot be allocated goes back with less scratchpad to plan with."""
-    target, rejected = done.target, list(done.rejected)
-    limit = options.extract.sram_limit_bytes or target.tile.sram.size_bytes
-    chosen = available_rules(options.user_rules).chosen(options.without_rules)
-    for _ in range(REALISATION_ATTEMPTS):
-        choice = replace(
-            options.extract,
-            objective=options.objective,
-            sram_limit_bytes=limit,
-            tiling=chosen.tiling,
-            memory=chosen.memory,
-            collective=chosen.collective,
-        )
+    """Extract and lower."""
+    target, choice = done.target, extract_options(options)
+    limit_bytes = choice.sram_limit_bytes or target.tile.sram.size_bytes
+
+    def plan_within(limit_bytes: int) -> Plan:
         tell("extracting a plan")
-        model = (done.graph, rolled, alternatives, target, done.mesh, choice)
+        within = replace(choice, sram_limit_bytes=limit_bytes)
+        model = (done.graph, rolled, alternatives, target, done.mesh, within)
         if options.max_latency is None:
-            plan = timed(Stage.EXTRACT, partial(extract, *model))
-        else:
-            most = latency_cycles(options.max_latency, target)
-            plan = timed(Stage.EXTRACT, partial(extract_within_latency, *model, most))
-        done = replace(done, plan=plan, rejected=tuple(rejected))
-        if options.stop_after is Stage.EXTRACT:
-            return done
+            return timed(Stage.EXTRACT, partial(extract, *model))
+        most = latency_cycles(options.max_latency, target)
+        return timed(Stage.EXTRACT, partial(extract_within_latency, *model, most))
+
+    def lower(plan: Plan) -> Program:
         tell(f"lowering {len(plan.ops)} ops")
-        try:
-            program = timed(Stage.LOWER, partial(build_program, plan, target, options.scheduling))
-        except InfeasibleError as error:
-            rejected.append(str(error))
-            limit -= max(target.tile.sram.size_bytes // 16, target.tile.sram.alignment_bytes)
-            continue
-        return replace(done, program=program)
-    raise InfeasibleError(
-        f"model '{done.graph.name}' on '{target.name}': {len(rejected)} plans could not be "
-        f"allocated, the last "
-        f"one because {rejected[-1]}"
+        return timed(Stage.LOWER, partial(build_program, plan, target, options.scheduling))
+
+    plan = plan_within(limit_bytes)
+    if options.stop_after is Stage.EXTRACT:
+        return replace(done, plan=plan)
+    found = realised(
+        plan,
+        lower,
+        lambda _, limit_bytes: plan_within(limit_bytes),
+        what=f"model '{done.graph.name}'",
+        target=target,
+        limit_bytes=limit_bytes,
     )
+    return replace(done, plan=found.planned, program=found.program, rejected=found.rejected)
 
 
 def _pipelined(
@@ -263,13 +266,6 @@ def _pipelined(
     if options.stages == 1 or not (is_demand or (may_help if options.stages is None else True)):
         return done
     chosen = available_rules(options.user_rules).chosen(options.without_rules)
-    extraction = replace(
-        options.extract,
-        objective=options.objective,
-        tiling=chosen.tiling,
-        memory=chosen.memory,
-        collective=chosen.collective,
-    )
     wanted = StageOptions(
         stages=options.stages or 0,
         rules=chosen.pipeline,
@@ -286,7 +282,15 @@ def _pipelined(
     try:
         pipeline = timed(
             Stage.EXTRACT,
-            partial(plan_pipeline, done.graph, rolled, done.target, run, extraction, wanted),
+            partial(
+                plan_pipeline,
+                done.graph,
+                rolled,
+                done.target,
+                run,
+                extract_options(options),
+                wanted,
+            ),
         )
         done = replace(done, pipeline=pipeline)
         if pipeline.is_divided and options.stop_after is Stage.LOWER:

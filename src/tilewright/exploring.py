@@ -13,22 +13,20 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from tilewright.compiler import (
-    REALISATION_ATTEMPTS,
     Compilation,
-    CompileOptions,
     Progress,
     Stage,
     available_rules,
     compile_graph,
+    extract_options,
 )
-from tilewright.errors import CompileError, DemandError, InfeasibleError
+from tilewright.errors import CompileError, DemandError
 from tilewright.extract.exploration.demand import Aspect, Demand, parse_demand
 from tilewright.extract.exploration.explain import Explanation, explain
 from tilewright.extract.exploration.explorer import Answer, Explorer
 from tilewright.extract.exploration.resources import Change, Resource, diff, resources
 from tilewright.extract.exploration.warm import Known
 from tilewright.extract.exploration.ways import Way, alternatives
-from tilewright.extract.extraction import ExtractOptions
 from tilewright.extract.objective import Metric, Objective
 from tilewright.extract.plan import Plan
 from tilewright.hwmodel.change import changed_target
@@ -36,6 +34,7 @@ from tilewright.hwmodel.network import logical_mesh
 from tilewright.hwmodel.target import Target
 from tilewright.lowering.lower import build_program
 from tilewright.lowering.program import Program
+from tilewright.realising import realised
 from tilewright.rules.options import AnyRule
 
 DemandLike = str | Demand
@@ -204,19 +203,15 @@ class Session:
         Raises:
             InfeasibleError: No plan under the demands that was found can be lowered.
         """
-        limit = answer.setting.pricing.limit_bytes
-        sram = self.target.tile.sram
-        for _ in range(REALISATION_ATTEMPTS):
-            try:
-                return build_program(answer.plan, self.target)
-            except InfeasibleError as error:
-                reason = str(error)
-            limit -= max(sram.size_bytes // 16, sram.alignment_bytes)
-            answer = self._answered(answer.demands, limit)
-        raise InfeasibleError(
-            f"model '{answer.plan.graph.name}' on '{self.target.name}': {REALISATION_ATTEMPTS} plans "
-            f"could not be allocated, the last one because {reason}"
+        found = realised(
+            answer,
+            lambda answer: build_program(answer.plan, self.target),
+            lambda answer, limit_bytes: self._answered(answer.demands, limit_bytes),
+            what=f"model '{answer.plan.graph.name}'",
+            target=self.target,
+            limit_bytes=answer.setting.pricing.limit_bytes,
         )
+        return found.program
 
 
 def _weighing(done: Compilation) -> Compilation:
@@ -256,21 +251,13 @@ def _explorer(
 ) -> Explorer:
     """Plan for a target, with the rules of a compilation; perhaps from a known solution."""
     assert done.rolled is not None, "the model is saturated"
-    options: CompileOptions = done.options
-    rules = available_rules(options.user_rules).chosen((*options.without_rules, *without_rules))
+    options = extract_options(done.options, without_rules)
     return Explorer(
         done.graph,
         done.rolled,
         done.alternatives,
         target,
         logical_mesh(target),
-        ExtractOptions(
-            objective=options.objective,
-            solve=options.extract.solve,
-            sram_limit_bytes=limit_bytes or options.extract.sram_limit_bytes,
-            tiling=rules.tiling,
-            memory=rules.memory,
-            collective=rules.collective,
-        ),
+        replace(options, sram_limit_bytes=limit_bytes or options.sram_limit_bytes),
         start,
     )

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tilewright.compiler import REALISATION_ATTEMPTS, Compilation, Progress, available_rules
-from tilewright.errors import InfeasibleError
-from tilewright.extract.extraction import ExtractOptions
+from tilewright.compiler import Compilation, Progress, extract_options
 from tilewright.extract.front import FrontPlanner, front
 from tilewright.extract.objective import Metric
 from tilewright.extract.reweigh import Point
@@ -19,6 +17,7 @@ from tilewright.graph import Graph
 from tilewright.hwmodel.target import Target
 from tilewright.lowering.lower import build_program
 from tilewright.lowering.program import Program
+from tilewright.realising import realised
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,21 +38,16 @@ class Front:
         Raises:
             InfeasibleError: No plan for these weights that was found can be lowered.
         """
-        limit, reason = point.limit_bytes, ""
-        sram = self.target.tile.sram
-        for _ in range(REALISATION_ATTEMPTS):
-            try:
-                spares = Metric.SRAM in self.metrics
-                program = build_program(point.plan, self.target, spares_scratchpad=spares)
-                return point, program
-            except InfeasibleError as error:
-                reason = str(error)
-            limit -= max(min(limit, sram.size_bytes) // 16, sram.alignment_bytes)
-            point = self.planner.plan(point.plan.objective, limit)
-        raise InfeasibleError(
-            f"model '{self.graph.name}' on '{self.target.name}': {REALISATION_ATTEMPTS} plans for "
-            f"{point.plan.objective} could not be allocated, the last one because {reason}"
+        spares = Metric.SRAM in self.metrics
+        found = realised(
+            point,
+            lambda point: build_program(point.plan, self.target, spares_scratchpad=spares),
+            lambda point, limit_bytes: self.planner.plan(point.plan.objective, limit_bytes),
+            what=f"model '{self.graph.name}' for {point.plan.objective}",
+            target=self.target,
+            limit_bytes=point.limit_bytes,
         )
+        return found.planned, found.program
 
 
 def find_front(
@@ -70,8 +64,6 @@ def find_front(
     """
     assert saturated.rolled is not None, "the model is saturated"
     tell = progress or (lambda text: None)
-    options = saturated.options
-    rules = available_rules(options.user_rules).chosen(options.without_rules)
     tell("pricing options")
     planner = FrontPlanner(
         saturated.graph,
@@ -80,12 +72,7 @@ def find_front(
         saturated.target,
         saturated.mesh,
         metrics,
-        ExtractOptions(
-            solve=options.extract.solve,
-            tiling=rules.tiling,
-            memory=rules.memory,
-            collective=rules.collective,
-        ),
+        extract_options(saturated.options),
     )
     return Front(
         graph=saturated.graph,

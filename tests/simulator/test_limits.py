@@ -61,7 +61,9 @@ def test_streams_of_the_whole_program_are_limited() -> None:
 def test_limits_can_be_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     """What may be executed or compared is what the caller says, in every place that unrolls loops."""
     program = fills(30, 30)  # and HALT
-    with pytest.raises(ProgramError, match=r"expected at most 900; raise the limit .tilewright run"):
+    with pytest.raises(
+        ProgramError, match=r"expected at most 900; raise the limit .tilewright run"
+    ):
         run_program(program, {}, limits=Limits(instructions=900))
     assert run_program(program, {}, limits=Limits(instructions=901)).report.instructions == 900
     reason = verify(program, max_instructions=900)[Property.ORDER].detail
