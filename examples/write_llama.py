@@ -12,6 +12,7 @@ published (arXiv 2407.21783, table 3, and the Llama 3 model card).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -57,6 +58,21 @@ def build_llama(
 
 def llama_graph(size: Size, mode: Mode) -> Writer:
     """Return the graph of a Llama-style model; its weights are declared, not drawn."""
+    return decoder_graph(size, mode, "mlp", swiglu)
+
+
+def decoder_graph(
+    size: Size, mode: Mode, part: str, feed_forward: Callable[[Writer, str, str], str]
+) -> Writer:
+    """Return the graph of a Llama with any feed-forward layers.
+
+    Args:
+        size: Size of the transformer.
+        mode: As for `build_llama`.
+        part: What tensors call the feed-forward layer.
+        feed_forward: Writes one, from the residual stream and the prefix of a block, and returns what is
+            added to the stream.
+    """
     w = Writer(size=size, mode=mode)
     x, positions = embedding(w, "embed_tokens.weight", std=1.0)
     rotate = partial(rotary, w, *rotary_tables(w, positions))
@@ -68,7 +84,7 @@ def llama_graph(size: Size, mode: Mode) -> Writer:
         qkv = [linear(w, normed, f"{prefix}.attn.{name}", width) for name, width in widths.items()]
         mixed = linear(w, attention(w, layer, qkv, rotate), f"{prefix}.attn.o_proj", size.hidden)
         x = w.op("Add", x, mixed, out=f"{prefix}.attn.residual")
-        x = w.op("Add", x, swiglu(w, x, prefix), out=f"{prefix}.mlp.residual")
+        x = w.op("Add", x, feed_forward(w, x, prefix), out=f"{prefix}.{part}.residual")
     x = rms_norm(w, x, "norm")
     std = linear_std(size.hidden)
     head = w.weight("lm_head.weight", size.hidden, size.vocab, std=std)

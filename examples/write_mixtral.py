@@ -15,13 +15,12 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import onnx
 from model_writer import add_file_options, embedded, linear_std, save_as_asked
-from transformer_writer import Mode, Size, Writer, attention, embedding, residual_std
-from write_llama import linear, rms_norm, rotary, rotary_tables
+from transformer_writer import Mode, Size, Writer, residual_std
+from write_llama import decoder_graph, rms_norm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,26 +57,12 @@ def build_mixtral(
 
 def mixtral_graph(mixture: Mixture, mode: Mode) -> Writer:
     """Return the graph of a mixture of experts; its weights are declared, not drawn."""
-    size = mixture.size
-    w = Writer(size=size, mode=mode)
-    x, positions = embedding(w, "embed_tokens.weight", std=1.0)
-    rotate = partial(rotary, w, *rotary_tables(w, positions))
-    for layer in range(size.layers):
-        prefix = f"layers.{layer}"
-        normed = rms_norm(w, x, f"{prefix}.input_norm")
-        kv_width = size.kv_heads * size.head_dim
-        widths = {"q_proj": size.hidden, "k_proj": kv_width, "v_proj": kv_width}
-        qkv = [linear(w, normed, f"{prefix}.attn.{name}", width) for name, width in widths.items()]
-        mixed = linear(w, attention(w, layer, qkv, rotate), f"{prefix}.attn.o_proj", size.hidden)
-        x = w.op("Add", x, mixed, out=f"{prefix}.attn.residual")
+
+    def feed_forward(w: Writer, x: str, prefix: str) -> str:
         normed = rms_norm(w, x, f"{prefix}.post_norm")
-        y = experts(w, normed, f"{prefix}.moe", mixture.experts)
-        x = w.op("Add", x, y, out=f"{prefix}.moe.residual")
-    x = rms_norm(w, x, "norm")
-    head = w.weight("lm_head.weight", size.hidden, size.vocab, std=linear_std(size.hidden))
-    w.op("MatMul", x, head, out="logits")
-    w.output("logits", 1, w.new_tokens, size.vocab)
-    return w
+        return experts(w, normed, f"{prefix}.moe", mixture.experts)
+
+    return decoder_graph(mixture.size, mode, "moe", feed_forward)
 
 
 def experts(w: Writer, x: str, prefix: str, count: int) -> str:
