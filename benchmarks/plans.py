@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Any
 
+from benchmarks.limits import Report, measured, verdict_on
 from benchmarks.measure import MeasurementError, in_subprocess
 from benchmarks.tables import print_table
 
@@ -16,8 +16,6 @@ HEADER = (
     *("model", "target", "verdict", "user s", "limit", "GB", "limit", "gap", "limit"),
     *("cost", "bound", "blocks", "valid", "proof"),
 )
-
-Report = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,15 +56,8 @@ def main(names: Sequence[str] = ()) -> int:
     """Measure and print; return the exit code: 1 if a limit is broken, a plan invalid or a model failed."""
     known = {limit.model for limit in LIMITS} | {"growth"}
     failed = [f"unknown model: {name}" for name in names if name not in known]
-    rows = []
-    for limit in LIMITS:
-        if names and limit.model not in names:
-            continue
-        try:
-            report = in_subprocess(limit.model, limit.target, "--plan")
-            rows.append(_row(limit, report))
-        except MeasurementError as error:
-            failed.append(str(error))
+    rows, errors = measured(LIMITS, names, "--plan", _row)
+    failed += errors
     if rows:
         print_table("planning of full-size models", HEADER, rows, left=3)
     growth = []
@@ -86,17 +77,14 @@ def main(names: Sequence[str] = ()) -> int:
 
 def verdict(limit: Limit, report: Report) -> str:
     """Return "ok", or which limits a plan breaks."""
-    over = [
-        what
-        for what, is_over in (
-            ("time", report["user_seconds"] > limit.user_seconds),
-            ("memory", report["peak_bytes"] > limit.peak_bytes),
-            ("gap", report["gap"] > limit.gap),
-            ("validator", bool(report["fault"])),
-        )
-        if is_over
-    ]
-    return f"OVER: {', '.join(over)}" if over else "ok"
+    return verdict_on(
+        {
+            "time": report["user_seconds"] > limit.user_seconds,
+            "memory": report["peak_bytes"] > limit.peak_bytes,
+            "gap": report["gap"] > limit.gap,
+            "validator": bool(report["fault"]),
+        }
+    )
 
 
 def growth_rows() -> list[tuple[str, ...]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from benchmarks.limits import Report, verdict_on
 from benchmarks.measure import MeasurementError, in_subprocess
 from benchmarks.models import SHAPES
 from benchmarks.tables import print_table
@@ -24,8 +24,6 @@ HEADER = (
     *("model", "target", "verdict"),
     *("axes", "ops", "blocks", "their ops", "e-nodes", "per op", "import s", "saturate s", "MB"),
 )
-
-Report = Mapping[str, Any]
 
 
 def main(names: Sequence[str] = ()) -> int:
@@ -58,15 +56,12 @@ def verdict(name: str, report: Report) -> str:
     """Return "ok", or which limits of one model are broken."""
     is_transformer = name.startswith(("llama", "gpt2"))
     limit = TRANSFORMER_SECONDS if is_transformer else CNN_SECONDS
-    over = [
-        what
-        for what, is_over in (
-            ("time", report["saturate_seconds"] > limit),
-            ("memory", report["peak_bytes"] > PEAK_BYTES),
-        )
-        if is_over
-    ]
-    return f"OVER: {', '.join(over)}" if over else "ok"
+    return verdict_on(
+        {
+            "time": report["saturate_seconds"] > limit,
+            "memory": report["peak_bytes"] > PEAK_BYTES,
+        }
+    )
 
 
 def average_rows(reports: Sequence[Report]) -> list[tuple[str, ...]]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from benchmarks.measure import MeasurementError, in_subprocess
+from benchmarks.limits import Report, measured, verdict_on
 from benchmarks.tables import print_table
 
 EVENTS_PER_SECOND = 1e6
@@ -31,22 +30,13 @@ LIMITS = (
     Limit(model="bert-base", target="mesh_16x16", seconds=10.0),
 )
 
-Report = Mapping[str, Any]
-
 
 def main(names: Sequence[str] = ()) -> int:
     """Measure and print; return the exit code: 1 if a limit is broken or a model failed."""
     known = {limit.model for limit in LIMITS}
     failed = [f"unknown model: {name}" for name in names if name not in known]
-    rows = []
-    for limit in LIMITS:
-        if names and limit.model not in names:
-            continue
-        try:
-            report = in_subprocess(limit.model, limit.target, "--time")
-            rows.append(_row(limit, report))
-        except MeasurementError as error:
-            failed.append(str(error))
+    rows, errors = measured(LIMITS, names, "--time", _row)
+    failed += errors
     if rows:
         print_table("timing simulation of full-size models", HEADER, rows, left=4)
     for message in failed:
@@ -56,15 +46,12 @@ def main(names: Sequence[str] = ()) -> int:
 
 def verdict(limit: Limit, report: Report) -> str:
     """Return "ok", or which limits a simulation breaks."""
-    over = [
-        what
-        for what, is_over in (
-            ("time", report["simulate_seconds"] > limit.seconds),
-            ("events", report["events"] / report["event_seconds"] < EVENTS_PER_SECOND),
-        )
-        if is_over
-    ]
-    return f"OVER: {', '.join(over)}" if over else "ok"
+    return verdict_on(
+        {
+            "time": report["simulate_seconds"] > limit.seconds,
+            "events": report["events"] / report["event_seconds"] < EVENTS_PER_SECOND,
+        }
+    )
 
 
 def _row(limit: Limit, report: Report) -> tuple[str, ...]:
