@@ -188,32 +188,78 @@ def deliver(tables: Tables, state: State, route: int, kind: int) -> None:
 
 
 @compiled_part
-def _progress(tables: Tables, state: State, slot: int, contended: int) -> bool:
-    """Handle the slot's event; return whether its instruction ended."""
-    me = state.slots[slot]
-    kind = tables.stream[me.position]
-    what, status = tables.kinds[kind], me.status
-    skipped = status == ISSUE and is_skipped(tables, kind, slot // ENGINES)
-    joint = what.gang >= 0 and not skipped
-    if status == ISSUE and joint:
-        gather(tables, state, slot, kind)
-        return False
-    if status != FLOW and what.work > 0.0 and not skipped:
-        me.status = FLOW
-        start_flow(tables, state, kind, slot, contended)
-        return False
-    lost = 0.0
-    if status == FLOW:
-        finish_flow(state, slot)
-        lost = max(state.clock[NOW] - me.flowing - what.work / me.limit, 0.0)
+def complete_all(
+    tables: Tables, state: State, slot: int, kind: int, skipped: bool, lost: float
+) -> None:
+    """End a slot's instruction, for its whole group if it has one; `lost` is as for `complete`."""
+    joint = tables.kinds[kind].gang >= 0 and not skipped
     first, last = 0, 1
     if joint:
-        gang = tables.gang_of[what.gang, slot // ENGINES]
+        gang = tables.gang_of[tables.kinds[kind].gang, slot // ENGINES]
         first, last = tables.gang_start[gang], tables.gang_start[gang + 1]
     for index in range(first, last):
         member = tables.gang_member[index] * ENGINES + slot % ENGINES if joint else slot
         complete(tables, state, member, kind, slot, lost)
-    return True
+
+
+@compiled_part
+def post_away(tables: Tables, state: State, slot: int, kind: int) -> None:
+    """Send the remote posts of an instruction that has ended."""
+    what = tables.kinds[kind]
+    if what.posts_away and what.way >= 0:
+        route = tables.route_of[what.way, slot // ENGINES]
+        arrival = state.clock[NOW] + tables.routes[route].latency
+        push_message(state.messages, state.sizes[FLYING], arrival, state.sizes[SENT], route, kind)
+        state.sizes[FLYING] += 1
+        state.sizes[SENT] += 1
+
+
+@compiled_part
+def land(tables: Tables, state: State) -> None:
+    """Deliver the remote post that arrives next."""
+    route, kind = int(state.messages[0, 2]), int(state.messages[0, 3])
+    pop_message(state.messages, state.sizes[FLYING])
+    state.sizes[FLYING] -= 1
+    deliver(tables, state, route, kind)
+
+
+@compiled_part
+def issue_all(tables: Tables, state: State) -> None:
+    """Let the slots that asked for it try to issue."""
+    for number in range(state.sizes[ASKING]):
+        try_issue(tables, state, state.asking[number, 0], state.asking[number, 1])
+    state.sizes[ASKING] = 0
+
+
+@compiled_part
+def end_of(state: State) -> int:
+    """Return how a simulation ended in which nothing is under way any more."""
+    for slot in range(state.slots.size):
+        if state.slots[slot].status != DONE:
+            return DEADLOCK
+    return FINISHED
+
+
+@compiled_part
+def _progress(tables: Tables, state: State, slot: int, contended: int) -> None:
+    """Handle the slot's event."""
+    me = state.slots[slot]
+    kind = tables.stream[me.position]
+    what, status = tables.kinds[kind], me.status
+    skipped = status == ISSUE and is_skipped(tables, kind, slot // ENGINES)
+    if status == ISSUE and what.gang >= 0 and not skipped:
+        gather(tables, state, slot, kind)
+        return
+    if status != FLOW and what.work > 0.0 and not skipped:
+        me.status = FLOW
+        start_flow(tables, state, kind, slot, contended)
+        return
+    lost = 0.0
+    if status == FLOW:
+        finish_flow(state, slot)
+        lost = max(state.clock[NOW] - me.flowing - what.work / me.limit, 0.0)
+    complete_all(tables, state, slot, kind, skipped, lost)
+    post_away(tables, state, slot, kind)
 
 
 @compiled
@@ -229,26 +275,14 @@ def simulate_events(tables: Tables, state: State, contended: int, max_events: in
     """
     sizes, messages, clock = state.sizes, state.messages, state.clock
     while True:
-        for number in range(sizes[ASKING]):
-            try_issue(tables, state, state.asking[number, 0], state.asking[number, 1])
-        sizes[ASKING] = 0
+        issue_all(tables, state)
         if sizes[FLYING] == messages.shape[0]:
             return FULL
         if sizes[FLYING] > 0 and messages[0, 0] <= clock[UNTIL]:
-            route, kind = int(messages[0, 2]), int(messages[0, 3])
-            pop_message(messages, sizes[FLYING])
-            sizes[FLYING] -= 1
-            deliver(tables, state, route, kind)
+            land(tables, state)
         elif sizes[HEAP] > 0 and state.times[state.heap[0]] <= clock[UNTIL]:
             slot = pop(state.heap, state.place, state.times, sizes, HEAP)
-            kind = tables.stream[state.slots[slot].position]
-            what = tables.kinds[kind]
-            if _progress(tables, state, slot, contended) and what.posts_away and what.way >= 0:
-                route = tables.route_of[what.way, slot // ENGINES]
-                arrival = clock[NOW] + tables.routes[route].latency
-                push_message(messages, sizes[FLYING], arrival, sizes[SENT], route, kind)
-                sizes[FLYING] += 1
-                sizes[SENT] += 1
+            _progress(tables, state, slot, contended)
         else:
             share_anew(state)
             if sizes[HEAP] == 0 and sizes[FLYING] == 0:
@@ -265,7 +299,4 @@ def simulate_events(tables: Tables, state: State, contended: int, max_events: in
         sizes[EVENTS] += 1
         if sizes[EVENTS] > max_events:
             return TOO_LONG
-    for slot in range(state.slots.size):
-        if state.slots[slot].status != DONE:
-            return DEADLOCK
-    return FINISHED
+    return end_of(state)

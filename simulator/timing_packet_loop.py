@@ -10,18 +10,19 @@ from __future__ import annotations
 import numpy as np
 
 from tilewright.simulator.timing_core import (
-    DEADLOCK,
-    FINISHED,
     FULL,
     TOO_LONG,
-    complete,
+    complete_all,
     deliver,
+    end_of,
     gather,
     is_skipped,
-    try_issue,
+    issue_all,
+    land,
+    post_away,
 )
 from tilewright.simulator.timing_flows import finish_flow, share_anew, start_flow
-from tilewright.simulator.timing_heap import pop, pop_message, push_message, schedule
+from tilewright.simulator.timing_heap import pop, schedule
 from tilewright.simulator.timing_jit import compiled, compiled_part
 from tilewright.simulator.timing_packet_core import decide_all, handle_event
 from tilewright.simulator.timing_packet_core import start_flow as inject
@@ -31,11 +32,17 @@ from tilewright.simulator.timing_packet_records import (
     new_flow,
     new_payload,
 )
-from tilewright.simulator.timing_packet_routes import HELD, LATE, MOVING, PacketWork
+from tilewright.simulator.timing_packet_routes import (
+    BUFFER_BYTES,
+    FLIT_BYTES,
+    HELD,
+    LATE,
+    MOVING,
+    PACKET_BYTES,
+    PacketWork,
+)
 from tilewright.simulator.timing_packet_state import DELIVERED, EVENTS_SIZE, NEWS_SIZE, Net
 from tilewright.simulator.timing_state import (
-    ASKING,
-    DONE,
     DRAM,
     ENGINES,
     EVENTS,
@@ -46,7 +53,6 @@ from tilewright.simulator.timing_state import (
     LINK,
     NOW,
     PACKET,
-    SENT,
     UNTIL,
     State,
     Tables,
@@ -72,12 +78,12 @@ def _start_packets(tables: Tables, work: PacketWork, net: Net, slot: int, kind: 
     share = what.work / (last - first)
     for tree in range(first, last):
         # What branches must fit into a buffer whole: so no two trees can wait for each other.
-        most = work.figures[1] if work.sinks[tree] == 1 else work.figures[2]
+        most = work.figures[PACKET_BYTES if work.sinks[tree] == 1 else BUFFER_BYTES]
         index = new_flow(net, number)
         flow = net.flows[index]
         flow.root, flow.virtual = work.roots[tree], 0
         flow.packets = max(1, int(np.ceil(share / most)))
-        flow.flits = max(1, int(np.ceil(share / flow.packets / work.figures[0])))
+        flow.flits = max(1, int(np.ceil(share / flow.packets / work.figures[FLIT_BYTES])))
         size = share / (flow.packets * flow.flits)
         flow.link_bytes = size * tables.factor[kind, LINK]
         flow.memory_bytes = size * tables.factor[kind, DRAM]
@@ -90,7 +96,6 @@ def _finish(tables: Tables, state: State, work: PacketWork, net: Net, slot: int,
     """End the slot's instruction, for its whole group if it has one, and see to its remote posts."""
     me, what = state.slots[slot], tables.kinds[kind]
     skipped = me.status == ISSUE and is_skipped(tables, kind, slot // ENGINES)
-    joint = what.gang >= 0 and not skipped
     lost = 0.0
     if me.status == FLOW:
         late = 0.0
@@ -101,24 +106,13 @@ def _finish(tables: Tables, state: State, work: PacketWork, net: Net, slot: int,
         state.flow_lost[slot, report] = state.clock[NOW] - work.hold[slot]
     number = work.moving[slot]
     work.moving[slot] = -1
-    first, last = 0, 1
-    if joint:
-        gang = tables.gang_of[what.gang, slot // ENGINES]
-        first, last = tables.gang_start[gang], tables.gang_start[gang + 1]
-    for index in range(first, last):
-        member = tables.gang_member[index] * ENGINES + slot % ENGINES if joint else slot
-        complete(tables, state, member, kind, slot, lost)
+    complete_all(tables, state, slot, kind, skipped, lost)
     if number >= 0 and net.payloads[number].pending > 0:
         net.payloads[number].slot = -1  # its posts land with the last packet
         return
     if number >= 0:
         free_payload(net, number)
-    if what.posts_away and what.way >= 0:
-        route = tables.route_of[what.way, slot // ENGINES]
-        arrival = state.clock[NOW] + tables.routes[route].latency
-        push_message(state.messages, state.sizes[FLYING], arrival, state.sizes[SENT], route, kind)
-        state.sizes[FLYING] += 1
-        state.sizes[SENT] += 1
+    post_away(tables, state, slot, kind)
 
 
 @compiled_part
@@ -183,13 +177,6 @@ def _hear(tables: Tables, state: State, work: PacketWork, net: Net) -> None:
     net.sizes[NEWS_SIZE] = 0
 
 
-@compiled_part
-def _issue_all(tables: Tables, state: State) -> None:
-    for number in range(state.sizes[ASKING]):
-        try_issue(tables, state, state.asking[number, 0], state.asking[number, 1])
-    state.sizes[ASKING] = 0
-
-
 @compiled
 def simulate_packets(
     tables: Tables, state: State, work: PacketWork, net: Net, max_events: int
@@ -201,16 +188,13 @@ def simulate_packets(
     """
     sizes, messages, clock = state.sizes, state.messages, state.clock
     while True:
-        _issue_all(tables, state)
+        issue_all(tables, state)
         if sizes[FLYING] == messages.shape[0]:
             return FULL
         if not has_room(net):
             return CROWDED
         if sizes[FLYING] > 0 and messages[0, 0] <= clock[UNTIL]:
-            route, kind = int(messages[0, 2]), int(messages[0, 3])
-            pop_message(messages, sizes[FLYING])
-            sizes[FLYING] -= 1
-            deliver(tables, state, route, kind)
+            land(tables, state)
         elif sizes[HEAP] > 0 and state.times[state.heap[0]] <= clock[UNTIL]:
             slot = pop(state.heap, state.place, state.times, sizes, HEAP)
             _advance(tables, state, work, net, slot)
@@ -234,7 +218,4 @@ def simulate_packets(
         sizes[EVENTS] += 1
         if sizes[EVENTS] > max_events:
             return TOO_LONG
-    for slot in range(state.slots.size):
-        if state.slots[slot].status != DONE:
-            return DEADLOCK
-    return FINISHED
+    return end_of(state)

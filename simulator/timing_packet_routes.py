@@ -11,7 +11,7 @@ from tilewright.hwmodel.network import Network
 from tilewright.hwmodel.target import Router, Target
 from tilewright.lowering.program import Group
 from tilewright.simulator.timing_kinds import RouteKey
-from tilewright.simulator.timing_packet_state import NODE, Floats, Ints, Net, Records, new_net
+from tilewright.simulator.timing_packet_state import NODE, Floats, Ints, Net, new_net
 from tilewright.simulator.timing_routes import Routes, shifted, sub_mesh
 
 ASSUMED_ROUTER = Router(flit_bytes=64, packet_bytes=4096, lane_bytes=1024, credit_cycles=2.0)
@@ -32,9 +32,11 @@ class PacketWork(NamedTuple):
     moving: Ints  # [s] payload of each slot, -1 for none
     phase: Ints  # [s] of the slot's payload: MOVING, LATE or HELD
     hold: Floats  # [s] when the engine's own part of the payload was over
-    figures: Floats  # flit and packet bytes
+    figures: Floats  # FLIT_BYTES, PACKET_BYTES, BUFFER_BYTES
 
 
+FLIT_BYTES, PACKET_BYTES, BUFFER_BYTES = 0, 1, 2
+"""What is sent as one, the most data of a packet, and a virtual channel's buffer in whole flits."""
 MOVING, LATE, HELD = 0, 1, 2
 """The engine and its SRAM port move the payload; the route's latency passes; packets hold the engine up."""
 
@@ -64,12 +66,12 @@ class _Trees:
                 if (node, link) not in children:
                     number = len(self.rows)
                     children[node, link] = number
-                    self.rows.append([link, virtual, -1, -1])
+                    self.rows.append([link, virtual, 1, -1, -1])
                     if node >= 0:
                         if node in last:
-                            self.rows[last[node]][3] = number
+                            self.rows[last[node]][4] = number
                         else:
-                            self.rows[node][2] = number
+                            self.rows[node][3] = number
                         last[node] = number
                 node = children[node, link]
             ends.add(node)
@@ -128,7 +130,7 @@ def packet_work(
         rates=network.rates,
         latencies=np.array([link.cycles for link in links], dtype=np.float64),
         is_memory=np.isin(np.arange(len(links)), np.array(network.dram_ports)),
-        nodes=_node_records(trees.rows),
+        nodes=np.array([tuple(row) for row in trees.rows], dtype=NODE),
         lanes=LANES,
         guaranteed_flits=flits,
         limit_flits=flits,
@@ -150,15 +152,6 @@ def packet_work(
         ),
     )
     return work, net
-
-
-def _node_records(rows: list[list[int]]) -> Records:
-    table = np.array(rows, dtype=np.int64).reshape(-1, 4)
-    records = np.zeros(len(rows), dtype=NODE)
-    for column, name in enumerate(("channel", "virtual", "child", "sibling")):
-        records[name] = table[:, column]
-    records["choices"] = 1
-    return records
 
 
 def _paths(network: Network, key: RouteKey, group: Group, tile: int) -> list[list[tuple[int, ...]]]:
