@@ -1,6 +1,6 @@
 """A naive machine that executes micros one by one, for tests of the generators of micros.
 
-Tests may import `gathered_cases`, which the importlib mode would not find.
+Tests may import the modules of this folder that hold cases, which the importlib mode would not find.
 """
 
 from __future__ import annotations
