@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from typing import Any
 
+import packet_reference
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,19 +12,6 @@ from hypothesis import strategies as st
 from tilewright.errors import ProgramError
 from tilewright.simulator.timing_traffic import Buffers, Channel, Flow, Hop, run_traffic
 
-
-def _reference() -> Any:
-    path = Path(__file__).with_name("packet_reference.py")
-    spec = importlib.util.spec_from_file_location("packet_reference", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-REFERENCE = _reference()
 DEEP = Buffers(
     virtual_channels=4, guaranteed_flits=1, limit_flits=16, pool_flits=48, credit_cycles=4.0
 )
@@ -157,7 +142,7 @@ def test_every_transmission_is_as_in_the_reference(
     case: tuple[list[Channel], Buffers, list[Flow]],
 ) -> None:
     channels, buffers, flows = case
-    log, injected, delivered, events = REFERENCE.run_slowly(channels, buffers, flows)
+    log, injected, delivered, events = packet_reference.run_slowly(channels, buffers, flows)
     done = run_traffic(channels, buffers, flows, log=len(log) + 1)
     # Decisions of one instant are independent of each other; their order in the log means nothing.
     assert sorted(done.transmissions) == sorted(log)
