@@ -118,7 +118,9 @@ def test_neighbours_that_send_around_a_ring_do_not_meet(topology: Topology) -> N
     )
     await_it = Instruction(opcode=Opcode.WT, engine=Engine.CT, waits=(Wait(semaphore=0, count=1),))
     fluid, packet = both(everywhere(target, send, await_it))
-    assert packet.cycles == pytest.approx(fluid.cycles, rel=0.03)
+    # The ring of a mesh closes over all its links. Again two cycles for each channel on the longest way.
+    longest = max(len(network_of(target).tile_path(tile, (tile + 1) % 6)) for tile in range(6))
+    assert fluid.cycles <= packet.cycles <= fluid.cycles + 2 * longest
 
 
 def test_a_multicast_takes_every_link_once() -> None:
@@ -133,7 +135,7 @@ def test_a_multicast_takes_every_link_once() -> None:
     )
     fluid, packet = both(made(torus(4, 4), one))
     # All tiles send at once: each link carries what the fluid model says, and some wait for each other.
-    assert fluid.run.bound_cycles <= packet.cycles <= 1.5 * fluid.cycles
+    assert fluid.run.bound_cycles <= packet.cycles <= 1.2 * fluid.cycles
 
 
 def test_latencies_along_a_path_are_those_of_the_route() -> None:
@@ -161,7 +163,8 @@ def test_latencies_along_a_path_are_those_of_the_route() -> None:
 def test_tiles_that_share_a_port_take_turns() -> None:
     target = torus(2, 2, dram=16.0)
     fluid, packet = both(everywhere(target, instruction(Opcode.LD, 16_000)))
-    assert packet.cycles == pytest.approx(fluid.cycles, rel=0.02)
+    # Four tiles take turns flit by flit, of four cycles each at the port: one turn of all apart at the end.
+    assert fluid.cycles <= packet.cycles <= fluid.cycles + 4 * 4
     assert packet.run.cycles >= packet.run.bound_cycles
     assert packet.run.payload_bytes == pytest.approx(fluid.run.payload_bytes)
     held = dict(packet.run.engines[Engine.DI].contention)
