@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -12,14 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from timing_cases import Streams, control, program, send
 
-from tilewright.dtypes import DType
 from tilewright.hwmodel.load import load_target
 from tilewright.hwmodel.mesh import LogicalMesh
-from tilewright.hwmodel.network import logical_mesh, network_of
+from tilewright.hwmodel.network import network_of
 from tilewright.hwmodel.target import Interconnect, LogicalAxis, MeshAxis, Target, Topology
-from tilewright.lowering.isa import Access, Engine, Instruction, Opcode, Post, Space, Wait
-from tilewright.lowering.program import Group, Program
+from tilewright.lowering.isa import Engine, Opcode, Post, Wait
 from tilewright.simulator.timing import TimingReport, simulate
 from tilewright.simulator.timing_crossbar import Crossbars, is_crossbars, sub_meshes
 from tilewright.simulator.timing_flows import _sort
@@ -123,35 +120,20 @@ def test_sort_touches_the_first_values_only(values: list[int], rest: int) -> Non
 # ---------------------------------------------------------------- waiting
 
 
-def run(target: Target, streams: Mapping[Engine, tuple[Instruction, ...]]) -> TimingReport:
-    mesh = LogicalMesh(tuple(f"a{i}" for i in range(len(target.axes))), logical_mesh(target).sizes)
-    group = Group(mesh=mesh, tiles=tuple(range(target.tiles)), load={}, run=streams)
-    made = Program(
-        name="test",
-        target=target,
-        groups=(group,),
-        dram_bytes=1 << 20,
-        sram_bytes=1 << 16,
-        inputs=(),
-        outputs=(),
-        constants=(),
-        host_regions=(),
-    )
-    return simulate(made, symmetry=False)
-
-
-def step(engine: Engine, *waits: Wait, posts: tuple[Post, ...] = (), axes: int = 0) -> Instruction:
-    opcode = Opcode.PS if posts else Opcode.WT
-    return Instruction(opcode=opcode, engine=engine, waits=waits, posts=posts, axes=axes)
+def run(target: Target, streams: Streams) -> TimingReport:
+    return simulate(program(target, streams), symmetry=False)
 
 
 @pytest.mark.parametrize("late", [0, 1])
 def test_an_engine_that_waits_for_two_semaphores_hears_both(late: int) -> None:
     # ME posts the early semaphore after 1 cycle, VE the late one after 4
     streams = {
-        Engine.ME: (step(Engine.ME, posts=(Post(1 - late, 1),)),),
-        Engine.VE: (*[step(Engine.VE)] * 3, step(Engine.VE, posts=(Post(late, 1),))),
-        Engine.CT: (step(Engine.CT, Wait(0, 1), Wait(1, 1)),),
+        Engine.ME: (control(engine=Engine.ME, posts=(Post(1 - late, 1),)),),
+        Engine.VE: (
+            *[control(engine=Engine.VE)] * 3,
+            control(engine=Engine.VE, posts=(Post(late, 1),)),
+        ),
+        Engine.CT: (control(Wait(0, 1), Wait(1, 1)),),
     }
     report = run(crossbars(2), streams)
     assert report.cycles == pytest.approx(5)
@@ -160,11 +142,11 @@ def test_an_engine_that_waits_for_two_semaphores_hears_both(late: int) -> None:
 
 def test_two_engines_that_wait_for_one_semaphore_each_get_their_count() -> None:
     # DI needs 3, CT 1: the first post serves CT, the next three DI
-    posts = [replace(step(Engine.ME), opcode=Opcode.PS, posts=(Post(2, 1),))] * 4
+    posts = [control(engine=Engine.ME, posts=(Post(2, 1),))] * 4
     streams = {
         Engine.ME: tuple(posts),
-        Engine.DI: (step(Engine.DI, Wait(2, 3)),),
-        Engine.CT: (step(Engine.CT, Wait(2, 1)),),
+        Engine.DI: (control(Wait(2, 3), engine=Engine.DI),),
+        Engine.CT: (control(Wait(2, 1)),),
     }
     report = run(crossbars(2), streams)
     assert dict(report.run.engines[Engine.CT].waits) == {"matrix": pytest.approx(1)}
@@ -175,18 +157,9 @@ def test_two_engines_that_wait_for_one_semaphore_each_get_their_count() -> None:
 @hypothesis_settings(deadline=None, max_examples=10)
 @given(st.integers(1, 6))
 def test_room_for_messages_grows_without_a_trace(room: int) -> None:
-    kept = Access(Space.L1, DType.I8, 0, (), (1,))
-    cast = Instruction(
-        opcode=Opcode.MCS,
-        engine=Engine.DO,
-        domain=(96,),
-        dst=kept,
-        sources=(kept,),
-        axes=0b11,
-        posts=(Post(3, 1, True),),
-    )
-    barrier = step(Engine.CT, Wait(3, 2 * 5), posts=(Post(7, 1, True),), axes=0b11)
-    streams = {Engine.DO: (cast, cast), Engine.CT: (barrier, step(Engine.CT, Wait(7, 5)))}
+    cast = send(96, Opcode.MCS, axes=0b11, posts=(Post(3, 1, True),))
+    barrier = control(Wait(3, 2 * 5), posts=(Post(7, 1, True),), axes=0b11)
+    streams = {Engine.DO: (cast, cast), Engine.CT: (barrier, control(Wait(7, 5)))}
     roomy = run(crossbars(2, 3), streams)
     with patch("tilewright.simulator.timing_state.MESSAGE_ROOM", room):
         assert run(crossbars(2, 3), streams) == roomy

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from timing_cases import of_groups
 
 from tilewright.dtypes import DType
 from tilewright.errors import ProgramError
@@ -67,7 +68,7 @@ def on_tile(target: Target, tile: int, *stream: Instruction) -> Program:
     run: dict[Engine, tuple[Instruction, ...]] = {}
     for item in stream:
         run[item.engine] = (*run.get(item.engine, ()), item)
-    return made(target, Group(mesh=one, tiles=(tile,), load={}, run=run))
+    return of_groups(target, Group(mesh=one, tiles=(tile,), load={}, run=run))
 
 
 def everywhere(target: Target, *stream: Instruction) -> Program:
@@ -75,21 +76,7 @@ def everywhere(target: Target, *stream: Instruction) -> Program:
     for item in stream:
         run[item.engine] = (*run.get(item.engine, ()), item)
     mesh = logical_mesh(target)
-    return made(target, Group(mesh=mesh, tiles=tuple(range(target.tiles)), load={}, run=run))
-
-
-def made(target: Target, *groups: Group) -> Program:
-    return Program(
-        name="test",
-        target=target,
-        groups=groups,
-        dram_bytes=1 << 20,
-        sram_bytes=1 << 16,
-        inputs=(),
-        outputs=(),
-        constants=(),
-        host_regions=(),
-    )
+    return of_groups(target, Group(mesh=mesh, tiles=tuple(range(target.tiles)), load={}, run=run))
 
 
 def both(program: Program) -> tuple[TimingReport, TimingReport]:
@@ -133,7 +120,7 @@ def test_a_multicast_takes_every_link_once() -> None:
         load={},
         run={Engine.DO: (cast,)},
     )
-    fluid, packet = both(made(torus(4, 4), one))
+    fluid, packet = both(of_groups(torus(4, 4), one))
     # All tiles send at once: each link carries what the fluid model says, and some wait for each other.
     assert fluid.run.bound_cycles <= packet.cycles <= 1.2 * fluid.cycles
 

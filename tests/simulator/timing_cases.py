@@ -79,6 +79,11 @@ def program(
         made = tuple(
             Group(mesh=one, tiles=(i,), load={}, run=streams) for i, streams in enumerate(groups)
         )
+    return of_groups(target, *made, **more)
+
+
+def of_groups(target: Target, *groups: Group, **more: Any) -> Program:
+    """Return a program of groups, without tensors unless `more` has some."""
     fields: dict[str, Any] = {
         "inputs": (),
         "outputs": (),
@@ -87,7 +92,7 @@ def program(
         **more,
     }
     return Program(
-        name="test", target=target, groups=made, dram_bytes=1 << 20, sram_bytes=1 << 16, **fields
+        name="test", target=target, groups=groups, dram_bytes=1 << 20, sram_bytes=1 << 16, **fields
     )
 
 
