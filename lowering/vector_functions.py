@@ -7,18 +7,13 @@ from functools import lru_cache
 import numpy as np
 
 from tilewright.dtypes import DType
+from tilewright.graph import BINARY_FUNCTIONS, TERNARY_FUNCTIONS
 from tilewright.reference import map_function
 
 ARITY: dict[str, int] = {
     "fill": 0,
-    "where": 3,
-    **dict.fromkeys(
-        (
-            "add sub mul div pow mod fmod min max eq ne lt le gt ge and or xor prelu "
-            "bitand bitor bitxor shl shr"
-        ).split(),
-        2,
-    ),
+    **dict.fromkeys(BINARY_FUNCTIONS, 2),
+    **dict.fromkeys(TERNARY_FUNCTIONS, 3),
 }
 """Sources of a vector function; those not listed take one."""
 
