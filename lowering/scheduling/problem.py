@@ -57,7 +57,7 @@ class Problem:
                         f"{self.name}: precedence {before} -> {after} names task {task}, expected 0 to "
                         f"{len(self.durations) - 1}; correct the number"
                     )
-        self.topological_order()
+        self._check_order()
 
     def _check_numbers(self) -> None:
         if len(self.demands) != len(self.durations):
@@ -96,8 +96,8 @@ class Problem:
         """Length of a schedule that runs one task after the other."""
         return sum(self.durations) + sum(precedence.lag for precedence in self.precedences)
 
-    def topological_order(self) -> tuple[int, ...]:
-        """Return the tasks in an order in which none comes before one that it waits for."""
+    def _check_order(self) -> None:
+        """Refuse tasks that wait for each other in a circle."""
         waiting = [0] * len(self.durations)
         followers: list[list[int]] = [[] for _ in self.durations]
         for before, after, _ in self.precedences:
@@ -114,7 +114,6 @@ class Problem:
             raise ScheduleError(
                 f"{self.name}: tasks wait for each other in a circle, {circle}; drop one of these precedences"
             )
-        return tuple(order)
 
 
 def _find_circle(followers: list[list[int]], waiting: list[int]) -> list[int]:
