@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 
 from tilewright.extract.pipeline.plan import PipelinePlan
 from tilewright.hwmodel.target import Target
@@ -137,7 +136,7 @@ class _Linker:
         for tensor in part.inputs:
             if tensor.name in self._made and tensor.name not in self._model_inputs:
                 home = self._made[tensor.name][1].address
-                linked.append((tensor.address, tensor.address + _size_bytes(tensor), home))
+                linked.append((tensor.address, tensor.address + tensor.size_bytes, home))
         for tensor in part.outputs:
             self._made[tensor.name] = (number, replace(tensor, address=base + tensor.address))
 
@@ -156,7 +155,7 @@ class _Linker:
             for tensor in part.inputs:
                 if tensor.name in self._made and tensor.name not in self._model_inputs:
                     writer, made = self._made[tensor.name]
-                    place = (made.address, made.address + _size_bytes(made))
+                    place = (made.address, made.address + made.size_bytes)
                     found.setdefault((writer, number), []).append(place)
         following = [
             self._first_semaphore(n) + _BARRIER_SEMAPHORES for n in range(len(self._parts))
@@ -201,10 +200,6 @@ class _Linker:
                 run, group.mesh.tiles, group.mesh.rank, self._first_semaphore(number)
             ),
         )
-
-
-def _size_bytes(tensor: DramTensor) -> int:
-    return prod(tensor.shape) * tensor.dtype.itemsize_bytes
 
 
 def _moved_stream(

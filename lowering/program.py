@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 from types import MappingProxyType
 
 from tilewright.dtypes import DType
@@ -24,6 +25,11 @@ class DramTensor:
     dtype: DType
     shape: tuple[int, ...]
     address: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that it takes, from its address on."""
+        return prod(self.shape) * self.dtype.itemsize_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

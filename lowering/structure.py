@@ -304,7 +304,7 @@ def _check_group(number: int, group: Group, program: Program) -> None:
 
 
 def _check_tensor(tensor: DramTensor, dram_bytes: int) -> None:
-    size_bytes = prod(tensor.shape) * tensor.dtype.itemsize_bytes
+    size_bytes = tensor.size_bytes
     _form(
         len(tensor.shape) <= _MAX_TENSOR_RANK,
         f"rank {len(tensor.shape)}",

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import prod
 
 import numpy as np
 
@@ -271,7 +270,7 @@ def _tensors_of_groups(
         for phase in phases
     ]
     for tensor in tensors:
-        end = tensor.address + prod(tensor.shape) * tensor.dtype.itemsize_bytes
+        end = tensor.address + tensor.size_bytes
         users = [n for n, b in enumerate(bases) if np.any((b >= tensor.address) & (b < end))]
         for group in users or [len(phases) - 1]:
             found[group].append(tensor)

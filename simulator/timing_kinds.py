@@ -316,7 +316,7 @@ def _host(target: Target, regions: tuple[HostRegion, ...], instruction: Instruct
             f"host region {instruction.count} is not one of the program's {len(regions)}"
         )
     region = regions[instruction.count]
-    size = sum(prod(t.shape) * t.dtype.itemsize_bytes for t in (*region.inputs, *region.outputs))
+    size = sum(tensor.size_bytes for tensor in (*region.inputs, *region.outputs))
     return _Cost(target.host.latency_cycles + size / target.host.bytes_per_cycle)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,9 +167,8 @@ def touches(
         region = regions[instruction.count]
         for write, tensors in ((False, region.inputs), (True, region.outputs)):
             for tensor in tensors:
-                size_bytes = prod(tensor.shape) * tensor.dtype.itemsize_bytes
-                if size_bytes:
-                    piece = StridedSet(tensor.address, size_bytes, ())
+                if tensor.size_bytes:
+                    piece = StridedSet(tensor.address, tensor.size_bytes, ())
                     yield SharedTouch(
                         write, ActorSet(piece, (0,) * mesh.rank, (EVERY,) * mesh.rank)
                     )

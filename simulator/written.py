@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import prod
 
 from tilewright.lowering.isa import Access, Instruction, Opcode, Space
-from tilewright.lowering.program import DramTensor, Program
+from tilewright.lowering.program import Program
 from tilewright.simulator.actors import union
 from tilewright.simulator.footprint import StridedSet, normalised
 from tilewright.simulator.initialised import InitialisedMap, common_unit
@@ -38,10 +37,6 @@ def _written_axes(instruction: Instruction, sizes: tuple[int, ...]) -> int:
     return axes & ~instruction.axes if instruction.opcode == Opcode.MCS else axes
 
 
-def _size_bytes(tensor: DramTensor) -> int:
-    return prod(tensor.shape) * tensor.dtype.itemsize_bytes
-
-
 def _numbers(access: Access) -> Iterator[int]:
     yield from (access.base, access.dtype.itemsize_bytes, *access.coefficients, *access.strides)
 
@@ -69,13 +64,13 @@ class Written:
         ready = [*program.inputs, *(t for t, _ in program.constants)]
         tensors = [*ready, *(t for r in program.host_regions for t in (*r.inputs, *r.outputs))]
         for tensor in tensors:
-            units[Space.DRAM].update((tensor.address, _size_bytes(tensor)))
+            units[Space.DRAM].update((tensor.address, tensor.size_bytes))
         local_unit, shared_unit = (common_unit(sorted(units[s])) for s in (Space.L1, Space.DRAM))
         self._local = [InitialisedMap(program.sram_bytes, len(s), local_unit) for s in self.samples]
         self._shared = InitialisedMap(program.dram_bytes, 1, shared_unit)
         for tensor in ready:
-            if _size_bytes(tensor):
-                self._shared.write([StridedSet(tensor.address, _size_bytes(tensor), ())])
+            if tensor.size_bytes:
+                self._shared.write([StridedSet(tensor.address, tensor.size_bytes, ())])
 
     def account(self, group: int, touch: Touch) -> bool:
         """Follow an access; return whether it reads bytes that were never written."""

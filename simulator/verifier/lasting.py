@@ -36,12 +36,8 @@ class _Use:
     bytes: StridedSet
 
 
-def _size_bytes(tensor: DramTensor) -> int:
-    return prod(tensor.shape) * tensor.dtype.itemsize_bytes
-
-
 def _dense(what: str, tensor: DramTensor) -> Iterator[_Use]:
-    if size := _size_bytes(tensor):
+    if size := tensor.size_bytes:
         yield _Use(f"{what} '{tensor.name}'", StridedSet(tensor.address, size, ()))
 
 
