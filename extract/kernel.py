@@ -133,19 +133,15 @@ class Kernel:
     """Axes that share out the rows of a gather's table."""
 
     @property
-    def key(self) -> tuple[object, ...]:
-        """A hashable value that is equal for kernels with the same cost and code."""
+    def shape_key(self) -> tuple[object, ...]:
+        """A hashable value that is equal for kernels that differ at most in where their tensors lie."""
         return (
             self.kind,
             tuple(sorted(self.attrs.items())),
             self.nest,
             self.operand_types,
             self.result_type,
-            self.operand_memory,
-            self.result_memory,
             self.mesh,
-            self.operand_shardings,
-            self.result_sharding,
             self.gather,
             self.halo,
             self.vocabulary,
@@ -272,13 +268,16 @@ def is_padded(kernel: Kernel, operand: int) -> bool:
     """Whether the kernel reads padding around an operand (boxes reach outside the tensor)."""
     if kernel.family not in (Family.CONTRACT, Family.REDUCE):
         return False
-    nest = kernel.nest
-    starts = (0,) * len(nest.dims)
-    ranges = nest.box(nest.operands[operand], starts, tuple(d.extent for d in nest.dims))
-    return any(
-        low < 0 or high > dim.size
-        for (low, high), dim in zip(ranges, nest.operands[operand], strict=True)
-    )
+    dims = kernel.nest.dims
+    for dim in kernel.nest.operands[operand]:
+        if dim.whole:
+            continue
+        spans = [term.stride * (dims[term.dim].extent - 1) for term in dim.terms]
+        low = dim.offset + sum(span for span in spans if span < 0)
+        high = dim.offset + sum(span for span in spans if span > 0)
+        if low < 0 or high >= dim.size:
+            return True
+    return False
 
 
 def covers_part(kernel: Kernel) -> bool:

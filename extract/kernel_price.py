@@ -8,7 +8,14 @@ from math import ceil
 from tilewright.extract.gathered import gather_price
 from tilewright.extract.halo import with_halo_price
 from tilewright.extract.kernel import Family, Kernel, reduction_boxes, result_boxes
-from tilewright.extract.kernel_work import MatrixWork, Traffic, kernel_work, prologue_bytes
+from tilewright.extract.kernel_work import (
+    MatrixWork,
+    Traffic,
+    computes_alike,
+    prologue_bytes,
+    transfer_work,
+    unit_work,
+)
 from tilewright.extract.plan import Tiling
 from tilewright.extract.vector_price import vector_price
 from tilewright.graph import dequantises
@@ -20,32 +27,41 @@ from tilewright.hwmodel.cost import (
 )
 from tilewright.hwmodel.target import Target
 
+UnitCosts = tuple[KernelCost, ...]
+"""What the matrix and the vector unit do for a kernel, piece by piece."""
 
-def price(kernel: Kernel, tiling: Tiling, target: Target) -> KernelCost:
+
+def price(
+    kernel: Kernel,
+    tiling: Tiling,
+    target: Target,
+    known: dict[Tiling, UnitCosts] | None = None,
+) -> KernelCost:
     """Return the predicted cost of a kernel on one tile while all tiles run it.
 
     The engines overlap. What cannot be hidden is in `startup_cycles`: the first loads or the first chunk
     that is gathered, the last store, and the first (or last) box of the matrix or vector unit, whichever
     has less to do.
+
+    Args:
+        kernel: The kernel.
+        tiling: How it is tiled.
+        target: The machine.
+        known: Memo of the units' part for kernels that differ only in where their tensors lie.
     """
-    burst = target.tile.dma.burst_bytes
-    work = kernel_work(kernel, tiling, burst, multicast=target.dram.read_multicast)
-    costs = [_matrix_price(product, kernel, target) for product in work.matrix]
-    if costs and dequantises(kernel.attrs):
-        # a product of floats nearly fills the scratchpad's port, so that it waits while weights pass it
-        waits = prologue_bytes(kernel, tiling) / target.tile.sram.bytes_per_cycle
-        costs.append(KernelCost(matrix_cycles=waits))
-    issue = target.tile.control.issue_cycles
-    costs += [_times(vector_price(item, target), item.count, issue) for item in work.vector]
+    costs = list(_remembered_unit_costs(kernel, tiling, target, {} if known is None else known))
+    traffics, copies = transfer_work(
+        kernel, tiling, target.tile.dma.burst_bytes, multicast=target.dram.read_multicast
+    )
     first_load = last_store = 0.0
-    for traffic in work.traffic:
+    for traffic in traffics:
         cost, each_cycles = _traffic_price(traffic, target)
         costs.append(cost)
         if traffic.store:
             last_store = max(last_store, each_cycles)
         else:
             first_load += each_cycles
-    for count, size_bytes in work.local_copies:
+    for count, size_bytes in copies:
         costs.append(_local_copy_price(count, size_bytes, target))
     stored_cycles = sum(cost.dma_out_cycles for cost in costs)
     first_chunk = 0.0
@@ -71,6 +87,29 @@ def price(kernel: Kernel, tiling: Tiling, target: Target) -> KernelCost:
     )
     own = replace(total, startup_cycles=latency - total.latency_cycles)
     return with_halo_price(kernel, own, target)
+
+
+def _remembered_unit_costs(
+    kernel: Kernel, tiling: Tiling, target: Target, known: dict[Tiling, UnitCosts]
+) -> UnitCosts:
+    if not computes_alike(kernel):
+        return _unit_costs(kernel, tiling, target)
+    costs = known.get(tiling)
+    if costs is None:
+        costs = known[tiling] = _unit_costs(kernel, tiling, target)
+    return costs
+
+
+def _unit_costs(kernel: Kernel, tiling: Tiling, target: Target) -> UnitCosts:
+    matrix, vector = unit_work(kernel, tiling)
+    costs = [_matrix_price(product, kernel, target) for product in matrix]
+    if costs and dequantises(kernel.attrs):
+        # a product of floats nearly fills the scratchpad's port, so that it waits while weights pass it
+        waits = prologue_bytes(kernel, tiling) / target.tile.sram.bytes_per_cycle
+        costs.append(KernelCost(matrix_cycles=waits))
+    issue = target.tile.control.issue_cycles
+    costs += [_times(vector_price(item, target), item.count, issue) for item in vector]
+    return tuple(costs)
 
 
 def _sum(costs: list[KernelCost]) -> KernelCost:

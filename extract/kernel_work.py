@@ -142,10 +142,21 @@ def kernel_work(kernel: Kernel, tiling: Tiling, burst_bytes: int, *, multicast: 
         burst_bytes: Smallest access of the memory.
         multicast: Whether equal reads of several tiles are served once.
     """
-    if kernel.family is Family.ALIAS or kernel.result_type.elements == 0:
+    if _is_nothing(kernel):
         return KernelWork((), (), (), ())
+    matrix, vector = unit_work(kernel, tiling)
+    traffic, copies = transfer_work(kernel, tiling, burst_bytes, multicast=multicast)
+    return KernelWork(matrix, vector, traffic, copies)
+
+
+def unit_work(
+    kernel: Kernel, tiling: Tiling
+) -> tuple[tuple[MatrixWork, ...], tuple[VectorWork, ...]]:
+    """Count the work of the matrix and the vector unit."""
     matrix: list[MatrixWork] = []
     vector: list[VectorWork] = []
+    if _is_nothing(kernel):
+        return (), ()
     for operand in range(len(kernel.operand_types)):
         vector += _staging_work(kernel, tiling, operand)
     match kernel.family:
@@ -167,8 +178,18 @@ def kernel_work(kernel: Kernel, tiling: Tiling, burst_bytes: int, *, multicast: 
             vector += _vocabulary_work(kernel, tiling)
         case _:
             pass
-    traffic, copies = _traffic(kernel, tiling, burst_bytes, multicast=multicast)
-    return KernelWork(tuple(matrix), tuple(vector), tuple(traffic), tuple(copies))
+    return tuple(matrix), tuple(vector)
+
+
+def computes_alike(kernel: Kernel) -> bool:
+    """Whether the units have the same work wherever the kernel's tensors lie."""
+    if kernel.family is Family.COPY:
+        return False
+    return not any(is_padded(kernel, operand) for operand in range(len(kernel.operand_types)))
+
+
+def _is_nothing(kernel: Kernel) -> bool:
+    return kernel.family is Family.ALIAS or kernel.result_type.elements == 0
 
 
 def _contract_work(
@@ -441,11 +462,14 @@ def _dim_boxes(nest: LoopNest, tiling: Tiling, dim: DimMap) -> list[tuple[int, i
     return found
 
 
-def _traffic(
+def transfer_work(
     kernel: Kernel, tiling: Tiling, burst_bytes: int, *, multicast: bool
-) -> tuple[list[Traffic], list[tuple[int, int]]]:
-    """Return streamed accesses and local gathers."""
-    found, copies = [], []
+) -> tuple[tuple[Traffic, ...], tuple[tuple[int, int], ...]]:
+    """Return streamed accesses and local gathers; the arguments are those of `kernel_work`."""
+    found: list[Traffic] = []
+    copies: list[tuple[int, int]] = []
+    if _is_nothing(kernel):
+        return (), ()
     for operand, type_ in enumerate(kernel.operand_types):
         streamed = kernel.operand_memory[operand] is Memory.DRAM
         sharding = kernel.operand_shardings[operand]
@@ -498,7 +522,7 @@ def _traffic(
                 store=True,
             )
         )
-    return found, copies
+    return tuple(found), tuple(copies)
 
 
 def _stores(kernel: Kernel, tiling: Tiling) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import product, repeat
 from math import inf, prod
 from types import MappingProxyType
 
@@ -26,7 +26,7 @@ from tilewright.extract.kernel import (
     is_staged,
     whole_tiling,
 )
-from tilewright.extract.kernel_price import price
+from tilewright.extract.kernel_price import UnitCosts, price
 from tilewright.extract.move_buffers import aligned_bytes
 from tilewright.extract.objective import Objective
 from tilewright.extract.overlap import (
@@ -42,7 +42,15 @@ from tilewright.extract.reshard import ReshardTable
 from tilewright.extract.tiling_choice import Candidates, Ranking, tiling_key, whole_candidate
 from tilewright.graph import TensorType, dequantises
 from tilewright.hwmodel.cost import KernelCost
-from tilewright.hwmodel.mesh import LogicalMesh, Sharding, is_partial, local_shape, replicated
+from tilewright.hwmodel.mesh import (
+    REPLICATED,
+    LogicalMesh,
+    Sharding,
+    is_partial,
+    local_shape,
+    replicated,
+    split_factor,
+)
 from tilewright.hwmodel.target import Target
 from tilewright.rules.alternatives import Alternatives, Implementation, LogicalNode
 from tilewright.rules.collectives.family import collective_rules
@@ -86,6 +94,29 @@ class Option:
 
 ABSENT = Option(node=None)
 
+PricedTilings = tuple[tuple[Tiling, KernelCost, int], ...]
+"""Tilings with what a kernel costs and the scratchpad that it takes with them, [bytes]."""
+
+Memories = tuple[tuple[Memory, ...], Memory]
+"""Where the operands and the result of a kernel lie."""
+
+Lying = tuple[tuple[int, int], ...] | None
+"""Into how many pieces a tensor in DRAM is cut, by the state of the axes that cut it; None in SRAM."""
+
+LyingKey = tuple[Lying, ...]
+"""How the operands and the result of a kernel lie."""
+
+
+@dataclass(frozen=True, slots=True)
+class PricedShape:
+    """What is known of kernels that differ only in where their tensors lie."""
+
+    tilings: dict[LyingKey, PricedTilings] = field(default_factory=dict)
+    """The tilings worth keeping."""
+    units: dict[Tiling, UnitCosts] = field(default_factory=dict)
+    """The part of the matrix and the vector unit."""
+
+
 LARGEST_SHARD = 0.75
 """Larger shards than this share of the scratchpad are no stations of a chain of moves."""
 
@@ -105,10 +136,8 @@ class Pricing:
     tilings: Mapping[tuple[object, ...], Candidates]
     memory: tuple[MemoryRule, ...] = field(default_factory=memory_rules)
     collective: tuple[CollectiveRule, ...] = field(default_factory=collective_rules)
-    priced: dict[tuple[object, ...], tuple[tuple[Tiling, KernelCost, int], ...]] = field(
-        default_factory=dict
-    )
-    """Memo of the tilings worth keeping for each kernel."""
+    priced: dict[tuple[object, ...], PricedShape] = field(default_factory=dict)
+    """Memo of the tilings worth keeping, by `Kernel.shape_key`."""
     reshards: dict[tuple[TensorType, frozenset[Sharding]], ReshardTable] = field(
         default_factory=dict
     )
@@ -258,6 +287,7 @@ def _node_options(
         if not levels:
             continue
         kernel = _kernel_in_sram(alternatives, node, implementation, pricing.mesh)
+        priced = pricing.priced.setdefault(kernel.shape_key, PricedShape())
         for memories in levels:
             key = (implementation.split_dims, memories)
             if GATHERED in implementation.macros:
@@ -265,7 +295,7 @@ def _node_options(
                 if most is None:
                     continue
                 found = _priced_options(
-                    alternatives, node, implementation, kernel, memories, pricing
+                    alternatives, node, implementation, kernel, memories, priced, pricing
                 )
                 found = [
                     option
@@ -275,7 +305,7 @@ def _node_options(
                 ]
             else:
                 found = _priced_options(
-                    alternatives, node, implementation, kernel, memories, pricing
+                    alternatives, node, implementation, kernel, memories, priced, pricing
                 )
                 if found:
                     plain[key] = min(pricing.cycles(option.cost) for option in found)
@@ -442,11 +472,11 @@ def _priced_options(
     node: LogicalNode,
     implementation: Implementation,
     kernel: Kernel,
-    memories: tuple[tuple[Memory, ...], Memory],
+    memories: Memories,
+    priced: PricedShape,
     pricing: Pricing,
 ) -> list[Option]:
     operand_memory, result_memory = memories
-    kernel = replace(kernel, operand_memory=operand_memory, result_memory=result_memory)
     constant = [alternatives.classes[a].is_constant for a in node.args]
     resident = tuple(
         is_constant and memory is Memory.SRAM
@@ -487,7 +517,7 @@ def _priced_options(
             working_bytes=working,
             resident_bytes=resident_bytes,
         )
-        for tiling, cost, working in _worthwhile_tilings(kernel, pricing)
+        for tiling, cost, working in _worthwhile_tilings(kernel, memories, priced, pricing)
     ]
 
 
@@ -507,16 +537,36 @@ def needs_tiling(kernel: Kernel) -> bool:
 
 
 def _worthwhile_tilings(
-    kernel: Kernel, pricing: Pricing
-) -> tuple[tuple[Tiling, KernelCost, int], ...]:
-    """Return the cheapest tiling and, if it takes much scratchpad, the cheapest of those that take little."""
-    key = kernel.key
-    known = pricing.priced.get(key)
+    kernel: Kernel, memories: Memories, priced: PricedShape, pricing: Pricing
+) -> PricedTilings:
+    """Return the cheapest tiling and, if it takes much scratchpad, the cheapest of those that take little.
+
+    Args:
+        kernel: The kernel, wherever its tensors lie.
+        memories: Where they lie.
+        priced: What is known for kernels of this shape.
+        pricing: What options are priced with.
+    """
+    operand_memory, result_memory = memories
+    key = (
+        *map(_lying, repeat(kernel.mesh), operand_memory, kernel.operand_shardings),
+        _lying(kernel.mesh, result_memory, kernel.result_sharding),
+    )
+    known = priced.tilings.get(key)
     if known is None:
-        known = pricing.priced[key] = _search_tilings(
-            kernel, pricing, pricing.limit_bytes - _held_bytes(kernel, pricing)
+        kernel = replace(kernel, operand_memory=operand_memory, result_memory=result_memory)
+        known = priced.tilings[key] = _search_tilings(
+            kernel, priced.units, pricing, pricing.limit_bytes - _held_bytes(kernel, pricing)
         )
     return known
+
+
+def _lying(mesh: LogicalMesh, memory: Memory, sharding: Sharding) -> Lying:
+    """Return what the price of a kernel depends on: of a tensor in DRAM the numbers of pieces."""
+    if memory is Memory.SRAM:
+        return None
+    states = sorted({state for state in sharding if state != REPLICATED})
+    return tuple((state, split_factor(mesh, sharding, state)) for state in states)
 
 
 def _held_bytes(kernel: Kernel, pricing: Pricing) -> int:
@@ -533,8 +583,8 @@ def _held_bytes(kernel: Kernel, pricing: Pricing) -> int:
 
 
 def _search_tilings(
-    kernel: Kernel, pricing: Pricing, budget_bytes: int
-) -> tuple[tuple[Tiling, KernelCost, int], ...]:
+    kernel: Kernel, units: dict[Tiling, UnitCosts], pricing: Pricing, budget_bytes: int
+) -> PricedTilings:
     if budget_bytes < 0:
         return ()
     candidates = whole_candidate(kernel)
@@ -547,7 +597,7 @@ def _search_tilings(
         budget = int(min(pricing.limit_bytes * share, budget_bytes))
         least = min((size for _, size in kept.values()), default=inf)
         found = [
-            (tiling, price(kernel, tiling, pricing.target), size)
+            (tiling, price(kernel, tiling, pricing.target, units), size)
             for tiling, size in ranking.within(budget)
             if size < least
         ]
