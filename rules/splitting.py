@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import product
 from math import prod
 
@@ -105,6 +106,13 @@ def localise(
         split_dims: A legal split: a loop dimension, or NOT_SPLIT, for each mesh axis.
         macros: The macro of each axis; operands are then those that the tile has after it.
     """
+    return _localised(nest, mesh, split_dims, macros)
+
+
+@lru_cache(maxsize=1 << 14)  # tilings and prices are of the same nests
+def _localised(
+    nest: LoopNest, mesh: LogicalMesh, split_dims: tuple[int, ...], macros: tuple[str, ...]
+) -> LoopNest:
     factors = _split_factors(nest, mesh, split_dims)
 
     def cut(dim_map: DimMap) -> DimMap:
