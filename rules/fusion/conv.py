@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from egglog import String, i64, join
 
-from tilewright.rules.facts import commutes, same_shape
-from tilewright.rules.fusion.ruleset import fusion
+from tilewright.rules.facts import commutes
+from tilewright.rules.fusion.ruleset import fusion, of_one_shape
 from tilewright.rules.registry import Numerics, Rewrite
-from tilewright.rules.terms import Tensor, conv, conv_binary, conv_unary, has_type, map1, map2
+from tilewright.rules.terms import Tensor, conv, conv_binary, conv_unary, map1, map2
 
 
 @fusion.rule(numerics=Numerics.EXACT, source="Unity (OSDI 2022)")
@@ -44,11 +44,7 @@ def third_operand_of_conv(
     return Rewrite(
         map2(conv(x, w, rest, p), third, f, d),
         to=conv_binary(x, w, third, rest, f, p, d),
-        when=(
-            has_type(conv(x, w, rest, p), i),
-            has_type(root, j),
-            same_shape(i, j),
-        ),
+        when=of_one_shape(conv(x, w, rest, p), root, i, j),
     )
 
 
@@ -69,12 +65,7 @@ def third_operand_before_conv(
     return Rewrite(
         map2(third, conv(x, w, rest, p), f, d),
         to=conv_binary(x, w, third, rest, f, p, d),
-        when=(
-            commutes(f),
-            has_type(conv(x, w, rest, p), i),
-            has_type(root, j),
-            same_shape(i, j),
-        ),
+        when=(commutes(f), *of_one_shape(conv(x, w, rest, p), root, i, j)),
     )
 
 

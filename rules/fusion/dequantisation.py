@@ -7,7 +7,7 @@ form of a product; scales are per tensor, per axis or anything else that broadca
 
 from __future__ import annotations
 
-from egglog import String, i64
+from egglog import String, Unit, i64
 
 from tilewright.rules.facts import is_cast, is_float
 from tilewright.rules.fusion.ruleset import fusion
@@ -29,18 +29,25 @@ from tilewright.rules.terms import (
 _SOURCE = "weight-only quantisation: LLM.int8() (NeurIPS 2022); AWQ (MLSys 2024)"
 
 
+def _as_floats(q: Tensor, s: Tensor, c: String, d: String) -> Tensor:
+    """Return cast(Q) s: what the model multiplies with."""
+    return map2(map1(q, c, d), s, "mul", d)
+
+
+def _are_quantised(q: Tensor, s: Tensor, c: String, i: i64, j: i64) -> tuple[Unit, ...]:
+    """Return the facts that Q is a constant of small integers, s a constant scale of it, c a cast."""
+    return (constant_of_type(q, i), constant_of_type(s, j), scales_integers(j, i), is_cast(c))
+
+
 @fusion.rule(numerics=Numerics.EXACT, source=_SOURCE)
 def dequantised_weight(
     a: Tensor, q: Tensor, s: Tensor, c: String, r: String, d: String, i: i64, j: i64
 ) -> Rewrite:
     """Let A (cast(Q) s) = matmul that dequantises constant Q with scale s on its way in."""
     return Rewrite(
-        permuted_matmul(a, map2(map1(q, c, d), s, "mul", d), r, d),
+        permuted_matmul(a, _as_floats(q, s, c, d), r, d),
         to=matmul_quantised(a, q, s, r, d),
-        when=(
-            *(constant_of_type(q, i), constant_of_type(s, j), scales_integers(j, i)),
-            is_cast(c),
-        ),
+        when=_are_quantised(q, s, c, i, j),
         bounds=(is_float(d),),
     )
 
@@ -60,12 +67,9 @@ def dequantised_weight_unary(
 ) -> Rewrite:
     """f(A (cast(Q) s)) = matmul with epilogue f that dequantises constant Q on its way in."""
     return Rewrite(
-        matmul_unary(a, map2(map1(q, c, p), s, "mul", p), r, f, p, d),
+        matmul_unary(a, _as_floats(q, s, c, p), r, f, p, d),
         to=matmul_quantised_unary(a, q, s, r, f, p, d),
-        when=(
-            *(constant_of_type(q, i), constant_of_type(s, j), scales_integers(j, i)),
-            is_cast(c),
-        ),
+        when=_are_quantised(q, s, c, i, j),
         bounds=(is_float(p),),
     )
 
@@ -86,11 +90,8 @@ def dequantised_weight_binary(
 ) -> Rewrite:
     """f(A (cast(Q) s), t) = matmul with third operand t that dequantises constant Q on its way in."""
     return Rewrite(
-        matmul_binary(a, map2(map1(q, c, p), s, "mul", p), third, r, f, p, d),
+        matmul_binary(a, _as_floats(q, s, c, p), third, r, f, p, d),
         to=matmul_quantised_binary(a, q, third, s, r, f, p, d),
-        when=(
-            *(constant_of_type(q, i), constant_of_type(s, j), scales_integers(j, i)),
-            is_cast(c),
-        ),
+        when=_are_quantised(q, s, c, i, j),
         bounds=(is_float(p),),
     )

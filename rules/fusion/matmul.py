@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from egglog import String, i64, join
 
-from tilewright.rules.facts import commutes, same_shape
-from tilewright.rules.fusion.ruleset import fusion
+from tilewright.rules.facts import commutes
+from tilewright.rules.fusion.ruleset import fusion, of_one_shape
 from tilewright.rules.registry import Numerics, Rewrite
 from tilewright.rules.terms import (
     Tensor,
-    has_type,
     map1,
     map2,
     matmul_binary,
@@ -52,11 +51,7 @@ def third_operand_of_matmul(
     return Rewrite(
         map2(permuted_matmul(a, b, r, p), third, f, d),
         to=matmul_binary(a, b, third, r, f, p, d),
-        when=(
-            has_type(permuted_matmul(a, b, r, p), i),
-            has_type(root, j),
-            same_shape(i, j),
-        ),
+        when=of_one_shape(permuted_matmul(a, b, r, p), root, i, j),
     )
 
 
@@ -77,12 +72,7 @@ def third_operand_before_matmul(
     return Rewrite(
         map2(third, permuted_matmul(a, b, r, p), f, d),
         to=matmul_binary(a, b, third, r, f, p, d),
-        when=(
-            commutes(f),
-            has_type(permuted_matmul(a, b, r, p), i),
-            has_type(root, j),
-            same_shape(i, j),
-        ),
+        when=(commutes(f), *of_one_shape(permuted_matmul(a, b, r, p), root, i, j)),
     )
 
 
