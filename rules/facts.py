@@ -289,19 +289,23 @@ def keeps_pad_value(rest: StringLike, fn: StringLike, dtype: StringLike) -> Unit
 def _keeps_pad_value(known: Vocabulary) -> Iterable[Row]:
     attrs = {text: json.loads(text) for text in known.column("rest")}
     pads = {text: float(a["value"]) for text, a in attrs.items() if "value" in a}
+    dtypes = dict.fromkeys(t.dtype for t in known.types)
     one_operand = (*UNARY_FUNCTIONS, *PARAMETRIC_FUNCTIONS)
     for fn in (fn for fn in known.column("fn") if parse_pipeline(fn)[0][0] in one_operand):
-        for d in DType:
+        for d in dtypes:
             yield from ((t, fn, str(d)) for t, v in pads.items() if _maps_to_itself(fn, v, d))
 
 
 def _maps_to_itself(fn: str, value: float, dtype: DType) -> bool:
+    """Return whether both are the same bits: the negative of 0 is not 0."""
     try:
         with np.errstate(all="ignore"):
-            result = run_pipeline(fn, (np.array([value]).astype(dtype.numpy),))
-            return bool(result[0] == np.array([value]).astype(result.dtype)[0])
+            filled = np.array([value]).astype(dtype.numpy)
+            result = run_pipeline(fn, (filled,))
+            expected = np.array([value]).astype(result.dtype)
     except (ArithmeticError, TypeError):
         return False  # the pipeline does not take this element type
+    return result.tobytes() == expected.tobytes()
 
 
 @function(egg_fn="lossless_cast")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from egglog import StringLike, Unit, function, i64Like
 
-from tilewright.graph import TensorType, parse_pipeline
+from tilewright.graph import TensorType
 from tilewright.rules.constructors import CONSTRUCTORS, encode
 from tilewright.rules.facts import Row, Vocabulary, fact_table
 
@@ -267,21 +267,3 @@ def _part_of_columns(known: Vocabulary) -> Iterable[Row]:
                         last, part.starts[last], part.sizes[last], part.steps[last]
                     )
                     yield product, weight, text, own.text
-
-
-_KEEP_ZERO = frozenset(
-    "abs sqrt relu tanh erf gelu gelu_tanh silu sin sign square identity".split()
-)
-
-
-@function(egg_fn="keeps_padding")
-def keeps_padding(padding: StringLike, fn: StringLike) -> Unit:
-    """Hold when a pad adds zeros and the pipeline, of one type, maps 0 to 0."""
-
-
-@fact_table(keeps_padding)
-def _keeps_padding(known: Vocabulary) -> Iterable[Row]:
-    pads = [text for text in _pads(known) if json.loads(text)["value"] == 0]
-    for fn in known.column("fn"):
-        if all(name in _KEEP_ZERO for name, _ in parse_pipeline(fn)):
-            yield from ((text, fn) for text in pads)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from egglog import String, i64
 
 from tilewright.rules.algebra.ruleset import algebra
+from tilewright.rules.facts import keeps_pad_value
 from tilewright.rules.layout_facts import dtype_of
-from tilewright.rules.part_facts import flat_along, keeps_padding, part_of_operand
+from tilewright.rules.part_facts import flat_along, part_of_operand
 from tilewright.rules.registry import Numerics, Rewrite
 from tilewright.rules.terms import (
     Tensor,
@@ -57,10 +58,10 @@ def reshape_after_map(x: Tensor, f: String, s: String, c: String, d: String) -> 
 
 
 @algebra.rule(numerics=Numerics.EXACT, source="TASO (SOSP 2019)")
-def pad_after_map(x: Tensor, f: String, r: String, d: String) -> Rewrite:
-    """f(pad(x, 0)) = pad(f(x), 0) when f(0) = 0, so that f works on fewer elements."""
+def pad_after_map(x: Tensor, f: String, r: String, c: String, d: String) -> Rewrite:
+    """f(pad(x, v)) = pad(f(x), v) when f(v) = v, so that f works on fewer elements."""
     return Rewrite(
-        map1(pad(x, r, d), f, d), to=pad(map1(x, f, d), r, d), when=(keeps_padding(r, f),)
+        map1(pad(x, r, c), f, d), to=pad(map1(x, f, d), r, d), when=(keeps_pad_value(r, f, c),)
     )
 
 

@@ -10,6 +10,8 @@ import pytest
 from egglog import String, i64
 from known_bad_rules import KNOWN_BAD, joined_convolutions_with_groups, relu_over_sum
 
+from tilewright.dtypes import DType
+from tilewright.graph import TensorType
 from tilewright.rules.checking import (
     CheckReport,
     ConditionReport,
@@ -19,7 +21,7 @@ from tilewright.rules.checking import (
     UnsoundRuleError,
     check_rule,
 )
-from tilewright.rules.facts import column_scale, keeps_pad_value
+from tilewright.rules.facts import Vocabulary, column_scale, fact_tables, keeps_pad_value
 from tilewright.rules.registry import Numerics, Rewrite, define
 from tilewright.rules.terms import Tensor, has_type, map1, map2, pad, transpose
 
@@ -120,6 +122,27 @@ def test_pad_commutes_with_a_map_only_if_it_keeps_the_pad_value() -> None:
     assert report.conditions == (
         ConditionReport("keeps_pad_value(rest, fn, c)", (Purpose.VALUES,)),
     )
+
+
+def test_a_pad_value_is_kept_bit_by_bit() -> None:
+    """The negative of 0 is another 0; what a cast makes of the value, the pad makes of it, too."""
+    pads = {v: f'{{"begins": [0], "ends": [1], "value": {v}}}' for v in (0.0, 0.5, 1.0)}
+    texts = {
+        "rest": (*pads.values(),),
+        "fn": ("neg", "relu", "floor", "cast(i32)", "exp", "abs|exp"),
+    }
+    known = Vocabulary((TensorType((1,), DType.F32),), texts)
+    (table,) = (t for t in fact_tables() if t.name == "keeps_pad_value")
+    assert {
+        (value, fn)
+        for value, text in pads.items()
+        for rest, fn, _ in table.rows(known)
+        if rest == text
+    } == {
+        *((value, fn) for value in pads for fn in ("relu", "cast(i32)")),
+        (0.0, "floor"),
+        (1.0, "floor"),
+    }
 
 
 def test_a_condition_too_many_may_stay_as_a_bound() -> None:

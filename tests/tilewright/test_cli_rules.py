@@ -54,7 +54,7 @@ def test_list_names_every_family_and_rules_of_files(tilewright: Command, sound: 
         assert re.search(rf"^{family}$", ran.out, re.M), family
     assert re.search(r"^relu_of_relu +exact +relu\(relu\(x\)\) = relu\(x\)\.", ran.out, re.M)
     assert re.search(r"^matmul_contracting_axis +exact +A\[m, k/p\]", ran.out, re.M)
-    assert re.search(r"^keeps_padding +tilewright\.rules\.part_facts +Hold when", ran.out, re.M), (
+    assert re.search(r"^keeps_pad_value +tilewright\.rules\.facts +Hold when", ran.out, re.M), (
         "what a rule may ask, and where it is imported from"
     )
 
