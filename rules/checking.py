@@ -33,6 +33,7 @@ from tilewright.rules.checks.errors import (
 from tilewright.rules.checks.growth import Growth, fire, measure_growth
 from tilewright.rules.checks.instance import Instance
 from tilewright.rules.checks.judging import Class, Failure, Kind, Tally, failures
+from tilewright.rules.checks.matching import facts_of
 from tilewright.rules.checks.patterns import Pattern
 from tilewright.rules.checks.reading import pattern
 from tilewright.rules.checks.sampling import Choices, Sampler
@@ -164,13 +165,13 @@ def _sample(made: Rule, data: Pattern, seed: int, count: int) -> _Samples:
         instance = sampler.draw(precision.values_of(draw, count))
         if instance is None:
             continue
-        before = tally.matches
-        wrong = _worse(wrong, failures(data, precision, instance, conditions, tally))
+        before, facts = tally.matches, facts_of(data, instance)
+        wrong = _worse(wrong, failures(data, precision, instance, facts, conditions, tally))
         if wrong is not None and (wrong.kind is Kind.TYPES or draw >= _TYPES_FIRST):
             break
         if tally.matches > before and len(fitting) < _FIRED:
             fitting.append(instance)
-        necessity.try_without(instance)
+        necessity.try_without(instance, facts)
         if tally.instances >= count and tally.matches >= enough:
             break
     if wrong is not None:
@@ -205,7 +206,8 @@ def _refusal(made: Rule, data: Pattern, failure: Failure, seed: int) -> RuleErro
     conditions = required(data)
 
     def retry(instance: Instance) -> Failure | None:
-        found = failures(data, precision, instance, conditions)
+        facts = facts_of(data, instance)
+        found = failures(data, precision, instance, facts, conditions)
         return found if found is not None and found.kind is failure.kind else None
 
     smallest = shrink(data, failure, retry, seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -33,7 +33,8 @@ class Constructor:
     kind: str
     operands: int | None
     columns: tuple[str, ...]
-    build: Any
+    build: Any = field(compare=False)
+    """The egglog function; the name stands for it where constructors are compared."""
     fixed: tuple[tuple[str, AttrValue], ...] = ()
     """Attributes that the constructor stands for; no column has them."""
 

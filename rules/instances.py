@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -48,7 +49,7 @@ def random_text(
         case "axis":
             return encode_value(int(random.integers(rank)))
         case "scale":
-            return encode_value(float(random.choice([1.0, 0.5, -2.0])))
+            return encode_value(drawn(random, (1.0, 0.5, -2.0)))
         case "epsilon":
             return encode_value(1e-5)
         case "shape":
@@ -60,7 +61,12 @@ def random_text(
 def _shape(random: np.random.Generator, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return a shape of as many elements."""
     options = [shape, shape[::-1], (prod(shape),), (1, *shape), (shape[0], prod(shape[1:]))]
-    return options[random.integers(len(options))]
+    return drawn(random, options)
+
+
+def drawn[Option](random: np.random.Generator, options: Sequence[Option]) -> Option:
+    """Return one of the options, as `random.choice` would, which first makes an array of them."""
+    return options[int(random.integers(len(options)))]
 
 
 def _rest(random: np.random.Generator, constructor: Constructor, operands: list[TensorType]) -> str:

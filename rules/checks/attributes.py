@@ -8,7 +8,7 @@ import numpy as np
 
 from tilewright.graph import AttrValue, TensorType
 from tilewright.rules.constructors import REST, Constructor, encode, encode_value
-from tilewright.rules.instances import random_text
+from tilewright.rules.instances import drawn, random_text
 
 _PAD_VALUES = (0.0, 0.0, 1.0, -2.0)
 
@@ -34,10 +34,10 @@ def attribute_text(
             axis = differing[0] if differing else int(random.integers(len(shape)))
             return encode_value(axis)
         case "expand", "shape":
-            grown = (int(random.choice((1, 2, 3))) if size == 1 else size for size in shape)
+            grown = (drawn(random, (1, 2, 3)) if size == 1 else size for size in shape)
             return encode_value(tuple(grown))
         case "reduce", "fn":
-            return str(random.choice(("sum", "max", "sum", "max", "min", "prod")))
+            return drawn(random, ("sum", "max", "sum", "max", "min", "prod"))
         case "pad", column if column == REST:
             return _text(constructor, _padding(random, len(shape)))
         case "slice", column if column == REST:
@@ -62,7 +62,7 @@ def _padding(random: np.random.Generator, rank: int) -> dict[str, AttrValue]:
     return {
         "begins": tuple(widths[:rank]),
         "ends": tuple(widths[rank:]),
-        "value": float(random.choice(_PAD_VALUES)),
+        "value": drawn(random, _PAD_VALUES),
     }
 
 
@@ -72,7 +72,7 @@ def _part(random: np.random.Generator, shape: tuple[int, ...]) -> dict[str, Attr
     starts, sizes, steps = [], [], []
     for size in shape:
         start = int(random.integers(size)) if random.random() < 0.5 else 0
-        step = int(random.choice((1, 1, 2)))
+        step = drawn(random, (1, 1, 2))
         most = (size - start - 1) // step + 1
         starts.append(start)
         sizes.append(most if random.random() < 0.5 else int(random.integers(1, most + 1)))
@@ -93,7 +93,7 @@ def _half(random: np.random.Generator, shape: tuple[int, ...]) -> dict[str, Attr
 
 def _window(random: np.random.Generator) -> dict[str, AttrValue]:
     return {
-        "fn": str(random.choice(("max", "sum"))),
+        "fn": drawn(random, ("max", "sum")),
         "kernel": tuple(int(k) for k in random.integers(1, 3, 2)),
         "strides": tuple(int(s) for s in random.integers(1, 3, 2)),
         "pads": tuple(int(p) for p in random.integers(0, 2, 4)),

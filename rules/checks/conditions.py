@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from tilewright.rules.checks.instance import Instance
 from tilewright.rules.checks.judging import Class, Kind, judge
-from tilewright.rules.checks.matching import facts_of, ways
+from tilewright.rules.checks.matching import Facts, ways
 from tilewright.rules.checks.patterns import Condition, Pattern
 
 _ENOUGH = 10
@@ -61,9 +61,8 @@ class Necessity:
             c for c in self.pattern.when if not c.is_about_constness and not self.pattern.binds(c)
         )
 
-    def try_without(self, instance: Instance) -> None:
+    def try_without(self, instance: Instance, facts: Facts) -> None:
         """Judge an instance without each condition that fails alone on it."""
-        facts = facts_of(self.pattern, instance)
         everything = required(self.pattern)
         for condition in self._open:
             if self.tried(condition) >= _ENOUGH and condition in self._found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from tilewright.rules.checks.patterns import (
     Value,
     Variable,
 )
-from tilewright.rules.constructors import decode
+from tilewright.rules.constructors import Constructor, decode
 from tilewright.rules.evaluation import evaluate_product
 from tilewright.rules.inference import infer_type
 
@@ -71,9 +72,13 @@ def text_of(value: Value, bindings: Bindings) -> str:
 def operator_of(term: Apply, bindings: Bindings) -> tuple[Op, DType]:
     """Return the operator of a term, and its element type."""
     texts = tuple(text_of(text, bindings) for text in term.texts)
-    attrs = decode(term.constructor, texts)
-    op = Op(name="", kind=term.constructor.kind, inputs=(), outputs=("result",), attrs=attrs)
-    return op, DType(text_of(term.dtype, bindings))
+    return _decoded(term.constructor, texts), DType(text_of(term.dtype, bindings))
+
+
+@lru_cache(maxsize=4096)
+def _decoded(constructor: Constructor, texts: tuple[str, ...]) -> Op:
+    attrs = decode(constructor, texts)
+    return Op(name="", kind=constructor.kind, inputs=(), outputs=("result",), attrs=attrs)
 
 
 def type_of(
@@ -127,16 +132,22 @@ def compute(term: Term, instance: Instance, bindings: Bindings) -> Computed:
         ProgramError: An operator has no result, such as a gather outside of its table.
         ShapeError: An operator does not get what it needs.
     """
-    known: dict[Term, AnyArray] = {}
-    types: dict[Term, TensorType] = {}
-    type_of(term, instance.types, bindings, types)
-    value = _value(term, instance, bindings, types, known)
+    known = _values(term, instance, bindings)
     floats = [v for v in known.values() if DType.from_numpy(v.dtype).is_float]
     return Computed(
-        value=value,
+        value=known[term],
         is_whole=all(map(_is_whole, floats)),
         largest=max((_largest(v) for v in known.values()), default=0.0),
     )
+
+
+def _values(term: Term, instance: Instance, bindings: Bindings) -> dict[Term, AnyArray]:
+    """Return the value of a term and of all in it."""
+    known: dict[Term, AnyArray] = {}
+    types: dict[Term, TensorType] = {}
+    type_of(term, instance.types, bindings, types)
+    _value(term, instance, bindings, types, known)
+    return known
 
 
 def _value(
@@ -185,7 +196,7 @@ def fits(terms: Iterable[Apply], instance: Instance) -> bool:
     """Whether an instance has types and values for some terms."""
     try:
         for term in terms:
-            compute(term, instance, instance.texts)
+            _values(term, instance, instance.texts)
     except (ShapeError, ProgramError, ArithmeticError, ValueError, LookupError):
         return False  # an attribute that means nothing for this operator
     return True

@@ -12,7 +12,7 @@ from tilewright.dtypes import DType
 from tilewright.errors import ProgramError, ShapeError
 from tilewright.reference import AnyArray
 from tilewright.rules.checks.instance import Bindings, Computed, Instance, compute, type_of
-from tilewright.rules.checks.matching import Facts, facts_of, ways
+from tilewright.rules.checks.matching import Facts, ways
 from tilewright.rules.checks.patterns import Apply, Condition, Pattern, Term, names_in
 from tilewright.rules.checks.values import Values
 from tilewright.rules.registry import Numerics
@@ -147,6 +147,7 @@ def failures(
     pattern: Pattern,
     precision: Class,
     instance: Instance,
+    facts: Facts,
     conditions: Sequence[Condition],
     tally: Tally | None = None,
 ) -> Failure | None:
@@ -156,10 +157,10 @@ def failures(
         pattern: The rule.
         precision: What it may do to floats.
         instance: Fits the left side.
+        facts: Of the instance.
         conditions: Those that must hold.
         tally: Counts instances and matches.
     """
-    facts = facts_of(pattern, instance)
     has_matched = False
     found = None
     for bindings in ways(conditions, facts, instance.texts):

@@ -9,6 +9,7 @@ import numpy as np
 from tilewright.dtypes import DType
 from tilewright.graph import TensorType
 from tilewright.rules.constructors import Constructor
+from tilewright.rules.instances import drawn
 
 Types = Mapping[int, TensorType]
 """Types of the operands that are known, by their place."""
@@ -34,7 +35,7 @@ def leaf_type(
     """
     kind, dtype = constructor.kind, fallback.dtype
     if kind == "gather" and place == 1:
-        return TensorType((int(random.choice(sizes)),), DType.I64)
+        return TensorType((drawn(random, sizes),), DType.I64)
     if kind == "map" and place == 0 and constructor.operands == 3:
         dtype = DType.BOOL  # the condition of a selection
     if not known or random.random() < 0.1:
@@ -60,16 +61,12 @@ def leaf_type(
             return TensorType(fallback.shape, dtype)
 
 
-def _draw(random: np.random.Generator, sizes: tuple[int, ...]) -> int:
-    return int(random.choice(sizes))
-
-
 def _factor(
     random: np.random.Generator, place: int, other: tuple[int, ...], sizes: tuple[int, ...]
 ) -> tuple[int, ...]:
     """Return a shape that multiplies: its K is that of the other factor."""
     batch = tuple(b if random.random() < 0.6 else 1 for b in other[:-2])
-    free = _draw(random, sizes)
+    free = drawn(random, sizes)
     return (*batch, other[-1], free) if place == 1 else (*batch, free, other[-2])
 
 
@@ -78,9 +75,9 @@ def _weight(
 ) -> tuple[int, ...]:
     """Return weights [o, c / groups, r, s] of an image [n, c, h, w]."""
     divisors = [g for g in range(1, image[1] + 1) if image[1] % g == 0]
-    groups = int(random.choice(divisors)) if random.random() < 0.5 else 1
+    groups = drawn(random, divisors) if random.random() < 0.5 else 1
     kernel = [int(random.integers(1, min(3, size) + 1)) for size in image[2:]]
-    return (groups * _draw(random, tuple(s for s in sizes if s <= 3)), image[1] // groups, *kernel)
+    return (groups * drawn(random, tuple(s for s in sizes if s <= 3)), image[1] // groups, *kernel)
 
 
 def _image(
@@ -89,7 +86,7 @@ def _image(
     """Return an image [n, c, h, w] for weights [o, c / groups, r, s]."""
     groups = weight[0] if random.random() < 0.3 else 1
     spatial = [int(random.integers(k, k + 3)) for k in weight[2:]]
-    return (_draw(random, sizes), groups * weight[1], *spatial)
+    return (drawn(random, sizes), groups * weight[1], *spatial)
 
 
 def _third(random: np.random.Generator, constructor: Constructor, known: Types) -> tuple[int, ...]:
@@ -110,7 +107,7 @@ def _one_other(
 ) -> tuple[int, ...]:
     """Return a shape that differs in at most one dimension."""
     axis = int(random.integers(len(shape)))
-    size = _draw(random, sizes) if random.random() < 0.7 else shape[axis]
+    size = drawn(random, sizes) if random.random() < 0.7 else shape[axis]
     return (*shape[:axis], size, *shape[axis + 1 :])
 
 
@@ -132,5 +129,5 @@ def _broadcast(
 def _beside(random: np.random.Generator, size: int, sizes: tuple[int, ...]) -> int:
     """Return a size that broadcasts with another one."""
     if size == 1 and random.random() < 0.5:
-        return _draw(random, sizes)
+        return drawn(random, sizes)
     return size if random.random() < 0.6 else 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tilewright.rules.constructors import Constructor
@@ -53,6 +53,15 @@ class Apply:
     operands: tuple[Term, ...]
     texts: tuple[Value, ...]
     dtype: Value
+    _hash: int = field(init=False, repr=False, compare=False)
+    """Of the whole tree, once: terms are looked up by the thousand."""
+
+    def __post_init__(self) -> None:
+        parts = (self.constructor.name, self.operands, self.texts, self.dtype)
+        object.__setattr__(self, "_hash", hash(parts))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def __str__(self) -> str:
         parts = [*map(str, self.operands), *map(str, self.texts)]

@@ -29,6 +29,7 @@ from tilewright.rules.checks.patterns import (
 from tilewright.rules.checks.values import Values, random_values
 from tilewright.rules.constructors import Constructor
 from tilewright.rules.inference import infer_type, pipeline_dtype
+from tilewright.rules.instances import drawn
 
 SIZES = (1, 2, 3, 5, 7)
 _POOL = 6
@@ -84,7 +85,7 @@ class Sampler:
     def _rank(self) -> int:
         if self._kinds & {"conv", "pool"}:
             return 4
-        rank = int(self._random.choice(self._choices.ranks))
+        rank = drawn(self._random, self._choices.ranks)
         return max(rank, 2) if "matmul" in self._kinds else rank
 
 
@@ -106,8 +107,8 @@ class _Attempt:
     common: int = 1
 
     def __post_init__(self) -> None:
-        self.dtype = self.choices.dtypes[self.random.integers(len(self.choices.dtypes))]
-        self.common = int(self.random.choice(self.choices.sizes))
+        self.dtype = drawn(self.random, self.choices.dtypes)
+        self.common = drawn(self.random, self.choices.sizes)
 
     def build(self, term: Apply) -> TensorType:
         """Draw everything below an operator and return its type."""
@@ -140,11 +141,11 @@ class _Attempt:
 
     def _free(self) -> TensorType:
         """Return a type that nothing constrains; sizes are often 1 or the common one."""
-        sizes = (1, self.common, self.common, int(self.random.choice(self.choices.sizes)))
-        shape = tuple(int(self.random.choice(sizes)) for _ in range(self.rank))
+        sizes = (1, self.common, self.common, drawn(self.random, self.choices.sizes))
+        shape = tuple(drawn(self.random, sizes) for _ in range(self.rank))
         dtype = self.dtype
         if self.random.random() < 0.05:
-            dtype = self.choices.dtypes[self.random.integers(len(self.choices.dtypes))]
+            dtype = drawn(self.random, self.choices.dtypes)
         return TensorType(shape, dtype)
 
     def _choose(
@@ -163,7 +164,7 @@ class _Attempt:
         if text.name not in self.texts:
             asked = self._asked_for(text.name, constructor, column, operands)
             if asked and self.random.random() < 0.7:
-                self.texts[text.name] = asked[self.random.integers(len(asked))]
+                self.texts[text.name] = drawn(self.random, asked)
             else:
                 self.texts[text.name] = attribute_text(self.random, constructor, column, operands)
         self.columns.setdefault(column, []).append(str(self.texts[text.name]))

@@ -19,6 +19,7 @@ from tilewright.rules.checking import Purpose, UnsoundRuleError, check_rule, con
 from tilewright.rules.checks.growth import graph_of
 from tilewright.rules.checks.instance import Instance, compute
 from tilewright.rules.checks.judging import Class, Tally, failures
+from tilewright.rules.checks.matching import facts_of
 from tilewright.rules.checks.patterns import Pattern
 from tilewright.rules.checks.reading import pattern
 from tilewright.rules.checks.sampling import Choices, Sampler
@@ -163,7 +164,8 @@ def test_instances_match_where_the_engine_matches(name: str) -> None:
     for instance in instances(rule, 8)[:3]:
         tally = Tally()
         for reading in readings(data, instance):
-            failures(data, Class(rule.numerics), reading, data.conditions, tally)
+            facts = facts_of(data, reading)
+            failures(data, Class(rule.numerics), reading, facts, data.conditions, tally)
         found = saturate(graph_of(data, instance), LogicalMesh((), ()), options=options)
         fired = any(stats.rule == name for stats in found.rule_stats)
         assert fired == bool(tally.matches)
