@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 from tilewright.errors import RuleError
 from tilewright.rules.checking import check_rules
@@ -18,16 +20,24 @@ from tilewright.rules.pipeline.checking import check_pipeline_rule
 from tilewright.rules.pipeline.ruleset import PipelineRule
 from tilewright.rules.tiling.checking import check_tiling_rule
 from tilewright.rules.tiling.ruleset import TilingRule
-from tilewright.rules.user_rules import UserRules
+from tilewright.rules.user_rules import (
+    UserRules,
+    described,
+    installed_sources,
+    load_entry_point,
+    load_rule_files,
+    united,
+)
 
 Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A rule that may not run, and why: the text of the check's error, with the place in its file."""
+    """What may not run, and why: the text of the error, with the place in the file."""
 
     rule: str
+    """A rule; or a file or entry point that could not be loaded, and all that is in it."""
     reason: str
 
 
@@ -62,6 +72,34 @@ def check_any(rule: AnyRule, *, cache: bool = False) -> None:
             check_pipeline_rule(rule)
         case _:
             check_rules((rule,), cache=cache)
+
+
+def load(
+    paths: Iterable[Path], *, installed: bool = False, skip_refused: bool = False
+) -> Admission:
+    """Load rules from outside, unchecked.
+
+    Args:
+        paths: Files of rules.
+        installed: Also load those of installed packages.
+        skip_refused: Go on without a file or package that cannot be loaded, or whose rules have the
+            names of others; otherwise the first is raised.
+
+    Raises:
+        RuleError: With the place and what to change.
+    """
+    loads = [(str(path), partial(load_rule_files, (path,))) for path in dict.fromkeys(paths)]
+    if installed:
+        loads += [(described(p), partial(load_entry_point, p)) for p in installed_sources()]
+    rules, refused = UserRules(), []
+    for source, loaded in loads:
+        try:
+            rules = united(rules, loaded())
+        except RuleError as error:
+            if not skip_refused:
+                raise
+            refused.append(Refusal(rule=source, reason=str(error)))
+    return Admission(rules=rules, refused=tuple(refused))
 
 
 def admit(rules: UserRules, *, skip_refused: bool = False, tell: Tell | None = None) -> Admission:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,20 @@ class FunctionRule:
     def where(self) -> str:
         """File, line and name, as errors begin."""
         return f"{place_of(self.function)}: rule '{self.name}'"
+
+    def raised(self, error: Exception, on: str = "") -> str:
+        """Return the text of the error for what the function raised, with the last line in its file.
+
+        Args:
+            error: What it raised.
+            on: What it was called with, if that says more than the place.
+        """
+        file = inspect.unwrap(self.function).__code__.co_filename
+        own = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+        place = f"{file}:{own[-1].lineno}" if own else place_of(self.function)
+        what = f"{type(error).__name__}: {str(error).partition('\n')[0]}"
+        where = f" on {on}" if on else ""
+        return f"{place}: rule '{self.name}' raises {what}{where}; mend that line"
 
 
 def check_written(

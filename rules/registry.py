@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -28,7 +27,7 @@ from egglog.declarations import CallDecl, UnboundVarDecl
 
 from tilewright.errors import RuleError
 from tilewright.rules.constructors import CONSTRUCTORS, Constructor
-from tilewright.rules.family import FunctionRule, RuleFamily, check_written, place_of
+from tilewright.rules.family import FunctionRule, RuleFamily, check_written
 from tilewright.rules.terms import MOST_OPERANDS, Tensor, origin
 
 ROOT = "root"
@@ -192,9 +191,7 @@ def pattern_of(made: Rule) -> Rewrite:
     try:
         rewrite = made.function(**{name: var(name, sort) for name, sort in made.sorts.items()})
     except Exception as error:
-        place = _raised_at(error, made.function)
-        what = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        raise RuleWritingError(f"{place}: rule '{made.name}' raises {what}") from error
+        raise RuleWritingError(made.raised(error)) from error
     if not isinstance(rewrite, Rewrite):
         raise RuleWritingError(f"{where} returns {type(rewrite).__name__}, expected a Rewrite")
     for number, fact in enumerate(rewrite.conditions):
@@ -213,13 +210,6 @@ def pattern_of(made: Rule) -> Rewrite:
                 "binds; bind it there"
             )
     return rewrite
-
-
-def _raised_at(error: Exception, function: Callable[..., Any]) -> str:
-    """Return the last line of the rule's own file on the way to an error."""
-    file = inspect.unwrap(function).__code__.co_filename
-    own = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
-    return f"{file}:{own[-1].lineno}" if own else place_of(function)
 
 
 def instantiate(made: Rule, number: int) -> RewriteOrRule:

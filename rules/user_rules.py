@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 
@@ -83,25 +83,41 @@ def load_rule_files(paths: Iterable[Path]) -> UserRules:
     return _united([_rules_of(_executed(path), str(path)) for path in dict.fromkeys(paths)], taken)
 
 
+def installed_sources() -> tuple[EntryPoint, ...]:
+    """Return the entry points that installed packages announce, by name."""
+    return tuple(sorted(entry_points(group=ENTRY_POINTS), key=lambda p: (p.name, p.value)))
+
+
+def load_entry_point(point: EntryPoint) -> UserRules:
+    """Return the rules of an installed package.
+
+    Raises:
+        RuleError: The module cannot be imported, holds no rule or takes a name that another rule has.
+    """
+    taken = _builtin_names()
+    where = described(point)
+    try:
+        module = point.load()
+    except Exception as error:  # whatever a stranger's module raises
+        raise RuleError(
+            f"{where} cannot be loaded: {type(error).__name__}: {error}; "
+            "mend or uninstall the package"
+        ) from error
+    return _united([_rules_of(module, where)], taken)
+
+
+def described(point: EntryPoint) -> str:
+    """Return what errors call an entry point."""
+    return f"entry point '{point.name}' ({point.value})"
+
+
 def load_entry_points() -> UserRules:
     """Return the rules of installed packages that announce entry points, by name of entry point.
 
     Raises:
-        RuleError: A module cannot be imported, holds no rule or takes a name that another rule has.
+        RuleError: One cannot be loaded, or two rules have one name.
     """
-    taken = _builtin_names()
-    found = []
-    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda p: (p.name, p.value)):
-        where = f"entry point '{point.name}' ({point.value})"
-        try:
-            module = point.load()
-        except Exception as error:  # whatever a stranger's module raises
-            raise RuleError(
-                f"{where} cannot be loaded: {type(error).__name__}: {error}; "
-                "mend or uninstall the package"
-            ) from error
-        found.append(_rules_of(module, where))
-    return _united(found, taken)
+    return united(*map(load_entry_point, installed_sources()))
 
 
 def united(*parts: UserRules) -> UserRules:

@@ -84,7 +84,7 @@ def _applied(rule: CollectiveRule, first: Step, second: Step) -> tuple[Step, ...
     try:
         fused: tuple[Step, ...] | None = rule.function(first, second)
     except Exception as error:  # whatever a user's rule raises
-        raise RuleError(f"{rule.where} raises {type(error).__name__}: {error}") from error
+        raise RuleError(rule.raised(error)) from error
     return fused
 
 

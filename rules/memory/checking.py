@@ -30,7 +30,7 @@ def check_memory_rule(rule: MemoryRule) -> int:
         try:
             does_allow = bool(rule.function(held))
         except Exception as error:  # whatever a user's rule raises
-            raise RuleError(f"{rule.where} raises {type(error).__name__}: {error}") from error
+            raise RuleError(rule.raised(error)) from error
         if not does_allow:
             continue
         allowed += 1

@@ -114,9 +114,7 @@ def _uses(rule: PartitionRule, sample: Sample, mesh: LogicalMesh) -> list[Strate
     except CompileError:
         raise
     except Exception as error:  # whatever a user's rule raises
-        raise RuleError(
-            f"{rule.where} raises {type(error).__name__}: {error} on {_described(sample)}; mend it"
-        ) from error
+        raise RuleError(rule.raised(error, on=_described(sample))) from error
     return [strategy for strategy in found if rule.name in strategy.rules]
 
 

@@ -44,7 +44,7 @@ def _asked(rule: PipelineRule, asked: Cut | Batch | Value) -> tuple[str, ...] | 
     try:
         found: tuple[str, ...] | int | None = rule.function(asked)
     except Exception as error:  # whatever a user's rule raises
-        raise RuleError(f"{rule.where} raises {type(error).__name__}: {error}") from error
+        raise RuleError(rule.raised(error)) from error
     return found
 
 

@@ -40,13 +40,9 @@ from tilewright.inputs import check_inputs, example_inputs
 from tilewright.lowering.program import Program
 from tilewright.lowering.program_file import read_program, write_program
 from tilewright.lowering.scheduled import Scheduling
-from tilewright.rules.admission import Admission, admit
-from tilewright.rules.user_rules import (
-    UserRules,
-    load_entry_points,
-    load_rule_files,
-    united,
-)
+from tilewright.rules import admission
+from tilewright.rules.admission import Admission
+from tilewright.rules.user_rules import UserRules
 from tilewright.simulator.functional import run_program
 from tilewright.simulator.timing import NetworkModel, TimingReport
 from tilewright.simulator.timing import simulate as simulate_program
@@ -114,19 +110,19 @@ def load_rules(
     Args:
         paths: Python files that hold rule sets.
         installed: Also take rules of installed packages (entry points of group "tilewright.rules").
-        skip_refused: Go on without rules that fail their check; otherwise the first failure raises.
+        skip_refused: Go on without rules that fail their check and files that cannot be loaded;
+            otherwise the first failure raises.
         progress: Called with a line of text before each check.
 
     Returns:
-        The rules that may run, for `compile`, and those that were refused with the reason.
+        The rules that may run, for `compile`, and what was refused with the reason.
 
     Raises:
         RuleError: With the place in the file, what is wrong and what to change.
     """
-    parts = [load_rule_files([Path(path) for path in paths])]
-    if installed:
-        parts.append(load_entry_points())
-    return admit(united(*parts), skip_refused=skip_refused, tell=progress)
+    loaded = admission.load(map(Path, paths), installed=installed, skip_refused=skip_refused)
+    admitted = admission.admit(loaded.rules, skip_refused=skip_refused, tell=progress)
+    return replace(admitted, refused=(*loaded.refused, *admitted.refused))
 
 
 def compile(  # the verb that users know from every other compiler's API

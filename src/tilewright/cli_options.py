@@ -55,7 +55,11 @@ RuleFiles = Annotated[
     typer.Option("--rules", metavar="FILE", help="A Python file with rules; repeatable."),
 ]
 SkipRefused = Annotated[
-    bool, typer.Option("--skip-refused", help="Go on without rules that fail their check.")
+    bool,
+    typer.Option(
+        "--skip-refused",
+        help="Go on without rules that fail their check, or files.",
+    ),
 ]
 WithoutRules = Annotated[
     list[str] | None,

@@ -15,12 +15,12 @@ from tilewright.errors import RuleError
 from tilewright.listings import op_kind, splits_text
 from tilewright.rule_explanation import Explanation, explain_tensor
 from tilewright.rule_stats import losses, rule_rows
-from tilewright.rules.admission import Admission, Refusal, check_any
+from tilewright.rules.admission import Admission, Refusal, check_any, load
 from tilewright.rules.facts import fact_tables
 from tilewright.rules.limits import slow_rules
 from tilewright.rules.options import AnyRule, SaturationOptions
 from tilewright.rules.registry import Rule
-from tilewright.rules.user_rules import UserRules, load_entry_points, load_rule_files, united
+from tilewright.rules.user_rules import UserRules
 from tilewright.terminal import Tell, print_facts, print_table, print_text, progress
 
 
@@ -33,7 +33,7 @@ class RuleSources:
 
     def load(self) -> UserRules:
         """Return the rules, unchecked."""
-        return united(load_rule_files(self.files), load_entry_points())
+        return load(self.files, installed=True).rules
 
     def admit(self, tell: Tell) -> Admission:
         """Return the rules that may run."""
@@ -55,7 +55,7 @@ class PlanRequest:
 
 
 def print_refusals(refused: tuple[Refusal, ...], console: Console) -> None:
-    """Say which rules were refused, each with its reason."""
+    """Say which rules or whole files of them were refused, each with its reason."""
     if refused:
         names = ", ".join(r.rule for r in refused)
         print_text(console, f"refused {len(refused)} of the rules given, going on without: {names}")

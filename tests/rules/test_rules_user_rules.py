@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
@@ -14,7 +15,7 @@ from tilewright.errors import RuleError
 from tilewright.graph import Graph, Op, Port, TensorType
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.rules import user_rules
-from tilewright.rules.admission import admit
+from tilewright.rules.admission import admit, load
 from tilewright.rules.engine import saturate
 from tilewright.rules.options import SaturationOptions, builtin_rules
 from tilewright.rules.user_rules import load_entry_points, load_rule_files, united
@@ -113,6 +114,45 @@ def test_unsound_rules_are_refused_with_place_and_reason(rule_file: Write) -> No
 def test_broken_files_are_refused_with_the_line(rule_file: Write, text: str, message: str) -> None:
     with pytest.raises(RuleError, match=message):
         load_rule_files([rule_file(text)])
+
+
+BROKEN = {
+    "syntax.py": ("def broken(:\n", r"syntax\.py:3: syntax error"),
+    "twice.py": (SOUND + SOUND.partition("\n\n")[2], r"twice\.py:\d+: .*registered twice"),
+    "untold.py": (SOUND.replace('    """neg(neg(x)) = x."""\n', ""), "has no docstring"),
+    "taken.py": (SOUND, r"taken\.py:6: .*has the name of a rule of .*good\.py"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_files_that_do_not_load_are_left_out_if_asked(rule_file: Write, name: str) -> None:
+    text, message = BROKEN[name]
+    paths = [rule_file(SOUND, "good.py"), rule_file(text, name)]
+    with pytest.raises(RuleError, match=message):
+        load(paths)
+    loaded = load(paths, skip_refused=True)
+    assert [rule.name for rule in loaded.rules.rules] == ["mine.negation_of_negation"]
+    (refusal,) = loaded.refused
+    assert refusal.rule == str(paths[1])
+    assert re.search(message, refusal.reason)
+
+
+def test_a_rule_that_raises_says_the_line(rule_file: Write) -> None:
+    lines = {
+        "mine": SOUND.replace("to=x)", "to=x[0])"),
+        "splits": SPLITS.replace("op.kind ==", "op.no_such_thing =="),
+    }
+    for family, text in lines.items():
+        path = rule_file(text, f"{family}.py")
+        (number,) = (
+            n
+            for n, line in enumerate(path.read_text().splitlines(), 1)
+            if "x[0]" in line or "no_such" in line
+        )
+        with pytest.raises(RuleError) as caught:
+            admit(load_rule_files([path]))
+        assert str(caught.value).startswith(f"{path}:{number}: rule '{family}.")
+        assert str(caught.value).endswith("mend that line")
 
 
 def test_the_place_is_said_once(rule_file: Write, monkeypatch: pytest.MonkeyPatch) -> None:

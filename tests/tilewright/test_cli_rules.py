@@ -91,6 +91,22 @@ def test_a_refused_rule_stops_a_compilation_unless_asked(
     assert ran.out.splitlines()[-1].startswith("verified: 2 outputs agree")
 
 
+def test_a_broken_file_stops_a_compilation_unless_asked(
+    tilewright: Command, cnn: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text("def broken(:\n")
+    ran = tilewright("compile", cnn, *MODEL, "--rules", path, "--stop-after", "extract")
+    assert ran.code == 1
+    assert "broken.py:1: syntax error" in ran.err
+    ran = tilewright(
+        *("compile", cnn, *MODEL, "--rules", path, "--skip-refused", "--stop-after", "extract")
+    )
+    assert ran.code == 0, ran.err
+    first = next(line for line in ran.out.splitlines() if line and not line.startswith("["))
+    assert first == f"refused 1 of the rules given, going on without: {path}"
+
+
 def test_stats_show_matches_uses_and_worth(tilewright: Command, cnn: Path) -> None:
     ran = tilewright("rules", "stats", cnn, *MODEL)
     assert ran.code == 0, ran.err
