@@ -221,6 +221,6 @@ def _explanation_text(found: Explanation, done: Compilation) -> str:
     for delivery in planned.deliveries:
         moves = ", ".join(move.kind.value for move in delivery.moves)
         if moves:
-            lines.append(f"    {delivery.tensor} comes by {moves}")
+            lines.append(f"    {found.operands[delivery.tensor]} comes by {moves}")
     lines.append(f"    {planned.cost_units:,.0f} of {plan.cost:,.0f} in all")
     return "\n".join(lines)

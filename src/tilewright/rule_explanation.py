@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from tilewright.compiler import Compilation, saturation_options
 from tilewright.errors import RuleError, ShapeError
@@ -32,6 +33,8 @@ class Explanation:
     planned: PlannedOp | None
     inside: tuple[str, ...] = ()
     where: tuple[str, ...] = ()
+    operands: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """What the terms call the tensors that the planned operator reads."""
 
 
 def explain_tensor(done: Compilation, tensor: str) -> tuple[Explanation, ...]:
@@ -133,6 +136,8 @@ class _Explainer:
             )
         chosen = self._chosen(planned, e_class)
         steps = explain(self._egraph, e_class, original, chosen, names)
+        read = zip(planned.op.inputs, chosen.args, strict=True)
+        operands = {name: names[argument] for name, argument in read}
         return Explanation(
             tensor=tensor,
             original=text,
@@ -140,6 +145,7 @@ class _Explainer:
             chosen=term_text(chosen, (chosen,), names),
             planned=planned,
             where=self._definitions(names),
+            operands=MappingProxyType(operands),
         )
 
     def _definitions(self, names: _Names) -> tuple[str, ...]:

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 Command = Callable[..., Any]
 
@@ -132,6 +135,40 @@ def test_explain_follows_fused_tensors(tilewright: Command, cnn: Path) -> None:
     ran = tilewright("rules", "explain", cnn, *MODEL, "--tensor", "no such")
     assert ran.code == 1
     assert "no operator makes a tensor 'no such'" in ran.err
+
+
+def padded_model(path: Path) -> Path:
+    """Write conv, pad, relu, conv on [1, 16, 24, 24]."""
+    weights = np.random.default_rng(0).standard_normal((16, 16, 1, 1)).astype(np.float32)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"]),
+        helper.make_node("Pad", ["a", "pads"], ["b"]),
+        helper.make_node("Relu", ["b"], ["c"]),
+        helper.make_node("Conv", ["c", "w"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "padded",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 16, 24, 24])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 16, 32, 32])],
+        [
+            numpy_helper.from_array(weights, "w"),
+            numpy_helper.from_array(np.array([0, 0, 4, 4, 0, 0, 4, 4]), "pads"),
+        ],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return path
+
+
+def test_explain_has_names_for_what_rules_made(tilewright: Command, tmp_path: Path) -> None:
+    """The relu of what is not padded yet is no tensor of the model."""
+    model = padded_model(tmp_path / "padded.onnx")
+    ran = tilewright("rules", "explain", model, "--target", "toy", "--tensor", "c")
+    assert ran.code == 0, ran.err
+    assert "  = pad(relu(a))    [algebra.pad_after_map]" in ran.out
+    assert "  where #1 = relu(a)    [algebra.pad_after_map]" in ran.out
+    assert re.search(r"^ +#1 comes by ", ran.out, re.M)
 
 
 def test_import_judges_a_file(tilewright: Command, tmp_path: Path) -> None:
