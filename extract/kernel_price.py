@@ -21,6 +21,7 @@ from tilewright.extract.vector_price import vector_price
 from tilewright.graph import dequantises
 from tilewright.hwmodel.cost import (
     KernelCost,
+    dram_lead_cycles,
     dram_read_cost,
     dram_write_cost,
     matmul_cost,
@@ -169,6 +170,13 @@ def _traffic_price(work: Traffic, target: Target) -> tuple[KernelCost, float]:
         one = replace(one, dma_out_cycles=max(one.dma_out_cycles, engine))
     else:
         one = dram_read_cost(target, each * work.groups, each, work.run_bytes)
+        if target.tile.dma.asks_ahead:
+            # the next one's lead passes while this one's bytes come; the longer of both is what a load takes
+            lead = dram_lead_cycles(target, each * work.groups, each)
+            ahead = max(lead, one.dma_in_cycles - lead)
+            cost = _times(replace(one, dma_in_cycles=ahead), work.count, issue)
+            share = ceil(work.dram_bytes * work.groups / target.tiles)
+            return replace(cost, dram_bytes=share), one.dma_in_cycles + issue
     cost = _times(one, work.count, issue)
     # the exact share of this tile, not the rounded one of each access
     share = ceil(work.dram_bytes * work.groups / target.tiles)

@@ -16,7 +16,7 @@ from tilewright.dtypes import DType
 from tilewright.errors import TargetError
 from tilewright.graph import parse_pipeline
 from tilewright.hwmodel.network import network_of
-from tilewright.hwmodel.target import Dataflow, Target, Tile
+from tilewright.hwmodel.target import Dataflow, MatrixUnit, Target, Tile
 
 COMPOSITES = {
     "softmax": "max|sub|exp|sum|reciprocal|mul",
@@ -92,6 +92,9 @@ def matrix_cycles(tile: Tile, dtype: DType, batch: int, m: int, k: int, n: int) 
     An input-stationary one does so with m and n exchanged. An output-stationary one has
     passes = batch ceil(m / rows) ceil(n / columns), stream = k row, and no load.
 
+    Registers that hold sums (`accumulator_rows`) cut what streams into blocks, each with passes of its own;
+    the rate at which operands arrive is a lower bound of everything.
+
     Args:
         tile: Gives the array and its cycles per row, per load and to fill.
         dtype: Element type of the stationary operand, [k, n].
@@ -120,10 +123,42 @@ def matrix_cycles(tile: Tile, dtype: DType, batch: int, m: int, k: int, n: int) 
     passes = batch * ceil(down / matrix.rows) * ceil(across / columns)
     if passes == 0 or streamed == 0:
         return 0.0
-    stream = streamed * matrix.cycles_per_row[dtype]
+    row = matrix.cycles_per_row[dtype]
+    block = _block_rows(matrix, streamed)
+    blocks = ceil(streamed / block)
+    rest = (streamed - (blocks - 1) * block) * row
     if not matrix.overlap_weight_load:
-        return passes * (load + stream + matrix.fill_cycles)
-    return load + (passes - 1) * max(load, stream) + stream + matrix.fill_cycles
+        cycles = passes * (blocks * (load + matrix.fill_cycles) + streamed * row)
+    else:
+        full = (blocks - 1) * max(load, block * row)
+        cycles = load + passes * full + (passes - 1) * max(load, rest) + rest + matrix.fill_cycles
+    if matrix.operand_bytes_per_cycle is None:
+        return cycles
+    operands = _operand_elements(tile, dtype, m, k, n) * batch * dtype.itemsize_bytes
+    return max(cycles, operands / matrix.operand_bytes_per_cycle + matrix.fill_cycles)
+
+
+def _block_rows(matrix: MatrixUnit, streamed: int) -> int:
+    """Return how many rows stream before what the array holds is exchanged."""
+    if matrix.accumulator_rows is None or matrix.dataflow is Dataflow.OUTPUT_STATIONARY:
+        return streamed
+    return min(streamed, matrix.accumulator_rows)
+
+
+def _operand_elements(tile: Tile, dtype: DType, m: int, k: int, n: int) -> int:
+    """Return the elements of both operands that the array reads for a product [m, k] x [k, n].
+
+    What is held is read once for each block of rows that stream, what streams once for each block of columns;
+    an array that holds results streams both.
+    """
+    matrix, columns = tile.matrix, _matrix_columns(tile, dtype)
+    if min(m, k, n) == 0:
+        return 0
+    if matrix.dataflow is Dataflow.OUTPUT_STATIONARY:
+        return k * (m * ceil(n / columns) + n * ceil(m / matrix.rows))
+    if matrix.dataflow is Dataflow.INPUT_STATIONARY:
+        return k * (m * ceil(n / _block_rows(matrix, n)) + n * ceil(m / columns))
+    return k * (m * ceil(n / columns) + n * ceil(m / _block_rows(matrix, m)))
 
 
 def systolic_cycles(
@@ -182,7 +217,7 @@ def dram_cycles(
 ) -> float:
     """Return the cycles until every tile has read its bytes from DRAM, all at the same time.
 
-        latency + startup + max(port time, engine time, link time)
+        latency + startup (+ relay) + max(port time, engine time, link time)
 
     A link's load is what it carries when every tile reads bytes of its own, but no more than what
     it carries when all tiles read all `total_bytes_read` by multicast.
@@ -200,20 +235,31 @@ def dram_cycles(
     total = max(total_bytes_read, bytes_per_tile)
     if not target.dram.read_multicast:
         total = target.tiles * bytes_per_tile
+    lead_cycles = dram_lead_cycles(target, total, bytes_per_tile)
     padded = padded_bytes(target, total, contiguous_run_bytes)
     own, shared, rates = network.read_kinds
     loads = np.minimum(own * bytes_per_tile, shared * total)
     link_cycles = float((loads / rates).max(initial=0.0))
-    return (
-        target.dram.latency_cycles
-        + network.dram_latency_cycles
-        + dma.startup_cycles
-        + max(
-            padded / target.dram_bytes_per_cycle,
-            bytes_per_tile / dma.in_bytes_per_cycle,
-            link_cycles,
-        )
+    return lead_cycles + max(
+        padded / target.dram_bytes_per_cycle,
+        bytes_per_tile / dma.in_bytes_per_cycle,
+        link_cycles,
     )
+
+
+def dram_lead_cycles(target: Target, total_bytes_read: int, bytes_per_tile: int) -> float:
+    """Return the cycles before bytes from DRAM come: latency, startup, and what a relaying tile reads first.
+
+    Args:
+        target: The machine.
+        total_bytes_read: Different bytes that all tiles read together.
+        bytes_per_tile: Bytes that arrive in each tile.
+    """
+    relay = target.dram.relay_bytes_per_cycle
+    is_shared = target.dram.read_multicast and total_bytes_read < target.tiles * bytes_per_tile
+    relayed = bytes_per_tile / relay if relay is not None and is_shared else 0.0
+    latency_cycles = target.dram.latency_cycles + network_of(target).dram_latency_cycles
+    return latency_cycles + target.tile.dma.startup_cycles + relayed
 
 
 def dram_write_cycles(target: Target, bytes_per_tile: int, contiguous_run_bytes: int) -> float:
@@ -252,9 +298,10 @@ def matmul_cost(
 ) -> KernelCost:
     """Return the cost of `batch` local products [m, k] x [k, n] from SRAM to SRAM.
 
-    The stationary operand is read once and the streaming one once for each block of columns; an array
-    that holds results streams both. Sums stay in the array's accumulators, so that the result is written
-    once, and read once before when the kernel accumulates. With stationary weights
+    The stationary operand is read once (once for each block of `accumulator_rows`) and the streaming one
+    once for each block of columns; an array that holds results streams both. Sums stay in the array's
+    accumulators, so that the result is written once, and read once before when the kernel accumulates. With
+    stationary weights
 
         sram_bytes = batch (k n + m k ceil(n / columns)) itemsize + batch m n out_itemsize
 
@@ -268,14 +315,8 @@ def matmul_cost(
         out_dtype: Element type of the result; `dtype` without it.
         accumulates: Whether the result is added to what the output buffer holds.
     """
-    matrix, columns = target.tile.matrix, _matrix_columns(target.tile, dtype)
     result = batch * m * n * (out_dtype or dtype).itemsize_bytes
-    left_reads, right_reads = ceil(n / columns), 1
-    if matrix.dataflow is Dataflow.INPUT_STATIONARY:
-        left_reads, right_reads = 1, ceil(m / columns)
-    elif matrix.dataflow is Dataflow.OUTPUT_STATIONARY:
-        right_reads = ceil(m / matrix.rows)
-    operands = batch * k * (m * left_reads + n * right_reads) * dtype.itemsize_bytes
+    operands = batch * _operand_elements(target.tile, dtype, m, k, n) * dtype.itemsize_bytes
     moved = operands + result * (2 if accumulates else 1)
     macs = batch * m * k * n
     energy_pj = macs * target.energy.mac_pj[dtype] + moved * target.energy.sram_pj_per_byte

@@ -27,16 +27,21 @@ class Grid:
                     found.append((2 * axis + sign, self._move(position, axis, step)))
         return tuple(found)
 
-    def steps(self, start: int, end: int) -> tuple[tuple[int, int], ...]:
-        """Return (position, direction) of each link on the way, last axis first.
+    def steps(
+        self, start: int, end: int, *, first_axis_first: bool = False
+    ) -> tuple[tuple[int, int], ...]:
+        """Return (position, direction) of each link on the way, last axis first unless said otherwise.
 
         >>> Grid((2, 3), wraps=False).steps(0, 5)
         ((0, 2), (1, 2), (2, 0))
+        >>> Grid((2, 3), wraps=False).steps(0, 5, first_axis_first=True)
+        ((0, 0), (3, 2), (4, 2))
         """
         taken = []
-        place, stride = start, 1
-        for axis in reversed(range(len(self.shape))):
-            size = self.shape[axis]
+        place = start
+        axes = range(len(self.shape))
+        for axis in axes if first_axis_first else reversed(axes):
+            size, stride = self.shape[axis], prod(self.shape[axis + 1 :])
             coord = place // stride % size
             distance = self._distance(coord, end // stride % size, size)
             direction, step = (2 * axis, 1) if distance >= 0 else (2 * axis + 1, -1)
@@ -45,7 +50,6 @@ class Grid:
                 taken.append((line + coord * stride, direction))
                 coord = (coord + step) % size
             place = line + coord * stride
-            stride *= size
         return tuple(taken)
 
     def _distance(self, start: int, end: int, size: int) -> int:

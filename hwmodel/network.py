@@ -4,14 +4,15 @@ A machine has one network for each level of its hierarchy inside each unit of th
 transfer climbs from its source to the deepest network that holds both ends, crosses it, and
 descends. Leaving or entering a unit takes that unit's egress or ingress port. Inside a crossbar
 there are no further links; inside a mesh or torus a transfer follows links in dimension order (last
-axis first), and enters or leaves towards the level above at the gateway, the unit with position 0.
+axis first; equal reads of a group in either order, where there is a network for each), and enters or
+leaves towards the level above at the gateway, the unit with position 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from math import prod
 
 import numpy as np
@@ -84,7 +85,8 @@ class Network:
         self._mesh_links: list[dict[tuple[int, int], int]] = []
         self._ports = self._place_ports()
         self._make_links()
-        self._routes: dict[tuple[_Point, _Point], tuple[tuple[int, ...], float]] = {}
+        self._has_both_orders = any(level.either_order for level in target.interconnects)
+        self._routes: dict[tuple[_Point, _Point, bool], tuple[tuple[int, ...], float]] = {}
         self._reads: dict[int, Route] = {}
         self._writes: dict[int, Route] = {}
 
@@ -140,7 +142,14 @@ class Network:
     def dram_read_multicast(self, tiles: Iterable[int]) -> Route:
         """Return the trees from all DRAM ports to a group of tiles that read the same bytes."""
         points = [self._tile(tile) for tile in tiles]
-        return self._dram_route(lambda port: [self._path(port, point) for point in points])
+
+        def tree(is_turned: bool) -> Route:
+            return self._dram_route(
+                lambda port: [self._path(port, point, is_turned) for point in points]
+            )
+
+        orders = (False, True) if self._has_both_orders and len(points) > 1 else (False,)
+        return min(map(tree, orders), key=lambda found: sum(found.weights))
 
     def dram_write(self, tile: int) -> Route:
         """Return the route from a tile to all DRAM ports."""
@@ -337,29 +346,36 @@ class Network:
         assert 0 <= tile < self.target.tiles, f"tile {tile} is not one of {self.target.tiles}"
         return _Point(len(self._sizes), tile)
 
-    def _path(self, src: _Point, dst: _Point) -> tuple[tuple[int, ...], float]:
-        if (src, dst) not in self._routes:
-            self._routes[src, dst] = self._find_path(src, dst)
-        return self._routes[src, dst]
+    def _path(
+        self, src: _Point, dst: _Point, is_turned: bool = False
+    ) -> tuple[tuple[int, ...], float]:
+        """Return links and latency; `is_turned`: first axis first, in levels with a network for that."""
+        key = src, dst, is_turned
+        if key not in self._routes:
+            self._routes[key] = self._find_path(src, dst, is_turned)
+        return self._routes[key]
 
-    def _find_path(self, src: _Point, dst: _Point) -> tuple[tuple[int, ...], float]:
+    def _find_path(
+        self, src: _Point, dst: _Point, is_turned: bool
+    ) -> tuple[tuple[int, ...], float]:
         up, down = self._ancestors(src), self._ancestors(dst)
+        cross = partial(self._cross, is_turned)
         level = min(src.level, dst.level)
         while up[level].instance != down[level].instance:
             level -= 1
         links: list[int] = []
         latency_cycles = 0.0
         for depth in range(src.level, level, -1):
-            latency_cycles += self._cross(depth, up[depth].instance, up[depth].position, 0, links)
+            latency_cycles += cross(depth, up[depth].instance, up[depth].position, 0, links)
             links.append(self._first_egress[depth - 1] + up[depth].instance)
         meeting = up[level]
-        latency_cycles += self._cross(
+        latency_cycles += cross(
             level, meeting.instance, meeting.position, down[level].position, links
         )
         for depth in range(level + 1, dst.level + 1):
             links.append(self._first_ingress[depth - 1] + down[depth].instance)
             inner = down[depth]
-            latency_cycles += self._cross(depth, inner.instance, 0, inner.position, links)
+            latency_cycles += cross(depth, inner.instance, 0, inner.position, links)
         return tuple(links), latency_cycles
 
     def _ancestors(self, point: _Point) -> list[_Point]:
@@ -370,14 +386,17 @@ class Network:
             chain.append(_Point(level, instance, position))
         return chain[::-1]
 
-    def _cross(self, level: int, instance: int, start: int, end: int, links: list[int]) -> float:
+    def _cross(
+        self, is_turned: bool, level: int, instance: int, start: int, end: int, links: list[int]
+    ) -> float:
         """Append the links from one position to another inside a network; return the latency."""
         if level == len(self._sizes):  # inside a tile
             return 0.0
         grid = self._grids[level]
         if grid is None:
             return self._hops[level]
-        steps = grid.steps(start, end)
+        turns = is_turned and self.target.interconnects[level].either_order
+        steps = grid.steps(start, end, first_axis_first=turns)
         base = instance * self._sizes[level]
         links += [self._mesh_links[level][base + place, direction] for place, direction in steps]
         return self._hops[level] * len(steps)

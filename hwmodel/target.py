@@ -71,6 +71,11 @@ class Interconnect(Frozen):
     link_bytes_per_cycle: PositiveFloat | None = None
     hop_cycles: NonNegativeFloat
     """Latency of one hop: of each mesh link, or of the whole crossbar traversal."""
+    either_order: bool = False
+    """Whether equal reads of a group of tiles may take the axes in either order, whichever has fewer links.
+
+    There are then two networks, one for each order; other transfers keep to the last axis first.
+    """
 
 
 class Router(Frozen):
@@ -115,6 +120,13 @@ class MatrixUnit(Frozen):
     overlap_weight_load: bool
     fill_cycles: NonNegativeFloat
     """Pipeline fill and drain of one instruction."""
+    accumulator_rows: PositiveInt | None = None
+    """Streamed rows whose sums registers hold while all of K passes; the next rows load the array anew.
+
+    None: the array has no such registers, and each pass over K writes its sums and reads those before.
+    """
+    operand_bytes_per_cycle: PositiveFloat | None = None
+    """Rate at which the array takes its operands from the scratchpad; None: as fast as it computes."""
     block_format: BlockFormat | None = None
     """Block format to which the array rounds float operands as it takes them; None: it does not."""
 
@@ -147,6 +159,8 @@ class Dma(Frozen):
     startup_cycles: NonNegativeFloat
     burst_bytes: PositiveInt = 64
     """Shorter contiguous runs are padded to this many bytes on the DRAM side."""
+    asks_ahead: bool = False
+    """Whether a load is asked for while the one before still comes, which hides the memory's latency."""
 
 
 class Control(Frozen):
@@ -181,6 +195,11 @@ class Dram(Frozen):
     latency_cycles: NonNegativeFloat
     read_multicast: bool
     """Whether equal reads of a group of tiles are served once and multicast."""
+    relay_bytes_per_cycle: PositiveFloat | None = None
+    """Rate at which a tile of the group reads the bytes, all of them, before it casts them to the group.
+
+    None: the memory itself casts.
+    """
     attach_axis: str | None = None
 
 

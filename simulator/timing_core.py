@@ -52,6 +52,21 @@ def is_skipped(tables: Tables, kind: int, tile: int) -> bool:
 
 
 @compiled_part
+def _asked(tables: Tables, state: State, slot: int, kind: int) -> float:
+    """Return since when an instruction that is issued now has been asked for.
+
+    One that asks ahead: since the payload before began and the last post that it may have needed.
+    """
+    if tables.kinds[kind].ahead == 0:
+        return float(state.clock[NOW])
+    since = state.slots[slot].flowing
+    for w in range(0, 4, 2):
+        if tables.waits[kind, w + 1] > 0:
+            since = max(since, state.posted[tables.waits[kind, w], slot // ENGINES])
+    return float(since)
+
+
+@compiled_part
 def try_issue(tables: Tables, state: State, slot: int, poster: int) -> None:
     """Issue the slot's next instruction if its waits hold; `poster` caused this try (-1: own progress)."""
     now, me = state.clock[NOW], state.slots[slot]
@@ -77,8 +92,9 @@ def try_issue(tables: Tables, state: State, slot: int, poster: int) -> None:
     me.status = ISSUE
     me.began = me.resumed = now
     cycles = tables.kinds[kind].issue
+    me.asked = _asked(tables, state, slot, kind)
     if tables.kinds[kind].gang < 0 and not is_skipped(tables, kind, tile):
-        cycles += lead_cycles(tables, kind, tile)
+        cycles += max(0.0, lead_cycles(tables, kind, tile) - (now - me.asked))
     schedule(state.heap, state.place, state.times, state.sizes, HEAP, slot, now + cycles)
 
 
@@ -87,6 +103,7 @@ def _post(state: State, tile: int, semaphore: int, count: int) -> bool:
     """Add to a semaphore; return whether an engine waits for what it has now."""
     total = state.semaphore[semaphore, tile] + count
     state.semaphore[semaphore, tile] = total
+    state.posted[semaphore, tile] = state.clock[NOW]
     if total < state.needed[semaphore, tile]:
         return False
     state.needed[semaphore, tile] = NEVER  # engines that still lack something ask again
@@ -132,15 +149,19 @@ def gather(tables: Tables, state: State, slot: int, kind: int) -> None:
     if state.gang_arrived[gang] < last - first:
         return
     state.gang_arrived[gang] = 0
+    asked = 0.0
     for index in range(first, last):
         member = tables.gang_member[index] * ENGINES + engine
         other = state.slots[member]
         other.status = MEMBER
+        asked = max(asked, other.asked)
         state.stall[member, GROUP] += now - other.resumed
         other.resumed = now
     leader = tables.gang_member[first] * ENGINES + engine
     state.slots[leader].status = LEAD
     time = now + lead_cycles(tables, kind, tables.gang_member[first])
+    if tables.kinds[kind].ahead:
+        time = max(now, time - (now - asked))
     schedule(state.heap, state.place, state.times, state.sizes, HEAP, leader, time)
 
 
@@ -185,6 +206,15 @@ def deliver(tables: Tables, state: State, route: int, kind: int) -> None:
                 awaited |= _post(state, peer.tile, tables.posts[kind, p], count)
         if awaited:
             _wake(state, peer.tile, REMOTE)
+
+
+@compiled_part
+def flow_together(tables: Tables, state: State, leader: int, row: int) -> None:
+    """Note for all tiles of a group that the leader's payload began."""
+    gang = tables.gang_of[row, leader // ENGINES]
+    for index in range(tables.gang_start[gang], tables.gang_start[gang + 1]):
+        member = tables.gang_member[index] * ENGINES + leader % ENGINES
+        state.slots[member].flowing = state.clock[NOW]
 
 
 @compiled_part
@@ -253,6 +283,8 @@ def _progress(tables: Tables, state: State, slot: int, contended: int) -> None:
     if status != FLOW and what.work > 0.0 and not skipped:
         me.status = FLOW
         start_flow(tables, state, kind, slot, contended)
+        if what.gang >= 0 and what.ahead:
+            flow_together(tables, state, slot, what.gang)
         return
     lost = 0.0
     if status == FLOW:

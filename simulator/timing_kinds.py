@@ -9,12 +9,16 @@ The conventions, for one instruction of one tile:
   hides, not even behind the instruction before; if it does not hide, each pass fills and drains the array.
   The payload is its SRAM traffic: A once per pass over N, B once, C written on each pass over K and read
   back on all but the first (on all if it accumulates). Arrays that hold inputs exchange M and N; those that
-  hold outputs make b * ceil(M / rows) * ceil(N / columns) passes of K steps and load nothing.
+  hold outputs make b * ceil(M / rows) * ceil(N / columns) passes of K steps and load nothing. Registers for
+  the sums of some rows make that many rows stream at a time: B is read for each such block, C written once
+  (and read once before if it accumulates). Operands come no faster than the unit takes them.
 * VEC and RED: ceil(elements / lanes) vectors (half the lanes if any operand has 8-byte elements),
   each the function's cycles. An operand that the innermost dimensions of the domain lack is read once for
   all of them; other repeats are read again.
 * LD, ST, GTH: startup, then the latency of memory and network, then the bytes. In DRAM each run of
-  contiguous bytes shorter than a burst costs a burst. A source that is broadcast leaves DRAM once.
+  contiguous bytes shorter than a burst costs a burst. A source that is broadcast leaves DRAM once; where a
+  tile relays it, that tile has read all of it before the bytes come to the group. An engine that asks ahead
+  requests a load as soon as its waits hold and the bytes of the load before come.
 * SND, MCS: startup, then the bytes; remote posts land after the last byte plus the latency of the route.
 * HOST: starts when all tiles of the group have come to it; its tensors cross the host link once.
   What the host computes takes no time here.
@@ -56,6 +60,8 @@ class Kind:
     lead_cycles: float = 0.0
     lead_route: bool = False
     """Whether the latency of the route comes before the payload."""
+    asks_ahead: bool = False
+    """Whether the latency may pass while the engine's payload before still moves."""
     work_bytes: float = 0.0
     rate_bytes_per_cycle: float = 1.0
     own_factor: float = 0.0
@@ -95,14 +101,15 @@ def kind_of(
         ProgramError: The target has no figures for it, or it posts remotely where the machine cannot.
     """
     opcode, axes = instruction.opcode, instruction.axes
-    cost = _cost(target, regions, instruction)
     tiles = prod(size for axis, size in enumerate(mesh.sizes) if axes >> axis & 1)
+    is_shared = opcode is Opcode.LD and target.dram.read_multicast and tiles > 1
+    cost = _cost(target, regions, instruction, is_shared)
     route: RouteKey | None = None
     gang = skip = 0
     posts = tuple((p.semaphore, p.count, p.remote) for p in instruction.posts if p.count > 0)
     match opcode:
         case Opcode.LD:
-            gang = axes if target.dram.read_multicast and tiles > 1 else 0
+            gang = axes if is_shared else 0
             route = ("read", gang, 0)
         case Opcode.GTH if instruction.sources[0].space is Space.DRAM:
             route = ("read", 0, 0)
@@ -138,6 +145,7 @@ def kind_of(
         issue_cycles=target.tile.control.issue_cycles,
         lead_cycles=cost.lead_cycles,
         lead_route=route is not None and route[0] in ("read", "write"),
+        asks_ahead=opcode is Opcode.LD and target.tile.dma.asks_ahead,
         work_bytes=cost.work_bytes,
         rate_bytes_per_cycle=cost.rate_bytes_per_cycle,
         own_factor=cost.own_factor if gang == 0 else 0.0,
@@ -159,14 +167,16 @@ def _merged_waits(instruction: Instruction) -> tuple[tuple[int, int], ...]:
     return tuple(counts.items())
 
 
-def _cost(target: Target, regions: tuple[HostRegion, ...], instruction: Instruction) -> _Cost:
+def _cost(
+    target: Target, regions: tuple[HostRegion, ...], instruction: Instruction, is_shared: bool
+) -> _Cost:
     match instruction.opcode:
         case Opcode.MM:
             return _matrix(target, instruction)
         case Opcode.VEC | Opcode.RED:
             return _vector(target, instruction)
         case Opcode.LD | Opcode.ST | Opcode.GTH:
-            return _memory(target, instruction)
+            return _memory(target, instruction, is_shared)
         case Opcode.SND | Opcode.MCS:
             return _send(target, instruction)
         case Opcode.HOST:
@@ -203,19 +213,30 @@ def _matrix(target: Target, instruction: Instruction) -> _Cost:
         case Dataflow.OUTPUT_STATIONARY:
             m_passes, n_passes, streamed = ceil(m / unit.rows), ceil(n / columns), k
             load = 0.0
+    blocks = [streamed]
+    if unit.accumulator_rows is not None and unit.dataflow is not Dataflow.OUTPUT_STATIONARY:
+        whole, rest = divmod(streamed, unit.accumulator_rows)
+        blocks = [unit.accumulator_rows] * whole + [rest] * (rest > 0)
     passes = batch * m_passes * n_passes * k_passes
-    stream = streamed * _figure(unit.cycles_per_row, b.dtype, "cycles per row")
+    row = _figure(unit.cycles_per_row, b.dtype, "cycles per row")
     if unit.overlap_weight_load and unit.weight_slots >= 2:
-        cycles = load + (passes - 1) * max(stream, load) + stream
+        cycles = load + passes * sum(max(size * row, load) for size in blocks)
+        cycles -= max(0.0, load - blocks[-1] * row)  # nothing is loaded during the last pass
     else:
         # What is held is exchanged in an empty array: each pass fills and drains it anew.
-        cycles = passes * (load + stream) + (passes - 1) * unit.fill_cycles
-    accumulators = batch * m * n * (2 * k_passes - 1 + instruction.accumulate)
-    work = (
-        batch * m * k * n_passes * a.dtype.itemsize_bytes
-        + batch * k * n * m_passes * b.dtype.itemsize_bytes
-        + accumulators * dst.dtype.itemsize_bytes
+        cycles = passes * (len(blocks) * load + streamed * row)
+        cycles += (passes * len(blocks) - 1) * unit.fill_cycles
+    if unit.dataflow is Dataflow.INPUT_STATIONARY:
+        n_reads, m_reads = len(blocks), m_passes
+    else:
+        n_reads, m_reads = n_passes, max(m_passes, len(blocks))
+    operands = (
+        batch * k * (m * n_reads * a.dtype.itemsize_bytes + n * m_reads * b.dtype.itemsize_bytes)
     )
+    if unit.operand_bytes_per_cycle is not None:
+        cycles = max(cycles, operands / unit.operand_bytes_per_cycle)
+    sums = 2 * k_passes - 1 if unit.accumulator_rows is None else 1
+    work = operands + batch * m * n * (sums + instruction.accumulate) * dst.dtype.itemsize_bytes
     return _Cost(
         unit.fill_cycles, work, work / cycles, 1.0, macs=batch * m * n * k, mac_dtype=b.dtype
     )
@@ -265,7 +286,7 @@ def dram_bytes(access: Access, domain: tuple[int, ...], burst_bytes: int) -> int
     return runs * max(run, burst_bytes)
 
 
-def _memory(target: Target, instruction: Instruction) -> _Cost:
+def _memory(target: Target, instruction: Instruction, is_shared: bool) -> _Cost:
     dma, domain, dst = target.tile.dma, instruction.domain, instruction.dst
     assert dst is not None
     source = instruction.sources[0]
@@ -292,6 +313,9 @@ def _memory(target: Target, instruction: Instruction) -> _Cost:
     else:
         padded = dram_bytes(far, domain, dma.burst_bytes)
     lead = dma.startup_cycles + target.dram.latency_cycles
+    relay = target.dram.relay_bytes_per_cycle
+    if relay is not None and is_shared:
+        lead += payload / relay
     return _Cost(lead, payload, rate, own, (1.0, moved / payload, padded / payload))
 
 

@@ -15,6 +15,7 @@ from tilewright.simulator.timing_core import (
     complete_all,
     deliver,
     end_of,
+    flow_together,
     gather,
     is_skipped,
     issue_all,
@@ -141,6 +142,8 @@ def _advance(tables: Tables, state: State, work: PacketWork, net: Net, slot: int
         me.status = FLOW
         work.phase[slot] = MOVING
         start_flow(tables, state, kind, slot, PACKET)
+        if what.gang >= 0 and not skipped and what.ahead:
+            flow_together(tables, state, slot, what.gang)
         _start_packets(tables, work, net, slot, kind)
         return
     if status == FLOW:

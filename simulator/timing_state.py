@@ -54,6 +54,7 @@ KIND = np.dtype(
         ("way", "i8"),  # row of `route_of`, -1 for none
         ("gang", "i8"),  # row of `gang_of`, -1 for none
         ("skip", "i8"),  # row of `skip`, -1 for none
+        ("ahead", "i8"),  # whether the lead may pass while the payload before still moves
         ("tag", "i8"),
         ("posts_here", "i8"),  # whether it posts on its own tile
         ("posts_away", "i8"),  # whether it posts on other tiles
@@ -72,7 +73,8 @@ SLOT = np.dtype(
         ("status", "i8"),
         ("began", "f8"),  # when the instruction began to issue, or to wait
         ("resumed", "f8"),  # from when its busy time is still to be counted
-        ("flowing", "f8"),  # when the payload began to move
+        ("flowing", "f8"),  # when the payload began to move, its own or that of its group
+        ("asked", "f8"),  # when the lead of its instruction began, issue included
         ("touched", "f8"),  # when `left` was true
         ("left", "f8"),  # payload bytes still to move
         ("speed", "f8"),  # bytes/cycle
@@ -153,6 +155,7 @@ class State(NamedTuple):
     nodes: Records  # NODE
     semaphore: Ints  # [semaphores, t]
     needed: Ints  # [semaphores, t] the least count that a waiting engine looks for
+    posted: Floats  # [semaphores, t] when it was last posted
     gang_arrived: Ints
     heap: Ints  # [slots]
     place: Ints  # [slots] -1 for not in the heap
@@ -214,6 +217,7 @@ def new_state(
         nodes=np.zeros(room, dtype=NODE),
         semaphore=np.zeros((semaphores, tables.tiles.size), dtype=np.int64),
         needed=np.full((semaphores, tables.tiles.size), NEVER, dtype=np.int64),
+        posted=np.zeros((semaphores, tables.tiles.size)),
         gang_arrived=np.zeros(tables.gang_start.size, dtype=np.int64),
         heap=np.zeros(count, dtype=np.int64),
         place=np.full(count, -1, dtype=np.int64),

@@ -245,6 +245,7 @@ def _kind_records(lowered: Lowered) -> Records:
         "way": lowered.way,
         "gang": lowered.gang,
         "skip": lowered.skip,
+        "ahead": [k.asks_ahead for k in kinds],
         "tag": [k.tag for k in kinds],
         "posts_here": [any(not remote for _, _, remote in k.posts) for k in kinds],
         "posts_away": [any(remote for _, _, remote in k.posts) for k in kinds],

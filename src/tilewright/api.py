@@ -2,7 +2,7 @@
 
 >>> import tilewright
 >>> tilewright.targets()[:2]
-('corsair', 'corsair_server')
+('blackhole_p150', 'corsair')
 """
 
 from __future__ import annotations

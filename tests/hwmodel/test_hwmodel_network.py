@@ -251,3 +251,22 @@ def test_axis_group_is_the_line_through_a_tile() -> None:
     assert axis_group(mesh, 0, 23) == tuple(ids[:, 2, 3])
     assert axis_group(mesh, 1, 0) == tuple(ids[0, :, 0])
     assert axis_group(mesh, 2, 17) == tuple(ids[1, 1, :])
+
+
+def test_shared_reads_take_the_order_with_fewer_links() -> None:
+    plain = machine([((4, 5), TORUS)], ports=2)
+    level = plain.interconnects[0].model_copy(update={"either_order": True})
+    both = Network(plain.model_copy(update={"name": "both", "interconnects": (level,)}))
+    one = Network(plain)
+    row, column = tuple(range(5, 10)), tuple(range(2, 20, 5))
+    # A column is reached by walking along a row first; a row, by walking along a column first.
+    assert both.dram_read_multicast(column) == one.dram_read_multicast(column)
+    turned = both.dram_read_multicast(row)
+    assert sum(turned.weights) < sum(one.dram_read_multicast(row).weights)
+    for port, position in enumerate((0, 19)):  # half the edge apart
+        walks = [both._grids[0].steps(position, tile, first_axis_first=True) for tile in row]  # type: ignore[union-attr]
+        links = {step for walk in walks for step in walk}
+        mine = {both._mesh_links[0][step] for step in links}
+        assert mine <= set(turned.links), port
+    assert both.dram_read(7) == one.dram_read(7)
+    assert both.route(0, 13) == one.route(0, 13)

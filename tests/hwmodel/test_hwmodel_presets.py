@@ -11,7 +11,7 @@ from tilewright.hwmodel.load import load_target, target_names
 from tilewright.hwmodel.network import logical_mesh, logical_tile_ids
 from tilewright.hwmodel.target import Basis
 
-PRESETS = ("corsair", "corsair_server", "gemmini", "toy", "wormhole_n150")
+PRESETS = ("blackhole_p150", "corsair", "corsair_server", "gemmini", "toy", "wormhole_n150")
 
 # (preset, what, published figure, source). Corsair's nominal 2 GB is 8 chiplets of 256 MB.
 PUBLISHED = [
@@ -27,6 +27,8 @@ PUBLISHED = [
     ("corsair_server", "sram rate", 1.2e15, "1.2 PB/s, d-matrix.ai/product"),
     ("corsair_server", "dram bytes", 2048e9, "8 cards of 256 GB"),
     ("corsair_server", "dram rate", 3.2e12, "8 cards of 400 GB/s"),
+    ("blackhole_p150", "ops bf16", 130 * 1.382e12, "5.53 Tflop/s a phase and tile, GEMM_FLOPS.md"),
+    ("blackhole_p150", "dram rate", 512e9, "tenstorrent.com"),
     ("wormhole_n150", "tiles", 72, "tt-isa-documentation 3930471"),
     ("wormhole_n150", "ops bf16", 72 * 1.024e12, "tile peak of 4 phases, tt-isa-documentation"),
     ("wormhole_n150", "ops i8", 72 * 1.024e12, "tile peak of 4 phases, tt-isa-documentation"),
@@ -85,7 +87,7 @@ def test_peaks_in_the_file_match_the_matrix_unit(name: str) -> None:
             assert ours == pytest.approx(peak.ops_per_s, rel=0.01), label
 
 
-@pytest.mark.parametrize("name", ["corsair", "corsair_server", "wormhole_n150"])
+@pytest.mark.parametrize("name", ["blackhole_p150", "corsair", "corsair_server", "wormhole_n150"])
 def test_chips_state_a_peak_that_is_checked(name: str) -> None:
     assert any(peak.dtype is not None for peak in load_target(name).published_peaks.values())
 

@@ -12,6 +12,7 @@ from timing_cases import control, cycles, load, machine, program, send, store, v
 from tilewright.dtypes import DType
 from tilewright.errors import ProgramError
 from tilewright.graph import HostModel
+from tilewright.hwmodel.target import Target
 from tilewright.lowering.isa import Engine, Instruction, Opcode, Post, Wait
 from tilewright.lowering.program import DramTensor, HostRegion
 from tilewright.simulator.timing import simulate, write_trace
@@ -241,3 +242,54 @@ def test_report_rows_are_for_people() -> None:
     assert rows["simulated cycles"] == "35 (0.0 us)"
     assert rows["bound of this program"] == "27 cycles (dma_in engine), gap 29.6%"
     assert "full DRAM ports" in rows["engine dma_in"]
+
+
+def with_memory(target: Target, relay: float | None = None, asks_ahead: bool = False) -> Target:
+    """Return a machine whose tiles relay equal reads, or whose loads are asked for ahead."""
+    dma = target.tile.dma.model_copy(update={"asks_ahead": asks_ahead})
+    return target.model_copy(
+        update={
+            "tile": target.tile.model_copy(update={"dma": dma}),
+            "dram": target.dram.model_copy(update={"relay_bytes_per_cycle": relay}),
+        }
+    )
+
+
+def test_a_load_that_is_asked_for_ahead_shows_its_latency_once() -> None:
+    plain = machine(2)
+    ahead = with_memory(plain, asks_ahead=True)
+    streams = {Engine.DI: (load(800),) * 3}
+    # Both tiles share the memory; a request waits for nothing while the bytes before come.
+    assert cycles(program(plain, streams)) == pytest.approx(3 * (LEAD + 200))
+    assert cycles(program(ahead, streams)) == pytest.approx(LEAD + 3 * 200 + 2)
+    # A load that is shorter than the latency hides only as much of it.
+    short = {Engine.DI: (load(32), load(32))}
+    assert cycles(program(ahead, short)) == pytest.approx(LEAD + LEAD + 8)
+
+
+def test_a_load_that_waited_is_asked_for_when_it_no_longer_waits() -> None:
+    target = with_memory(machine(1), asks_ahead=True)
+    tick = control(posts=(Post(9, 1),))
+    loads = (load(800), load(32, waits=(Wait(0, 1),)))
+
+    def ending(post_at: int) -> float:
+        ticks = (*(tick,) * (post_at - 1), control(posts=(Post(0, 1),)))
+        return cycles(program(target, {Engine.DI: loads, Engine.CT: ticks}))
+
+    # The first load ends at LEAD + 100; the second is issued then, with its lead behind it or not.
+    end = LEAD + 100
+    assert ending(90) == pytest.approx(end + 1 + 4)
+    assert ending(end - 10) == pytest.approx(end - 10 + LEAD + 4)
+    assert ending(300) == pytest.approx(300 + LEAD + 4)
+
+
+def test_a_relayed_read_comes_after_a_tile_has_read_all_of_it() -> None:
+    shared = {Engine.DI: (load(80, axes=1),)}
+    memory = simulate(program(machine(2), shared)).cycles
+    relayed = simulate(program(with_memory(machine(2), relay=4.0), shared)).cycles
+    assert relayed == pytest.approx(memory + 80 / 4)
+    alone = {Engine.DI: (load(80),)}
+    assert (
+        simulate(program(with_memory(machine(2), relay=4.0), alone)).cycles
+        == simulate(program(machine(2), alone)).cycles
+    )

@@ -139,3 +139,57 @@ def test_with_overlap_cycles_are_onnxims() -> None:
         assert instruction_cycles(target, m, n, k) == expected
         if number < 3:
             assert round(simulated(target, m, n, k), 6) == expected
+
+
+def cycles_pass_by_pass(
+    rows: int, columns: int, m: int, n: int, k: int, held_rows: int, operand_rate: float
+) -> float:
+    """Walk through the passes of an array whose registers hold the sums of some rows, one i8 a byte."""
+    total, taken = float(rows), 0
+    widths = [min(held_rows, m - first) for first in range(0, m, held_rows)]
+    passes = [
+        (size, min(rows, k - low), min(columns, n - left))
+        for size in widths
+        for left in range(0, n, columns)
+        for low in range(0, k, rows)
+    ]
+    for number, (size, depth, width) in enumerate(passes):
+        last = number == len(passes) - 1
+        total += size if last else max(size, rows)  # the next load, beside what streams
+        taken += depth * width + size * depth
+    return max(total, taken / operand_rate)
+
+
+def test_registers_for_sums_make_blocks_of_rows() -> None:
+    choice = random.Random("registers")
+    for _ in range(200):
+        rows, columns = choice.randint(4, 64), choice.randint(4, 64)
+        m, n, k = (choice.randint(2, 400) for _ in range(3))
+        plain = array(rows, columns, Dataflow.WEIGHT_STATIONARY, True, 7.0)
+        held = choice.choice([choice.randint(1, 200), m])
+        rate = choice.choice([0.5, 4.0, 1e9])
+        matrix = plain.tile.matrix.model_copy(
+            update={"accumulator_rows": held, "operand_bytes_per_cycle": rate}
+        )
+        target = plain.model_copy(update={"tile": plain.tile.model_copy(update={"matrix": matrix})})
+        expected = cycles_pass_by_pass(rows, columns, m, n, k, held, rate) + 7.0
+        kind = kind_of(target, ONE, (), product_of(m, n, k))
+        simulated_cycles = kind.lead_cycles + kind.work_bytes / kind.rate_bytes_per_cycle
+        assert simulated_cycles == pytest.approx(expected)
+        assert matrix_cycles(target.tile, DType.I8, 1, m, k, n) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("dataflow", list(Dataflow))
+def test_registers_keep_sums_out_of_the_scratchpad(dataflow: Dataflow) -> None:
+    plain = array(8, 8, dataflow, True, 0.0)
+    matrix = plain.tile.matrix.model_copy(update={"accumulator_rows": 16})
+    target = plain.model_copy(update={"tile": plain.tile.model_copy(update={"matrix": matrix})})
+    m, n, k = 40, 24, 64
+    work = kind_of(target, ONE, (), product_of(m, n, k)).work_bytes
+    reads = {
+        Dataflow.WEIGHT_STATIONARY: m * k * 3 + k * n * 3,  # 3 columns of arrays, 3 blocks of rows
+        Dataflow.INPUT_STATIONARY: k * n * 5
+        + m * k * 2,  # 5 columns of arrays, 2 blocks of columns
+        Dataflow.OUTPUT_STATIONARY: m * k * 3 + k * n * 5,
+    }
+    assert work == reads[dataflow] + m * n * 4
