@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     work = commands.add_parser("iopddl-work", help="one instance, as JSON")
     work.add_argument("path", type=Path)
     work.add_argument("seconds", type=float)
-    validation = commands.add_parser("validation", help="packet mode against measured bandwidths")
+    validation = commands.add_parser("validation", help="simulators against published figures")
     validation.add_argument("--packets", type=int, default=16, help="of 8 KiB for each tile")
     validation.add_argument("--placements", type=int, default=4, help="random ones of each row")
     validation.add_argument("--write", action="store_true", help="rewrite docs/validation.md")

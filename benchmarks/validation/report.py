@@ -7,11 +7,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.tables import print_table
+from benchmarks.validation import gemm_report, nvdla
 from benchmarks.validation.wormhole import ROWS, Mode, Outcome, Row, simulate_row
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "validation.md"
 TOLERANCE = 0.15
 QUEUE_PACKETS = 1
+OTHERS = """
+## What cannot be compared yet
+
+* Groq TSP, ResNet-50 at batch 1, 20,400 images/s: 44,118 cycles an image, of which multiply-adds fill 9,985.
+  Published are units and streams, not how long arrays take to install weights, how windows are gathered nor
+  the layers' schedule: four fifths of the time have no public source.
+* IBM NorthPole, ResNet-50, 42,460 images/s: with 2,048 operations a core and cycle at 400 MHz that is 83 % of
+  the peak if an operation is a multiply-add and 166 % if it is half of one; which it is, and the precision of
+  each layer, is not public.
+* AMD XDNA, GEMM of 6.8 and 38 Tops (int8), 3.1 and 14.7 Tflops (bf16): neither sizes, clock nor memory
+  bandwidth come with the figures; sources for the clock differ by a factor of 1.8, with which a preset could
+  fit any of them.
+"""
 HEADER = ("row", "measured", "packet mode", "range", "error", "with a queue", "its error")
 
 
@@ -49,12 +63,29 @@ def table_rows(found: Sequence[tuple[Outcome, Outcome]]) -> list[tuple[str, ...]
     ]
 
 
-def page(rows: Sequence[tuple[str, ...]], packets: int, count: int) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table in Markdown."""
+    return [
+        "| " + " | ".join(header) + " |",
+        "|---|" + "--:|" * (len(header) - 1),
+        *("| " + " | ".join(row) + " |" for row in rows),
+    ]
+
+
+def page(
+    rows: Sequence[tuple[str, ...]], products: Sequence[tuple[str, ...]], packets: int, count: int
+) -> str:
     """Return the page's text."""
     lines = [
-        "# The packet network against Wormhole",
+        "# The simulators against published measurements",
         "",
         "Written by `./tw bench validation`; benchmarks/README.md says what it is.",
+        "",
+        "## Matrix products on Wormhole and Blackhole",
+        gemm_report.TEXT,
+        *table(gemm_report.HEADER, products),
+        "",
+        "## The packet network against Wormhole's DRAM",
         "",
         "Bandwidth between tiles and DRAM in GB/s, from DRAMTile/README.md of",
         "tenstorrent/tt-isa-documentation 3930471, against packet mode",
@@ -64,9 +95,12 @@ def page(rows: Sequence[tuple[str, ...]], packets: int, count: int) -> str:
         "memory is ready. Nobody publishes that: it is a single constant, chosen after the fact. Rows with",
         "dynamic virtual channels are shown, not claimed.",
         "",
-        "| " + " | ".join(HEADER) + " |",
-        "|---|" + "--:|" * (len(HEADER) - 1),
-        *("| " + " | ".join(row) + " |" for row in rows),
+        *table(HEADER, rows),
+        "",
+        "## NVDLA's ResNet-50",
+        nvdla.TEXT,
+        *table(nvdla.HEADER, nvdla.table_rows()),
+        OTHERS.rstrip(),
     ]
     return "\n".join(lines) + "\n"
 
@@ -82,10 +116,18 @@ def main(*, packets: int, count: int, write: bool) -> int:
     rows = table_rows(found)
     print_table("bandwidth of Wormhole's DRAM (GB/s)", HEADER, rows)
     print(f"{events:,} events, {events / seconds / 1e6:.1f} million a CPU second")
+    products = gemm_report.outcomes()
+    print_table(
+        "device utilisation of matrix products (%)",
+        gemm_report.HEADER,
+        gemm_report.table_rows(products),
+    )
     if write:
-        PAGE.write_text(page(rows, packets, count), encoding="utf-8")
+        text = page(rows, gemm_report.table_rows(products), packets, count)
+        PAGE.write_text(text, encoding="utf-8")
         print(f"wrote {PAGE.name}")
     missed = [p.row.name for p, _ in found if is_judged(p.row) and abs(p.error) > TOLERANCE]
+    missed += gemm_report.missed(products)
     for name in missed:
         print(f"off by more than {TOLERANCE:.0%}: {name}")
     return 1 if missed else 0
