@@ -29,7 +29,9 @@ _EAGERNESS = 2.0
 class LoadHoister:
     """Moves loads forward, as far as different memory budgets allow; other micros keep their order.
 
-    A load stays behind the micros that touched its destination or wrote its sources.
+    A load stays behind the micros that touched its destination or wrote its sources. What fills the padding
+    around it moves along: left behind, it would wait in the vector unit's queue for work that the load is
+    to run beside.
     """
 
     def __init__(
@@ -89,6 +91,22 @@ def _is_load(micro: Micro) -> bool:
     return micro.engine is Engine.DI
 
 
+def _fills_of_loads(micros: tuple[Micro, ...]) -> dict[int, int]:
+    """Return, by position, the load that follows on a fill of the same buffer, or on several."""
+    found: dict[int, int] = {}
+    for position in reversed(range(len(micros) - 1)):
+        micro, following = micros[position], micros[position + 1]
+        if micro.opcode is not Opcode.VEC or micro.sources or micro.dst is None:
+            continue
+        if following.dst is None or following.dst.buffer != micro.dst.buffer:
+            continue
+        if _is_load(following):
+            found[position] = position + 1
+        elif position + 1 in found:
+            found[position] = found[position + 1]
+    return found
+
+
 def _hoist(
     micros: tuple[Micro, ...],
     wanted: Sequence[int],
@@ -101,23 +119,29 @@ def _hoist(
     last_touch: dict[int, int] = {}
     last_write: dict[int, int] = {}
     host = -1  # the last host region that may write any buffer of DRAM
+    fills = _fills_of_loads(micros)
     keys: list[tuple[int, bool, int]] = []
+    waiting: list[int] = []
     for position, micro in enumerate(micros):
-        target = position
+        if position in fills:
+            waiting.append(position)
+            continue
+        first = target = position - len(waiting)
         if _is_load(micro) and micro.dst is not None:
             number = micro.dst.buffer
             floor = last_touch.get(number, -1)
             is_new = floor < 0
             floor = max(floor, host, *(last_write.get(s.buffer, -1) for s in micro.sources))
-            target = min(position, max(floor + 1, wanted[position], position - window))
+            target = min(first, max(floor + 1, wanted[position], position - window))
             size = growth[number]
-            if is_new and size and target < position:
-                over = np.flatnonzero(live[target:position] + size > budget_bytes)
+            if is_new and size and target < first:
+                over = np.flatnonzero(live[target:first] + size > budget_bytes)
                 if len(over):
                     target += int(over[-1]) + 1
-                live[target:position] += size
+                live[target:first] += size
         # loads moved to before micro t precede it, among themselves they keep their order
-        keys.append((target, not _is_load(micro), position))
+        keys += [(target, not _is_load(micro), moved) for moved in (*waiting, position)]
+        waiting = []
         for number in buffers_of(micro):
             last_touch[number] = position
         for number in written_by(micro):

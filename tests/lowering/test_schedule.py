@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -37,11 +38,15 @@ def random_program(seed: int, steps: int) -> LinearProgram:
         buffers.append(
             Buffer(number=number, name=f"b{number}", space=Space.L1, size_bytes=size_bytes)
         )
-    micros = []
+    micros = list[Micro]()
     for tag in range(1, steps + 1):
         dst = draw.randrange(1, 12)
+        sources: tuple[Operand, ...]
         if draw.random() < 0.4:
             opcode, engine, sources = Opcode.LD, Engine.DI, (operand(0),)
+            if micros and draw.random() < 0.5:  # what was last becomes the padding around this load
+                last = replace(micros[-1], opcode=Opcode.VEC, engine=Engine.VE, sources=())
+                micros[-1] = replace(last, dst=operand(dst))
         else:
             opcode, engine = draw.choice([(Opcode.MM, Engine.ME), (Opcode.VEC, Engine.VE)])
             sources = (operand(draw.randrange(1, 12)), operand(draw.randrange(1, 12)))
@@ -86,7 +91,7 @@ def test_hoisting_keeps_order_and_budget(seed: int, steps: int, budget: int, win
                 assert b.dst is not None
                 reads_a, reads_b = buffers_of(a)[:-1], buffers_of(b)[:-1]
                 is_conflict = a.dst.buffer in buffers_of(b) or b.dst.buffer in reads_a
-                is_fixed = Engine.DI not in (a.engine, b.engine)
+                is_fixed = Engine.DI not in (a.engine, b.engine) and bool(a.sources and b.sources)
                 if is_conflict or is_fixed or a.dst.buffer in reads_b:
                     assert place[a.tag] < place[b.tag]
         overtaken = [
@@ -120,6 +125,29 @@ def test_loads_move_ahead_by_their_duration_but_not_past_the_memory() -> None:
     assert text(16) == "LV" * 6
     assert text(24) == "LLVLVLVLVLVV"
     assert text(1000).startswith("LLL")
+
+
+def test_the_padding_around_a_load_moves_along() -> None:
+    buffers = [Buffer(number=0, name="w", space=Space.DRAM, size_bytes=64, pinned=True)]
+    micros = []
+    for step in range(4):
+        buffers += [
+            Buffer(number=len(buffers) + n, name=f"{name}{step}", space=Space.L1, size_bytes=8)
+            for n, name in enumerate(("padded", "sum"))
+        ]
+        into, total = operand(len(buffers) - 2), operand(len(buffers) - 1)
+        micros += [
+            Micro(opcode=Opcode.VEC, engine=Engine.VE, domain=(8,), dst=into, fn="fill"),
+            Micro(opcode=Opcode.LD, engine=Engine.DI, domain=(8,), dst=into, sources=(operand(0),)),
+            Micro(opcode=Opcode.MM, engine=Engine.ME, domain=(8,), dst=total, sources=(into,)),
+            Micro(opcode=Opcode.VEC, engine=Engine.VE, domain=(8,), dst=total, sources=(total,)),
+        ]
+    linear = LinearProgram(buffers=tuple(buffers), load=(), run=tuple(micros))
+    hoister = LoadHoister(linear, lambda micro: 5.0, alignment_bytes=8)
+    hoisted = hoister.hoist(1000).run
+    text = "".join("F" if m.fn == "fill" else m.opcode.name[0] for m in hoisted)
+    # no padding is queued behind the vector work on the box before it
+    assert text == "FLMFLVMFLVMFLVMV"
 
 
 @given(st.integers(0, 10**6), st.integers(1, 40))
