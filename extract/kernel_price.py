@@ -42,7 +42,7 @@ def price(
 
     The engines overlap. What cannot be hidden is in `startup_cycles`: the first loads or the first chunk
     that is gathered, the last store, and the first (or last) box of the matrix or vector unit, whichever
-    has less to do.
+    has less to do. Loads and stores share the DRAM ports.
 
     Args:
         kernel: The kernel.
@@ -54,10 +54,11 @@ def price(
     traffics, copies = transfer_work(
         kernel, tiling, target.tile.dma.burst_bytes, multicast=target.dram.read_multicast
     )
-    first_load = last_store = 0.0
+    first_load = last_store = port_cycles = 0.0
     for traffic in traffics:
         cost, each_cycles = _traffic_price(traffic, target)
         costs.append(cost)
+        port_cycles += traffic.dram_bytes * traffic.groups / target.dram_bytes_per_cycle
         if traffic.store:
             last_store = max(last_store, each_cycles)
         else:
@@ -83,6 +84,7 @@ def price(
         total.dma_in_cycles + compute / boxes + last_store,
         sent_cycles + compute / boxes + last_store,
         first + compute / results + stored_cycles,
+        dram_lead_cycles(target, 0, 0) + port_cycles + compute / boxes if port_cycles else 0.0,
         total.dma_out_cycles,
         total.sram_cycles,
     )

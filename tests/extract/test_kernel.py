@@ -226,6 +226,17 @@ def test_price_is_monotone_in_the_machine(kind: str) -> None:
         assert before.latency_cycles >= max(engines)
 
 
+def test_loads_and_stores_share_the_ports_of_the_memory() -> None:
+    target = load_target("toy")
+    copy = kernel("map", [(256, 256)], (256, 256), {"fn": "relu"})
+    split = replace(copy, operand_shardings=((0, -1),), result_sharding=(0, -1))
+    # every port moves each byte once in and once out, whatever engines and tiling
+    moved = 2 * 4 * 256 * 256 * 4
+    for rows in (2, 8, 64):
+        cost = price(split, Tiling((rows, 256), (0, 1)), target)
+        assert cost.latency_cycles >= moved / target.dram_bytes_per_cycle
+
+
 def test_reshapes_are_free() -> None:
     alias = kernel("reshape", [(4, 6)], (24,), {"shape": (24,)})
     assert price(alias, whole_tiling(alias), load_target("toy")).latency_cycles == 0
