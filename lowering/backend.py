@@ -19,7 +19,7 @@ from tilewright.lowering.hoist import LoadHoister
 from tilewright.lowering.isa import Access, Engine, Instruction, Opcode, Post, Space, Wait
 from tilewright.lowering.live_buffer import LiveBuffer
 from tilewright.lowering.micro import Buffer, LinearProgram, Micro, Operand
-from tilewright.lowering.schedule import Schedule, estimate_schedule
+from tilewright.lowering.schedule import Schedule, estimate_schedule, no_port_cycles
 from tilewright.lowering.synchronise import (
     Channel,
     Signal,
@@ -68,6 +68,7 @@ def assemble_backend(
     target: Target,
     mesh: LogicalMesh,
     durations: Callable[[Micro], float],
+    port_cycles: Callable[[Micro], float] = no_port_cycles,
     limit_bytes: int | None = None,
 ) -> BackEnd:
     """Return engine streams that do what the linear program does.
@@ -78,6 +79,7 @@ def assemble_backend(
         mesh: The logical mesh of the group that runs the program.
         durations: Cycles of a micro in its engine, for hoisting and the static schedule. Barriers
             are asked for too: PS and WT on CT with roles "barrier_post" and "barrier_wait".
+        port_cycles: Those of them that take all DRAM ports, for the static schedule.
         limit_bytes: Take no more of the scratchpad, and rather give up than search for long.
 
     Raises:
@@ -96,7 +98,7 @@ def assemble_backend(
         emit_streams(phase, linear.buffers, placed.addresses, mesh.rank, numbers)
         for phase in phases
     )
-    schedules = tuple(estimate_schedule(phase, durations) for phase in ordered)
+    schedules = tuple(estimate_schedule(phase, durations, port_cycles) for phase in ordered)
     return BackEnd(
         linear=linear,
         streams_load=streams[0],

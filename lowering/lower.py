@@ -33,7 +33,7 @@ from tilewright.hwmodel.change import with_scratchpad
 from tilewright.hwmodel.mesh import replicated
 from tilewright.hwmodel.target import Target
 from tilewright.lowering.collectives import emit_move, new_storage
-from tilewright.lowering.durations import micro_durations
+from tilewright.lowering.durations import micro_times
 from tilewright.lowering.early import Early, early_deliveries, is_product
 from tilewright.lowering.emit import Builder, Storage, dram_storage
 from tilewright.lowering.gathered import in_pieces
@@ -384,11 +384,13 @@ def _build(
     room_bytes: int | None = None,
 ) -> Program:
     lowered = lower_plan(plan, target, early)
+    time = micro_times(target, plan.mesh, lowered.linear.buffers)
     scheduled = schedule_backend(
         lowered.linear,
         target=target if room_bytes is None else with_scratchpad(target, room_bytes),
         mesh=plan.mesh,
-        durations=micro_durations(target, lowered.linear.buffers),
+        durations=lambda micro: time(micro).cycles,
+        port_cycles=lambda micro: time(micro).port_cycles,
         scheduling=scheduling,
     )
     back = scheduled.back

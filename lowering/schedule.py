@@ -1,7 +1,8 @@
 """The static schedule: when each micro runs if all tiles move in lock step.
 
 This is the compiler's own estimate, printed next to two lower bounds (the busiest engine and the longest
-chain of data); the timing simulator knows more, such as shared links and memory ports.
+chain of data). Transfers share the DRAM ports; the timing simulator knows more, such as scratchpad ports
+and links on which different transfers meet.
 """
 
 from __future__ import annotations
@@ -35,20 +36,27 @@ class Schedule:
         return max(self.critical_path_cycles, *self.busy_cycles.values())
 
 
+def no_port_cycles(micro: Micro) -> float:
+    """Return what a micro takes of DRAM ports that nothing is short of."""
+    return 0.0
+
+
 def estimate_schedule(
     ordered: OrderedProgram,
     durations: Callable[[Micro], float],
+    port_cycles: Callable[[Micro], float] = no_port_cycles,
 ) -> Schedule:
     """Simulate the engines of one tile, in order, for one phase.
 
     Args:
         ordered: Micros with barriers and what each waits for.
         durations: Cycles of a micro in its engine; asked once for each.
+        port_cycles: Those at the end of them during which the micro takes all DRAM ports.
     """
     cycles = [durations(micro) for micro in ordered.micros]
     engine_free = dict.fromkeys(Engine, 0.0)
     busy = dict.fromkeys(Engine, 0.0)
-    peers = _PeerTimes()
+    peers, ports = _PeerTimes(), _PortTimes()
     starts: list[float] = []
     ends: list[float] = []
     for micro, edges, length in zip(ordered.micros, ordered.edges, cycles, strict=True):
@@ -56,6 +64,8 @@ def estimate_schedule(
         for position in edges:
             start = max(start, ends[position])
         end = start + length
+        if work := port_cycles(micro):
+            end = max(end, ports.take(end - work, work))
         peers.record(micro, end)
         engine_free[micro.engine] = end
         busy[micro.engine] += length
@@ -69,6 +79,27 @@ def estimate_schedule(
         busy_cycles=busy,
         critical_path_cycles=_critical_path(ordered, cycles),
     )
+
+
+class _PortTimes:
+    """When the DRAM ports are busy, as disjoint intervals; who asks first in the linear order goes first."""
+
+    def __init__(self) -> None:
+        self._starts: list[float] = []
+        self._ends: list[float] = []
+
+    def take(self, begin: float, cycles: float) -> float:
+        """Occupy the ports for some cycles in all, from some time on; return when that is done."""
+        first = at = bisect_left(self._ends, begin)
+        now = begin
+        while at < len(self._starts) and self._starts[at] < now + cycles:
+            cycles -= max(0.0, self._starts[at] - now)
+            now = self._ends[at]
+            at += 1
+        end = now + cycles
+        low = min(begin, self._starts[first]) if first < at else begin
+        self._starts[first:at], self._ends[first:at] = [low], [end]
+        return end
 
 
 class _PeerTimes:

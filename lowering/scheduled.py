@@ -20,6 +20,7 @@ from tilewright.lowering.loops import roll
 from tilewright.lowering.micro import LinearProgram, Micro
 from tilewright.lowering.program import Streams
 from tilewright.lowering.reorder import Freedom, Reorder, cycles_of, pose_reorder
+from tilewright.lowering.schedule import no_port_cycles
 from tilewright.lowering.scheduling.exact import ExactLimits, exact_schedule
 from tilewright.lowering.scheduling.list_scheduling import Effort, list_schedule
 from tilewright.lowering.scheduling.problem import Solution
@@ -47,10 +48,7 @@ _TRIALS = (
 _MICROS = 8192
 """Micros of all orders that are tried; a longer program keeps its order."""
 _LEAST_GAIN = 0.02
-"""Smaller gains are within the error of the static schedule, which does not know of shared links and DRAM.
-
-Where DRAM ports were the bottleneck, 0.5 % less by the schedule were 1 % more in the timing simulation.
-"""
+"""Smaller gains are within the error of the static schedule (docs/accuracy.md)."""
 _EFFORT = Effort(samples=100, placements=300_000)
 _EXACT_MICROS = 500
 """Longer run phases are not scheduled exactly."""
@@ -108,6 +106,7 @@ def schedule_backend(
     target: Target,
     mesh: LogicalMesh,
     durations: Callable[[Micro], float],
+    port_cycles: Callable[[Micro], float] = no_port_cycles,
     scheduling: Scheduling = Scheduling.LIST,
 ) -> Scheduled:
     """Return the engine streams of a linear program in the best order that was found.
@@ -117,6 +116,7 @@ def schedule_backend(
         target: The machine.
         mesh: The logical mesh of the group that runs the program.
         durations: As for `assemble_backend`.
+        port_cycles: As for `assemble_backend`.
         scheduling: Which other orders to try.
 
     Raises:
@@ -124,9 +124,10 @@ def schedule_backend(
         ProgramError: As `assemble_backend`.
         CompileError: An exact schedule is asked for and OR-tools is not installed.
     """
-    own = _rolled(
-        assemble_backend(linear, target=target, mesh=mesh, durations=durations), "program"
+    back = assemble_backend(
+        linear, target=target, mesh=mesh, durations=durations, port_cycles=port_cycles
     )
+    own = _rolled(back, "program")
     if scheduling is Scheduling.PROGRAM or not linear.run:
         return own
     if len(linear.run) > _MICROS:
@@ -149,6 +150,7 @@ def schedule_backend(
                 target=target,
                 mesh=mesh,
                 durations=durations,
+                port_cycles=port_cycles,
                 limit_bytes=limit_bytes,
             )
         except (InfeasibleError, ProgramError):

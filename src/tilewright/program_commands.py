@@ -104,7 +104,7 @@ def simulate_and_report(
     about = [("model", loaded.name), ("target", loaded.target.name)]
     facts = about + report.program_facts(loaded, program.stat().st_size)
     print_facts(console, "program", facts)
-    print_timing(timing, _predicted_cycles(loaded), console)
+    print_timing(timing, loaded, _predicted_cycles(loaded), console)
     if trace is not None:
         data = trace_bytes(timing)
         write_file(trace, data)
@@ -162,9 +162,11 @@ def _target_row(name: str) -> tuple[str, ...]:
     )
 
 
-def print_timing(timing: TimingReport, predicted: float | None, console: Console) -> None:
-    """Print what a timing simulation found, and how far the prediction was off."""
-    facts = report.simulation_facts(timing, predicted)
+def print_timing(
+    timing: TimingReport, program: Program, predicted: float | None, console: Console
+) -> None:
+    """Print what a timing simulation found, and how far the predictions were off."""
+    facts = report.simulation_facts(timing, predicted, report.scheduled_cycles(program))
     print_facts(console, "timing simulation", facts)
     print_table(console, "engines", report.ENGINE_HEADER, report.engine_rows(timing), left=2)
     print_table(console, "resources", report.RESOURCE_HEADER, report.resource_rows(timing))

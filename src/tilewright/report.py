@@ -275,8 +275,24 @@ def _schedule_text(part: Mapping[str, str]) -> str:
     return text + (f", no order is below {bound:,.0f}" if bound > 0.0 else "")
 
 
-def simulation_facts(timing: TimingReport, predicted_cycles: float | None) -> list[Fact]:
-    """Summarise a timing simulation, and how far the cost model was from it."""
+def scheduled_cycles(program: Program) -> float | None:
+    """Return what the static schedule predicts of a program; None of programs of several stages."""
+    try:
+        return float(program.facts["schedule_cycles"])
+    except (KeyError, ValueError):  # facts are free text
+        return None
+
+
+def simulation_facts(
+    timing: TimingReport, predicted_cycles: float | None, scheduled_cycles: float | None = None
+) -> list[Fact]:
+    """Summarise a timing simulation, and how far the cost model was from it.
+
+    Args:
+        timing: What was found.
+        predicted_cycles: The plan's cost, if that is a time.
+        scheduled_cycles: The program's static schedule.
+    """
     run = timing.run
     facts = [
         ("simulated", f"{run.cycles:,.0f} cycles ({timing.seconds * 1e6:,.1f} us)"),
@@ -290,6 +306,9 @@ def simulation_facts(timing: TimingReport, predicted_cycles: float | None) -> li
         facts.append(
             ("prediction error", f"{error:+.1%} (predicted {predicted_cycles:,.0f} cycles)")
         )
+    if scheduled_cycles is not None and run.cycles:
+        error = scheduled_cycles / run.cycles - 1
+        facts.append(("schedule error", f"{error:+.1%} (static schedule of the program)"))
     facts.append(
         (
             "load phase",

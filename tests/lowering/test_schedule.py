@@ -218,3 +218,28 @@ def test_collectives_in_lock_step() -> None:
     assert schedule.starts == (0.0, 0.0, 10.0, 110.0, 112.0)
     assert schedule.makespan_cycles == 117.0
     assert schedule.critical_path_cycles == pytest.approx(117.0, abs=0)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 30))
+def test_transfers_share_the_memory_ports(seed: int, steps: int) -> None:
+    """Who comes first in the linear order takes the ports; the others take the cycles that are left."""
+    linear, draw = random_program(seed, steps), random.Random(seed)
+    addresses = tuple(8 * (b.number % 5) for b in linear.buffers)
+    ordered = find_dependencies(linear.run, linear.buffers, addresses, MESH)
+    work = {m.tag: draw.randrange(int(cycles(m)) + 1) for m in linear.run}
+    schedule = estimate_schedule(ordered, cycles, lambda micro: float(work[micro.tag]))
+    busy: set[int] = set()
+    ends: list[int] = []
+    engines = dict.fromkeys(Engine, 0)
+    for micro, edges in zip(ordered.micros, ordered.edges, strict=True):
+        left = work.get(micro.tag, 0)
+        start = max([engines[micro.engine], *(ends[edge] for edge in edges)])
+        end = now = start + int(cycles(micro)) - left
+        while left:
+            left -= now not in busy
+            busy.add(now)
+            now += 1
+        end = max(now, start + int(cycles(micro)))
+        engines[micro.engine] = end
+        ends.append(end)
+    assert schedule.ends == tuple(map(float, ends))

@@ -47,6 +47,8 @@ def test_compile_reports_and_verifies(tilewright, cnn: Path, compiled: Compilati
     assert rows["gap"].startswith(f"{compiled.plan.gap:.2%} (proof: {compiled.plan.proof.method}")
     assert rows["simulated"].startswith(f"{timing.cycles:,.0f} cycles")
     assert rows["prediction error"].startswith(f"{compiled.plan.cost / timing.cycles - 1:+.1%}")
+    scheduled = float(compiled.program.facts["schedule_cycles"])
+    assert rows["schedule error"].startswith(f"{scheduled / timing.cycles - 1:+.1%}")
     assert rows["lower bound"].startswith(f"{timing.run.bound_cycles:,.0f} cycles")
     facts = compiled.program.facts
     assert rows["schedule"].startswith(f"{float(facts['schedule_cycles']):,.0f} cycles")
