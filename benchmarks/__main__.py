@@ -21,8 +21,9 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text)
         command.add_argument("models", nargs="*", help="only these models")
         command.add_argument("--full", action="store_true", help="all models, not the quick ones")
-        if name == "quality":
-            command.add_argument("--update", action="store_true", help="rewrite the baseline")
+        command.add_argument("--update", action="store_true", help="rewrite the baseline")
+        if name == "accuracy":
+            command.add_argument("--write", action="store_true", help="rewrite docs/accuracy.md")
     commands.add_parser("speed", help="CPU seconds and memory against the limits")
     saturation = commands.add_parser("saturation", help="full-size models against the limits")
     saturation.add_argument("models", nargs="*", help="only these models")
@@ -72,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
     measure.add_argument("--saturate", action="store_true", help="only saturate, without weights")
     measure.add_argument("--plan", action="store_true", help="only plan, without weights")
     measure.add_argument("--time", action="store_true", help="only time, without weights")
+    measure.add_argument("--alternatives", action="store_true", help="simulate many plans")
     measure.add_argument("--without", action="append", default=[], help="leave out a rule")
     return top
 
@@ -88,6 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             saturate=args.saturate,
             plan=args.plan,
             timing=args.time,
+            alternatives=args.alternatives,
             without=args.without,
         )
         return 0
@@ -144,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return max(quality.main(subset="quick", names=(), update=False), speed.main())
     subset = "full" if args.full else "quick"
     if args.command == "accuracy":
-        return accuracy.main(subset=subset, names=args.models)
+        return accuracy.main(subset=subset, names=args.models, update=args.update, write=args.write)
     return quality.main(subset=subset, names=args.models, update=args.update)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from tilewright.compiler import Compilation
+from tilewright.lowering.program import Program
 from tilewright.simulator.timing import TimingReport
 
 JUDGED = (
@@ -19,6 +20,9 @@ JUDGED = (
     "instructions",
 )
 """Figures that may only go down. The bounds are shown: a tighter one is higher, a better plan's lower."""
+
+JUDGED_ERRORS = ("median_error", "worst_error", "rank_loss", "planned_rank_loss")
+"""The same of the accuracy of predictions, see `benchmarks.accuracy`."""
 
 ROUNDING = 1e-9
 """Relative difference that counts as equal: sums of floats in another order."""
@@ -36,6 +40,8 @@ class Figures:
     bound_cycles: float
     """Lower bound of every plan's predicted cycles."""
     gap: float
+    scheduled_cycles: float
+    """Of the program's static schedule: the compiler's prediction."""
     simulated_cycles: float
     simulated_bound_cycles: float
     """Lower bound of the simulated cycles of this very program."""
@@ -56,7 +62,7 @@ class Change:
     @property
     def is_worse(self) -> bool:
         """Whether the figure is one that may only go down, and went up."""
-        return self.figure in JUDGED and self.now > self.before
+        return self.figure in (*JUDGED, *JUDGED_ERRORS) and self.now > self.before
 
 
 def figures_of(done: Compilation, timing: TimingReport) -> Figures:
@@ -72,11 +78,17 @@ def figures_of(done: Compilation, timing: TimingReport) -> Figures:
         predicted_cycles=float(done.plan.cost),
         bound_cycles=float(done.plan.bound),
         gap=float(done.plan.gap),
+        scheduled_cycles=scheduled_cycles(done.program),
         simulated_cycles=float(timing.run.cycles),
         simulated_bound_cycles=float(timing.run.bound_cycles),
         sram_peak_bytes=done.program.sram_bytes,
         instructions=sum(map(len, done.program.streams)),
     )
+
+
+def scheduled_cycles(program: Program) -> float:
+    """Return the makespan of a program's static schedule."""
+    return float(program.facts["schedule_cycles"])
 
 
 def changes(

@@ -86,6 +86,13 @@ def read_baseline() -> Baseline:
     return baseline
 
 
+def write_baseline(baseline: Baseline) -> None:
+    """Replace the committed figures."""
+    text = json.dumps(baseline, indent=1, sort_keys=True)
+    BASELINE.write_text(text + "\n", encoding="utf-8")
+    print(f"wrote {BASELINE.name}")
+
+
 def pairs_of(subset: str, names: Sequence[str]) -> tuple[Pair, ...]:
     """Return the pairs of a subset, or those of FULL whose model was named."""
     if names:
@@ -118,9 +125,7 @@ def main(*, subset: str, names: Sequence[str], update: bool) -> int:
     worse = [change for change in differing if change.is_worse]
     if update:
         merged = {key: {**found.get(key, baseline.get(key, {}))} for key in {*baseline, *found}}
-        text = json.dumps(merged, indent=1, sort_keys=True)
-        BASELINE.write_text(text + "\n", encoding="utf-8")
-        print(f"wrote {BASELINE.name}")
+        write_baseline(merged)
         return 1 if failed else 0
     return 1 if worse or failed else 0
 

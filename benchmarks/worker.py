@@ -211,6 +211,46 @@ def measure_timing(name: str, target: str) -> dict[str, Any]:
     }
 
 
+def measure_alternatives(name: str, target: str) -> dict[str, Any]:
+    """Lower and simulate the plan of a model and many others; return the cycles of each.
+
+    Instructions keep the order of their plan: plans are compared here, not orders.
+
+    Args:
+        name: A case of `benchmarks.models`.
+        target: Name of a target.
+    """
+    from benchmarks.alternatives import alternative_plans
+    from benchmarks.figures import scheduled_cycles
+    from benchmarks.models import case_of, model_of
+    from tilewright import api
+    from tilewright.compiler import CompileOptions, Stage, compile_graph
+    from tilewright.errors import InfeasibleError
+    from tilewright.hwmodel.load import load_target
+    from tilewright.lowering.lower import build_program
+    from tilewright.lowering.scheduled import Scheduling
+
+    case = case_of(name)
+    graph = api.load(model_of(case), dims=case.dims)
+    options = CompileOptions(stop_after=Stage.EXTRACT)
+    done = compile_graph(graph, load_target(target), options)
+    assert done.plan is not None, "the compilation got there"
+    samples = []
+    for plan in (done.plan, *alternative_plans(done)):
+        try:
+            program = build_program(plan, done.target, Scheduling.PROGRAM)
+        except InfeasibleError:  # its buffers cannot be packed
+            continue
+        samples.append(
+            {
+                "planned": plan.cost,
+                "predicted": scheduled_cycles(program),
+                "simulated": api.simulate(program).run.cycles,
+            }
+        )
+    return {"samples": samples}
+
+
 def _watch_egraph(clock: Clock) -> None:
     """Measure insertion into the e-graph and reading it out, wherever the engine calls them."""
     from tilewright.rules import engine
@@ -233,6 +273,7 @@ def main(
     saturate: bool,
     plan: bool,
     timing: bool,
+    alternatives: bool,
     without: Sequence[str] = (),
 ) -> None:
     """Print the measurement as one line of JSON."""
@@ -242,5 +283,7 @@ def main(
         print(json.dumps(measure_plan(name, target)))
     elif timing:
         print(json.dumps(measure_timing(name, target)))
+    elif alternatives:
+        print(json.dumps(measure_alternatives(name, target)))
     else:
         print(json.dumps(measure(name, target, run=run, simulate=simulate, without=without)))
