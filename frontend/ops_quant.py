@@ -63,12 +63,14 @@ def import_dequantize(c: NodeContext) -> Value:
     return c.b.map("mul", wide, _along(c, x, scale))
 
 
-def quantized(b: Builder, x: Value, scale: Value, zero: Value | None, dtype: DType) -> Value:
-    """Return round(x / scale) + zero, clipped to an integer type."""
+def quantized(
+    b: Builder, x: Value, scale: Value | None, zero: Value | None, dtype: DType
+) -> Value:
+    """Return round(x / scale) + zero, clipped to an integer type; without a scale x is not divided."""
     if dtype not in _RANGES:
         raise FallbackError(f"quantisation to {dtype}")
     low, high = _RANGES[dtype]
-    value = b.map("round", b.map("div", x, scale))
+    value = b.map("round", x if scale is None else b.map("div", x, scale))
     if zero is not None and not _is_zero(zero):
         value = b.map("add", value, b.cast(zero, value.element))
     return b.map(f"clip_min({low})|clip_max({high})|cast({dtype})", value)
@@ -185,8 +187,7 @@ def import_qlinear_matmul(c: NodeContext) -> Value:
     product = integer_matmul(c.b, x, y, x_zero, y_zero)
     scale = c.b.map("div", c.b.map("mul", x_scale, y_scale), out_scale)
     value = c.b.map("mul", c.b.cast(product, scale.element), scale)
-    one = c.b.scalar(1.0, value.element)
-    return quantized(c.b, value, one, out_zero, out_zero.element)
+    return quantized(c.b, value, None, out_zero, out_zero.element)
 
 
 def _integer_conv(
@@ -224,6 +225,4 @@ def import_qlinear_conv(c: NodeContext) -> Value:
         w_scale = b.reshape(w_scale, ())
     scale = b.map("div", b.map("mul", b.reshape(x_scale, ()), w_scale), b.reshape(out_scale, ()))
     value = b.map("mul", b.cast(total, scale.element), scale)
-    return quantized(
-        b, value, b.scalar(1.0, value.element), b.reshape(out_zero, ()), out_zero.element
-    )
+    return quantized(b, value, None, b.reshape(out_zero, ()), out_zero.element)
