@@ -65,6 +65,11 @@ def parser() -> argparse.ArgumentParser:
     validation.add_argument("--packets", type=int, default=16, help="of 8 KiB for each tile")
     validation.add_argument("--placements", type=int, default=4, help="random ones of each row")
     validation.add_argument("--write", action="store_true", help="rewrite docs/validation.md")
+    stream = commands.add_parser("stream", help="Stream's mappings against our plans")
+    stream.add_argument("names", nargs="*", help="only cases whose name contains all of these")
+    stream.add_argument("--python", type=Path, help="interpreter of an environment with stream-dse")
+    stream.add_argument("--repeats", type=int, default=3, help="measurements of CPU time")
+    stream.add_argument("--write", action="store_true", help="rewrite docs/stream.md")
     measure = commands.add_parser("measure", help="one model on one target, as JSON")
     measure.add_argument("model")
     measure.add_argument("target")
@@ -102,6 +107,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from benchmarks.validation import report
 
         return report.main(packets=args.packets, count=args.placements, write=args.write)
+    if args.command == "stream":
+        from benchmarks.stream import report as stream_report
+
+        return stream_report.main(
+            python=args.python, names=args.names, repeats=args.repeats, write=args.write
+        )
     if args.command == "iopddl-work":
         iopddl.work(args.path, args.seconds)
         return 0

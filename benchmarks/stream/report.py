@@ -1,0 +1,201 @@
+"""`./tw bench stream`: the comparison with Stream as a page in docs/."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from math import exp, isinf, log
+from pathlib import Path
+
+from benchmarks.stream.compare import VERSION, Case, Row, StreamError, cases, compare
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "stream.md"
+SPEEDUP, CPU_SHARE, CHAIN_CYCLES = 1.3, 0.1, 174_844
+"""What is wanted: faster in our simulator by, a share of Stream's CPU time, cycles of two products on a tile.
+
+The last is what Stream 2.1.1 predicts for two products cut apart by hand, which its generator fuses.
+"""
+_HEAD = f"""# Stream {VERSION}
+
+Written by `./tw bench stream --write`; benchmarks/README.md says what it is. The same shapes, element types
+and machines for both tools: meshes of 64 x 64 arrays with 256 KiB of scratchpad each
+(`benchmarks/stream/machines.py`), DRAM ports on the edge, given to Stream as its own YAML
+(`benchmarks/stream/hardware.py`).
+"""
+_ASSUMPTIONS = """
+## What matches and what does not
+
+Matched: links of 128 bits a cycle in each direction; DRAM ports of the given rate, whose sum is shared by
+reads and writes; no latency of hops, memory and start-ups, no bursts, no cost of issue; a scratchpad port of
+1,024 bits a cycle each for reads and writes (ours: 256 bytes a cycle together); an array that takes a row a
+cycle; sums of 32 bits that pass the scratchpad's port between passes over the contracting loop; inputs,
+weights and results in DRAM.
+
+Deviations:
+
+* Stream's integer products give 8 bits for nothing. Ours are `QLinearMatMul`, which scales and rounds on the
+  vector unit, 4,096 elements a cycle.
+* Stream leaves the drain of the array out of all tiles but the last ones; ours fills and drains it for every
+  instruction (126 cycles).
+* An element of Stream's array has registers for 128 bytes of weights, one of ours for two weights.
+* Stream adds up what each link carries in an iteration; our simulator shares links max-min fairly in time.
+* Our cost model leaves out the sums that pass the scratchpad's port, our simulator counts them.
+* Stream's tiles must divide their loop; ours that do not are rounded down to divisors.
+* Stream has one grain of iteration for transfers, passes and all layers of a group; our boxes are that of
+  transfers alone. *Plan as it is* keeps the boxes. *Plan* is the cheapest of three grains (boxes; passes of
+  64; passes with all rows), with tensors in scratchpads fused or not. *Ways* adds plans of the likeliest other
+  splits of the first product, as `tilewright explore` names them. So Stream's cost model chooses among a
+  handful of mappings of ours, which is what its `select_mapping` is for.
+* Stream's mappings in our compiler: splits, memories and tile sizes are demanded. The order of loops, where
+  operands lie and how they travel is then our planner's choice, in Stream's favour. Where tiles cannot be
+  demanded, they are left out.
+
+Seconds are user CPU time in one process each, import and first call excluded.
+"""
+
+
+def main(*, python: Path | None, names: Sequence[str], repeats: int, write: bool) -> int:
+    """Compare, print the page and perhaps write it; return 1 if a goal is missed or Stream is absent."""
+    chosen = [case for case in cases() if all(name in _name(case) for name in names)]
+    try:
+        rows = compare(chosen, python or Path(sys.executable), repeats)
+    except StreamError as error:
+        print(f"stream: {error}", file=sys.stderr)
+        return 1
+    text = page(rows, repeats)
+    print(text)
+    if write:
+        PAGE.write_text(text)
+    return 0 if all(met for _, met in goals(rows)) else 1
+
+
+def _name(case: Case) -> str:
+    return f"{case.workload.name} on {case.machine.name}"
+
+
+def geometric_mean(ratios: Iterable[float]) -> float:
+    """Return the geometric mean; 1 of nothing.
+
+    >>> geometric_mean([2.0, 8.0])
+    4.0
+    """
+    logs = [log(ratio) for ratio in ratios]
+    return exp(sum(logs) / len(logs)) if logs else 1.0
+
+
+def simulated_speedups(rows: Sequence[Row]) -> list[float]:
+    """Return how much faster our plans are in our simulator than Stream's mappings that we can follow."""
+    return [row.follows.simulated / row.ours.simulated for row in rows if row.follows is not None]
+
+
+def goals(rows: Sequence[Row]) -> list[tuple[str, bool]]:
+    """Return what was wanted, with what was found, and whether it was met."""
+    worse = [row for row in rows if row.refereed_best > row.stream_cycles]
+    speedups = simulated_speedups(rows)
+    mean = geometric_mean(speedups)
+    shares = [row.ours.plan_seconds / row.stream_seconds for row in rows]
+    share = geometric_mean(shares)
+    found = [
+        (
+            f"Stream prices ours no higher than its own: {len(rows) - len(worse)} of {len(rows)} cases",
+            not worse,
+        ),
+        (
+            f"in our simulator at least {SPEEDUP} times as fast, geometric mean: {mean:.2f}",
+            mean >= SPEEDUP,
+        ),
+        (
+            f"planning takes at most {CPU_SHARE:.0%} of Stream's CPU time, geometric mean: {share:.0%}",
+            share <= CPU_SHARE,
+        ),
+    ]
+    for row in rows:
+        if "chain of 2" in row.case.workload.name and row.case.machine.tiles == 1:
+            text = f"two products on one tile, priced by Stream: {row.refereed_best:,.0f} cycles"
+            met = row.refereed_best <= CHAIN_CYCLES
+            found.append((f"{text}, at most {CHAIN_CYCLES:,}", met))
+    return found
+
+
+def page(rows: Sequence[Row], repeats: int) -> str:
+    """Return the page's text."""
+    met = [f"* {'met' if is_met else 'MISSED'}: {text}" for text, is_met in goals(rows)]
+    parts = [
+        _HEAD,
+        "## What was wanted\n",
+        "\n".join(met),
+        "\n## Priced by Stream\n",
+        "Cycles by Stream's cost model: its own mapping, then ours.\n",
+        _table(
+            ("case", "Stream's own", "plan as it is", "plan", "ways", "Stream / best"),
+            [_refereed(row) for row in rows],
+        ),
+        "\n## In our simulator\n",
+        "Cycles: Stream's mapping as our compiler follows it, our plan, and the bound that no plan of the "
+        "alternatives considered can beat. Predicted by our cost model, then simulated.\n",
+        _table(
+            (
+                "case",
+                *("Stream's, predicted", "simulated", "ours, predicted", "simulated", "bound"),
+                "Stream / ours",
+            ),
+            [_simulated(row) for row in rows],
+        ),
+        "\nWhat was demanded, and what of Stream's mappings does not translate:\n",
+        *[_followed(row) for row in rows],
+        f"\n## CPU seconds, median of {repeats}\n",
+        _table(
+            ("case", "Stream's mapping", "our plan", "our plan and program", "plan / Stream"),
+            [_seconds(row) for row in rows],
+        ),
+        _ASSUMPTIONS,
+    ]
+    return "\n".join(parts)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|---|" + "--:|" * (len(header) - 1)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def _cycles(cycles: float | None) -> str:
+    return "refused" if cycles is None or isinf(cycles) else f"{cycles:,.0f}"
+
+
+def _refereed(row: Row) -> tuple[str, ...]:
+    best = row.refereed_best
+    ratio = "" if isinf(best) else f"{row.stream_cycles / best:.2f}"
+    return (
+        _name(row.case),
+        *map(_cycles, (row.stream_cycles, row.plan_cycles[0], row.refereed_plan, best)),
+        ratio,
+    )
+
+
+def _simulated(row: Row) -> tuple[str, ...]:
+    ours = (row.ours.predicted, row.ours.simulated, row.ours.bound)
+    if row.follows is None:
+        return _name(row.case), "-", "-", *map(_cycles, ours), "-"
+    ratio = f"{row.follows.simulated / row.ours.simulated:.2f}"
+    theirs = (row.follows.predicted, row.follows.simulated)
+    return _name(row.case), *map(_cycles, (*theirs, *ours)), ratio
+
+
+def _followed(row: Row) -> str:
+    found = row.follows
+    demands = ("nothing",) if found is None else found.demands or ("nothing",)
+    lost = "" if found is None or not found.lost else "; lost: " + "; ".join(found.lost)
+    return f"* {_name(row.case)}: {', '.join(f'`{d}`' for d in demands)}{lost}"
+
+
+def _seconds(row: Row) -> tuple[str, ...]:
+    theirs, plan, program = (
+        row.stream_seconds,
+        row.ours.plan_seconds,
+        row.ours.compile_seconds,
+    )
+    return (
+        _name(row.case),
+        *(f"{s:.2f}" for s in (theirs, plan, program)),
+        f"{plan / theirs:.0%}",
+    )
