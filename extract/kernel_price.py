@@ -87,6 +87,8 @@ def price(
         dram_lead_cycles(target, 0, 0) + port_cycles + compute / boxes if port_cycles else 0.0,
         total.dma_out_cycles,
         total.sram_cycles,
+        # loads and stores share the ports
+        total.dram_bytes * target.tiles / target.dram_bytes_per_cycle,
     )
     own = replace(total, startup_cycles=latency - total.latency_cycles)
     return with_halo_price(kernel, own, target)
