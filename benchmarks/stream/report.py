@@ -43,9 +43,9 @@ Deviations:
 * Stream's tiles must divide their loop; ours that do not are rounded down to divisors.
 * Stream has one grain of iteration for transfers, passes and all layers of a group; our boxes are that of
   transfers alone. *Plan as it is* keeps the boxes. *Plan* is the cheapest of three grains (boxes; passes of
-  64; passes with all rows), with tensors in scratchpads fused or not. *Ways* adds plans of the likeliest other
-  splits of the first product, as `tilewright explore` names them. So Stream's cost model chooses among a
-  handful of mappings of ours, which is what its `select_mapping` is for.
+  64; passes with all rows), with tensors in scratchpads fused or not. *Ways* adds plans of the likeliest
+  other splits of the first product, as `tilewright explore` names them. So Stream's cost model chooses among
+  a handful of mappings of ours, which is what its `select_mapping` is for.
 * Stream's mappings in our compiler: splits, memories and tile sizes are demanded. The order of loops, where
   operands lie and how they travel is then our planner's choice, in Stream's favour. Where tiles cannot be
   demanded, they are left out.
