@@ -63,9 +63,7 @@ def import_dequantize(c: NodeContext) -> Value:
     return c.b.map("mul", wide, _along(c, x, scale))
 
 
-def quantized(
-    b: Builder, x: Value, scale: Value | None, zero: Value | None, dtype: DType
-) -> Value:
+def quantized(b: Builder, x: Value, scale: Value | None, zero: Value | None, dtype: DType) -> Value:
     """Return round(x / scale) + zero, clipped to an integer type; without a scale x is not divided."""
     if dtype not in _RANGES:
         raise FallbackError(f"quantisation to {dtype}")

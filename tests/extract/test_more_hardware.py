@@ -2,8 +2,8 @@
 
 Each mesh holds the one before, and the DRAM's port stays where it is, beside tile 0. A port that is slower
 than the links that lead away from tile 0 keeps the promise. One that is faster breaks it: all tiles of a
-plan run the same streams, so that no plan leaves tiles idle, and what the others read crosses the links. These cases
-are expected to fail until plans can be made for a part of a machine.
+plan run the same streams, so that no plan leaves tiles idle, and what other tiles read crosses the links.
+These cases are expected to fail until plans can be made for a part of a machine.
 """
 
 from __future__ import annotations
