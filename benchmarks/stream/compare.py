@@ -65,13 +65,18 @@ class Ours:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forced:
-    """Stream's mapping as our compiler follows it."""
+    """Stream's mapping as our compiler follows it; infinite cycles if it can follow no part of it."""
 
     demands: tuple[str, ...]
     """Those that were met."""
     lost: tuple[str, ...]
     predicted: float
     simulated: float
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether there is a plan."""
+        return self.simulated < inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +85,7 @@ class Row:
 
     `stream_cycles` are those of Stream's own mapping, `plan_cycles` Stream's prices of the mappings of our
     plan, `way_cycles` those of our other ways (None: it refuses one), `follows` Stream's mapping in our
-    simulator, None if no part of it could be demanded.
+    simulator.
     """
 
     case: Case
@@ -89,7 +94,7 @@ class Row:
     stream_seconds: float
     plan_cycles: tuple[float | None, ...]
     way_cycles: tuple[float | None, ...]
-    follows: Forced | None
+    follows: Forced
 
     @property
     def refereed_plan(self) -> float:
@@ -257,7 +262,7 @@ def _row(case: Case, ours: Ours, own: int, answer: Mapping[str, Any]) -> Row:
     )
 
 
-def follow(session: Session, demands: Demands) -> Forced | None:
+def follow(session: Session, demands: Demands) -> Forced:
     """Plan under the demands of a mapping, or as many of them as can be met, and simulate that plan."""
     lost = demands.lost
     for wanted in demands.from_strict_to_loose():
@@ -273,4 +278,4 @@ def follow(session: Session, demands: Demands) -> Forced | None:
             predicted=answer.plan.cost,
             simulated=simulate(program).run.cycles,
         )
-    return None
+    return Forced(demands=(), lost=lost, predicted=inf, simulated=inf)
