@@ -231,7 +231,7 @@ def _ask(python: Path, folder: Path, jobs: Sequence[Mapping[str, Any]]) -> list[
     asked, written = folder / "jobs.json", folder / "answers.jsonl"
     asked.write_text(json.dumps(jobs))
     # -P: the folder of the script holds modules that must not be found
-    command = [python, "-P", worker.__file__, asked, written]
+    command = [str(part) for part in (python, "-P", worker.__file__, asked, written)]
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=one_thread, cwd=folder
