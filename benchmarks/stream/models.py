@@ -7,7 +7,7 @@ that no plan keeps them in the scratchpads between inferences, and constants of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 M, K, N = 256, 512, 512
 _OPSET, _IR_VERSION = 17, 9
-_ITEMSIZES = {TensorProto.INT8: 1, TensorProto.BFLOAT16: 2}
+_ITEMSIZES: Mapping[int, int] = {TensorProto.INT8: 1, TensorProto.BFLOAT16: 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ _Step = tuple[str, str, tuple[str, ...], str]
 
 
 def _workload(
-    name: str, steps: Sequence[_Step], shapes: dict[str, tuple[int, ...]], dtype: int
+    name: str, steps: Sequence[_Step], shapes: Mapping[str, tuple[int, ...]], dtype: int
 ) -> Workload:
     return Workload(
         name=name,
@@ -77,7 +77,7 @@ def _workload(
     )
 
 
-def _theirs(steps: Sequence[_Step], shapes: dict[str, tuple[int, ...]], dtype: int) -> bytes:
+def _theirs(steps: Sequence[_Step], shapes: Mapping[str, tuple[int, ...]], dtype: int) -> bytes:
     nodes = [helper.make_node(kind, ins, [out], name=name) for kind, name, ins, out in steps]
     info = {n: helper.make_tensor_value_info(n, dtype, shape) for n, shape in shapes.items()}
     weights = [
@@ -92,12 +92,12 @@ def _theirs(steps: Sequence[_Step], shapes: dict[str, tuple[int, ...]], dtype: i
     )
 
 
-def _ours(steps: Sequence[_Step], shapes: dict[str, tuple[int, ...]], dtype: int) -> bytes:
+def _ours(steps: Sequence[_Step], shapes: Mapping[str, tuple[int, ...]], dtype: int) -> bytes:
     """Write the model with weights as inputs; int8 products rescale."""
     nodes, tables = [], []
     if dtype == TensorProto.INT8:
-        scale = numpy_helper.from_array(np.float32(2.0**-7), "scale")
-        tables = [scale, numpy_helper.from_array(np.int8(0), "zero")]
+        scale = numpy_helper.from_array(np.array(2.0**-7, np.float32), "scale")
+        tables = [scale, numpy_helper.from_array(np.array(0, np.int8), "zero")]
     for kind, name, ins, out in steps:
         if kind == "MatMul" and dtype == TensorProto.INT8:
             quantised = [part for n in (*ins, None) for part in ((n,) if n else ()) + _PARAMETERS]
