@@ -54,11 +54,10 @@ def price(
     traffics, copies = transfer_work(
         kernel, tiling, target.tile.dma.burst_bytes, multicast=target.dram.read_multicast
     )
-    first_load = last_store = port_cycles = 0.0
+    first_load = last_store = 0.0
     for traffic in traffics:
         cost, each_cycles = _traffic_price(traffic, target)
         costs.append(cost)
-        port_cycles += traffic.dram_bytes * traffic.groups / target.dram_bytes_per_cycle
         if traffic.store:
             last_store = max(last_store, each_cycles)
         else:
@@ -79,6 +78,7 @@ def price(
     compute = longer + shorter / (boxes if kernel.family is Family.ATTENTION else results)
     first = max(first_load, first_chunk)
     sent_cycles = total.dma_out_cycles - stored_cycles
+    port_cycles = total.dram_bytes * target.tiles / target.dram_bytes_per_cycle
     latency = max(
         first + compute + last_store,
         total.dma_in_cycles + compute / boxes + last_store,
@@ -87,8 +87,6 @@ def price(
         dram_lead_cycles(target, 0, 0) + port_cycles + compute / boxes if port_cycles else 0.0,
         total.dma_out_cycles,
         total.sram_cycles,
-        # loads and stores share the ports
-        total.dram_bytes * target.tiles / target.dram_bytes_per_cycle,
     )
     own = replace(total, startup_cycles=latency - total.latency_cycles)
     return with_halo_price(kernel, own, target)
