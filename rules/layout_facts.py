@@ -74,13 +74,18 @@ def swaps_last(perm: StringLike) -> Unit:
     """Hold when the permutation exchanges the last two dimensions and keeps the others."""
 
 
-@fact_table(swaps_last)
-def _swaps_last(known: Vocabulary) -> Iterable[Row]:
+def last_swaps(known: Vocabulary) -> Iterator[str]:
+    """Yield the permutations that exchange the last two dimensions."""
     for text in known.column("perm"):
         perm = decode_tuple(text)
         rank = len(perm)
         if rank >= 2 and perm == (*range(rank - 2), rank - 1, rank - 2):
-            yield (text,)
+            yield text
+
+
+@fact_table(swaps_last)
+def _swaps_last(known: Vocabulary) -> Iterable[Row]:
+    return ((text,) for text in last_swaps(known))
 
 
 @function(egg_fn="dtype_of")

@@ -24,6 +24,7 @@ _MODULES = (
     *(
         "algebra.movement",
         "algebra.commuting",
+        "algebra.heads",
         "algebra.joining",
         "algebra.padding",
         "algebra.products",

@@ -36,6 +36,11 @@ def attribute_text(
         case "expand", "shape":
             grown = (drawn(random, (1, 2, 3)) if size == 1 else size for size in shape)
             return encode_value(tuple(grown))
+        case "reshape", "shape" if len(shape) > 1 and random.random() < 0.7:
+            return encode_value(_merged(random, shape))
+        case "transpose", "perm" if len(shape) > 1 and random.random() < 0.5:
+            *outer, i, j = range(len(shape))  # as products have it that read transposed
+            return encode_value((*outer, j, i))
         case "reduce", "fn":
             return drawn(random, ("sum", "max", "sum", "max", "min", "prod"))
         case "pad", column if column == REST:
@@ -47,6 +52,12 @@ def attribute_text(
         case "pool" | "pad" | "slice", _:
             return encode_value(int(random.integers(max(len(shape), 1))))
     return random_text(random, constructor, column, list(operands))
+
+
+def _merged(random: np.random.Generator, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape with two neighbouring dimensions as one, in front of matrices if there are any."""
+    at = int(random.integers(max(1, len(shape) - 3)))
+    return (*shape[:at], shape[at] * shape[at + 1], *shape[at + 2 :])
 
 
 def _columns(operands: Sequence[TensorType]) -> list[tuple[int, ...]]:

@@ -83,7 +83,7 @@ class Sampler:
         return instance if fits(self._pattern.present, instance) else None
 
     def _rank(self) -> int:
-        if self._kinds & {"conv", "pool"}:
+        if self._kinds & {"conv", "pool"} or self._kinds >= {"matmul", "expand", "reshape"}:
             return 4
         rank = drawn(self._random, self._choices.ranks)
         return max(rank, 2) if "matmul" in self._kinds else rank

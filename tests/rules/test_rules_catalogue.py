@@ -217,6 +217,22 @@ def attention_scores(b: Builder) -> Graph:
     return b.graph(b.op("matmul", q, b.op("transpose", k, perm=(0, 2, 1))))
 
 
+def shared_keys(b: Builder) -> Graph:
+    """Give each two heads of queries the same keys, transposed for the product."""
+    k = b.op("reshape", b.input("k", 1, 4, 64, 16), shape=(1, 4, 1, 64, 16))
+    k = b.op("expand", k, shape=(1, 4, 2, 64, 16))
+    k = b.op("transpose", b.op("reshape", k, shape=(1, 8, 64, 16)), perm=(0, 1, 3, 2))
+    return b.graph(b.op("matmul", b.input("q", 1, 8, 4, 16), k))
+
+
+def shared_values(b: Builder) -> Graph:
+    """Give each two heads of weights the same values."""
+    v = b.op("reshape", b.input("v", 1, 4, 64, 16), shape=(1, 4, 1, 64, 16))
+    v = b.op("expand", v, shape=(1, 4, 2, 64, 16))
+    p = b.input("p", 1, 8, 4, 64)
+    return b.graph(b.op("matmul", p, b.op("reshape", v, shape=(1, 8, 64, 16))))
+
+
 def context(b: Builder) -> Graph:
     y = b.op("matmul", b.input("p", 1, 4, 64, 64), b.input("v", 1, 4, 64, 16))
     return b.graph(b.op("transpose", y, perm=(0, 2, 1, 3)))
@@ -307,6 +323,8 @@ ENTRIES = (
     Entry(18, ("fusion.transposed_left_operand",), read_transposed, SMALL),
     Entry(18, ("fusion.transposed_right_operand",), attention_scores, SMALL),
     Entry(18, ("fusion.transposed_product",), context, SMALL),
+    Entry(18, ("algebra.product_with_shared_heads",), shared_values, SMALL),
+    Entry(18, ("algebra.product_with_shared_transposed_heads",), shared_keys, SMALL),
     Entry(19, ("algebra.transpose_of_transpose",), blocked, SMALL),
     Entry(21, ("algebra.padded_columns",), odd_vocabulary, "toy"),
     Entry(21, ("algebra.padded_sum",), odd_sum, "toy"),
