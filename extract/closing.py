@@ -70,7 +70,7 @@ def closed(
     """
     cost = inf if known.plan is None else scales.cost(known.plan)
     is_closed = known.plan is not None and cost - known.bound <= _GAP * abs(cost)
-    if is_closed or any(count != 1 for count in tables.multiplicity):
+    if is_closed or tables.has_repeats:
         return known
     limit = tables.problem.limit
 
@@ -78,10 +78,10 @@ def closed(
         written = counted(write(choice), target)
         return scales.cost(written) if written.peak_sram_bytes <= limit else inf
 
-    single, pairs = copies(tables, alternatives, mesh, target.tile.sram.alignment_bytes)
+    pairs = copies(tables, alternatives, mesh, target.tile.sram.alignment_bytes)
     found = search_exactly(
         tables.problem,
-        (*tables.relaxed.usages, *single),
+        tables.relaxed.usages,
         pairs,
         evaluate,
         cost,

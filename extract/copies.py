@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tilewright.extract.choice import Costs, Usage
+from tilewright.extract.choice import Costs
 from tilewright.extract.model_tables import ModelTables
 from tilewright.extract.move_buffers import shard_bytes
 from tilewright.extract.options import Option
 from tilewright.extract.plan import Placement
-from tilewright.extract.reshard import dram_placement
 from tilewright.graph import TensorType
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.rules.alternatives import Alternatives
@@ -32,11 +31,12 @@ def copies(
     alternatives: tuple[Alternatives, ...],
     mesh: LogicalMesh,
     alignment_bytes: int,
-) -> tuple[tuple[Usage, ...], tuple[PairUsage, ...]]:
-    """Return the bytes of delivered copies while their reader runs: of model inputs, and of made values."""
-    single: list[Usage] = []
+) -> tuple[PairUsage, ...]:
+    """Return the bytes of delivered copies of computed values while their reader runs."""
     pairs: list[PairUsage] = []
     for link in tables.links:
+        if link.producer is None:
+            continue
         consumer = tables.number[link.consumer]
         readers = tables.options[consumer]
         tensor = alternatives[link.consumer[0]].classes[link.argument].type
@@ -57,11 +57,6 @@ def copies(
                 )
             )
 
-        if link.producer is None:
-            dram = dram_placement(mesh)
-            amounts = np.array([bytes_from(dram, reader) for reader in readers])
-            single.append(Usage(consumer, consumer, consumer + 1, amounts))
-            continue
         producer = tables.number[link.producer]
         makers = [option.result for option in tables.options[producer]]
         by_place = {
@@ -71,4 +66,4 @@ def copies(
         matrix = np.array([by_place[place] for place in makers])
         if producer != consumer:
             pairs.append(PairUsage(producer, consumer, matrix))
-    return tuple(single), tuple(pairs)
+    return tuple(pairs)

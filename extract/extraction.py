@@ -11,7 +11,8 @@ import numpy as np
 
 from tilewright.errors import InfeasibleError
 from tilewright.extract.choice import ChoiceProblem, Solution, Usage
-from tilewright.extract.closing import Scales, Within, closed
+from tilewright.extract.closing import Scales, Within, closed, counted
+from tilewright.extract.filling import Fillable, filled
 from tilewright.extract.footprint import spare_scratchpad
 from tilewright.extract.model_tables import ModelTables, build_tables
 from tilewright.extract.objective import Metric, Objective
@@ -232,10 +233,7 @@ def choose(
         peak = max(profile.rows, default=0)
         shortage = peak - capacity
         if shortage <= 0:
-            fitting = replace(
-                plan, peak_sram_bytes=peak, resident_sram_bytes=profile.resident_bytes
-            )
-            return fitting, solution
+            return _filled(setting, solution, writer, counted(plan, target)), solution
         where = _name_of_fullest(plan, profile)
         problem = _surcharged(
             problem,
@@ -258,6 +256,39 @@ def choose(
         f"scratchpad of a tile; "
         "use more tiles, a target with more SRAM or a smaller batch"
     )
+
+
+def _filled(setting: Setting, solution: Solution, writer: PlanWriter, plan: Plan) -> Plan:
+    """Return a plan in which instances of blocks keep different constants if that is better."""
+    tables, capacity = setting.tables, setting.pricing.limit_bytes
+    if not tables.has_repeats:
+        return plan
+    profile = sram_profile(plan, setting.pricing.target)
+    rows: dict[Variable, int] = {}
+    instances: dict[Variable, list[int]] = {}
+    for variable, instance, row in zip(
+        writer.op_variables, writer.op_instances, profile.rows, strict=True
+    ):
+        instances.setdefault(variable, []).append(instance)
+        rows[variable] = max(rows.get(variable, 0), row - profile.resident_bytes)
+    fillables = [
+        Fillable(
+            variable=variable,
+            instances=tuple(own),
+            options=tables.options[tables.number[variable]],
+            chosen=solution.choice[tables.number[variable]],
+            row_bytes=rows[variable],
+        )
+        for variable, own in instances.items()
+    ]
+    own = PlanWriter(
+        *(setting.graph, setting.rolled, setting.alternatives, tables, solution.choice),
+        setting.pricing,
+        filled(fillables, capacity),
+    )
+    better = counted(own.write((plan.bound, plan.proof)), setting.pricing.target)
+    is_better = better.peak_sram_bytes <= capacity and better.cost < plan.cost
+    return better if is_better else plan
 
 
 def pricing_of(
@@ -323,7 +354,10 @@ def _surcharged(
 def _bound(tables: ModelTables, solution: Solution, options: SolveOptions) -> tuple[float, Proof]:
     """Return the lower bound in units of the objective, with its proof."""
     cutoff = tables.relaxed.cost(solution.choice) if solution.feasible else inf
-    relaxed = lower_bound(tables.relaxed, cutoff, solution.multipliers, options)
+    relaxed = lower_bound(
+        *(tables.relaxed, cutoff, solution.multipliers, options),
+        repeats_differ=tables.has_repeats,
+    )
     details = {
         "capacity_price": float(relaxed.multipliers.sum()) / tables.scale,
         "scaled_bound": relaxed.bound,

@@ -83,6 +83,11 @@ class ModelTables:
     multiplicity: tuple[int, ...]
     number: Mapping[Variable, int]
 
+    @property
+    def has_repeats(self) -> bool:
+        """Whether some block occurs more than once, so that a variable stands for several values."""
+        return any(count != 1 for count in self.multiplicity)
+
 
 def build_tables(
     graph: Graph,
@@ -491,9 +496,11 @@ class _ProblemBuilder:
         for number, (variable, options) in enumerate(
             zip(self.variables, self.options, strict=True)
         ):
-            working = np.array([float(o.working_bytes) for o in options])
-            if cautious:
-                working += np.array([float(self._delivered_bytes(variable, o)) for o in options])
+            arguments = None if cautious else self._read_from_dram(variable)
+            working = np.array(
+                [o.working_bytes + self._delivered_bytes(variable, o, arguments) for o in options],
+                dtype=np.float64,
+            )
             yield Usage(number, number, number + 1, working)
             resident = (
                 np.array([float(o.resident_bytes) for o in options])
@@ -502,12 +509,41 @@ class _ProblemBuilder:
             if resident.any():
                 yield Usage(number, 0, rows, resident)
             alive = self._result_bytes(variable, options, cautious=cautious)
-            if alive.any():
-                ranges = (
-                    self._live_rows(variable) if cautious else [(number, last_sure[variable] + 1)]
-                )
-                for low, high in ranges:
-                    yield Usage(number, low, high, alive)
+            if cautious:
+                ranges = self._live_rows(variable) if alive.any() else []
+                yield from (Usage(number, low, high, alive) for low, high in ranges)
+                continue
+            # A view is bytes of its source, which counts as long as that is sure to be alive.
+            is_view = np.array([_is_view(option) for option in options])
+            start = max(number, self._last_source_row(variable, last_sure) + 1)
+            for low, bytes_ in ((number, alive * ~is_view), (start, alive * is_view)):
+                if bytes_.any() and low <= last_sure[variable]:
+                    yield Usage(number, low, last_sure[variable] + 1, bytes_)
+
+    def _read_from_dram(self, variable: Variable) -> frozenset[int]:
+        """Return the arguments that every instance of a variable finds in DRAM: the model's inputs."""
+        return frozenset(
+            link.argument
+            for link in self.links
+            if link.consumer == variable
+            and link.producer is None
+            and link.count == self.multiplicity[variable[0]]
+        )
+
+    def _last_source_row(self, variable: Variable, last_sure: Mapping[Variable, int]) -> int:
+        """Return the last row in which something counts that a variable may be a view of, or -1."""
+        block, last, seen = variable[0], -1, {variable}
+        todo = [variable]
+        while todo:
+            for option in self.options[self.number[todo.pop()]]:
+                if not _is_view(option) or option.node is None:
+                    continue
+                source = (block, option.node.args[0])
+                if source in self.number and source not in seen:
+                    seen.add(source)
+                    todo.append(source)
+                    last = max(last, last_sure[source])
+        return last
 
     def _last_sure_rows(self) -> dict[Variable, int]:
         """Return the last row of each variable's block in which a use of it is sure, or its own."""
@@ -528,15 +564,18 @@ class _ProblemBuilder:
                 rows[source] = max(rows[source], self.row[link.consumer])
         return rows
 
-    def _delivered_bytes(self, variable: Variable, option: Option) -> int:
-        """Return the bytes of all operands that an option wants in SRAM."""
-        if option.node is None or option.node.kind == "reshape":
+    def _delivered_bytes(
+        self, variable: Variable, option: Option, arguments: frozenset[int] | None
+    ) -> int:
+        """Return the bytes of the operands that an option wants in SRAM, perhaps of some arguments only."""
+        if option.node is None or _is_view(option):
             return 0
         classes = self.alternatives[variable[0]].classes
         total = 0
         for argument, placement in zip(option.node.args, option.operands, strict=True):
-            if placement is not None:
-                total += self._shard_bytes(classes[argument].type, placement)
+            if placement is not None and (arguments is None or argument in arguments):
+                is_cautious = arguments is None
+                total += self._shard_bytes(classes[argument].type, placement, cautious=is_cautious)
         return total
 
     def _shard_bytes(
@@ -556,9 +595,7 @@ class _ProblemBuilder:
         tensor = self._type(variable)
 
         def size(option: Option) -> float:
-            # A reshaped value may be the same bytes as its source.
-            is_view = option.node is not None and option.node.kind == "reshape"
-            if option.result is None or (is_view and not cautious):
+            if option.result is None:
                 return 0.0
             return float(self._shard_bytes(tensor, option.result, cautious=cautious))
 
@@ -592,6 +629,11 @@ class _ProblemBuilder:
     def _block_rows(self, block: int) -> tuple[int, int]:
         rows = [n for n, variable in enumerate(self.variables) if variable[0] == block]
         return (rows[0], rows[-1] + 1) if rows else (0, 0)
+
+
+def _is_view(option: Option) -> bool:
+    """Whether the result may be the same bytes as its source."""
+    return option.node is not None and option.node.kind == "reshape"
 
 
 def _merged_columns(matrix: Costs, ports: Indices) -> tuple[Costs, Indices]:

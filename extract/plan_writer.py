@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 import networkx as nx
 
+from tilewright.extract.filling import Replaced
 from tilewright.extract.model_tables import ModelTables
 from tilewright.extract.options import Option, Pricing
 from tilewright.extract.origins import Variable, find_origins, leaf_name
@@ -27,6 +28,7 @@ class PlanWriter:
         tables: ModelTables,
         choice: tuple[int, ...],
         pricing: Pricing,
+        replaced: Replaced = MappingProxyType({}),
     ) -> None:
         self.graph = graph
         self.rolled = rolled
@@ -39,6 +41,11 @@ class PlanWriter:
                 tables.variables, tables.options, choice, strict=True
             )
         }
+        self.replaced = {
+            place: tables.options[tables.number[place[1]]][number]
+            for place, number in replaced.items()
+        }
+        """Options of single instances that differ from the choice in what they keep and how they tile."""
         self.origins = find_origins(graph, rolled, alternatives)
         self.types: dict[str, TensorType] = dict(graph.types)
         self.ops: list[PlannedOp] = []
@@ -46,6 +53,8 @@ class PlanWriter:
         self.folded_names: set[str] = set()
         self.op_variables: list[Variable] = []
         """The variable of each op."""
+        self.op_instances: list[int] = []
+        """The instance of each op."""
         self.cover_cycles: dict[tuple[int, int], float] = {}
         """Cycles left to cover deliveries, of the product that makes a class in an instance."""
 
@@ -95,7 +104,7 @@ class PlanWriter:
 
     def _emit(self, number: int, instance: Instance, class_number: int) -> None:
         variable = (instance.block, class_number)
-        option = self.chosen[variable]
+        option = self.replaced.get((number, variable), self.chosen[variable])
         node = option.node
         assert node is not None
         assert option.result is not None
@@ -114,6 +123,7 @@ class PlanWriter:
         objective = self.pricing.objective
         moved = sum(delivery_units(delivery, objective) for delivery in deliveries)
         self.op_variables.append(variable)
+        self.op_instances.append(number)
         implementation = option.implementation
         is_alone = implementation is not None and not any(implementation.macros)
         self.cover_cycles[number, class_number] = option.cost.matrix_cycles if is_alone else 0.0

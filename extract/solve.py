@@ -18,7 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
-from tilewright.extract.branching import branch_and_bound
+from tilewright.extract.branching import branch_and_bound, is_shared
 from tilewright.extract.choice import (
     FORBIDDEN,
     ChoiceProblem,
@@ -145,18 +145,38 @@ def solve(
 
 
 def lower_bound(
-    problem: ChoiceProblem, cutoff: float, prices: Costs, options: SolveOptions
+    problem: ChoiceProblem,
+    cutoff: float,
+    prices: Costs,
+    options: SolveOptions,
+    *,
+    repeats_differ: bool = False,
 ) -> Solution:
     """Return a proven bound of a problem of which a choice of cost `cutoff` is known.
+
+    Args:
+        problem: The problem.
+        cutoff: Cost of a choice, inf if none is known.
+        prices: Of the rows, to start from.
+        options: How long to try.
+        repeats_differ: Whether variables stand for the average of several repeats, which need not be equal
+            and have nothing in common but what is used in every row. At the prices of the relaxation
+            repeats are independent, and equal ones are best; so options that are too far above it go,
+            but the prices must stay.
 
     Returns:
         A solution whose bound counts; its choice, feasible or not, is a by-product.
     """
-    return _solve(problem, options, prices, cutoff)
+    return _solve(problem, options, prices, cutoff, repeats_differ=repeats_differ)
 
 
 def _solve(
-    problem: ChoiceProblem, options: SolveOptions, prices: Costs, cutoff: float | None
+    problem: ChoiceProblem,
+    options: SolveOptions,
+    prices: Costs,
+    cutoff: float | None,
+    *,
+    repeats_differ: bool = False,
 ) -> Solution:
     """Search and bound, or only bound if the cost of some choice is known."""
     if not problem.costs:
@@ -174,9 +194,17 @@ def _solve(
         _search(fewer, inner, best, relaxation.prices, options)
     else:
         best.cost = cutoff
-    method = relaxation.method + _close(fewer, relaxation, best, options)
+    if repeats_differ and any(is_shared(fewer)):
+        shared_price = float(relaxation.prices.sum())
+        method = relaxation.method + _close(
+            fewer, relaxation, best, replace(options, price_steps=1)
+        )
+    else:
+        shared_price = 0.0
+        method = relaxation.method + _close(fewer, relaxation, best, options)
     if (1 - options.branching_gap) * best.cost > best.bound:
-        method += _branch(fewer, best, _SEARCH_GAP if cutoff is None else _BOUND_GAP)
+        gap = _SEARCH_GAP if cutoff is None else _BOUND_GAP
+        method += _branch(fewer, best, gap, shared_price)
     return _solution(problem, fewer, kept, best, method)
 
 
@@ -364,9 +392,9 @@ def _close(
     return " + elimination"
 
 
-def _branch(problem: ChoiceProblem, best: _Best, gap: float) -> str:
+def _branch(problem: ChoiceProblem, best: _Best, gap: float, shared_price: float) -> str:
     """Improve choice and bound by branch and bound; return what was done."""
-    found = branch_and_bound(problem, gap)
+    found = branch_and_bound(problem, gap, shared_price)
     if found is None:
         return ""
     if found.choice is not None:

@@ -98,7 +98,10 @@ class Explorer:
         def bound(solution: Solution) -> tuple[float, Proof]:
             problem = setting.tables.relaxed
             cutoff = problem.cost(solution.choice) if solution.feasible else inf
-            found = lower_bound(problem, cutoff, solution.multipliers, solver)
+            found = lower_bound(
+                *(problem, cutoff, solution.multipliers, solver),
+                repeats_differ=setting.tables.has_repeats,
+            )
             relaxed.append(found)
             return found.bound / setting.tables.scale, Proof(method=found.method)
 
