@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from tilewright.compiler import Compilation
-from tilewright.lowering.program import Program
 from tilewright.simulator.timing import TimingReport
 
 JUDGED = (
@@ -70,6 +69,7 @@ def figures_of(done: Compilation, timing: TimingReport) -> Figures:
     assert done.rolled is not None, "the compilation is finished"
     assert done.plan is not None, "the compilation is finished"
     assert done.program is not None, "the compilation is finished"
+    assert done.program.scheduled_cycles is not None, "the program has one group"
     last = [found.ruleset_stats[-1] for found in done.alternatives]
     return Figures(
         e_nodes=sum(stats.e_nodes for stats in last),
@@ -78,17 +78,12 @@ def figures_of(done: Compilation, timing: TimingReport) -> Figures:
         predicted_cycles=float(done.plan.cost),
         bound_cycles=float(done.plan.bound),
         gap=float(done.plan.gap),
-        scheduled_cycles=scheduled_cycles(done.program),
+        scheduled_cycles=done.program.scheduled_cycles,
         simulated_cycles=float(timing.run.cycles),
         simulated_bound_cycles=float(timing.run.bound_cycles),
         sram_peak_bytes=done.program.sram_bytes,
         instructions=sum(map(len, done.program.streams)),
     )
-
-
-def scheduled_cycles(program: Program) -> float:
-    """Return the makespan of a program's static schedule."""
-    return float(program.facts["schedule_cycles"])
 
 
 def changes(

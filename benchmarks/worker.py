@@ -221,7 +221,6 @@ def measure_alternatives(name: str, target: str) -> dict[str, Any]:
         target: Name of a target.
     """
     from benchmarks.alternatives import alternative_plans
-    from benchmarks.figures import scheduled_cycles
     from benchmarks.models import case_of, model_of
     from tilewright import api
     from tilewright.compiler import CompileOptions, Stage, compile_graph
@@ -244,7 +243,7 @@ def measure_alternatives(name: str, target: str) -> dict[str, Any]:
         samples.append(
             {
                 "planned": plan.cost,
-                "predicted": scheduled_cycles(program),
+                "predicted": program.scheduled_cycles,
                 "simulated": api.simulate(program).run.cycles,
             }
         )

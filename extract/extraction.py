@@ -288,7 +288,7 @@ def _filled(setting: Setting, solution: Solution, writer: PlanWriter, plan: Plan
     )
     better = counted(own.write((plan.bound, plan.proof)), setting.pricing.target)
     is_better = better.peak_sram_bytes <= capacity and better.cost < plan.cost
-    return better if is_better else plan
+    return replace(better, unfilled=plan) if is_better else plan
 
 
 def pricing_of(

@@ -149,6 +149,11 @@ class Plan:
     proof: Proof
     peak_sram_bytes: int
     resident_sram_bytes: int
+    unfilled: Plan | None = None
+    """What this plan was before constants took what its scratchpad left free, if they did.
+
+    It is dearer by its additive cost, but leaves room for loads ahead: its program may run faster.
+    """
 
     @property
     def gap(self) -> float:

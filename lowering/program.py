@@ -83,3 +83,11 @@ class Program:
         """All streams: of each group those of the load phase, then of the run phase, by engine."""
         phases = [phase for group in self.groups for phase in (group.load, group.run)]
         return tuple(phase[engine] for phase in phases for engine in Engine if engine in phase)
+
+    @property
+    def scheduled_cycles(self) -> float | None:
+        """What the static schedule predicts of an inference; None of programs of several stages."""
+        try:
+            return float(self.facts["schedule_cycles"])
+        except (KeyError, ValueError):  # facts are free text
+            return None

@@ -12,7 +12,7 @@ from math import inf
 from tilewright.constant_outputs import fold_constant_outputs
 from tilewright.constants import absent
 from tilewright.dtypes import DType
-from tilewright.errors import CompileError
+from tilewright.errors import CompileError, InfeasibleError
 from tilewright.extract.extraction import ExtractOptions, extract
 from tilewright.extract.limited import extract_within_latency, latency_cycles
 from tilewright.extract.objective import Objective
@@ -254,7 +254,25 @@ def _realise(
         target=target,
         limit_bytes=limit_bytes,
     )
-    return replace(done, plan=found.planned, program=found.program, rejected=found.rejected)
+    plan, program = found.planned, found.program
+    if options.max_latency is None:
+        plan, program = _faster(plan, program, lower)
+    return replace(done, plan=plan, program=program, rejected=found.rejected)
+
+
+def _faster(plan: Plan, program: Program, lower: Callable[[Plan], Program]) -> tuple[Plan, Program]:
+    """Return the plan that leaves more scratchpad free, if its static schedule is shorter."""
+    if plan.unfilled is None or not plan.objective.is_time:
+        return plan, program
+    other = replace(plan.unfilled, bound=plan.bound, proof=plan.proof)
+    try:
+        made = lower(other)
+    except InfeasibleError:
+        return plan, program
+    assert made.scheduled_cycles is not None, "the program has one group"
+    assert program.scheduled_cycles is not None, "the program has one group"
+    is_faster = made.scheduled_cycles < program.scheduled_cycles
+    return (other, made) if is_faster else (plan, program)
 
 
 def _pipelined(

@@ -166,7 +166,7 @@ def print_timing(
     timing: TimingReport, program: Program, predicted: float | None, console: Console
 ) -> None:
     """Print what a timing simulation found, and how far the predictions were off."""
-    facts = report.simulation_facts(timing, predicted, report.scheduled_cycles(program))
+    facts = report.simulation_facts(timing, predicted, program.scheduled_cycles)
     print_facts(console, "timing simulation", facts)
     print_table(console, "engines", report.ENGINE_HEADER, report.engine_rows(timing), left=2)
     print_table(console, "resources", report.RESOURCE_HEADER, report.resource_rows(timing))

@@ -275,14 +275,6 @@ def _schedule_text(part: Mapping[str, str]) -> str:
     return text + (f", no order is below {bound:,.0f}" if bound > 0.0 else "")
 
 
-def scheduled_cycles(program: Program) -> float | None:
-    """Return what the static schedule predicts of a program; None of programs of several stages."""
-    try:
-        return float(program.facts["schedule_cycles"])
-    except (KeyError, ValueError):  # facts are free text
-        return None
-
-
 def simulation_facts(
     timing: TimingReport, predicted_cycles: float | None, scheduled_cycles: float | None = None
 ) -> list[Fact]:

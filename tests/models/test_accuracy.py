@@ -7,7 +7,6 @@ from collections.abc import Callable
 import pytest
 from benchmarks.accuracy import ALTERNATIVES, Sample, accuracy_of, limits_broken
 from benchmarks.alternatives import alternative_plans
-from benchmarks.figures import scheduled_cycles
 from benchmarks.quality import TINY, key_of
 from benchmarks.scatter import Series, scatter
 from end_to_end import EndToEnd
@@ -29,7 +28,7 @@ def test_predictions_are_close(
 ) -> None:
     done = end_to_end(*pair)
     assert done.compilation.program is not None
-    predicted = scheduled_cycles(done.compilation.program)
+    predicted = done.compilation.program.scheduled_cycles
     assert predicted == pytest.approx(done.timing.run.cycles, rel=0.05)
 
 

@@ -1,0 +1,70 @@
+"""Constants fill what a plan leaves free of the scratchpad only if the program is no slower for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import MappingProxyType
+
+import pytest
+import write_llama
+from model_writer import embedded
+
+from tilewright import api, compiler
+from tilewright.errors import InfeasibleError
+from tilewright.extract.plan import Plan
+from tilewright.hwmodel.load import load_target
+from tilewright.hwmodel.mesh import LogicalMesh
+from tilewright.lowering.builder import ProgramBuilder
+from tilewright.lowering.program import Program
+
+TARGET = load_target("toy")
+
+
+@pytest.fixture(scope="module")
+def llama() -> compiler.Compilation:
+    writer = write_llama.llama_graph(replace(write_llama.PRESETS["tiny"], layers=3), "decode")
+    model = writer.model("llama", embedded(writer.weights, 0)).SerializeToString()
+    return api.compile(model, TARGET)
+
+
+def compiled(
+    done: compiler.Compilation, monkeypatch: pytest.MonkeyPatch, cycles: float | None
+) -> compiler.Compilation:
+    """Compile again, where the program of the unfilled plan is said to take some cycles, or has none."""
+    assert done.plan is not None
+    fuller = replace(done.plan, unfilled=replace(done.plan, cost=done.plan.cost + 1, bound=0.0))
+
+    def made(plan: Plan, *_: object) -> Program:
+        if plan.unfilled is None and cycles is None:
+            raise InfeasibleError("it cannot be packed")
+        length = 1000.0 if plan.unfilled is not None else cycles
+        facts = MappingProxyType({"schedule_cycles": repr(length)})
+        return replace(ProgramBuilder(TARGET, LogicalMesh((), ())).build(), facts=facts)
+
+    monkeypatch.setattr(compiler, "extract", lambda *_: fuller)
+    monkeypatch.setattr(compiler, "build_program", made)
+    return compiler.compile_graph(done.graph, TARGET)
+
+
+def test_the_plan_with_the_shorter_schedule_is_taken(
+    llama: compiler.Compilation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert llama.plan is not None
+    found = compiled(llama, monkeypatch, 999.0)
+    assert found.plan is not None
+    assert found.program is not None
+    assert found.plan.unfilled is None
+    assert found.plan.cost == llama.plan.cost + 1
+    assert found.plan.bound == llama.plan.bound
+    assert found.program.scheduled_cycles == 999.0
+
+
+@pytest.mark.parametrize("cycles", [1000.0, 2000.0, None])
+def test_constants_stay_if_nothing_is_gained(
+    llama: compiler.Compilation, monkeypatch: pytest.MonkeyPatch, cycles: float | None
+) -> None:
+    found = compiled(llama, monkeypatch, cycles)
+    assert found.plan is not None
+    assert found.program is not None
+    assert found.plan.unfilled is not None
+    assert found.program.scheduled_cycles == 1000.0
