@@ -81,9 +81,9 @@ def test_a_counterexample_of_types_needs_three_dimensions() -> None:
         "  transpose(transpose(x, p), p) = x.\n"
         "  for\n"
         "    x = f64[2,1,1] [[[0]], [[0]]]\n"
-        "    p = [1, 2, 0]\n"
+        "    p = [2, 0, 1]\n"
         "    d = f64\n"
-        "  left:  transpose(transpose(x, p), p) is f64[1,2,1]\n"
+        "  left:  transpose(transpose(x, p), p) is f64[1,1,2]\n"
         "  right: x is f64[2,1,1]"
     )
 
