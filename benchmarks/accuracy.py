@@ -13,7 +13,7 @@ from benchmarks.figures import Change, changes
 from benchmarks.measure import MeasurementError, in_subprocess
 from benchmarks.quality import Pair, key_of, pairs_of, read_baseline, write_baseline
 from benchmarks.scatter import Series, scatter
-from benchmarks.tables import print_table
+from benchmarks.tables import markdown_table, print_table
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE, PICTURE = DOCS / "accuracy.md", DOCS / "accuracy.svg"
@@ -261,7 +261,7 @@ def _page(
         f"Cycles. {_summary(plans).capitalize()}.",
         f"Limits for the prediction: {MEDIAN_LIMIT:.0%} and {WORST_LIMIT:.0%}.",
         "",
-        *_markdown(HEADER, rows),
+        *markdown_table(HEADER, rows, left=2),
         "",
         "## Alternative plans",
         "",
@@ -269,16 +269,8 @@ def _page(
         f"order; rank is Spearman's correlation with the simulated cycles, limit {RANK_LIMIT}, at least",
         f"{LEAST_PLANS} plans. Errors are those of the prediction.",
         "",
-        *_markdown(RANK_HEADER, rank_rows),
+        *markdown_table(RANK_HEADER, rank_rows, left=2),
         "",
         "![Cycles of alternative plans, simulated and predicted](accuracy.svg)",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [
-        "| " + " | ".join(header) + " |",
-        "|---|---|" + "--:|" * (len(header) - 2),
-        *("| " + " | ".join(row) + " |" for row in rows),
-    ]

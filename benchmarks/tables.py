@@ -1,4 +1,4 @@
-"""Plain text tables."""
+"""Tables as plain text and in Markdown."""
 
 from __future__ import annotations
 
@@ -17,3 +17,14 @@ def print_table(
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         print("  ".join(cells).rstrip())
+
+
+def markdown_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1
+) -> list[str]:
+    """Return the lines of a table in Markdown; the first `left` columns are text, the others numbers."""
+    return [
+        "| " + " | ".join(header) + " |",
+        "|" + "---|" * left + "--:|" * (len(header) - left),
+        *("| " + " | ".join(row) + " |" for row in rows),
+    ]

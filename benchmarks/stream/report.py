@@ -8,6 +8,7 @@ from math import exp, isinf, log
 from pathlib import Path
 
 from benchmarks.stream.compare import VERSION, Case, Row, StreamError, cases, compare
+from benchmarks.tables import markdown_table
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "stream.md"
 SPEEDUP, CPU_SHARE, CHAIN_CYCLES = 1.3, 0.1, 174_844
@@ -141,14 +142,14 @@ def page(rows: Sequence[Row], repeats: int) -> str:
         _READING,
         "## Priced by Stream\n",
         "Cycles by Stream's cost model: its own mapping, then ours.\n",
-        _table(
+        *markdown_table(
             ("case", "Stream's own", "plan as it is", "plan", "ways", "Stream / best"),
             [_refereed(row) for row in rows],
         ),
         "\n## In our simulator\n",
         "Cycles: Stream's mapping as our compiler follows it, our plan, and the bound that no plan of the "
         "alternatives considered can beat. Predicted by our cost model, then simulated.\n",
-        _table(
+        *markdown_table(
             (
                 "case",
                 *("Stream's, predicted", "simulated", "ours, predicted", "simulated", "bound"),
@@ -159,18 +160,13 @@ def page(rows: Sequence[Row], repeats: int) -> str:
         "\nWhat was demanded, and what of Stream's mappings does not translate:\n",
         *[_followed(row) for row in rows],
         f"\n## CPU seconds, median of {repeats}\n",
-        _table(
+        *markdown_table(
             ("case", "Stream's mapping", "our plan", "our plan and program", "plan / Stream"),
             [_seconds(row) for row in rows],
         ),
         _ASSUMPTIONS,
     ]
     return "\n".join(parts)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(header) + " |", "|---|" + "--:|" * (len(header) - 1)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
 def _cycles(cycles: float | None) -> str:

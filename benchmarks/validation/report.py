@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.tables import print_table
+from benchmarks.tables import markdown_table, print_table
 from benchmarks.validation import gemm_report, nvdla
 from benchmarks.validation.wormhole import ROWS, Mode, Outcome, Row, simulate_row
 
@@ -63,15 +63,6 @@ def table_rows(found: Sequence[tuple[Outcome, Outcome]]) -> list[tuple[str, ...]
     ]
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table in Markdown."""
-    return [
-        "| " + " | ".join(header) + " |",
-        "|---|" + "--:|" * (len(header) - 1),
-        *("| " + " | ".join(row) + " |" for row in rows),
-    ]
-
-
 def page(
     rows: Sequence[tuple[str, ...]], products: Sequence[tuple[str, ...]], packets: int, count: int
 ) -> str:
@@ -83,7 +74,7 @@ def page(
         "",
         "## Matrix products on Wormhole and Blackhole",
         gemm_report.TEXT,
-        *table(gemm_report.HEADER, products),
+        *markdown_table(gemm_report.HEADER, products),
         "",
         "## The packet network against Wormhole's DRAM",
         "",
@@ -95,11 +86,11 @@ def page(
         "memory is ready. Nobody publishes that: it is a single constant, chosen after the fact. Rows with",
         "dynamic virtual channels are shown, not claimed.",
         "",
-        *table(HEADER, rows),
+        *markdown_table(HEADER, rows),
         "",
         "## NVDLA's ResNet-50",
         nvdla.TEXT,
-        *table(nvdla.HEADER, nvdla.table_rows()),
+        *markdown_table(nvdla.HEADER, nvdla.table_rows()),
         OTHERS.rstrip(),
     ]
     return "\n".join(lines) + "\n"
