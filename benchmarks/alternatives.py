@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from tilewright.compiler import Compilation, available_rules
+from tilewright.compiler import Compilation, extract_options
 from tilewright.errors import InfeasibleError
 from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Solution
 from tilewright.extract.exploration.warm import resolve
-from tilewright.extract.extraction import ExtractOptions, choose, prepare
+from tilewright.extract.extraction import choose, prepare
 from tilewright.extract.plan import Plan, Proof
 
 SPREAD = (0.1, 1.5)
@@ -37,13 +37,7 @@ def alternative_plans(done: Compilation, count: int = PLANS, seed: int = 0) -> I
         seed: Of the random factors.
     """
     assert done.rolled is not None, "the model is saturated"
-    rules = available_rules(done.options.user_rules).chosen(done.options.without_rules)
-    options = ExtractOptions(
-        objective=done.options.objective,
-        tiling=rules.tiling,
-        memory=rules.memory,
-        collective=rules.collective,
-    )
+    options = extract_options(done.options)
     setting = prepare(done.graph, done.rolled, done.alternatives, done.target, done.mesh, options)
     seen = set[tuple[object, ...]]()
     for number, spread in enumerate(np.linspace(*SPREAD, count)):
