@@ -172,17 +172,14 @@ def _traffic_price(work: Traffic, target: Target) -> tuple[KernelCost, float]:
         one = replace(one, dma_out_cycles=max(one.dma_out_cycles, engine))
     else:
         one = dram_read_cost(target, each * work.groups, each, work.run_bytes)
-        if target.tile.dma.asks_ahead:
-            # the next one's lead passes while this one's bytes come; the longer of both is what a load takes
-            lead = dram_lead_cycles(target, each * work.groups, each)
-            ahead = max(lead, one.dma_in_cycles - lead)
-            cost = _times(replace(one, dma_in_cycles=ahead), work.count, issue)
-            share = ceil(work.dram_bytes * work.groups / target.tiles)
-            return replace(cost, dram_bytes=share), one.dma_in_cycles + issue
+    first = max(one.dma_in_cycles, one.dma_out_cycles) + issue
+    if target.tile.dma.asks_ahead and not work.store:
+        # the next one's lead passes while this one's bytes come; the longer of both is what a load takes
+        lead = dram_lead_cycles(target, each * work.groups, each)
+        one = replace(one, dma_in_cycles=max(lead, one.dma_in_cycles - lead))
     cost = _times(one, work.count, issue)
     # the exact share of this tile, not the rounded one of each access
     share = ceil(work.dram_bytes * work.groups / target.tiles)
-    first = max(one.dma_in_cycles, one.dma_out_cycles) + issue
     return replace(cost, dram_bytes=share), first
 
 
