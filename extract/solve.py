@@ -194,14 +194,11 @@ def _solve(
         _search(fewer, inner, best, relaxation.prices, options)
     else:
         best.cost = cutoff
+    shared_price, closing = 0.0, options
     if repeats_differ and any(is_shared(fewer)):
         shared_price = float(relaxation.prices.sum())
-        method = relaxation.method + _close(
-            fewer, relaxation, best, replace(options, price_steps=1)
-        )
-    else:
-        shared_price = 0.0
-        method = relaxation.method + _close(fewer, relaxation, best, options)
+        closing = replace(options, price_steps=1)
+    method = relaxation.method + _close(fewer, relaxation, best, closing)
     if (1 - options.branching_gap) * best.cost > best.bound:
         gap = _SEARCH_GAP if cutoff is None else _BOUND_GAP
         method += _branch(fewer, best, gap, shared_price)
