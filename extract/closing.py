@@ -11,7 +11,7 @@ from tilewright.extract.copies import copies
 from tilewright.extract.exact import search_exactly
 from tilewright.extract.model_tables import ModelTables
 from tilewright.extract.plan import Plan
-from tilewright.extract.profile import sram_profile
+from tilewright.extract.profile import SramProfile, sram_profile
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
 from tilewright.rules.alternatives import Alternatives
@@ -104,7 +104,11 @@ def closed(
 
 def counted(plan: Plan, target: Target) -> Plan:
     """Return a plan with its exact account of scratchpad."""
-    profile = sram_profile(plan, target)
+    return with_account(plan, sram_profile(plan, target))
+
+
+def with_account(plan: Plan, profile: SramProfile) -> Plan:
+    """Return a plan with the account of scratchpad that was made of it."""
     return replace(
         plan,
         peak_sram_bytes=max(profile.rows, default=0),

@@ -11,7 +11,7 @@ import numpy as np
 
 from tilewright.errors import InfeasibleError
 from tilewright.extract.choice import ChoiceProblem, Solution, Usage
-from tilewright.extract.closing import Scales, Within, closed, counted
+from tilewright.extract.closing import Scales, Within, closed, counted, with_account
 from tilewright.extract.filling import Fillable, filled
 from tilewright.extract.footprint import spare_scratchpad
 from tilewright.extract.model_tables import ModelTables, build_tables
@@ -233,7 +233,9 @@ def choose(
         peak = max(profile.rows, default=0)
         shortage = peak - capacity
         if shortage <= 0:
-            return _filled(setting, solution, writer, counted(plan, target)), solution
+            return _filled(
+                setting, solution, writer, with_account(plan, profile), profile
+            ), solution
         where = _name_of_fullest(plan, profile)
         problem = _surcharged(
             problem,
@@ -258,12 +260,13 @@ def choose(
     )
 
 
-def _filled(setting: Setting, solution: Solution, writer: PlanWriter, plan: Plan) -> Plan:
+def _filled(
+    setting: Setting, solution: Solution, writer: PlanWriter, plan: Plan, profile: SramProfile
+) -> Plan:
     """Return a plan in which instances of blocks keep different constants if that is better."""
     tables, capacity = setting.tables, setting.pricing.limit_bytes
     if not tables.has_repeats:
         return plan
-    profile = sram_profile(plan, setting.pricing.target)
     rows: dict[Variable, int] = {}
     instances: dict[Variable, list[int]] = {}
     for variable, instance, row in zip(
