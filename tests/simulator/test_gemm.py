@@ -99,13 +99,14 @@ def test_the_schedules_program_computes_the_product(number_format: NumberFormat)
 def test_utilisation_is_near_what_was_measured(name: str) -> None:
     found = simulate_gemm(row(name))
     assert abs(found.error) < 0.15
-    assert found.predicted_cycles == pytest.approx(found.cycles, rel=0.4)
+    # the sum of costs overlaps less at the start than the engines do: 36 % more for the smallest
+    assert found.cycles <= found.predicted_cycles <= 1.37 * found.cycles
 
 
 def test_spread_products_take_the_same_time_for_twice_the_columns() -> None:
     # measured: 91.0 and 98.1 us
     one, two = (simulate_gemm(row(f"N150 BFLOAT16 HiFi2 512 x 1024 x {n}")) for n in (1024, 2048))
-    assert two.cycles == pytest.approx(one.cycles, rel=0.1)
+    assert two.cycles == pytest.approx(one.cycles, rel=0.01)
 
 
 def test_blocks_of_every_row_fit() -> None:
