@@ -95,6 +95,10 @@ class Relaxation:
     above: tuple[Costs, ...]
     """By how much a choice with this option costs more than the bound at least, for each variable."""
     method: str
+    likely: tuple[int, ...]
+    """The option of each variable that the relaxation has most of."""
+    edges_above: tuple[Costs, ...] = ()
+    """By how much more a choice with a pair of ports costs, for each edge; inf where nothing is known."""
 
 
 def priced(problem: ChoiceProblem, prices: Costs) -> tuple[Costs, ...]:

@@ -251,13 +251,13 @@ def _without(
     groups = next(f.table.shape[f.scope.index(variable)] for f in factors)
     table = [_spread(factor, (*scope, variable)) for factor in factors]
     shape = np.broadcast_shapes(*(part.shape for part in table))
+    # The small factors first, so that few passes go over the whole table.
+    table.sort(key=lambda part: part.size)
     if np.prod(shape, dtype=np.float64) <= _WHOLE_ENTRIES:
         whole: Costs = sum(table[1:], table[0])
         choice = whole.argmin(axis=-1)
         found = np.take_along_axis(whole, choice[..., None], axis=-1)[..., 0]
         return found, choice.astype(np.int16)
-    # The small factors first, so that few passes go over the whole table.
-    table.sort(key=lambda part: part.size)
     least = np.full(shape[:-1], np.inf)
     best = np.zeros(shape[:-1], dtype=np.int16)
     for group in range(groups):

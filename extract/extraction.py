@@ -22,7 +22,7 @@ from tilewright.extract.plan import Plan, Proof
 from tilewright.extract.plan_writer import PlanWriter
 from tilewright.extract.profile import SramProfile, sram_profile
 from tilewright.extract.pruning import prune
-from tilewright.extract.solve import SolveOptions, lower_bound, solve
+from tilewright.extract.solve import Floor, SolveOptions, floor, lower_bound, solve
 from tilewright.extract.tiling_candidates import tiling_candidates
 from tilewright.graph import Graph
 from tilewright.hwmodel.mesh import LogicalMesh
@@ -123,11 +123,12 @@ class _Planner:
         tables, options = setting.tables, self._options.solve
         failed: InfeasibleError | None = None
         plan: Plan | None = None
+        below = floor(tables.relaxed, options)
         try:
             plan, _ = choose(
                 setting,
-                lambda problem, last: solve(problem, options, last=last),
-                lambda solution: _bound(tables, solution, options),
+                lambda problem, last: solve(problem, options, last=last, below=below),
+                lambda solution: _bound(tables, below, solution, options),
             )
         except InfeasibleError as error:
             failed = error
@@ -354,11 +355,13 @@ def _surcharged(
     return replace(problem, usages=(*problem.usages, *extra))
 
 
-def _bound(tables: ModelTables, solution: Solution, options: SolveOptions) -> tuple[float, Proof]:
+def _bound(
+    tables: ModelTables, below: Floor, solution: Solution, options: SolveOptions
+) -> tuple[float, Proof]:
     """Return the lower bound in units of the objective, with its proof."""
     cutoff = tables.relaxed.cost(solution.choice) if solution.feasible else inf
     relaxed = lower_bound(
-        *(tables.relaxed, cutoff, solution.multipliers, options),
+        *(below, cutoff, solution.multipliers, options),
         repeats_differ=tables.has_repeats,
     )
     details = {

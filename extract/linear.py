@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 
 import networkx as nx
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import linprog
 from scipy.sparse import csr_matrix
 
@@ -34,16 +35,30 @@ from tilewright.extract.choice import (
 )
 from tilewright.extract.exclusive import Exclusive, find_exclusive, find_patterns
 
+Mask = NDArray[np.bool_]
+
 MOST_COLUMNS = 400_000
 """Size of the largest relaxation that is worth its time."""
 
 
-def linear_relaxation(problem: ChoiceProblem) -> Relaxation | None:
-    """Return the bound of the linear relaxation; None if that is too large or has no solution."""
-    columns = sum(map(len, problem.costs)) + sum(edge.matrix.size for edge in problem.edges)
-    if columns > MOST_COLUMNS:
+def columns_of(problem: ChoiceProblem) -> int:
+    """Return the most columns that the relaxation of a problem may have."""
+    return sum(map(len, problem.costs)) + sum(edge.matrix.size for edge in problem.edges)
+
+
+def linear_relaxation(
+    problem: ChoiceProblem, allowed: Sequence[Mask | None] | None = None
+) -> Relaxation | None:
+    """Return the bound of the linear relaxation; None if that is too large or has no solution.
+
+    Args:
+        problem: The problem.
+        allowed: For each edge the pairs of ports that are considered; None stands for all. With some left
+            out, the result bounds nothing.
+    """
+    if columns_of(problem) > MOST_COLUMNS:
         return None
-    return LinearProgram(problem).solve()
+    return LinearProgram(problem, allowed).solve()
 
 
 @dataclass(slots=True)
@@ -90,6 +105,15 @@ class Matrices:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Transport:
+    """The columns of an edge's transport, and the ports at both ends of each."""
+
+    left_ports: Indices
+    right_ports: Indices
+    columns: Indices
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Flow:
     """Columns of an edge's transport, [groups used, ports of the user], -1 where it is forbidden."""
 
@@ -103,8 +127,11 @@ class _Flow:
 class LinearProgram:
     """The linear program of a problem; options that differ only in cost are one column, the cheapest."""
 
-    def __init__(self, problem: ChoiceProblem) -> None:
+    def __init__(
+        self, problem: ChoiceProblem, allowed: Sequence[Mask | None] | None = None
+    ) -> None:
         self.problem = problem
+        self.allowed = allowed or (None,) * len(problem.edges)
         self.patterns = find_patterns(problem)
         self.costs: list[Costs] = []
         self.columns = 0
@@ -117,6 +144,7 @@ class LinearProgram:
         for variable in range(len(problem.costs)):
             self._add_variable(variable)
         self.flows: dict[tuple[int, int], _Flow] = {}
+        self.transports: list[_Transport] = []
         found = find_exclusive(problem, self.patterns)
         self.told_apart = {(e.variable, user) for e in found for user, _ in e.uses}
         """Used variables and users whose flows matter by pattern."""
@@ -176,7 +204,18 @@ class LinearProgram:
             if self.problem.rows
             else rows.costs[:0]
         )
-        return Relaxation(bound, prices, above, "linear relaxation")
+        return Relaxation(
+            *(bound, prices, above, "linear relaxation", self.choice(found.x)),
+            self._edges_above(extra),
+        )
+
+    def _edges_above(self, extra: Costs) -> tuple[Costs, ...]:
+        above = []
+        for edge, flow in zip(self.problem.edges, self.transports, strict=True):
+            own = np.full(edge.matrix.shape, np.inf)
+            np.minimum.at(own, (flow.left_ports, flow.right_ports), extra[flow.columns])
+            above.append(own)
+        return tuple(above)
 
     def _new_columns(self, costs: Costs) -> Indices:
         self.costs.append(costs)
@@ -206,7 +245,11 @@ class LinearProgram:
         left, left_of, left_patterns = self._ports(edge.left, edge.left_ports, left_demands)
         right, right_of, right_patterns = self._ports(edge.right, edge.right_ports, right_demands)
         matrix = edge.matrix[np.ix_(left, right)]
-        rows, columns = np.nonzero(matrix < FORBIDDEN / 2)
+        is_possible = matrix < FORBIDDEN / 2
+        allowed = self.allowed[number]
+        if allowed is not None:
+            is_possible &= allowed[np.ix_(left, right)]
+        rows, columns = np.nonzero(is_possible)
         flow = self._new_columns(matrix[rows, columns])
         for variable, ports, places in (
             (edge.left, left_of, rows),
@@ -216,6 +259,7 @@ class LinearProgram:
             self.equal.put(first + places, flow, 1.0)
             groups = self.first[variable] + np.arange(len(ports))
             self.equal.put(first + ports, groups, -1.0)
+        self.transports.append(_Transport(left[rows], right[columns], flow))
         table = np.full(matrix.shape, -1)
         table[rows, columns] = flow
         if right_demands:

@@ -184,4 +184,5 @@ def message_relaxation(problem: ChoiceProblem, prices: Costs, sweeps: int) -> Re
         passing.sweep(costs)
     bound, above = passing.option_bounds(costs)
     offset = float(prices.sum()) * problem.limit
-    return Relaxation(bound - offset, prices, above, "message passing")
+    likely = tuple(int(own.argmin()) for own in above)
+    return Relaxation(bound - offset, prices, above, "message passing", likely)

@@ -31,15 +31,22 @@ from tilewright.extract.choice import (
 )
 from tilewright.extract.dominance import without_dominated
 from tilewright.extract.elimination import POLISH_ENTRIES, Elimination, polish
-from tilewright.extract.linear import linear_relaxation
+from tilewright.extract.guide import guiding_relaxation
+from tilewright.extract.linear import columns_of, linear_relaxation
 from tilewright.extract.local_search import completed, improve_feasible, repair
 from tilewright.extract.message_passing import MessagePassing, message_relaxation
 
 _CLOSING_TABLE = 400_000_000
 """Entries of the largest table when closing a gap."""
 
-_NEAR = (0.0, 0.02, 0.1)
+_NEAR = (0.0,)
 """Distances from the bound, relative to it, within which options make a start."""
+
+_POLISHED_NEAR = 0.02
+"""The same for options among which a start is improved."""
+
+_GUIDED_COLUMNS = 40_000
+"""Columns of a relaxation above which the search does with a part of it, see `guide`."""
 
 _PROMISING = 1.02
 """How much dearer than the known one a choice may be to be worth a longer search around it."""
@@ -122,17 +129,43 @@ class _Inner(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Floor:
+    """A problem that bounds, without dominated options, and its relaxation.
+
+    `kept` are the numbers of the options that are left; there is no relaxation where elimination is exact.
+    """
+
+    problem: ChoiceProblem
+    fewer: ChoiceProblem
+    kept: tuple[Indices, ...]
+    elimination: Elimination
+    relaxation: Relaxation | None
+
+
+def floor(problem: ChoiceProblem, options: SolveOptions | None = None) -> Floor:
+    """Return a problem with its relaxation, to bound it or one of the same options that is never cheaper."""
+    options = options or SolveOptions()
+    fewer, kept = without_dominated(problem)
+    elimination = Elimination(fewer)
+    is_exact = not problem.costs or _is_exact(elimination, options)
+    relaxation = None if is_exact else _relaxation(fewer, np.zeros(problem.rows), options)
+    return Floor(problem, fewer, kept, elimination, relaxation)
+
+
 def solve(
     problem: ChoiceProblem,
     options: SolveOptions | None = None,
     *,
     prices: Costs | None = None,
     last: Solution | None = None,
+    below: Floor | None = None,
 ) -> Solution:
     """Return the best choice found within the limits, with its proven bound.
 
     `prices` are the row prices to start from, for example those of a similar problem. `last` is the solution
-    of a problem that is the same but for options that use less there: the search goes on from it.
+    of a problem that is the same but for options that use less there: the search goes on from it. `below` is
+    one of the same options, none of whose choices is dearer; it guides the search of a large problem.
 
     A problem in which nothing feasible is found gives the least overflowing choice with
     `feasible` false.
@@ -140,12 +173,40 @@ def solve(
     options = options or SolveOptions()
     if last is not None:
         return _solve_again(problem, last, options)
+    if not problem.costs:
+        return _empty(problem)
     start = np.zeros(problem.rows) if prices is None else prices
-    return _solve(problem, options, start, None)
+    fewer, kept = without_dominated(problem)
+    elimination = Elimination(fewer)
+    best = _Best(start)
+    if _is_exact(elimination, options):
+        _search(fewer, _Exact(elimination), best, start, options)
+        return _solution(problem, fewer, kept, best, "elimination")
+    guided = None if below is None else _guided(fewer, kept, below)
+    relaxation, guide = guided or (_relaxation(fewer, start, options),) * 2
+    best.raise_bound(relaxation.bound, guide.prices)
+    inner = _Polished(fewer, _near_bound(fewer, guide))
+    _search(fewer, inner, best, guide.prices, options)
+    method = relaxation.method
+    if guide is relaxation:
+        method += _close(fewer, relaxation, best, options)
+    method += _branch(fewer, best, _SEARCH_GAP, 0.0, options)
+    return _solution(problem, fewer, kept, best, method)
+
+
+def _guided(
+    fewer: ChoiceProblem, kept: tuple[Indices, ...], below: Floor
+) -> tuple[Relaxation, Relaxation] | None:
+    """Return what bounds a large problem, and what guides its search instead of its whole relaxation."""
+    relaxation = below.relaxation
+    if relaxation is None or columns_of(fewer) <= _GUIDED_COLUMNS:
+        return None
+    guide = guiding_relaxation(fewer, restricted(below.problem, kept), relaxation)
+    return None if guide is None else (relaxation, guide)
 
 
 def lower_bound(
-    problem: ChoiceProblem,
+    below: Floor,
     cutoff: float,
     prices: Costs,
     options: SolveOptions,
@@ -155,7 +216,7 @@ def lower_bound(
     """Return a proven bound of a problem of which a choice of cost `cutoff` is known.
 
     Args:
-        problem: The problem.
+        below: The problem.
         cutoff: Cost of a choice, inf if none is known.
         prices: Of the rows, to start from.
         options: How long to try.
@@ -167,51 +228,40 @@ def lower_bound(
     Returns:
         A solution whose bound counts; its choice, feasible or not, is a by-product.
     """
-    return _solve(problem, options, prices, cutoff, repeats_differ=repeats_differ)
-
-
-def _solve(
-    problem: ChoiceProblem,
-    options: SolveOptions,
-    prices: Costs,
-    cutoff: float | None,
-    *,
-    repeats_differ: bool = False,
-) -> Solution:
-    """Search and bound, or only bound if the cost of some choice is known."""
+    problem, fewer, kept, relaxation = below.problem, below.fewer, below.kept, below.relaxation
     if not problem.costs:
-        return Solution((), 0.0, 0.0, "empty", np.zeros(problem.rows), True)
-    fewer, kept = without_dominated(problem)
-    elimination = Elimination(fewer)
+        return _empty(problem)
     best = _Best(prices)
-    if elimination.is_small and elimination.work <= options.exact_work:
-        _search(fewer, _Exact(elimination), best, prices, options)
+    if relaxation is None:
+        _search(fewer, _Exact(below.elimination), best, prices, options)
         return _solution(problem, fewer, kept, best, "elimination")
-    relaxation = _relaxation(fewer, prices, options)
     best.raise_bound(relaxation.bound, relaxation.prices)
-    if cutoff is None:
-        inner = _Polished(fewer, _near_bound(fewer, relaxation))
-        _search(fewer, inner, best, relaxation.prices, options)
-    else:
-        best.cost = cutoff
+    best.cost = cutoff
     shared_price, closing = 0.0, options
     if repeats_differ and any(is_shared(fewer)):
         shared_price = float(relaxation.prices.sum())
         closing = replace(options, price_steps=1)
     method = relaxation.method + _close(fewer, relaxation, best, closing)
-    if (1 - options.branching_gap) * best.cost > best.bound:
-        gap = _SEARCH_GAP if cutoff is None else _BOUND_GAP
-        method += _branch(fewer, best, gap, shared_price)
+    method += _branch(fewer, best, _BOUND_GAP, shared_price, options)
     return _solution(problem, fewer, kept, best, method)
+
+
+def _empty(problem: ChoiceProblem) -> Solution:
+    return Solution((), 0.0, 0.0, "empty", np.zeros(problem.rows), True)
+
+
+def _is_exact(elimination: Elimination, options: SolveOptions) -> bool:
+    return elimination.is_small and elimination.work <= options.exact_work
 
 
 def _solve_again(problem: ChoiceProblem, last: Solution, options: SolveOptions) -> Solution:
     """Search on from the solution of a problem in which options use less, whose bound still holds."""
     fewer, kept = without_dominated(problem)
     elimination = Elimination(fewer)
-    is_exact = elimination.is_small and elimination.work <= options.exact_work
     inner = (
-        _Exact(elimination) if is_exact else _Polished(fewer, completed(fewer, kept, last.choice))
+        _Exact(elimination)
+        if _is_exact(elimination, options)
+        else _Polished(fewer, completed(fewer, kept, last.choice))
     )
     best = _Best(last.multipliers, last.bound)
     _search(fewer, inner, best, last.multipliers, replace(options, polish_patience=2))
@@ -276,14 +326,20 @@ def _near_bound(problem: ChoiceProblem, relaxation: Relaxation) -> tuple[int, ..
     """Return a good choice at the prices of a relaxation, among options that are near its bound."""
     costs = priced(problem, relaxation.prices)
     problem = replace(problem, usages=(), costs=costs)
-    starts = (_start(problem, _near(relaxation, near)) for near in _NEAR)
-    best = polish(problem, costs, min(starts, key=problem.cost))
+    starts = [relaxation.likely]
+    starts += [_start(problem, _near(relaxation, near)) for near in _NEAR]
     # Larger parts among fewer options; smaller parts among all of them follow with each price step.
-    kept = tuple(
-        np.union1d(own, [option])
-        for own, option in zip(_near(relaxation, _NEAR[1]), best, strict=True)
-    )
-    return _polish_among(problem, best, kept, _START_ENTRIES)
+    found = [_polish_near(problem, relaxation, start) for start in starts]
+    return min(found, key=problem.cost)
+
+
+def _polish_near(
+    problem: ChoiceProblem, relaxation: Relaxation, choice: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Improve a choice among its own options and those near the bound."""
+    near = _near(relaxation, _POLISHED_NEAR)
+    kept = tuple(np.union1d(own, [option]) for own, option in zip(near, choice, strict=True))
+    return _polish_among(problem, choice, kept, _START_ENTRIES)
 
 
 def _near(relaxation: Relaxation, near: float) -> tuple[Indices, ...]:
@@ -389,8 +445,12 @@ def _close(
     return " + elimination"
 
 
-def _branch(problem: ChoiceProblem, best: _Best, gap: float, shared_price: float) -> str:
-    """Improve choice and bound by branch and bound; return what was done."""
+def _branch(
+    problem: ChoiceProblem, best: _Best, gap: float, shared_price: float, options: SolveOptions
+) -> str:
+    """Improve a wide gap by branch and bound; return what was done."""
+    if (1 - options.branching_gap) * best.cost <= best.bound:
+        return ""
     found = branch_and_bound(problem, gap, shared_price)
     if found is None:
         return ""

@@ -27,7 +27,7 @@ from tilewright.extract.extraction import ExtractOptions, Setting, choose, prepa
 from tilewright.extract.options import ABSENT
 from tilewright.extract.origins import Variable, find_origins
 from tilewright.extract.plan import Plan, Proof
-from tilewright.extract.solve import lower_bound, solve
+from tilewright.extract.solve import floor, lower_bound, solve
 from tilewright.extract.tiling_candidates import tiling_candidates
 from tilewright.graph import Graph
 from tilewright.hwmodel.mesh import LogicalMesh
@@ -87,19 +87,19 @@ class Explorer:
         self.options = options or ExtractOptions()
         setting = prepare(graph, rolled, alternatives, target, mesh, self.options)
         solver = self.options.solve
+        below = floor(setting.tables.relaxed, solver)
         relaxed: list[Solution] = []
 
         def solved(problem: ChoiceProblem, last: Solution | None) -> Solution:
             if start is None:
-                return solve(problem, solver, last=last)
+                return solve(problem, solver, last=last, below=below)
             choice = carried(setting.tables, start.chosen)
             return resolve(problem, choice, row_prices(setting.tables, start.prices))
 
         def bound(solution: Solution) -> tuple[float, Proof]:
-            problem = setting.tables.relaxed
-            cutoff = problem.cost(solution.choice) if solution.feasible else inf
+            cutoff = below.problem.cost(solution.choice) if solution.feasible else inf
             found = lower_bound(
-                *(problem, cutoff, solution.multipliers, solver),
+                *(below, cutoff, solution.multipliers, solver),
                 repeats_differ=setting.tables.has_repeats,
             )
             relaxed.append(found)

@@ -13,7 +13,7 @@ from tilewright.extract.model_tables import build_tables
 from tilewright.extract.pipeline.segments import Segment
 from tilewright.extract.plan import Plan
 from tilewright.extract.pruning import prune
-from tilewright.extract.solve import lower_bound, solve
+from tilewright.extract.solve import floor, lower_bound, solve
 from tilewright.graph import Graph
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.network import logical_mesh
@@ -124,8 +124,9 @@ class Prices:
         except InfeasibleError:
             return Price(cost=inf, bound=inf)
         few = replace(self._options.solve, price_steps=4, branching_gap=inf)
-        solution = solve(tables.problem, few)
+        below = floor(tables.relaxed, few)
+        solution = solve(tables.problem, few, below=below)
         cutoff = tables.relaxed.cost(solution.choice) if solution.feasible else inf
-        relaxed = lower_bound(tables.relaxed, cutoff, solution.multipliers, few)
+        relaxed = lower_bound(below, cutoff, solution.multipliers, few)
         cost = solution.cost / tables.scale if solution.feasible else inf
         return Price(cost=cost, bound=relaxed.bound / tables.scale)

@@ -14,7 +14,7 @@ from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Edge, priced
 from tilewright.extract.exclusive import Patterns, find_exclusive, find_patterns
 from tilewright.extract.linear import linear_relaxation
 from tilewright.extract.local_search import fits
-from tilewright.extract.solve import SolveOptions, lower_bound, solve
+from tilewright.extract.solve import SolveOptions, floor, lower_bound, solve
 
 NEVER_EXACT = SolveOptions(exact_work=0)
 
@@ -58,6 +58,9 @@ def test_bounds_of_options_hold_for_sensible_choices(
         cost = problem.cost(choice)
         for own, option in zip(found.above, choice, strict=True):
             assert found.bound + own[option] <= cost + 1e-6
+        for edge, above in zip(problem.edges, found.edges_above, strict=True):
+            ports = edge.left_ports[choice[edge.left]], edge.right_ports[choice[edge.right]]
+            assert found.bound + above[ports] <= cost + 1e-6
     # prices and bound are of the Lagrangian relaxation, too
     at_prices = ChoiceProblem(priced(problem, found.prices), problem.edges, (), 0, 0.0)
     if choices:
@@ -121,7 +124,7 @@ def test_the_search_on_a_relaxation_brackets_the_optimum(
         assert fits(problem, found.choice)
         assert found.cost == pytest.approx(problem.cost(found.choice))
         assert best - 1e-6 <= found.cost < FORBIDDEN
-        bound = lower_bound(problem, found.cost, found.multipliers, NEVER_EXACT)
+        bound = lower_bound(floor(problem, NEVER_EXACT), found.cost, found.multipliers, NEVER_EXACT)
         assert bound.bound <= best + 1e-6
     if best >= FORBIDDEN:
         assert not found.feasible

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilewright.extract.choice import ChoiceProblem, Usage
-from tilewright.extract.solve import SolveOptions, lower_bound, solve
+from tilewright.extract.solve import SolveOptions, floor, lower_bound, solve
 
 LINEAR = SolveOptions(exact_work=0, closing_work=0)
 WAYS = (
@@ -61,7 +61,7 @@ def test_bounds_hold_for_repeats_that_differ(seed: int, repeats: int) -> None:
     assert best <= equal + 1e-9
     for options in WAYS:
         prices = solve(problem, options).multipliers
-        found = lower_bound(problem, equal, prices, options, repeats_differ=True)
+        found = lower_bound(floor(problem, options), equal, prices, options, repeats_differ=True)
         assert found.bound <= best + 1e-6
 
 
@@ -74,5 +74,6 @@ def test_the_best_equal_repeats_bound_nothing() -> None:
         if best < equal - 1e-6 and equal < np.inf:
             options = replace(LINEAR, branching_gap=0.0)
             prices = solve(problem, options).multipliers
-            too_high += lower_bound(problem, equal, prices, options).bound > best + 1e-6
+            found = lower_bound(floor(problem, options), equal, prices, options)
+            too_high += found.bound > best + 1e-6
     assert too_high >= 3
