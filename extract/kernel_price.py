@@ -7,7 +7,13 @@ from math import ceil
 
 from tilewright.extract.gathered import gather_price
 from tilewright.extract.halo import with_halo_price
-from tilewright.extract.kernel import Family, Kernel, reduction_boxes, result_boxes
+from tilewright.extract.kernel import (
+    Family,
+    Kernel,
+    accumulator_type,
+    reduction_boxes,
+    result_boxes,
+)
 from tilewright.extract.kernel_work import (
     MatrixWork,
     Traffic,
@@ -105,7 +111,12 @@ def _remembered_unit_costs(
 
 def _unit_costs(kernel: Kernel, tiling: Tiling, target: Target) -> UnitCosts:
     matrix, vector = unit_work(kernel, tiling)
-    costs = [_matrix_price(product, kernel, target) for product in matrix]
+    costs = [
+        _matrix_price(product, kernel, target, accumulates=adds)
+        for product in matrix
+        for adds in (False, True)
+        if product.adding or not adds
+    ]
     if costs and dequantises(kernel.attrs):
         # a product of floats nearly fills the scratchpad's port, so that it waits while weights pass it
         waits = prologue_bytes(kernel, tiling) / target.tile.sram.bytes_per_cycle
@@ -153,10 +164,22 @@ def _times(cost: KernelCost, count: int, issue_cycles: float) -> KernelCost:
     )
 
 
-def _matrix_price(work: MatrixWork, kernel: Kernel, target: Target) -> KernelCost:
-    out = kernel.result_type.dtype
-    one = matmul_cost(target, work.dtype, batch=work.b, m=work.m, k=work.k, n=work.n, out_dtype=out)
-    return _times(one, work.count, target.tile.control.issue_cycles)
+def _matrix_price(
+    work: MatrixWork, kernel: Kernel, target: Target, *, accumulates: bool
+) -> KernelCost:
+    """Return the cost of the products that add to sums, or of those that begin sums."""
+    one = matmul_cost(
+        target,
+        work.dtype,
+        batch=work.b,
+        m=work.m,
+        k=work.k,
+        n=work.n,
+        out_dtype=accumulator_type(kernel),
+        accumulates=accumulates,
+    )
+    count = work.adding if accumulates else work.count - work.adding
+    return _times(one, count, target.tile.control.issue_cycles)
 
 
 def _traffic_price(work: Traffic, target: Target) -> tuple[KernelCost, float]:

@@ -40,7 +40,7 @@ from tilewright.rules.loopnest import DimMap, LoopNest, OperandMap, Role
 
 @dataclass(frozen=True, slots=True)
 class MatrixWork:
-    """`count` equal products [b, m, k] x [b, k, n]."""
+    """`count` equal products [b, m, k] x [b, k, n], of which `adding` add to sums that are there."""
 
     count: int
     b: int
@@ -48,6 +48,7 @@ class MatrixWork:
     n: int
     k: int
     dtype: DType
+    adding: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +109,21 @@ def matrix_roles(nest: LoopNest) -> tuple[str, ...]:
 
 def _size_classes(nest: LoopNest, tiling: Tiling) -> Iterator[tuple[int, tuple[int, ...]]]:
     """Yield (number of boxes, box sizes) for each distinct size of box."""
+    for count, _, box in _adding_classes(nest, tiling):
+        yield count, box
+
+
+def _adding_classes(nest: LoopNest, tiling: Tiling) -> Iterator[tuple[int, int, tuple[int, ...]]]:
+    """Yield (number of boxes, how many of them are not their result's first, box sizes)."""
     choices = []
     for dim, size in zip(nest.dims, tiling.sizes, strict=True):
         full, rest = divmod(dim.extent, size)
-        choices.append([(n, s) for n, s in ((full, size), (1, rest)) if n and s])
+        sizes = [(n, s) for n, s in ((full, size), (1, rest)) if n and s]
+        is_sum = dim.role is Role.REDUCTION
+        choices.append([(n, int(i == 0) if is_sum else n, s) for i, (n, s) in enumerate(sizes)])
     for combination in product(*choices):
-        yield prod(n for n, _ in combination), tuple(s for _, s in combination)
+        count, first = prod(n for n, _, _ in combination), prod(n for _, n, _ in combination)
+        yield count, count - first, tuple(s for _, _, s in combination)
 
 
 def _result_classes(
@@ -198,12 +208,12 @@ def _contract_work(
     dtype, roles = kernel.operand_types[0].dtype, matrix_roles(kernel.nest)
     if dequantises(kernel.attrs):
         vector += _prologue_work(kernel, tiling)
-    for count, box in _size_classes(kernel.nest, tiling):
+    for count, adding, box in _adding_classes(kernel.nest, tiling):
         if kernel.on_matrix_unit:
             b, m, n, k = (
                 prod(s for s, role in zip(box, roles, strict=True) if role == r) for r in "bmnk"
             )
-            matrix.append(MatrixWork(count, b, m, n, k, dtype))
+            matrix.append(MatrixWork(count, b, m, n, k, dtype, adding))
         else:
             vector.append(VectorWork(count, "mul", prod(box), dtype, 3))
             vector.append(VectorWork(count, "sum", prod(box), dtype, 1))
@@ -244,7 +254,10 @@ def _attention_work(
     boxes = tuple(_size_classes(kernel.nest, tiling))
     steps = attention.steps(queries, boxes, reduction_boxes(kernel, tiling))
     vector += [VectorWork(*step) for step in steps]
-    matrix += [MatrixWork(*found, attention.dtype) for found in attention.products(boxes)]
+    for count, adding, box in _adding_classes(kernel.nest, tiling):
+        products = attention.products(((count, box),))  # scores, then mixtures; none on vectors
+        for found, adds in zip(products, (0, adding), strict=False):
+            matrix.append(MatrixWork(*found, attention.dtype, adds))
 
 
 def _pipeline_work(kernel: Kernel, tiling: Tiling, fn: str, operands: int) -> list[VectorWork]:

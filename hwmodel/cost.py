@@ -145,6 +145,13 @@ def _block_rows(matrix: MatrixUnit, streamed: int) -> int:
     return min(streamed, matrix.accumulator_rows)
 
 
+def _sums_moved(matrix: MatrixUnit, k: int) -> int:
+    """Return how often a product writes its result to the scratchpad or reads it back."""
+    if matrix.accumulator_rows is not None or matrix.dataflow is Dataflow.OUTPUT_STATIONARY:
+        return 1
+    return 2 * max(1, ceil(k / matrix.rows)) - 1
+
+
 def _operand_elements(tile: Tile, dtype: DType, m: int, k: int, n: int) -> int:
     """Return the elements of both operands that the array reads for a product [m, k] x [k, n].
 
@@ -299,11 +306,14 @@ def matmul_cost(
     """Return the cost of `batch` local products [m, k] x [k, n] from SRAM to SRAM.
 
     The stationary operand is read once (once for each block of `accumulator_rows`) and the streaming one
-    once for each block of columns; an array that holds results streams both. Sums stay in the array's
-    accumulators, so that the result is written once, and read once before when the kernel accumulates. With
-    stationary weights
+    once for each block of columns; an array that holds results streams both. Where registers hold sums, the
+    result is written once, and read once before when the kernel accumulates; elsewhere each pass over k
+    writes its sums, and all but the first read those before. With stationary weights
 
-        sram_bytes = batch (k n + m k ceil(n / columns)) itemsize + batch m n out_itemsize
+        sram_bytes = batch (k n blocks + m k ceil(n / columns)) itemsize + sums batch m n out_itemsize
+        sums = 1 with registers, 2 ceil(k / rows) - 1 without; one more when the kernel accumulates
+
+    The unit is busy until all of it has passed the scratchpad's port, the fill aside.
 
     Args:
         target: Gives the tile and the energies.
@@ -317,12 +327,15 @@ def matmul_cost(
     """
     result = batch * m * n * (out_dtype or dtype).itemsize_bytes
     operands = batch * _operand_elements(target.tile, dtype, m, k, n) * dtype.itemsize_bytes
-    moved = operands + result * (2 if accumulates else 1)
+    moved = operands + result * (_sums_moved(target.tile.matrix, k) + accumulates)
     macs = batch * m * k * n
     energy_pj = macs * target.energy.mac_pj[dtype] + moved * target.energy.sram_pj_per_byte
+    array_cycles = matrix_cycles(target.tile, dtype, batch, m, k, n)
+    port_cycles = moved / target.tile.sram.bytes_per_cycle
+    fill_cycles = target.tile.matrix.fill_cycles if array_cycles else 0.0
     return KernelCost(
-        matrix_cycles=matrix_cycles(target.tile, dtype, batch, m, k, n),
-        sram_cycles=moved / target.tile.sram.bytes_per_cycle,
+        matrix_cycles=max(array_cycles, fill_cycles + port_cycles),
+        sram_cycles=port_cycles,
         startup_cycles=target.tile.control.issue_cycles,
         macs=macs,
         sram_bytes=moved,

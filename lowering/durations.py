@@ -115,7 +115,7 @@ class _Clock:
         sizes = dict.fromkeys("bmnk", 1)
         for role, size in zip(_roles(micro), micro.domain, strict=True):
             sizes[role] *= size
-        cost = matmul_cost(
+        return matmul_cost(
             self._target,
             micro.sources[1].dtype,
             batch=sizes["b"],
@@ -124,8 +124,7 @@ class _Clock:
             n=sizes["n"],
             out_dtype=micro.dst.dtype,
             accumulates=micro.accumulate,
-        )
-        return max(cost.matrix_cycles, cost.sram_cycles)
+        ).matrix_cycles
 
     def _link_rate(self, micro: Micro) -> float:
         """Return the cycles of the busiest link for a byte that every tile sends along one axis."""

@@ -144,8 +144,12 @@ def test_fusing_a_pipeline_saves_start_up() -> None:
 
 def test_matmul_traffic_by_hand() -> None:
     cost = matmul_cost(TOY, DType.I8, batch=2, m=10, k=20, n=40, out_dtype=DType.I32)
-    # The streaming operand is read for each of ceil(40 / 16) = 3 column blocks.
-    assert cost.sram_bytes == 2 * (20 * 40 + 10 * 20 * 3) + 2 * 10 * 40 * 4
+    # The streaming operand is read for each of ceil(40 / 16) = 3 column blocks; ceil(20 / 16) = 2 passes
+    # over k write sums, of which the second reads those of the first.
+    assert cost.sram_bytes == 2 * (20 * 40 + 10 * 20 * 3) + 3 * 2 * 10 * 40 * 4
+    held = changed(TOY, "tile.matrix.accumulator_rows", 16)
+    once = matmul_cost(held, DType.I8, batch=2, m=10, k=20, n=40, out_dtype=DType.I32)
+    assert cost.sram_bytes - once.sram_bytes == 2 * 2 * 10 * 40 * 4
     assert cost.macs == 2 * 10 * 20 * 40
     assert cost.energy_pj == pytest.approx(cost.macs * 0.25 + cost.sram_bytes * 1.0)
     more = matmul_cost(
@@ -155,21 +159,21 @@ def test_matmul_traffic_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dataflow", "left_reads", "right_reads"),
+    ("dataflow", "left_reads", "right_reads", "sums"),
     [
-        # weights in blocks of 16 of 40 columns, inputs of 50 rows, results of 8 x 16
-        (Dataflow.WEIGHT_STATIONARY, 3, 1),
-        (Dataflow.INPUT_STATIONARY, 1, 4),
-        (Dataflow.OUTPUT_STATIONARY, 3, 7),
+        # weights in blocks of 16 of 40 columns, inputs of 50 rows, results of 8 x 16; 3 passes over k
+        (Dataflow.WEIGHT_STATIONARY, 3, 1, 5),
+        (Dataflow.INPUT_STATIONARY, 1, 4, 5),
+        (Dataflow.OUTPUT_STATIONARY, 3, 7, 1),
     ],
 )
 def test_traffic_depends_on_what_the_array_holds(
-    dataflow: Dataflow, left_reads: int, right_reads: int
+    dataflow: Dataflow, left_reads: int, right_reads: int, sums: int
 ) -> None:
     target = changed(changed(TOY, "tile.matrix.dataflow", dataflow), "tile.matrix.rows", 8)
     cost = matmul_cost(target, DType.I8, batch=2, m=50, k=20, n=40, out_dtype=DType.I32)
     operands = 50 * 20 * left_reads + 20 * 40 * right_reads
-    assert cost.sram_bytes == 2 * operands + 2 * 50 * 40 * 4
+    assert cost.sram_bytes == 2 * operands + 2 * 50 * 40 * 4 * sums
 
 
 def test_latency_is_the_busiest_engine_and_start_up() -> None:

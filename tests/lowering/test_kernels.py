@@ -472,7 +472,9 @@ def check_counts(builder: Builder, kernel: Kernel, tiling: Tiling, first: int) -
         assert moved((Opcode.LD, Opcode.GTH)) == loads
     assert moved((Opcode.ST,)) == stores
     assert sum(m.engine is Engine.ME for m in builder.micros) == sum(w.count for w in work.matrix)
-    macs = sum(prod(m.domain) for m in builder.micros if m.opcode is Opcode.MM)
+    products = [m for m in builder.micros if m.opcode is Opcode.MM]
+    assert sum(m.accumulate for m in products) == sum(w.adding for w in work.matrix)
+    macs = sum(prod(m.domain) for m in products)
     assert macs == sum(w.count * w.b * w.m * w.n * w.k for w in work.matrix)
     if kernel.family is Family.COPY:
         for opcode, is_store in ((Opcode.LD, False), (Opcode.ST, True)):

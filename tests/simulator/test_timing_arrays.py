@@ -8,8 +8,8 @@ from math import ceil
 import pytest
 
 from tilewright.dtypes import DType
-from tilewright.hwmodel.cost import matrix_cycles, systolic_cycles
-from tilewright.hwmodel.load import load_target
+from tilewright.hwmodel.cost import matmul_cost, matrix_cycles, systolic_cycles
+from tilewright.hwmodel.load import load_target, target_names
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Dataflow, Target
 from tilewright.lowering.isa import Access, Engine, Instruction, Opcode, Space
@@ -47,20 +47,24 @@ def array(rows: int, columns: int, dataflow: Dataflow, overlap: bool, fill: floa
     return toy.model_copy(update={"tile": tile})
 
 
-def product_of(m: int, n: int, k: int) -> Instruction:
+def product_of(
+    m: int, n: int, k: int, dtype: DType = DType.I8, accumulate: bool = False
+) -> Instruction:
     """Return the instruction of one product [m, k] x [k, n]."""
-    names = [(m, (k, 0), (4 * n, 0)), (n, (0, 1), (4, 1)), (k, (1, n), (0, 2))]
-    kept = [(size, a, c[0]) for size, a, c in names if size > 1]
-    a, b, c = zip(*((s[0], s[1], d) for _, s, d in kept), strict=True)
+    item = dtype.itemsize_bytes
+    names = [(m, (k * item, 0), 4 * n), (n, (0, item), 4), (k, (item, n * item), 0)]
+    kept = [(size, *operands, c) for size, operands, c in names if size > 1]
+    domain, a, b, c = zip(*kept, strict=True)
     return Instruction(
         opcode=Opcode.MM,
         engine=Engine.ME,
-        domain=tuple(size for size, _, _ in kept),
-        dst=Access(Space.L1, DType.I32, 0, (), tuple(c)),
+        domain=domain,
+        dst=Access(Space.L1, DType.F32 if dtype.is_float else DType.I32, 0, (), c),
         sources=(
-            Access(Space.L1, DType.I8, 0, (), tuple(a)),
-            Access(Space.L1, DType.I8, 0, (), tuple(b)),
+            Access(Space.L1, dtype, 0, (), a),
+            Access(Space.L1, dtype, 0, (), b),
         ),
+        accumulate=accumulate,
     )
 
 
@@ -72,9 +76,9 @@ def instruction_cycles(target: Target, m: int, n: int, k: int) -> int:
     return round(cycles)
 
 
-def simulated(target: Target, m: int, n: int, k: int) -> float:
-    """Return the simulated cycles of a program that is one product."""
-    stream = (product_of(m, n, k),)
+def simulated(target: Target, *products: Instruction) -> float:
+    """Return the simulated cycles of a program that is these products."""
+    stream = products
     one = Group(mesh=ONE, tiles=(0,), load={}, run={Engine.ME: stream})
     program = Program(
         name="product",
@@ -102,7 +106,7 @@ def test_without_overlap_cycles_are_scale_sims(dataflow: Dataflow) -> None:
         assert instruction_cycles(target, m, n, k) == reported + 1
         assert matrix_cycles(target.tile, DType.I8, 1, m, k, n) == reported + 1
         if number < 3:
-            assert round(simulated(target, m, n, k), 6) == reported + 1
+            assert round(simulated(target, product_of(m, n, k)), 6) == reported + 1
 
 
 def onnxim_cycles(rows: int, columns: int, m: int, n: int, k: int) -> int:
@@ -138,7 +142,7 @@ def test_with_overlap_cycles_are_onnxims() -> None:
         expected = onnxim_cycles(rows, columns, m, n, k)
         assert instruction_cycles(target, m, n, k) == expected
         if number < 3:
-            assert round(simulated(target, m, n, k), 6) == expected
+            assert round(simulated(target, product_of(m, n, k)), 6) == expected
 
 
 def cycles_pass_by_pass(
@@ -193,3 +197,43 @@ def test_registers_keep_sums_out_of_the_scratchpad(dataflow: Dataflow) -> None:
         Dataflow.OUTPUT_STATIONARY: m * k * 3 + k * n * 5,
     }
     assert work == reads[dataflow] + m * n * 4
+
+
+SHAPES = (
+    (1, 1000, 1000),
+    (1, 64, 4096),
+    (8, 48, 200),
+    (37, 100, 300),
+    (64, 64, 64),
+    (512, 128, 640),
+)
+"""m, n, k of single rows, of squares, of sizes that fill no array, of more rows than registers hold."""
+
+
+@pytest.mark.parametrize("held_rows", [None, 16, 100, 1024])
+@pytest.mark.parametrize("name", target_names())
+def test_cost_model_and_simulator_agree_on_products(name: str, held_rows: int | None) -> None:
+    preset = load_target(name)
+    matrix = preset.tile.matrix.model_copy(update={"accumulator_rows": held_rows})
+    tile = preset.tile.model_copy(update={"matrix": matrix})
+    target = TOY.model_copy(update={"tile": tile, "energy": preset.energy})  # few tiles
+    port = target.tile.sram.bytes_per_cycle
+    for dtype in (DType.I8, DType.BF16, DType.F32):
+        cases = [(shape, accumulates) for shape in SHAPES for accumulates in (False, True)]
+        products = [product_of(*shape, dtype, accumulates) for shape, accumulates in cases]
+        total_cycles = 0.0
+        for (shape, accumulates), product in zip(cases, products, strict=True):
+            (m, n, k), out = shape, product.dst
+            assert out is not None
+            cost = matmul_cost(
+                *(target, dtype),
+                **dict(batch=1, m=m, k=k, n=n),
+                out_dtype=out.dtype,
+                accumulates=accumulates,
+            )
+            kind = kind_of(target, ONE, (), product)
+            rate = min(kind.rate_bytes_per_cycle, port)
+            assert cost.sram_bytes == kind.work_bytes, (dtype, shape, accumulates)
+            assert cost.matrix_cycles == pytest.approx(kind.lead_cycles + kind.work_bytes / rate)
+            total_cycles += cost.latency_cycles
+        assert simulated(target, *products) == pytest.approx(total_cycles)
