@@ -5,7 +5,7 @@ hoist loads -> allocate -> dependencies and barriers -> semaphores -> instructio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -15,11 +15,12 @@ from tilewright.hwmodel.target import Target
 from tilewright.lowering.accesses import live_ranges
 from tilewright.lowering.allocation import Allocation, allocate
 from tilewright.lowering.dependencies import find_dependencies
+from tilewright.lowering.durations import MicroTimes
 from tilewright.lowering.hoist import LoadHoister
 from tilewright.lowering.isa import Access, Engine, Instruction, Opcode, Post, Space, Wait
 from tilewright.lowering.live_buffer import LiveBuffer
 from tilewright.lowering.micro import Buffer, LinearProgram, Micro, Operand
-from tilewright.lowering.schedule import Schedule, estimate_schedule, no_port_cycles
+from tilewright.lowering.schedule import Schedule, estimate_schedule
 from tilewright.lowering.synchronise import (
     Channel,
     Signal,
@@ -67,8 +68,7 @@ def assemble_backend(
     *,
     target: Target,
     mesh: LogicalMesh,
-    durations: Callable[[Micro], float],
-    port_cycles: Callable[[Micro], float] = no_port_cycles,
+    durations: MicroTimes,
     limit_bytes: int | None = None,
 ) -> BackEnd:
     """Return engine streams that do what the linear program does.
@@ -77,9 +77,8 @@ def assemble_backend(
         linear: Micros in an order that is correct when executed one by one.
         target: Gives memory sizes and the number of semaphores.
         mesh: The logical mesh of the group that runs the program.
-        durations: Cycles of a micro in its engine, for hoisting and the static schedule. Barriers
+        durations: What a micro takes, for hoisting and the static schedule. Barriers
             are asked for too: PS and WT on CT with roles "barrier_post" and "barrier_wait".
-        port_cycles: Those of them that take all DRAM ports, for the static schedule.
         limit_bytes: Take no more of the scratchpad, and rather give up than search for long.
 
     Raises:
@@ -98,7 +97,7 @@ def assemble_backend(
         emit_streams(phase, linear.buffers, placed.addresses, mesh.rank, numbers)
         for phase in phases
     )
-    schedules = tuple(estimate_schedule(phase, durations, port_cycles) for phase in ordered)
+    schedules = tuple(estimate_schedule(phase, durations) for phase in ordered)
     return BackEnd(
         linear=linear,
         streams_load=streams[0],
@@ -147,7 +146,7 @@ def live_buffers(
 def _place(
     linear: LinearProgram,
     target: Target,
-    durations: Callable[[Micro], float],
+    durations: MicroTimes,
     limit_bytes: int | None,
 ) -> _Placed:
     """Hoist loads and give addresses, with less hoisting if the result does not fit."""

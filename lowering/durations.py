@@ -6,13 +6,14 @@ All tiles move in lock step, so that a transfer shares links and ports with the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, prod
 
 from tilewright.dtypes import DType
 from tilewright.hwmodel.collectives import exchange_pattern, multicast_pattern
 from tilewright.hwmodel.cost import (
     dram_cycles,
+    dram_lead_cycles,
     dram_write_cycles,
     matmul_cost,
     padded_bytes,
@@ -27,15 +28,20 @@ from tilewright.lowering.micro import Buffer, Micro, Operand
 
 @dataclass(frozen=True, slots=True)
 class MicroTime:
-    """Cycles of a micro in its engine; `port_cycles` of them all DRAM ports are busy for all tiles."""
+    """Cycles of a micro in its engine, once what it waits for is done."""
 
     cycles: float
     port_cycles: float = 0.0
+    """Those at the end during which all DRAM ports are busy for all tiles."""
+    ahead_cycles: float = 0.0
+    """Those that may pass while what the engine moves before still comes."""
 
 
-def micro_times(
-    target: Target, mesh: LogicalMesh, buffers: tuple[Buffer, ...]
-) -> Callable[[Micro], MicroTime]:
+MicroTimes = Callable[[Micro], MicroTime]
+"""What each micro takes."""
+
+
+def micro_times(target: Target, mesh: LogicalMesh, buffers: tuple[Buffer, ...]) -> MicroTimes:
     """Return a function that estimates what a micro takes when all tiles execute it.
 
     Args:
@@ -83,7 +89,7 @@ class _Clock:
         issue = self._target.tile.control.issue_cycles
         if micro.opcode in (Opcode.LD, Opcode.ST, Opcode.GTH):
             found = self._access(micro)
-            return MicroTime(issue + found.cycles, found.port_cycles)
+            return replace(found, cycles=issue + found.cycles)
         return MicroTime(issue + self._cycles(micro))
 
     def _cycles(self, micro: Micro) -> float:
@@ -172,7 +178,9 @@ class _Clock:
         ports = padded_bytes(target, total_bytes, run_bytes) / target.dram_bytes_per_cycle
         if not is_store:
             cycles = dram_cycles(target, total_bytes, size_bytes, run_bytes)
-            return MicroTime(cycles, min(ports, cycles))
+            asks_ahead = dma.asks_ahead and micro.opcode is Opcode.LD
+            ahead = dram_lead_cycles(target, total_bytes, size_bytes) if asks_ahead else 0.0
+            return MicroTime(cycles, min(ports, cycles), ahead)
         own = dma.startup_cycles + target.dram.latency_cycles + size_bytes / dma.out_bytes_per_cycle
         shared = dram_write_cycles(target, ceil(total_bytes / target.tiles), run_bytes)
         return MicroTime(max(own, shared), min(ports, max(own, shared)))

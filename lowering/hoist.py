@@ -8,7 +8,7 @@ use. Hence a load should stand as early as the memory allows and as its own dura
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 
 import numpy as np
@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 
 from tilewright.lowering.accesses import buffers_of, live_ranges, written_by
 from tilewright.lowering.allocation import round_up
+from tilewright.lowering.durations import MicroTimes
 from tilewright.lowering.isa import Engine, Opcode, Space
 from tilewright.lowering.micro import LinearProgram, Micro
-
-Durations = Callable[[Micro], float]
-"""Cycles that a micro takes in its engine once its waits hold."""
 
 _EAGERNESS = 2.0
 """Loads are given this many times their duration, against waiting for each other."""
@@ -37,7 +35,7 @@ class LoadHoister:
     def __init__(
         self,
         linear: LinearProgram,
-        durations: Durations,
+        durations: MicroTimes,
         *,
         alignment_bytes: int,
         window: int = 4096,
@@ -46,7 +44,7 @@ class LoadHoister:
 
         Args:
             linear: The program.
-            durations: Cycles of each micro.
+            durations: What each micro takes.
             alignment_bytes: Buffer sizes are rounded up to it.
             window: A load moves over at most this many micros.
         """
@@ -151,7 +149,7 @@ def _hoist(
     return tuple(micros[position] for _, _, position in sorted(keys))
 
 
-def _wanted_positions(micros: tuple[Micro, ...], durations: Durations) -> list[int]:
+def _wanted_positions(micros: tuple[Micro, ...], durations: MicroTimes) -> list[int]:
     """Return where each load should stand so that it is complete when its data is needed.
 
     Compute is simulated as if loads took no time. Going backwards over the loads, each must be
@@ -167,7 +165,7 @@ def _wanted_positions(micros: tuple[Micro, ...], durations: Durations) -> list[i
         micro = micros[position]
         if _is_load(micro) and micro.dst is not None:
             needed = min(first_use.get(micro.dst.buffer, following), following)
-            following = needed - _EAGERNESS * durations(micro)
+            following = needed - _EAGERNESS * durations(micro).cycles
             wanted[position] = bisect_right(horizon, following)
         else:
             for number in buffers_of(micro):
@@ -176,7 +174,7 @@ def _wanted_positions(micros: tuple[Micro, ...], durations: Durations) -> list[i
 
 
 def _compute_times(
-    micros: tuple[Micro, ...], durations: Durations
+    micros: tuple[Micro, ...], durations: MicroTimes
 ) -> tuple[list[float], list[float]]:
     """Return start and end cycles of each micro if loads took no time, ordered by buffers."""
     engine_free = dict.fromkeys(Engine, 0.0)
@@ -191,7 +189,7 @@ def _compute_times(
             start = max(start, used.get(micro.dst.buffer, 0.0))
         end = start
         if not _is_load(micro):
-            end += durations(micro)
+            end += durations(micro).cycles
             engine_free[micro.engine] = end
         if micro.dst is not None:
             written[micro.dst.buffer] = max(end, written.get(micro.dst.buffer, 0.0))

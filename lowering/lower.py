@@ -384,13 +384,11 @@ def _build(
     room_bytes: int | None = None,
 ) -> Program:
     lowered = lower_plan(plan, target, early)
-    time = micro_times(target, plan.mesh, lowered.linear.buffers)
     scheduled = schedule_backend(
         lowered.linear,
         target=target if room_bytes is None else with_scratchpad(target, room_bytes),
         mesh=plan.mesh,
-        durations=lambda micro: time(micro).cycles,
-        port_cycles=lambda micro: time(micro).port_cycles,
+        durations=micro_times(target, plan.mesh, lowered.linear.buffers),
         scheduling=scheduling,
     )
     back = scheduled.back

@@ -9,15 +9,17 @@ memory is scarce.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.lowering.accesses import buffers_of
 from tilewright.lowering.conflicts import find_conflicts
+from tilewright.lowering.durations import MicroTimes
 from tilewright.lowering.isa import Engine, Space
 from tilewright.lowering.micro import LinearProgram, Micro
-from tilewright.lowering.scheduling.problem import MAX_TIME, Precedence, Problem
+from tilewright.lowering.scheduling.bounds import lower_bound
+from tilewright.lowering.scheduling.problem import MAX_TIME, Precedence, Problem, Solution
 
 _LOOK_AHEAD = 64
 """Micros that are looked at for one that fits the memory."""
@@ -44,11 +46,13 @@ class Reorder:
         linear: The program.
         conflicts: For each micro of the run phase, earlier ones that stay in front of it.
         ticks: Duration of each.
+        ahead_ticks: Those of them in which its engine may move bytes of the micro before.
     """
 
     linear: LinearProgram
     conflicts: tuple[tuple[int, ...], ...]
     ticks: tuple[int, ...]
+    ahead_ticks: tuple[int, ...]
 
     def problem(self, freedom: Freedom) -> Problem:
         """Return the scheduling problem within a freedom."""
@@ -63,9 +67,30 @@ class Reorder:
                 if key in last:
                     order.append(Precedence(last[key], at))
                 last[key] = at
+        return self._problem(self.ticks, order)
+
+    def bound(self, found: Solution) -> int:
+        """Return the ticks that no order beats, given a solution of the problem without limits.
+
+        The problem lets no latency pass while bytes before come, which is no bound where that happens.
+        """
+        if not any(self.ahead_ticks):
+            return found.bound
+        micros, ahead = self.linear.run, self.ahead_ticks
+        order = [
+            Precedence(
+                b, after, ahead[after] if micros[b].engine is not micros[after].engine else 0
+            )
+            for after, before in enumerate(self.conflicts)
+            for b in before
+        ]
+        own = tuple(ticks - early for ticks, early in zip(self.ticks, ahead, strict=True))
+        return lower_bound(self._problem(own, order))[0]
+
+    def _problem(self, durations: tuple[int, ...], order: Sequence[Precedence]) -> Problem:
         return Problem(
-            durations=self.ticks,
-            demands=tuple(tuple(int(m.engine is e) for e in Engine) for m in micros),
+            durations=durations,
+            demands=tuple(tuple(int(m.engine is e) for e in Engine) for m in self.linear.run),
             capacities=(1,) * len(Engine),
             precedences=tuple(order),
             name="run phase",
@@ -108,22 +133,27 @@ _Key = tuple[int, int]
 """Start, and position in the old order among what starts together."""
 
 
-def pose_reorder(
-    linear: LinearProgram, mesh: LogicalMesh, durations: Callable[[Micro], float]
-) -> Reorder:
+def pose_reorder(linear: LinearProgram, mesh: LogicalMesh, durations: MicroTimes) -> Reorder:
     """Return the scheduling problem of a program's run phase.
 
     Args:
         linear: Micros in an order that is correct when executed one by one.
         mesh: The logical mesh of the group.
-        durations: Cycles of a micro in its engine.
+        durations: What a micro takes.
     """
-    most = MAX_TIME // (len(linear.run) + 1)
+    conflicts = find_conflicts(linear.run, linear.buffers, mesh.sizes)
+    most = MAX_TIME // (len(linear.run) + sum(map(len, conflicts)) + 1)
+    times = [durations(micro) for micro in linear.run]
+
+    # shorter times than the true ones leave bounds valid; the core refuses sums beyond its range
+    def ticks(cycles: float) -> int:
+        return min(int(cycles * _TICKS), most)
+
     return Reorder(
         linear=linear,
-        conflicts=find_conflicts(linear.run, linear.buffers, mesh.sizes),
-        # shorter durations than the true ones leave bounds valid; the core refuses sums beyond its range
-        ticks=tuple(min(int(durations(micro) * _TICKS), most) for micro in linear.run),
+        conflicts=conflicts,
+        ticks=tuple(ticks(time.cycles) for time in times),
+        ahead_ticks=tuple(ticks(t.cycles) - ticks(t.cycles - t.ahead_cycles) for t in times),
     )
 
 

@@ -8,11 +8,12 @@ and links on which different transfers meet.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tilewright.lowering.accesses import Touch
 from tilewright.lowering.dependencies import BARRIER_POST, BARRIER_WAIT, OrderedProgram
+from tilewright.lowering.durations import MicroTimes
 from tilewright.lowering.isa import Engine
 from tilewright.lowering.micro import Micro
 
@@ -26,7 +27,7 @@ class Schedule:
     ends: tuple[float, ...]
     makespan_cycles: float
     busy_cycles: Mapping[Engine, float]
-    """Cycles that each engine executes."""
+    """Cycles that each engine executes, less what may pass while it moves what was before."""
     critical_path_cycles: float
     """Longest chain of micros in which each uses what the one before it made, whatever the engines."""
 
@@ -36,39 +37,36 @@ class Schedule:
         return max(self.critical_path_cycles, *self.busy_cycles.values())
 
 
-def no_port_cycles(micro: Micro) -> float:
-    """Return what a micro takes of DRAM ports that nothing is short of."""
-    return 0.0
-
-
-def estimate_schedule(
-    ordered: OrderedProgram,
-    durations: Callable[[Micro], float],
-    port_cycles: Callable[[Micro], float] = no_port_cycles,
-) -> Schedule:
+def estimate_schedule(ordered: OrderedProgram, durations: MicroTimes) -> Schedule:
     """Simulate the engines of one tile, in order, for one phase.
 
     Args:
         ordered: Micros with barriers and what each waits for.
-        durations: Cycles of a micro in its engine; asked once for each.
-        port_cycles: Those at the end of them during which the micro takes all DRAM ports.
+        durations: What a micro takes; asked once for each.
     """
-    cycles = [durations(micro) for micro in ordered.micros]
+    times = [durations(micro) for micro in ordered.micros]
     engine_free = dict.fromkeys(Engine, 0.0)
+    moving = dict.fromkeys(Engine, 0.0)  # since when the engine moves the bytes of its last micro
     busy = dict.fromkeys(Engine, 0.0)
     peers, ports = _PeerTimes(), _PortTimes()
     starts: list[float] = []
     ends: list[float] = []
-    for micro, edges, length in zip(ordered.micros, ordered.edges, cycles, strict=True):
-        start = max(engine_free[micro.engine], peers.earliest(micro))
+    for micro, edges, time in zip(ordered.micros, ordered.edges, times, strict=True):
+        ready = peers.earliest(micro)
         for position in edges:
-            start = max(start, ends[position])
-        end = start + length
-        if work := port_cycles(micro):
-            end = max(end, ports.take(end - work, work))
+            ready = max(ready, ends[position])
+        start = max(engine_free[micro.engine], ready)
+        own_cycles = time.cycles - time.ahead_cycles
+        end = start + time.cycles
+        if time.ahead_cycles:
+            asked = max(moving[micro.engine], ready)
+            end = max(start + own_cycles, asked + time.cycles)
+        if time.port_cycles:
+            end = max(end, ports.take(end - time.port_cycles, time.port_cycles))
         peers.record(micro, end)
         engine_free[micro.engine] = end
-        busy[micro.engine] += length
+        moving[micro.engine] = end - own_cycles
+        busy[micro.engine] += own_cycles
         starts.append(start)
         ends.append(end)
     return Schedule(
@@ -77,7 +75,7 @@ def estimate_schedule(
         ends=tuple(ends),
         makespan_cycles=max(ends, default=0.0),
         busy_cycles=busy,
-        critical_path_cycles=_critical_path(ordered, cycles),
+        critical_path_cycles=_critical_path(ordered, [time.cycles for time in times]),
     )
 
 

@@ -8,7 +8,7 @@ tell.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -16,14 +16,13 @@ from tilewright.errors import InfeasibleError, ProgramError
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
 from tilewright.lowering.backend import BackEnd, assemble_backend
+from tilewright.lowering.durations import MicroTimes
 from tilewright.lowering.loops import roll
-from tilewright.lowering.micro import LinearProgram, Micro
+from tilewright.lowering.micro import LinearProgram
 from tilewright.lowering.program import Streams
 from tilewright.lowering.reorder import Freedom, Reorder, cycles_of, pose_reorder
-from tilewright.lowering.schedule import no_port_cycles
 from tilewright.lowering.scheduling.exact import ExactLimits, exact_schedule
 from tilewright.lowering.scheduling.list_scheduling import Effort, list_schedule
-from tilewright.lowering.scheduling.problem import Solution
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +104,7 @@ def schedule_backend(
     *,
     target: Target,
     mesh: LogicalMesh,
-    durations: Callable[[Micro], float],
-    port_cycles: Callable[[Micro], float] = no_port_cycles,
+    durations: MicroTimes,
     scheduling: Scheduling = Scheduling.LIST,
 ) -> Scheduled:
     """Return the engine streams of a linear program in the best order that was found.
@@ -116,7 +114,6 @@ def schedule_backend(
         target: The machine.
         mesh: The logical mesh of the group that runs the program.
         durations: As for `assemble_backend`.
-        port_cycles: As for `assemble_backend`.
         scheduling: Which other orders to try.
 
     Raises:
@@ -124,9 +121,7 @@ def schedule_backend(
         ProgramError: As `assemble_backend`.
         CompileError: An exact schedule is asked for and OR-tools is not installed.
     """
-    back = assemble_backend(
-        linear, target=target, mesh=mesh, durations=durations, port_cycles=port_cycles
-    )
+    back = assemble_backend(linear, target=target, mesh=mesh, durations=durations)
     own = _rolled(back, "program")
     if scheduling is Scheduling.PROGRAM or not linear.run:
         return own
@@ -150,7 +145,6 @@ def schedule_backend(
                 target=target,
                 mesh=mesh,
                 durations=durations,
-                port_cycles=port_cycles,
                 limit_bytes=limit_bytes,
             )
         except (InfeasibleError, ProgramError):
@@ -184,16 +178,19 @@ def _candidates(reorder: Reorder, limit_bytes: int, scheduling: Scheduling) -> I
     """Yield orders to try; how many depends on the length of the program."""
     micros = len(reorder.ticks)
     free = list_schedule(reorder.problem(_FREE), _EFFORT)
+    is_exact = scheduling is Scheduling.EXACT and micros <= _EXACT_MICROS
+    if is_exact:
+        free = exact_schedule(reorder.problem(_FREE), _EXACT_LIMITS, free)
+    bound_cycles = cycles_of(reorder.bound(free))
     if scheduling is Scheduling.EXACT:
         note = f"{micros:,} micros are ordered by lists, at most {_EXACT_MICROS:,} exactly"
-        if micros <= _EXACT_MICROS:
-            free = exact_schedule(reorder.problem(_FREE), _EXACT_LIMITS, free)
-            note = _exact_note(free)
+        if is_exact:
+            note = _exact_note(cycles_of(free.makespan), bound_cycles)
         for share in (1.0, 0.9):
             yield _Candidate(
                 linear=reorder.order_by(free.starts, int(share * limit_bytes)),
                 order="exact",
-                bound_cycles=cycles_of(free.bound),
+                bound_cycles=bound_cycles,
                 note=note,
             )
     solutions = {_FREE: free}
@@ -205,13 +202,12 @@ def _candidates(reorder: Reorder, limit_bytes: int, scheduling: Scheduling) -> I
                 solutions[trial.freedom].starts, int(trial.share * limit_bytes)
             ),
             order="list",
-            bound_cycles=cycles_of(free.bound),
+            bound_cycles=bound_cycles,
         )
 
 
-def _exact_note(solution: Solution) -> str:
+def _exact_note(shortest: float, bound: float) -> str:
     """Say what the exact scheduler found."""
-    shortest, bound = cycles_of(solution.makespan), cycles_of(solution.bound)
-    if solution.is_optimal:
+    if shortest == bound:
         return f"{shortest:,.0f} cycles are optimal if memory is no limit"
     return f"{shortest:,.0f} cycles found if memory is no limit, at least {bound:,.0f} proven"

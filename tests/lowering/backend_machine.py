@@ -23,6 +23,7 @@ from tilewright.lowering.backend import (
     assemble_backend,
     live_buffers,
 )
+from tilewright.lowering.durations import MicroTime
 from tilewright.lowering.isa import Engine, Instruction, Opcode, Space
 from tilewright.lowering.micro import LinearProgram, Micro, Operand
 
@@ -35,12 +36,12 @@ Reads = dict[tuple[int, int, int], tuple[Version, ...]]
 """What operation (round, tag, tile) read."""
 
 
-def cycles(micro: Micro) -> float:
+def some_time(micro: Micro) -> MicroTime:
     """Return some duration that depends on the micro."""
     size = 1
     for n in micro.domain:
         size *= n
-    return 4.0 + size * (3 if micro.engine is Engine.DI else 1)
+    return MicroTime(4.0 + size * (3 if micro.engine is Engine.DI else 1))
 
 
 @dataclass(frozen=True)
@@ -312,7 +313,7 @@ def check_backend(
     linear: LinearProgram, mesh: LogicalMesh, target: Target, seed: int = 0, rounds: int = 2
 ) -> BackEnd:
     """Assemble a program and check addresses and execution."""
-    back = assemble_backend(linear, target=target, mesh=mesh, durations=cycles)
+    back = assemble_backend(linear, target=target, mesh=mesh, durations=some_time)
     expected = run_linear(linear, mesh, rounds)
     for choose in choosers(seed):
         actual = run_streams(back, linear, mesh, rounds, choose)

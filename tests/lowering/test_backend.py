@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from backend_machine import check_backend, cycles
+from backend_machine import check_backend, some_time
 from backend_programs import MESHES, Writer, make_target, random_program, tight_target
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +19,7 @@ from tilewright.lowering.backend import (
     assemble_backend,
 )
 from tilewright.lowering.dependencies import OrderedProgram, find_dependencies
+from tilewright.lowering.durations import MicroTime
 from tilewright.lowering.isa import Engine, Opcode, Space
 from tilewright.lowering.micro import Buffer, LinearProgram, Micro, Operand
 from tilewright.lowering.synchronise import Signal, reduce_edges
@@ -184,7 +185,7 @@ def test_loads_run_ahead_of_compute() -> None:
             linear,
             target=make_target(sram_bytes),
             mesh=mesh,
-            durations=lambda micro: 10.0,
+            durations=lambda micro: MicroTime(10.0),
         )
         return back.schedule.makespan_cycles
 
@@ -198,7 +199,7 @@ def test_assembly_is_deterministic() -> None:
     mesh = LogicalMesh(("x",), (3,))
     linear = random_program(5, 20, mesh)
     first, second = (
-        assemble_backend(linear, target=make_target(), mesh=mesh, durations=cycles)
+        assemble_backend(linear, target=make_target(), mesh=mesh, durations=some_time)
         for _ in range(2)
     )
     assert first == second
@@ -220,7 +221,7 @@ def test_too_large_a_program_says_where_and_what() -> None:
     )
     linear = writer.program()
     with pytest.raises(InfeasibleError) as caught:
-        assemble_backend(linear, target=make_target(100), mesh=mesh, durations=cycles)
+        assemble_backend(linear, target=make_target(100), mesh=mesh, durations=some_time)
     last = len(writer.micros) - 1
     opcode = writer.micros[last - 1].opcode.name
     assert str(caught.value).startswith("scratchpad: 128 bytes alive at run micro ")
@@ -231,7 +232,7 @@ def test_too_large_a_program_says_where_and_what() -> None:
 def test_too_few_semaphores_is_an_error() -> None:
     linear, mesh = round_trip(2)
     with pytest.raises(ProgramError, match=r"needs \d+ semaphores, the tile has 3"):
-        assemble_backend(linear, target=make_target(semaphores=3), mesh=mesh, durations=cycles)
+        assemble_backend(linear, target=make_target(semaphores=3), mesh=mesh, durations=some_time)
 
 
 def test_dimensions_of_size_one_are_dropped_but_the_gather_count_stays() -> None:
@@ -257,7 +258,7 @@ def test_dimensions_of_size_one_are_dropped_but_the_gather_count_stays() -> None
         count=5,
     )
     linear = LinearProgram(buffers=buffers, load=(), run=(fill, gather))
-    back = assemble_backend(linear, target=make_target(), mesh=mesh, durations=cycles)
+    back = assemble_backend(linear, target=make_target(), mesh=mesh, durations=some_time)
     assert back.streams_run[Engine.VE][0].domain == ()
     assert back.streams_run[Engine.DI][0].domain == (1, 4)
     assert back.streams_run[Engine.DI][0].sources[1].strides == (4, 0)

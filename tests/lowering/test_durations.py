@@ -49,6 +49,18 @@ def test_loads_of_all_tiles_share_the_ports_and_a_multicast_takes_them_once() ->
     assert shared.cycles == pytest.approx(1 + LEAD + 4096 / 32)  # the tile's own DMA engine
 
 
+def test_an_engine_that_asks_ahead_lets_latencies_pass() -> None:
+    dma = TOY.tile.dma.model_copy(update={"asks_ahead": True})
+    target = TOY.model_copy(update={"tile": TOY.tile.model_copy(update={"dma": dma})})
+    ahead = micro_times(target, MESH, BUFFERS)
+    assert ahead(LOAD) == replace(time(LOAD), ahead_cycles=LEAD)
+    for other in (
+        replace(LOAD, opcode=Opcode.ST, dst=operand(0, 64, 4), sources=(operand(1, 64, 4),)),
+        replace(LOAD, opcode=Opcode.VEC, engine=Engine.VE, fn="relu", sources=(operand(2, 64, 4),)),
+    ):
+        assert ahead(other) == time(other)
+
+
 def test_short_runs_take_bursts() -> None:
     apart = replace(LOAD, sources=(operand(0, 1024, 4),))
     assert time(apart) == time(LOAD)  # runs of 64 bytes are whole bursts

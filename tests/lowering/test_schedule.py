@@ -13,6 +13,7 @@ from tilewright.dtypes import DType
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.lowering.accesses import buffers_of, live_ranges
 from tilewright.lowering.dependencies import find_dependencies
+from tilewright.lowering.durations import MicroTime
 from tilewright.lowering.hoist import LoadHoister
 from tilewright.lowering.isa import Engine, Opcode, Space
 from tilewright.lowering.micro import Buffer, LinearProgram, Micro, Operand
@@ -23,6 +24,10 @@ MESH = LogicalMesh((), ())
 
 def cycles(micro: Micro) -> float:
     return float(micro.tag % 7 + 1)
+
+
+def some_time(micro: Micro) -> MicroTime:
+    return MicroTime(cycles(micro))
 
 
 def operand(buffer: int) -> Operand:
@@ -79,7 +84,7 @@ def live_peaks(linear: LinearProgram) -> list[int]:
 @given(st.integers(0, 10**6), st.integers(1, 40), st.integers(0, 200), st.integers(1, 50))
 def test_hoisting_keeps_order_and_budget(seed: int, steps: int, budget: int, window: int) -> None:
     linear = random_program(seed, steps)
-    hoister = LoadHoister(linear, cycles, alignment_bytes=8, window=window)
+    hoister = LoadHoister(linear, some_time, alignment_bytes=8, window=window)
     hoisted = hoister.hoist(budget)
     assert max(live_peaks(hoisted)) <= max(budget, *live_peaks(linear))
     for old, new in ((linear.load, hoisted.load), (linear.run, hoisted.run)):
@@ -117,7 +122,7 @@ def test_loads_move_ahead_by_their_duration_but_not_past_the_memory() -> None:
             )
         )
     linear = LinearProgram(buffers=tuple(buffers), load=(), run=tuple(micros))
-    hoister = LoadHoister(linear, lambda micro: 5.0, alignment_bytes=8)
+    hoister = LoadHoister(linear, lambda micro: MicroTime(5.0), alignment_bytes=8)
 
     def text(budget: int) -> str:
         return "".join(micro.opcode.name[0] for micro in hoister.hoist(budget).run)
@@ -143,7 +148,7 @@ def test_the_padding_around_a_load_moves_along() -> None:
             Micro(opcode=Opcode.VEC, engine=Engine.VE, domain=(8,), dst=total, sources=(total,)),
         ]
     linear = LinearProgram(buffers=tuple(buffers), load=(), run=tuple(micros))
-    hoister = LoadHoister(linear, lambda micro: 5.0, alignment_bytes=8)
+    hoister = LoadHoister(linear, lambda micro: MicroTime(5.0), alignment_bytes=8)
     hoisted = hoister.hoist(1000).run
     text = "".join("F" if m.fn == "fill" else m.opcode.name[0] for m in hoisted)
     # no padding is queued behind the vector work on the box before it
@@ -155,7 +160,7 @@ def test_schedule_is_the_earliest_that_keeps_all_orders(seed: int, steps: int) -
     linear = random_program(seed, steps)
     addresses = tuple(8 * (b.number % 5) for b in linear.buffers)
     ordered = find_dependencies(linear.run, linear.buffers, addresses, MESH)
-    schedule = estimate_schedule(ordered, cycles)
+    schedule = estimate_schedule(ordered, some_time)
     # relax start times until nothing moves, starting from nothing
     starts = [0.0] * len(ordered.micros)
     for _ in range(len(starts) + 1):
@@ -214,10 +219,39 @@ def test_collectives_in_lock_step() -> None:
     use = Micro(opcode=Opcode.VEC, engine=Engine.VE, domain=(8,), dst=operand(0), sources=(whole,))
     ordered = find_dependencies((fill, ready, send, arrive, use), buffers, (0, 8), mesh)
     lengths = {id(fill): 10.0, id(ready): 1.0, id(send): 100.0, id(arrive): 2.0, id(use): 5.0}
-    schedule = estimate_schedule(ordered, lambda micro: lengths[id(micro)])
+    schedule = estimate_schedule(ordered, lambda micro: MicroTime(lengths[id(micro)]))
     assert schedule.starts == (0.0, 0.0, 10.0, 110.0, 112.0)
     assert schedule.makespan_cycles == 117.0
     assert schedule.critical_path_cycles == pytest.approx(117.0, abs=0)
+
+
+def test_loads_that_are_asked_for_ahead_show_their_latency_once() -> None:
+    """Latency passes while bytes before come, but not while the load waits for a micro."""
+    space = (Space.DRAM, Space.L1, Space.L1, Space.L1)
+    buffers = tuple(
+        Buffer(number=n, name=str(n), space=s, size_bytes=8) for n, s in enumerate(space)
+    )
+
+    def move(opcode: Opcode, engine: Engine, source: int, dst: int) -> Micro:
+        sources = (operand(source),)
+        return Micro(opcode=opcode, engine=engine, domain=(8,), dst=operand(dst), sources=sources)
+
+    first, second = (move(Opcode.LD, Engine.DI, 0, n) for n in (1, 2))
+    use = move(Opcode.VEC, Engine.VE, 2, 3)
+    again = move(Opcode.LD, Engine.DI, 0, 2)
+    micros = (first, second, use, again)
+    ordered = find_dependencies(micros, buffers, (0, 0, 8, 16), MESH)
+
+    def ends(payload: float) -> tuple[float, ...]:
+        loads = MicroTime(100.0 + payload, ahead_cycles=100.0)
+        times = {Engine.DI: loads, Engine.VE: MicroTime(10.0)}
+        schedule = estimate_schedule(ordered, lambda micro: times[micro.engine])
+        assert schedule.busy_cycles[Engine.DI] == 3 * payload
+        assert schedule.lower_bound_cycles <= schedule.makespan_cycles
+        return schedule.ends
+
+    assert ends(300.0) == (400.0, 700.0, 710.0, 710.0 + 400.0)
+    assert ends(30.0) == (130.0, 100.0 + 130.0, 240.0, 240.0 + 130.0)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 30))
@@ -227,7 +261,9 @@ def test_transfers_share_the_memory_ports(seed: int, steps: int) -> None:
     addresses = tuple(8 * (b.number % 5) for b in linear.buffers)
     ordered = find_dependencies(linear.run, linear.buffers, addresses, MESH)
     work = {m.tag: draw.randrange(int(cycles(m)) + 1) for m in linear.run}
-    schedule = estimate_schedule(ordered, cycles, lambda micro: float(work[micro.tag]))
+    schedule = estimate_schedule(
+        ordered, lambda micro: MicroTime(cycles(micro), float(work[micro.tag]))
+    )
     busy: set[int] = set()
     ends: list[int] = []
     engines = dict.fromkeys(Engine, 0)

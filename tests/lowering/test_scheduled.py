@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from backend_machine import cycles, run_linear
+from backend_machine import run_linear, some_time
 from backend_programs import MESHES, Writer, make_target, random_program, tight_target
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,11 +19,11 @@ from tilewright.lowering.backend import (
     BackEnd,
     assemble_backend,
 )
+from tilewright.lowering.durations import MicroTime
 from tilewright.lowering.isa import Engine, Opcode, Space
-from tilewright.lowering.micro import LinearProgram
+from tilewright.lowering.micro import LinearProgram, Micro
 from tilewright.lowering.reorder import Freedom, cycles_of, pose_reorder
 from tilewright.lowering.scheduled import Scheduling, schedule_backend
-from tilewright.lowering.scheduling.bounds import lower_bound
 from tilewright.lowering.scheduling.list_scheduling import list_schedule
 
 
@@ -33,20 +33,26 @@ from tilewright.lowering.scheduling.list_scheduling import list_schedule
     steps=st.integers(1, 20),
     mesh=st.sampled_from(MESHES),
     budget_bytes=st.integers(0, 100),
+    ahead_cycles=st.sampled_from([0.0, 2.0, 4.0]),
 )
 def test_other_orders_do_the_same(
-    seed: int, steps: int, mesh: LogicalMesh, budget_bytes: int
+    seed: int, steps: int, mesh: LogicalMesh, budget_bytes: int, ahead_cycles: float
 ) -> None:
     """Whatever a schedule says, its order reads what the old one read, and no order beats the bound."""
+
+    def time_of(micro: Micro) -> MicroTime:
+        is_load = micro.opcode is Opcode.LD
+        return replace(some_time(micro), ahead_cycles=ahead_cycles if is_load else 0.0)
+
     linear = random_program(seed, steps, mesh)
-    reorder = pose_reorder(linear, mesh, cycles)
+    reorder = pose_reorder(linear, mesh, time_of)
     draw = random.Random(seed)
     starts = [draw.randrange(100) for _ in linear.run]
     moved = reorder.order_by(starts, budget_bytes)
     assert sorted(m.tag for m in moved.run) == sorted(m.tag for m in linear.run)
     assert run_linear(moved, mesh, 2) == run_linear(linear, mesh, 2)
-    back = assemble_backend(moved, target=make_target(), mesh=mesh, durations=cycles)
-    bound, _ = lower_bound(reorder.problem(Freedom()))
+    back = assemble_backend(moved, target=make_target(), mesh=mesh, durations=time_of)
+    bound = reorder.bound(list_schedule(reorder.problem(Freedom())))
     assert cycles_of(bound) <= back.schedule.makespan_cycles
 
 
@@ -68,7 +74,9 @@ def test_freedom_limits_what_may_overtake() -> None:
     """In steps each engine keeps its order, however many chains; in windows of one nothing moves."""
     chains = two_chains()
     run = tuple(replace(micro, tag=1) for micro in chains.run)
-    reorder = pose_reorder(replace(chains, run=run), LogicalMesh((), ()), lambda micro: 1.0)
+    reorder = pose_reorder(
+        replace(chains, run=run), LogicalMesh((), ()), lambda micro: MicroTime(1.0)
+    )
     solution = list_schedule(reorder.problem(Freedom(is_step_in_order=True)))
     for engine in (Engine.ME, Engine.VE):
         starts = [s for s, m in zip(solution.starts, run, strict=True) if m.engine is engine]
@@ -86,7 +94,11 @@ def test_chains_are_interleaved_within_the_old_scratchpad(scheduling: Scheduling
     mesh, target = LogicalMesh((), ()), make_target()
     own, found = (
         schedule_backend(
-            two_chains(), target=target, mesh=mesh, durations=lambda micro: 10.0, scheduling=how
+            two_chains(),
+            target=target,
+            mesh=mesh,
+            durations=lambda micro: MicroTime(10.0),
+            scheduling=how,
         )
         for how in (Scheduling.PROGRAM, scheduling)
     )
@@ -112,7 +124,7 @@ def test_the_schedulers_never_make_a_program_worse(
     linear = random_program(seed, steps, mesh)
     target = tight_target(linear) if is_tight else make_target()
     own, found = (
-        schedule_backend(linear, target=target, mesh=mesh, durations=cycles, scheduling=how)
+        schedule_backend(linear, target=target, mesh=mesh, durations=some_time, scheduling=how)
         for how in (Scheduling.PROGRAM, Scheduling.LIST)
     )
     before, after = own.back.schedule, found.back.schedule
@@ -133,7 +145,7 @@ def test_orders_that_cannot_be_assembled_are_passed_over(
         return assemble_backend(linear, **options)
 
     monkeypatch.setattr(scheduled, "assemble_backend", refuse)
-    found = schedule_backend(two_chains(), target=target, mesh=mesh, durations=cycles)
+    found = schedule_backend(two_chains(), target=target, mesh=mesh, durations=some_time)
     assert found.order == "program"
     assert found.bound_cycles > 0.0
 
@@ -141,6 +153,6 @@ def test_orders_that_cannot_be_assembled_are_passed_over(
 def test_a_long_program_keeps_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheduled, "_MICROS", 13)
     mesh, target = LogicalMesh((), ()), make_target()
-    found = schedule_backend(two_chains(), target=target, mesh=mesh, durations=cycles)
+    found = schedule_backend(two_chains(), target=target, mesh=mesh, durations=some_time)
     assert (found.order, found.bound_cycles) == ("program", 0.0)
     assert found.note == "14 micros keep their order, at most 13 are ordered"
