@@ -2,14 +2,17 @@
 
 The queues decouple the engines, so a load may start long before the micros around it; but its buffer takes
 the place of buffers whose last use comes before the load in the linear order, and the load waits for that
-use. Hence a load should stand as early as the memory allows and as its own duration asks for.
+use. Hence a load should stand as early as the memory allows and as its own duration asks for. But the DMA
+loads in order: at a long load that could wait, it keeps those waiting that are needed first.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,9 +64,7 @@ class LoadHoister:
                 changes[end] -= size
                 self._growth[buffer.number] = 0 if end - start == total else size
         self._live_bytes = np.cumsum(changes)[:total]
-        self._wanted = tuple(
-            _wanted_positions(micros, durations) for micros in (linear.load, linear.run)
-        )
+        self._outlooks = tuple(_outlook(micros, durations) for micros in (linear.load, linear.run))
 
     def hoist(self, budget_bytes: int) -> LinearProgram:
         """Return the program with loads moved forward.
@@ -74,15 +75,38 @@ class LoadHoister:
         linear, boundary = self._linear, len(self._linear.load)
         live = self._live_bytes.copy()
         phases = tuple(
-            _hoist(micros, wanted, self._growth, part, budget_bytes, self._window)
-            for micros, wanted, part in zip(
+            _hoist(micros, outlook, self._growth, part, budget_bytes, self._window)
+            for micros, outlook, part in zip(
                 (linear.load, linear.run),
-                self._wanted,
+                self._outlooks,
                 (live[:boundary], live[boundary:]),
                 strict=True,
             )
         )
         return LinearProgram(buffers=linear.buffers, load=phases[0], run=phases[1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outlook:
+    """When the micros of a phase would run if loads took no time, and what loads should come to."""
+
+    ends: Sequence[float]
+    horizon: Sequence[float]
+    """When this micro and all before it are complete."""
+    wanted: Sequence[int]
+    """Where each load should stand."""
+    load_cycles: Sequence[float]
+    needed: Sequence[float]
+    """When each load is used first."""
+
+
+class _Held(NamedTuple):
+    """A load that is held back by what touched its buffer or writes its source."""
+
+    position: int
+    target: int
+    free_cycle: float
+    """When what holds it is complete."""
 
 
 def _is_load(micro: Micro) -> bool:
@@ -107,7 +131,7 @@ def _fills_of_loads(micros: tuple[Micro, ...]) -> dict[int, int]:
 
 def _hoist(
     micros: tuple[Micro, ...],
-    wanted: Sequence[int],
+    outlook: _Outlook,
     growth: Sequence[int],
     live: NDArray[np.int64],
     budget_bytes: int,
@@ -119,6 +143,7 @@ def _hoist(
     host = -1  # the last host region that may write any buffer of DRAM
     fills = _fills_of_loads(micros)
     keys: list[tuple[int, bool, int]] = []
+    held: list[_Held] = []
     waiting: list[int] = []
     for position, micro in enumerate(micros):
         if position in fills:
@@ -130,12 +155,16 @@ def _hoist(
             floor = last_touch.get(number, -1)
             is_new = floor < 0
             floor = max(floor, host, *(last_write.get(s.buffer, -1) for s in micro.sources))
-            target = min(first, max(floor + 1, wanted[position], position - window))
+            target = min(first, max(floor + 1, outlook.wanted[position], position - window))
             size = growth[number]
             if is_new and size and target < first:
                 over = np.flatnonzero(live[target:first] + size > budget_bytes)
                 if len(over):
                     target += int(over[-1]) + 1
+            target = min(first, _behind_urgent(target, position, held, outlook))
+            if floor >= 0:
+                held.append(_Held(position, target, outlook.ends[floor]))
+            if is_new and size and target < first:
                 live[target:first] += size
         # loads moved to before micro t precede it, among themselves they keep their order
         keys += [(target, not _is_load(micro), moved) for moved in (*waiting, position)]
@@ -149,8 +178,31 @@ def _hoist(
     return tuple(micros[position] for _, _, position in sorted(keys))
 
 
-def _wanted_positions(micros: tuple[Micro, ...], durations: MicroTimes) -> list[int]:
-    """Return where each load should stand so that it is complete when its data is needed.
+def _behind_urgent(target: int, position: int, held: Sequence[_Held], outlook: _Outlook) -> int:
+    """Return where a load should stand so that it is not in the way of loads that are held back.
+
+    The engine loads in order: one that it is at when a held one gets free to come holds that one up. It goes
+    behind the held one if it is late by less then.
+    """
+    own_cycles = outlook.load_cycles[position]
+    first = bisect_left(held, target, key=lambda other: other.position)
+    for index in range(first, len(held)):
+        other = held[index]
+        if other.target < target:
+            continue
+        begin = outlook.horizon[target - 1] if target else 0.0
+        held_up = begin + own_cycles - other.free_cycle
+        if held_up <= 0:
+            break
+        follows = other.free_cycle + outlook.load_cycles[other.position]
+        late = max(0.0, follows + own_cycles - outlook.needed[position])
+        if begin <= other.free_cycle and late < held_up:
+            target = other.target
+    return target
+
+
+def _outlook(micros: tuple[Micro, ...], durations: MicroTimes) -> _Outlook:
+    """Simulate the compute of a phase, and say where each load should stand to be complete when it is needed.
 
     Compute is simulated as if loads took no time. Going backwards over the loads, each must be
     complete before its first use and before the next load starts. It should stand before the first micro that
@@ -158,19 +210,24 @@ def _wanted_positions(micros: tuple[Micro, ...], durations: MicroTimes) -> list[
     """
     starts, ends = _compute_times(micros, durations)
     horizon = list(accumulate(ends, max))
+    last = horizon[-1] if horizon else 0.0
     first_use: dict[int, float] = {}
-    wanted = list(range(len(micros)))
-    following = horizon[-1] if horizon else 0.0
+    wanted, load_cycles = list(range(len(micros))), [0.0] * len(micros)
+    needed = [last] * len(micros)
+    following = last
     for position in reversed(range(len(micros))):
         micro = micros[position]
         if _is_load(micro) and micro.dst is not None:
-            needed = min(first_use.get(micro.dst.buffer, following), following)
-            following = needed - _EAGERNESS * durations(micro).cycles
+            needed[position] = first_use.get(micro.dst.buffer, last)
+            load_cycles[position] = durations(micro).cycles
+            following = min(needed[position], following) - _EAGERNESS * load_cycles[position]
             wanted[position] = bisect_right(horizon, following)
         else:
             for number in buffers_of(micro):
                 first_use[number] = starts[position]
-    return wanted
+    return _Outlook(
+        ends=ends, horizon=horizon, wanted=wanted, load_cycles=load_cycles, needed=needed
+    )
 
 
 def _compute_times(

@@ -132,6 +132,41 @@ def test_loads_move_ahead_by_their_duration_but_not_past_the_memory() -> None:
     assert text(1000).startswith("LLL")
 
 
+@pytest.mark.parametrize(("use_cycles", "order"), [(200.0, "VSlLVV"), (20.0, "LVSlVV")])
+def test_a_load_that_can_wait_is_not_in_the_way_of_one_that_is_held(
+    use_cycles: float, order: str
+) -> None:
+    """Weights (L) are wanted early; what is stored and loaded again (l) is free to come after 20 cycles."""
+    names = ("weights", "stored", "made", "again", "result", "box")
+    buffers = tuple(
+        Buffer(
+            number=n,
+            name=name,
+            space=Space.DRAM if n < 2 else Space.L1,
+            size_bytes=8,
+            pinned=n == 0,
+        )
+        for n, name in enumerate(names)
+    )
+    weights, stored, made, again, result, box = map(operand, range(len(names)))
+
+    def micro(opcode: Opcode, engine: Engine, dst: Operand, *sources: Operand) -> Micro:
+        return Micro(opcode=opcode, engine=engine, domain=(8,), dst=dst, sources=sources)
+
+    times = {
+        micro(Opcode.VEC, Engine.VE, made): 10.0,
+        micro(Opcode.ST, Engine.DO, stored, made): 10.0,
+        micro(Opcode.LD, Engine.DI, again, stored): 10.0,
+        micro(Opcode.VEC, Engine.VE, result, again): use_cycles,
+        micro(Opcode.LD, Engine.DI, box, weights): 150.0,
+        micro(Opcode.VEC, Engine.VE, result, box): 10.0,
+    }
+    linear = LinearProgram(buffers=buffers, load=(), run=tuple(times))
+    hoister = LoadHoister(linear, lambda m: MicroTime(times[m]), alignment_bytes=8)
+    letters = dict(zip(times, "VSlVLV", strict=True))
+    assert "".join(letters[m] for m in hoister.hoist(1000).run) == order
+
+
 def test_the_padding_around_a_load_moves_along() -> None:
     buffers = [Buffer(number=0, name="w", space=Space.DRAM, size_bytes=64, pinned=True)]
     micros = []
