@@ -1,10 +1,13 @@
 """Classes of tiles that behave alike on nested crossbars, straight from the machine's symmetries.
 
-In nested crossbars, permuting the positions on any physical axis maps links to links and routes to
-routes. What a program does may keep only some of these symmetries:
+In nested crossbars, permuting the units inside any unit maps links to links and routes to routes. What a
+program does may keep only some of these symmetries:
 
-* a sub-mesh is mapped to a sub-mesh by all of them;
-* "coordinate 0 stores" keeps those that leave position 0 of the axis in place;
+* a sub-mesh is mapped to a sub-mesh by those that treat each logical axis alone: they permute the units of
+  its physical axes as a tree, whatever the coordinates on other logical axes;
+* "coordinate 0 stores" keeps those that leave coordinate 0 of the logical axis in place. Two coordinates are
+  then alike if they leave the units that hold coordinate 0 on the same physical axis: all chiplets of the
+  other packages, and the other chiplets of its own;
 * "send to the tile `shift` further" keeps rotations of the logical axis. Of one that is several physical
   axes these are rotations of the outermost, by whole units of what is nested in it.
 
@@ -15,7 +18,8 @@ which matters for thousands of tiles: a multicast to all of them has as many rou
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from enum import Enum
 
 import numpy as np
 
@@ -26,8 +30,14 @@ from tilewright.simulator.timing_crossbar import is_crossbars
 from tilewright.simulator.timing_kinds import RouteKey
 from tilewright.simulator.timing_state import Ints
 
-WHOLE, FIRST_APART, APART = 0, 1, 2
-"""Positions on a physical axis: all alike; the first one differs from the rest; all different."""
+
+class _Mode(Enum):
+    """How the positions on a physical axis may be exchanged."""
+
+    WHOLE = "all alike"
+    FIRST_APART = "the first differs from the rest, in the first units of the axes around it"
+    APART = "all different"
+
 
 _PORT = re.compile(r"(.*)\[(\d+)\]\.(in|out)")
 
@@ -52,12 +62,7 @@ def crossbar_orbits(
         return None
     names = [axis.name for axis in target.axes]
     sizes = [axis.size for axis in target.axes]
-    modes = _modes(target, ways, skips)
-    columns = []
-    for position, mode in zip(np.unravel_index(np.arange(target.tiles), sizes), modes, strict=True):
-        limit = {WHOLE: 0, FIRST_APART: 1, APART: target.tiles}[mode]
-        columns.append(np.minimum(position, limit))
-    places = np.stack(columns, axis=1)
+    places = _places(target, _modes(target, ways, skips))
     numbers: dict[object, int] = {}
     tiles = [numbers.setdefault(tuple(row), len(numbers)) for row in places.tolist()]
     depth = {
@@ -75,6 +80,27 @@ def crossbar_orbits(
     return np.array(tiles, dtype=np.int64), np.array(resources, dtype=np.int64)
 
 
+def _places(target: Target, modes: Mapping[str, _Mode]) -> Ints:
+    """Return a row for each tile; units are alike if all their axes' columns are, [tiles, axes]."""
+    names = [axis.name for axis in target.axes]
+    sizes = [axis.size for axis in target.axes]
+    positions = dict(zip(names, np.unravel_index(np.arange(target.tiles), sizes), strict=True))
+    columns = []
+    for axis in target.logical_axes:
+        is_first = np.ones(target.tiles, dtype=np.bool_)
+        for name in axis.axes:
+            position = positions[name]
+            match modes[name]:
+                case _Mode.WHOLE:
+                    columns.append(np.zeros_like(position))
+                case _Mode.FIRST_APART:
+                    columns.append(np.where(is_first, np.minimum(position, 1), 0))
+                case _Mode.APART:
+                    columns.append(position)
+            is_first &= position == 0
+    return np.stack(columns, axis=1)
+
+
 def _is_regular(target: Target, groups: Sequence[Group]) -> bool:
     if not is_crossbars(target):
         return False
@@ -86,18 +112,18 @@ def _is_regular(target: Target, groups: Sequence[Group]) -> bool:
     return groups[0].mesh.sizes == tuple(merged) and order == [axis.name for axis in target.axes]
 
 
-def _modes(target: Target, ways: Sequence[RouteKey], skips: Sequence[int]) -> list[int]:
+def _modes(target: Target, ways: Sequence[RouteKey], skips: Sequence[int]) -> dict[str, _Mode]:
     """Return what is left of the symmetry of each physical axis."""
     physical = {axis.name: axis.size for axis in target.axes}
-    modes = dict.fromkeys(physical, WHOLE)
+    modes = dict.fromkeys(physical, _Mode.WHOLE)
     for logical, axis in enumerate(target.logical_axes):
         if any(mask >> logical & 1 for mask in skips):
-            modes |= dict.fromkeys(axis.axes, FIRST_APART)
+            modes |= dict.fromkeys(axis.axes, _Mode.FIRST_APART)
     for logical, axis in enumerate(target.logical_axes):
         if not any(name == "send" and axes >> logical & 1 for name, axes, _ in ways):
             continue
         wide = [name for name in axis.axes if physical[name] > 1]
         # A rotation leaves no coordinate in place.
-        is_rotated = all(modes[name] == WHOLE for name in wide)
-        modes |= dict.fromkeys(wide[1:] if is_rotated else wide, APART)
-    return list(modes.values())
+        is_rotated = all(modes[name] == _Mode.WHOLE for name in wide)
+        modes |= dict.fromkeys(wide[1:] if is_rotated else wide, _Mode.APART)
+    return modes

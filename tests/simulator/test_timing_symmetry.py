@@ -146,6 +146,17 @@ def test_rotations_of_merged_axes_turn_the_outermost() -> None:
     same(full.run, merged.run)
 
 
+def test_coordinates_of_a_merged_axis_differ_by_where_they_leave_the_first() -> None:
+    """Of 4 x 3 x 2 tiles of which the first stores: itself, its neighbour, the rest of its unit, the others."""
+    axes = (LogicalAxis(name="b", axes=("a0", "a1", "a2")),)
+    target = machine(4, 3, 2, ports=4, dram=30.0).model_copy(update={"logical_axes": axes})
+    stored = {Engine.DO: (send(64, Opcode.MCS), store(96, axes=1), store(32))}
+    made = program(target, stored | {Engine.DI: (load(64), load(640, axes=1))})
+    full, merged = simulate(made, symmetry=False), simulate(made, symmetry=True)
+    assert (full.run.simulated_tiles, merged.run.simulated_tiles) == (24, 4)
+    same(full.run, merged.run)
+
+
 @given(linear_programs(TARGETS))
 @hypothesis_settings(max_examples=60)
 def test_bounds_bytes_and_determinism(made: Program) -> None:
