@@ -158,6 +158,12 @@ class Network:
             self._writes[tile] = self._dram_route(lambda port: [self._path(point, port)])
         return self._writes[tile]
 
+    def port_units(self, level: int) -> tuple[int, ...]:
+        """Return the unit of a level in which each DRAM port sits; empty if they sit further out."""
+        if self._ports[0].level <= level:
+            return ()
+        return tuple(self._ancestors(port)[level + 1].instance for port in self._ports)
+
     # ------------------------------------------------------------------ loads
 
     @property

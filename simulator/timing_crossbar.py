@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tilewright.hwmodel.mesh import LogicalMesh
-from tilewright.hwmodel.network import Network
+from tilewright.hwmodel.network import Network, Route
 from tilewright.hwmodel.target import Target, Topology
 from tilewright.simulator.timing_state import Bools, Floats, Ints
 
@@ -71,6 +71,10 @@ class Crossbars:
         self._unit = np.array(units, dtype=np.int64).reshape(len(shape), target.tiles)
         self._out = [np.array(links, dtype=np.int64) for links in out]
         self._into = [np.array(links, dtype=np.int64) for links in into]
+        self._network = network
+        self._port_units = [
+            np.array(network.port_units(depth), dtype=np.int64) for depth in range(len(shape))
+        ]
         hops = [level.hop_cycles for level in target.interconnects]
         # Paths that meet at a level cross it once, and each level below it on the way up and down.
         self._latency = np.array(
@@ -110,6 +114,54 @@ class Crossbars:
             users.append(keys // into.size)
             links.append(into[keys % into.size])
         return Trees(latency, np.concatenate(users), np.concatenate(links))
+
+    def read(self, tiles: Ints) -> Route:
+        """Return the trees from all DRAM ports to a group of tiles that read the same bytes.
+
+        A unit is left by what its ports read, if some of the tiles are elsewhere, and entered by what
+        the other ports read, if some of the tiles are in it. The links come in the order in which the
+        network's own paths first use them: by port, tile and place on the path.
+        """
+        ports = len(self._network.dram_ports)
+        port = np.arange(ports)
+        found = [
+            (port + self._network.dram_ports.start, np.ones(ports), port, port * 0 - 1, port * 0)
+        ]
+        levels = len(self._port_units)
+        for depth, homes in enumerate(self._port_units):
+            here = self._unit[depth, tiles]
+            inside = np.bincount(homes, minlength=self._out[depth].size)
+            units, first = np.unique(homes, return_index=True)
+            away = _first_other(here, units)
+            units, first, away = units[away >= 0], first[away >= 0], away[away >= 0]
+            place = np.full(units.size, levels - depth)
+            found.append((self._out[depth][units], inside[units] * 1.0, first, away, place))
+            units, first = np.unique(here, return_index=True)
+            away = _first_other(homes, units) if homes.size else np.zeros_like(units)
+            units, first, away = units[away >= 0], first[away >= 0], away[away >= 0]
+            place = np.full(units.size, levels + 1 + depth)
+            found.append(
+                (self._into[depth][units], 1.0 * ports - inside[units], away, first, place)
+            )
+        link, count, *keys = map(np.concatenate, zip(*found, strict=True))
+        order = np.lexsort(keys[::-1])
+        return Route(
+            tuple(link[order].tolist()),
+            tuple((count[order] * (1.0 / ports)).tolist()),
+            self._network.dram_read(int(tiles[0])).latency_cycles,  # that of every tile
+        )
+
+
+def _first_other(values: Ints, of: Ints) -> Ints:
+    """Return, for each number, where the values first differ from it; -1 for nowhere.
+
+    >>> _first_other(np.array([2, 2, 1]), np.array([1, 2])).tolist()
+    [0, 2]
+    """
+    different = values != values[0]
+    second = int(np.argmax(different)) if different.any() else -1
+    places: Ints = np.where(of == values[0], second, 0)
+    return places
 
 
 def others(members: Ints, number: Ints, positions: Ints) -> tuple[Ints, Ints]:

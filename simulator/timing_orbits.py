@@ -20,11 +20,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from itertools import permutations
+from math import prod
 
 import numpy as np
 
 from tilewright.hwmodel.network import Network
-from tilewright.hwmodel.target import Target
+from tilewright.hwmodel.target import LogicalAxis, Target
 from tilewright.lowering.program import Group
 from tilewright.simulator.timing_crossbar import is_crossbars
 from tilewright.simulator.timing_kinds import RouteKey
@@ -55,14 +57,15 @@ def crossbar_orbits(
 
     Returns:
         None if the machine or the program is not of the kind that this works for: nothing but
-        crossbars, and one group over all tiles in order.
+        crossbars, and one group over all tiles whose mesh has the target's logical axes in some order.
     """
     target = network.target
-    if not _is_regular(target, groups):
+    axes = _placed(target, groups)
+    if axes is None:
         return None
     names = [axis.name for axis in target.axes]
     sizes = [axis.size for axis in target.axes]
-    places = _places(target, _modes(target, ways, skips))
+    places = _places(target, _modes(target, axes, ways, skips))
     numbers: dict[object, int] = {}
     tiles = [numbers.setdefault(tuple(row), len(numbers)) for row in places.tolist()]
     depth = {
@@ -72,9 +75,9 @@ def crossbar_orbits(
     for link in network.links:
         key: object = "DRAM port"  # reads and writes load all ports alike
         if port := _PORT.fullmatch(link.name):
-            axes = depth[port[1]]
-            below = int(np.prod(sizes[axes:]))
-            place = places[int(port[2]) * below, :axes]
+            inner = depth[port[1]]
+            below = prod(sizes[inner:])
+            place = places[int(port[2]) * below, :inner]
             key = (port[1], port[3], *place.tolist())
         resources.append(numbers.setdefault(key, len(numbers)))
     return np.array(tiles, dtype=np.int64), np.array(resources, dtype=np.int64)
@@ -101,25 +104,37 @@ def _places(target: Target, modes: Mapping[str, _Mode]) -> Ints:
     return np.stack(columns, axis=1)
 
 
-def _is_regular(target: Target, groups: Sequence[Group]) -> bool:
-    if not is_crossbars(target):
-        return False
+def _placed(target: Target, groups: Sequence[Group]) -> tuple[LogicalAxis, ...] | None:
+    """Return the target's logical axis on which each one of the program's mesh lies.
+
+    Returns:
+        None unless the machine has nothing but crossbars and one group covers it axis by axis.
+    """
+    if not is_crossbars(target) or len(groups) != 1:
+        return None
     sizes = {axis.name: axis.size for axis in target.axes}
-    if len(groups) != 1 or groups[0].tiles != tuple(range(target.tiles)):
-        return False
-    merged = [int(np.prod([sizes[name] for name in axis.axes])) for axis in target.logical_axes]
-    order = [name for axis in target.logical_axes for name in axis.axes]
-    return groups[0].mesh.sizes == tuple(merged) and order == [axis.name for axis in target.axes]
+    merged = [prod(sizes[name] for name in axis.axes) for axis in target.logical_axes]
+    named = [name for axis in target.logical_axes for name in axis.axes]
+    if named != [axis.name for axis in target.axes] or len(groups[0].tiles) != target.tiles:
+        return None
+    tiles, grid = np.array(groups[0].tiles), np.arange(target.tiles).reshape(merged)
+    for order in permutations(range(len(merged))):
+        placed = grid.transpose(order)
+        if placed.shape == groups[0].mesh.sizes and np.array_equal(placed.reshape(-1), tiles):
+            return tuple(target.logical_axes[axis] for axis in order)
+    return None
 
 
-def _modes(target: Target, ways: Sequence[RouteKey], skips: Sequence[int]) -> dict[str, _Mode]:
+def _modes(
+    target: Target, placed: Sequence[LogicalAxis], ways: Sequence[RouteKey], skips: Sequence[int]
+) -> dict[str, _Mode]:
     """Return what is left of the symmetry of each physical axis."""
     physical = {axis.name: axis.size for axis in target.axes}
     modes = dict.fromkeys(physical, _Mode.WHOLE)
-    for logical, axis in enumerate(target.logical_axes):
+    for logical, axis in enumerate(placed):
         if any(mask >> logical & 1 for mask in skips):
             modes |= dict.fromkeys(axis.axes, _Mode.FIRST_APART)
-    for logical, axis in enumerate(target.logical_axes):
+    for logical, axis in enumerate(placed):
         if not any(name == "send" and axes >> logical & 1 for name, axes, _ in ways):
             continue
         wide = [name for name in axis.axes if physical[name] > 1]

@@ -146,7 +146,10 @@ class RouteBuilder:
         match name:
             case "read" if axes:
                 users = receivers = tuple(tiles[i] for i in sub_mesh(mesh, index, axes))
-                route = self._network.dram_read_multicast(users)
+                if self._crossbars is not None:
+                    route = self._crossbars.read(np.array(users, dtype=np.int64))
+                else:
+                    route = self._network.dram_read_multicast(users)
             case "read":
                 route = self._network.dram_read(tile)
             case "write":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 from unittest.mock import patch
 
@@ -60,6 +61,21 @@ def test_trees_are_the_multicasts_of_the_network(
         route = network.multicast(source, to)
         assert trees.latency[number] == pytest.approx(route.latency_cycles, rel=1e-12)
         assert sorted(trees.link[trees.user == number]) == sorted(route.links)
+
+
+@given(shapes, st.data())
+def test_reads_are_those_of_the_network(shape: tuple[int, ...], data: st.DataObject) -> None:
+    target = crossbars(*shape)
+    attach = data.draw(st.sampled_from([None, *range(len(shape))]))
+    each = data.draw(st.integers(1, 3))
+    units = 1 if attach is None else prod(shape[: attach + 1])
+    name = None if attach is None else target.axes[attach].name
+    dram = target.dram.model_copy(update={"ports": each * units, "attach_axis": name})
+    network = network_of(target.model_copy(update={"dram": dram}))
+    tile = st.integers(0, target.tiles - 1)
+    tiles = data.draw(st.lists(tile, min_size=1, max_size=6, unique=True))
+    read = Crossbars(network).read(np.array(tiles, dtype=np.int64))
+    assert read == network.dram_read_multicast(tiles)
 
 
 @given(st.lists(st.integers(1, 4), max_size=3).map(tuple), st.integers(0, 7))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -22,9 +24,15 @@ from tilewright.simulator.timing import TimingReport, simulate
 
 @st.composite
 def linear_programs(draw: st.DrawFn, targets: tuple[Target, ...]) -> Program:
-    """Instructions in a linear order, each waiting for an earlier one of another engine: no deadlock."""
+    """Instructions in a linear order, each waiting for an earlier one of another engine: no deadlock.
+
+    The axes of the program's mesh lie on those of the target in any order.
+    """
     target = draw(st.sampled_from(targets))
-    axes = st.integers(1, (1 << logical_mesh(target).rank) - 1)
+    mesh = logical_mesh(target)
+    order = draw(st.permutations(range(mesh.rank)))
+    sizes = tuple(mesh.sizes[axis] for axis in order)
+    axes = st.integers(1, (1 << mesh.rank) - 1)
     size = st.integers(1, 12).map(lambda n: 32 * n)
     streams: dict[Engine, list[Instruction]] = {engine: [] for engine in Engine}
     waits: dict[int, tuple[Wait, ...]] = {}
@@ -32,7 +40,7 @@ def linear_programs(draw: st.DrawFn, targets: tuple[Target, ...]) -> Program:
     for step in range(draw(st.integers(1, 10))):
         n, mask = draw(size), draw(axes)
         members = 1
-        for axis, extent in enumerate(logical_mesh(target).sizes):
+        for axis, extent in enumerate(sizes):
             members *= extent if mask >> axis & 1 else 1
         match draw(
             st.sampled_from(
@@ -48,7 +56,7 @@ def linear_programs(draw: st.DrawFn, targets: tuple[Target, ...]) -> Program:
             case "masked":
                 steps.append(store(n, axes=mask))
             case "send":
-                axis = draw(st.integers(0, logical_mesh(target).rank - 1))
+                axis = draw(st.integers(0, mesh.rank - 1))
                 steps.append(
                     send(
                         n,
@@ -82,7 +90,16 @@ def linear_programs(draw: st.DrawFn, targets: tuple[Target, ...]) -> Program:
                 steps[-1] = replace(steps[-1], waits=(Wait(semaphore, 1),))
     for instruction in steps:
         streams[instruction.engine].append(instruction)
-    return program(target, {engine: tuple(stream) for engine, stream in streams.items()})
+    made = program(
+        target, {engine: tuple(stream) for engine, stream in streams.items()}, sizes=sizes
+    )
+    return replace(made, groups=(replace(made.groups[0], tiles=placed(target, order)),))
+
+
+def placed(target: Target, order: Sequence[int]) -> tuple[int, ...]:
+    """Return the tiles of a mesh whose axes are those of the target in another order."""
+    grid = np.arange(target.tiles).reshape(logical_mesh(target).sizes)
+    return tuple(grid.transpose(order).reshape(-1).tolist())
 
 
 TARGETS = (
@@ -146,8 +163,20 @@ def test_rotations_of_merged_axes_turn_the_outermost() -> None:
     same(full.run, merged.run)
 
 
+def test_axes_that_changed_places_are_merged_as_well() -> None:
+    """Coordinate 0 of the mesh's first axis, which lies on the inner one, stores."""
+    target = machine(3, 4, 4, ports=3, dram=30.0)
+    streams = {Engine.DI: (load(640, axes=0b110),), Engine.DO: (store(96, axes=0b001),)}
+    order = (2, 0, 1)
+    plain = program(target, streams, sizes=(4, 3, 4))
+    made = replace(plain, groups=(replace(plain.groups[0], tiles=placed(target, order)),))
+    full, merged = simulate(made, symmetry=False), simulate(made, symmetry=True)
+    assert (full.run.simulated_tiles, merged.run.simulated_tiles) == (48, 2)
+    same(full.run, merged.run)
+
+
 def test_coordinates_of_a_merged_axis_differ_by_where_they_leave_the_first() -> None:
-    """Of 4 x 3 x 2 tiles of which the first stores: itself, its neighbour, the rest of its unit, the others."""
+    """Of 4 x 3 x 2 tiles the first stores: itself, its neighbour, the rest of its unit, all others."""
     axes = (LogicalAxis(name="b", axes=("a0", "a1", "a2")),)
     target = machine(4, 3, 2, ports=4, dram=30.0).model_copy(update={"logical_axes": axes})
     stored = {Engine.DO: (send(64, Opcode.MCS), store(96, axes=1), store(32))}
@@ -163,7 +192,7 @@ def test_bounds_bytes_and_determinism(made: Program) -> None:
     report = simulate(made, symmetry=False)
     assert report.cycles >= report.run.bound_cycles * (1 - 1e-9)
     assert simulate(made, symmetry=False) == report
-    tiles, sizes = made.target.tiles, logical_mesh(made.target).sizes
+    tiles, sizes = made.target.tiles, made.groups[0].mesh.sizes
     expected = 0.0
     for instruction in (i for stream in made.groups[0].run.values() for i in stream):
         n = instruction.domain[0] if instruction.domain else 0
