@@ -27,6 +27,7 @@ class Limit:
 
 LIMITS = (
     Limit(model="llama3-8b_decode", target="corsair", seconds=30.0),
+    Limit(model="llama3-8b_decode", target="corsair_server", seconds=30.0),
     Limit(model="bert-base", target="mesh_16x16", seconds=10.0),
 )
 

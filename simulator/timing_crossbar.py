@@ -124,7 +124,7 @@ class Crossbars:
         """
         ports = len(self._network.dram_ports)
         port = np.arange(ports)
-        found = [
+        found: list[tuple[Ints, Floats, Ints, Ints, Ints]] = [
             (port + self._network.dram_ports.start, np.ones(ports), port, port * 0 - 1, port * 0)
         ]
         levels = len(self._port_units)
@@ -135,19 +135,19 @@ class Crossbars:
             away = _first_other(here, units)
             units, first, away = units[away >= 0], first[away >= 0], away[away >= 0]
             place = np.full(units.size, levels - depth)
-            found.append((self._out[depth][units], inside[units] * 1.0, first, away, place))
+            count = inside[units].astype(np.float64)
+            found.append((self._out[depth][units], count, first.astype(np.int64), away, place))
             units, first = np.unique(here, return_index=True)
             away = _first_other(homes, units) if homes.size else np.zeros_like(units)
             units, first, away = units[away >= 0], first[away >= 0], away[away >= 0]
             place = np.full(units.size, levels + 1 + depth)
-            found.append(
-                (self._into[depth][units], 1.0 * ports - inside[units], away, first, place)
-            )
-        link, count, *keys = map(np.concatenate, zip(*found, strict=True))
+            count = (ports - inside[units]).astype(np.float64)
+            found.append((self._into[depth][units], count, away, first.astype(np.int64), place))
+        link, weight, *keys = map(np.concatenate, zip(*found, strict=True))
         order = np.lexsort(keys[::-1])
         return Route(
             tuple(link[order].tolist()),
-            tuple((count[order] * (1.0 / ports)).tolist()),
+            tuple((weight[order] * (1.0 / ports)).tolist()),
             self._network.dram_read(int(tiles[0])).latency_cycles,  # that of every tile
         )
 

@@ -5,6 +5,15 @@ from __future__ import annotations
 from tilewright.simulator.timing_fair import fair_rates
 from tilewright.simulator.timing_heap import schedule
 from tilewright.simulator.timing_jit import compiled_part
+from tilewright.simulator.timing_memo import (
+    CHANGED,
+    COUNT,
+    FILLED,
+    MOVING,
+    count_in,
+    find,
+    make_room,
+)
 from tilewright.simulator.timing_state import (
     DIRTY,
     ENGINES,
@@ -29,6 +38,7 @@ def _mark(state: State, resource: int) -> None:
         state.resources[resource].dirty = 1
         state.dirty[state.sizes[DIRTY]] = resource
         state.sizes[DIRTY] += 1
+        count_in(state.memo, CHANGED, resource, 1)
 
 
 @compiled_part
@@ -83,6 +93,9 @@ def start_flow(tables: Tables, state: State, kind: int, slot: int, contended: in
             share = entry.share * tables.factor[kind, it.sort]
             if it.shared and share > 0.0 and (contended != PACKET or it.sort == SRAM):
                 _join(state, slot, entry.resource, share)
+    me.sharing = what.sharing
+    if me.nodes > 0:
+        count_in(state.memo, MOVING, me.sharing * state.slots.size + slot, 1)
 
 
 @compiled_part
@@ -103,6 +116,8 @@ def finish_flow(state: State, slot: int) -> None:
     """Take a payload off its resources."""
     _settle(state, slot)
     me = state.slots[slot]
+    if me.nodes > 0:
+        count_in(state.memo, MOVING, me.sharing * state.slots.size + slot, -1)
     for number in range(me.first_node, me.first_node + me.nodes):
         node = state.nodes[number]
         it = state.resources[node.resource]
@@ -129,15 +144,40 @@ def share_anew(state: State) -> None:
     """
     if state.sizes[DIRTY] == 0:
         return
+    memo = state.memo
+    entry = find(memo)
+    resources = state.sizes[DIRTY]
+    if memo.ends[entry, 1] == 0:
+        flows, resources = _component(state)
+        _assign(state, flows, resources)
+        _note(state, entry, flows)
+    else:
+        for place in range(memo.ends[entry, 0], memo.ends[entry, 1] - 1):
+            _set_rate(state, memo.slots[place], memo.rates[place], memo.causes[place])
+    for index in range(resources):
+        state.resources[state.dirty[index]].seen = -1
+        state.resources[state.dirty[index]].met = 0
+        state.resources[state.dirty[index]].dirty = 0
+    state.sizes[DIRTY] = 0
+    memo.sums[CHANGED] = memo.sums[CHANGED + 1] = 0
+
+
+@compiled_part
+def _component(state: State) -> tuple[int, int]:
+    """List the payloads that contended resources connect to a changed one; return how many, and resources.
+
+    `dirty` grows into the list of the resources, `seen` is their place in it.
+    """
     slots = state.scratch.slots
     flows = done = 0
     resources = state.sizes[DIRTY]
     for index in range(resources):
         state.resources[state.dirty[index]].seen = index
-    while done < resources:  # `dirty` grows into the list of the component's resources
-        number = state.resources[state.dirty[done]].head
+    while done < resources:
+        here = state.resources[state.dirty[done]]
+        number = here.head
         done += 1
-        while number >= 0:
+        while number >= 0 and here.met < here.flows:
             slot = state.nodes[number].slot
             number = state.nodes[number].next
             me = state.slots[slot]
@@ -153,15 +193,13 @@ def share_anew(state: State) -> None:
                     it.seen = resources
                     state.dirty[resources] = resource
                     resources += 1
+                if it.seen >= 0:
+                    it.met += 1
     # Order by slot, so that rounding does not depend on the history of the lists.
     _sort(slots, flows)
-    _assign(state, flows, resources)
     for flow in range(flows):
         state.slots[slots[flow]].seen = 0
-    for index in range(resources):
-        state.resources[state.dirty[index]].seen = -1
-        state.resources[state.dirty[index]].dirty = 0
-    state.sizes[DIRTY] = 0
+    return flows, resources
 
 
 @compiled_part
@@ -206,12 +244,34 @@ def _assign(state: State, flows: int, resources: int) -> None:
         room.filling,
     )
     for flow in range(flows):
-        slot = room.slots[flow]
-        me = state.slots[slot]
         cause = -1 if room.causes[flow] < 0 else state.dirty[room.causes[flow]]
-        if room.rates[flow] == me.speed and cause == me.cause:
-            continue
-        _settle(state, slot)
-        me.speed, me.cause = room.rates[flow], cause
-        time = state.clock[NOW] + max(me.left, 0.0) / me.speed
-        schedule(state.heap, state.place, state.times, state.sizes, HEAP, slot, time)
+        room.causes[flow] = cause
+        _set_rate(state, room.slots[flow], room.rates[flow], cause)
+
+
+@compiled_part
+def _set_rate(state: State, slot: int, rate: float, cause: int) -> None:
+    """Let a payload go on at a rate; re-time its end if that is another than before."""
+    me = state.slots[slot]
+    if rate == me.speed and cause == me.cause:
+        return
+    _settle(state, slot)
+    me.speed, me.cause = rate, cause
+    time = state.clock[NOW] + max(me.left, 0.0) / me.speed
+    schedule(state.heap, state.place, state.times, state.sizes, HEAP, slot, time)
+
+
+@compiled_part
+def _note(state: State, entry: int, flows: int) -> None:
+    """Keep the rates of the component at hand, for when the same payloads move again."""
+    memo, room = state.memo, state.scratch
+    if not make_room(memo, flows):
+        return
+    first = memo.sizes[FILLED]
+    for flow in range(flows):
+        memo.slots[first + flow] = room.slots[flow]
+        memo.rates[first + flow] = room.rates[flow]
+        memo.causes[first + flow] = room.causes[flow]
+    memo.sizes[FILLED] = first + flows
+    memo.sizes[COUNT] += 1
+    memo.ends[entry, 0], memo.ends[entry, 1] = first, first + flows + 1

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tilewright.simulator.timing_fair import SCRATCH_COLUMNS
+from tilewright.simulator.timing_fair import Filling, filling
 from tilewright.simulator.timing_heap import MESSAGE_COLUMNS
+from tilewright.simulator.timing_memo import Memo, new_memo
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -55,6 +56,7 @@ KIND = np.dtype(
         ("gang", "i8"),  # row of `gang_of`, -1 for none
         ("skip", "i8"),  # row of `skip`, -1 for none
         ("ahead", "i8"),  # whether the lead may pass while the payload before still moves
+        ("sharing", "i8"),  # equal for kinds whose payloads share resources alike
         ("tag", "i8"),
         ("posts_here", "i8"),  # whether it posts on its own tile
         ("posts_away", "i8"),  # whether it posts on other tiles
@@ -82,6 +84,7 @@ SLOT = np.dtype(
         ("cause", "i8"),  # resource that holds the payload back, or -1
         ("first_node", "i8"),
         ("nodes", "i8"),  # in use
+        ("sharing", "i8"),  # that of the kind whose payload moves
         ("seen", "i8"),  # whether it is in the component at hand
         ("busy", "f8"),
         ("ideal", "f8"),  # busy cycles without contention
@@ -106,6 +109,7 @@ RESOURCE = np.dtype(
         ("flows", "i8"),
         ("dirty", "i8"),  # whether its flows must share anew
         ("seen", "i8"),  # number in the component at hand, or -1
+        ("met", "i8"),  # how many of its users the component is known to have
     ]
 )
 TAG = np.dtype([("first", "f8"), ("last", "f8")])
@@ -144,7 +148,7 @@ class Scratch(NamedTuple):
     capacities: Floats  # [r]
     rates: Floats  # [slots]
     causes: Ints  # [slots]
-    filling: Floats  # [r, columns]
+    filling: Filling
 
 
 class State(NamedTuple):
@@ -172,6 +176,7 @@ class State(NamedTuple):
     tag_busy: Floats  # [tags, engines] cycles, summed over members
     spans: Records  # SPAN
     scratch: Scratch
+    memo: Memo
 
 
 HEAP, DIRTY, SPANS, EVENTS, ASKING, FLYING, SENT = 0, 1, 2, 3, 4, 5, 6
@@ -234,6 +239,7 @@ def new_state(
         tag_busy=np.zeros((tags, ENGINES)),
         spans=np.zeros(spans, dtype=SPAN),
         scratch=_scratch(count, room, resources.size),
+        memo=new_memo(),
     )
 
 
@@ -247,7 +253,7 @@ def _scratch(slots: int, nodes: int, resources: int) -> Scratch:
         capacities=np.zeros(resources),
         rates=np.zeros(slots),
         causes=np.zeros(slots, dtype=np.int64),
-        filling=np.zeros((resources, SCRATCH_COLUMNS)),
+        filling=filling(slots, resources, nodes),
     )
 
 

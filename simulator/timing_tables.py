@@ -246,6 +246,7 @@ def _kind_records(lowered: Lowered) -> Records:
         "gang": lowered.gang,
         "skip": lowered.skip,
         "ahead": [k.asks_ahead for k in kinds],
+        "sharing": _sharing(lowered),
         "tag": [k.tag for k in kinds],
         "posts_here": [any(not remote for _, _, remote in k.posts) for k in kinds],
         "posts_away": [any(remote for _, _, remote in k.posts) for k in kinds],
@@ -253,6 +254,15 @@ def _kind_records(lowered: Lowered) -> Records:
     for name, values in columns.items():
         records[name] = values
     return records
+
+
+def _sharing(lowered: Lowered) -> list[int]:
+    """Return a number for each kind; those whose payloads ask the same of the same resources share one."""
+    numbers: dict[object, int] = {}
+    return [
+        numbers.setdefault((k.rate_bytes_per_cycle, k.own_factor, k.factors, way), len(numbers))
+        for k, way in zip(lowered.kinds, lowered.way, strict=True)
+    ]
 
 
 def _route_records(routes: Routes) -> tuple[Records, Records, Records]:

@@ -20,6 +20,7 @@ from tilewright.hwmodel.target import LogicalAxis, Target
 from tilewright.lowering.isa import Engine, Instruction, Opcode, Post, Wait
 from tilewright.lowering.program import Program
 from tilewright.simulator.timing import TimingReport, simulate
+from tilewright.simulator.timing_memo import new_memo
 
 
 @st.composite
@@ -184,6 +185,18 @@ def test_coordinates_of_a_merged_axis_differ_by_where_they_leave_the_first() -> 
     full, merged = simulate(made, symmetry=False), simulate(made, symmetry=True)
     assert (full.run.simulated_tiles, merged.run.simulated_tiles) == (24, 4)
     same(full.run, merged.run)
+
+
+@given(linear_programs(TARGETS), st.sampled_from([(1, 0), (4, 1 << 10), (64, 20)]))
+@hypothesis_settings(max_examples=40)
+def test_rates_looked_up_are_those_worked_out(made: Program, size: tuple[int, int]) -> None:
+    """No memo, one that forgets all the time and one that keeps everything give the same report."""
+    group = made.groups[0]
+    again = {engine: stream * 3 for engine, stream in group.run.items()}
+    repeated = replace(made, groups=(replace(group, run=again),))
+    roomy = simulate(repeated, symmetry=False, trace=True)
+    with patch("tilewright.simulator.timing_state.new_memo", lambda: new_memo(*size)):
+        assert simulate(repeated, symmetry=False, trace=True) == roomy
 
 
 @given(linear_programs(TARGETS))

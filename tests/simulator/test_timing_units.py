@@ -12,7 +12,7 @@ from tilewright.errors import ProgramError
 from tilewright.hwmodel.load import load_target
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.lowering.isa import Access, Engine, Instruction, Opcode, Post, Space, Wait
-from tilewright.simulator.timing_fair import SCRATCH_COLUMNS, fair_rates
+from tilewright.simulator.timing_fair import fair_rates, filling
 from tilewright.simulator.timing_heap import pop, pop_message, push_message, schedule
 from tilewright.simulator.timing_kinds import Kind, KindTable, dram_bytes, kind_of
 from tilewright.simulator.timing_lowered import expand
@@ -243,7 +243,7 @@ def test_rates_are_max_min_fair(
         np.array([c for _, c in pairs], dtype=np.float64),
         rates,
         causes,
-        np.empty((len(capacities), SCRATCH_COLUMNS)),
+        filling(len(uses), len(capacities), len(pairs)),
     )
     used = [0.0] * len(capacities)
     for rate, use in zip(rates, uses, strict=True):
