@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from tilewright.fetch import cached_model, fetch_model
 
@@ -18,12 +20,19 @@ settings.register_profile("fixed", derandomize=True, deadline=None, print_blob=T
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep in one process the tests that share what they compile: those of a file, and those of models."""
-    models = Path(__file__).parent / "models"
-    for item in items:
-        group = models if models in item.path.parents else item.path
-        item.add_marker(pytest.mark.xdist_group(str(group)))
+class SharedScheduling(LoadFileScheduling):
+    """Keeps in one process the tests that share what they compile: those of a file, and those of models."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return (
+            "tests/models" if nodeid.startswith("tests/models/") else super()._split_scope(nodeid)
+        )
+
+
+@pytest.hookimpl(tryfirst=True, optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    """Schedule `--dist loadfile`, which asks for no marks: pytest 9.2 hides them from pytest-xdist 3.8."""
+    return SharedScheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture
