@@ -24,6 +24,7 @@ from tilewright.hwmodel.target import (
     Tile,
     Topology,
     VectorUnit,
+    interned,
 )
 
 PARAMETERS: Mapping[str, type[int] | type[float]] = MappingProxyType(
@@ -124,7 +125,7 @@ def mesh_target(
         evidence=dict.fromkeys(sections, assumed),
     )
     check_target(target, f"'{target.name}'")
-    return target
+    return interned(target)
 
 
 def _tile(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from tilewright.errors import TargetError
 from tilewright.hwmodel.check import check_target, fail
 from tilewright.hwmodel.family import PARAMETERS, mesh_target
-from tilewright.hwmodel.target import Target
+from tilewright.hwmodel.target import Target, interned
 
 MAX_FILE_BYTES = 1_000_000
 
@@ -39,8 +40,7 @@ def load_target(name_or_path: str) -> Target:
         TargetError: There is no such target, or it is wrong.
     """
     if name_or_path in target_names():
-        preset = resources.files("tilewright.hwmodel").joinpath("presets", f"{name_or_path}.yaml")
-        return parse_target(preset.read_text(encoding="utf-8"), f"'{name_or_path}'")
+        return _preset(name_or_path)
     if match := _MESH.fullmatch(name_or_path):
         return _load_mesh(name_or_path, match)
     path = Path(name_or_path)
@@ -66,6 +66,14 @@ def load_target(name_or_path: str) -> Target:
         ) from error
 
 
+@lru_cache(
+    maxsize=64
+)  # memos of targets find the same object at once, an equal one after comparing all
+def _preset(name: str) -> Target:
+    preset = resources.files("tilewright.hwmodel").joinpath("presets", f"{name}.yaml")
+    return parse_target(preset.read_text(encoding="utf-8"), f"'{name}'")
+
+
 def parse_target(text: str, where: str) -> Target:
     """Return the target that a YAML text describes.
 
@@ -89,7 +97,7 @@ def parse_target(text: str, where: str) -> Target:
     except ValidationError as error:
         raise _from_pydantic(error, where) from error
     check_target(target, where)
-    return target
+    return interned(target)
 
 
 def _load_mesh(name: str, match: re.Match[str]) -> Target:

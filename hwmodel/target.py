@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import lru_cache
 from math import prod
 from typing import Annotated, Literal
 
@@ -303,3 +304,9 @@ class Target(Frozen):
     def seconds(self, cycles: float) -> float:
         """Convert cycles to seconds."""
         return cycles / (self.clock_ghz * 1e9)
+
+
+@lru_cache(maxsize=256)
+def interned(target: Target) -> Target:
+    """Return the first target equal to this one, so that memos of targets need not compare all figures."""
+    return target

@@ -24,7 +24,7 @@ from tilewright.graph import Graph, Op, Port, TensorType
 from tilewright.hwmodel.family import mesh_target
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.network import logical_mesh
-from tilewright.hwmodel.target import Target
+from tilewright.hwmodel.target import Target, interned
 from tilewright.rules.alternatives import Alternatives
 from tilewright.rules.engine import saturate
 from tilewright.rules.roll import Block, Instance, Rolled, roll
@@ -153,7 +153,9 @@ def saturated(
 def with_sram(target: Target, size_bytes: int) -> Target:
     """Return the target with another scratchpad."""
     sram = target.tile.sram.model_copy(update={"size_bytes": size_bytes})
-    return target.model_copy(update={"tile": target.tile.model_copy(update={"sram": sram})})
+    return interned(
+        target.model_copy(update={"tile": target.tile.model_copy(update={"sram": sram})})
+    )
 
 
 # ---------------------------------------------------------------- small models
