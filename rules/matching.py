@@ -20,7 +20,32 @@ from tilewright.rules.terms import Items
 Bindings = Mapping[str, int | str]
 """Values of pattern variables: an e-class or a text."""
 
-_ITEMS = (Items.cons, Items.empty)
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """Stands for an e-class or a text."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A text of several parts; None for a part that cannot be known."""
+
+    parts: tuple[Text, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A constructor on patterns; its operands are None where they are a list of any length."""
+
+    constructor: Constructor
+    operands: tuple[Pattern, ...] | None
+    texts: tuple[Text, ...]
+
+
+type Text = Variable | Joined | str | None
+type Pattern = Variable | Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +65,23 @@ class Matcher:
         for node in snapshot.enodes:
             self._nodes[node.result, node.constructor.name].append(node)
 
-    def matches(self, pattern: Any, e_class: int, bindings: Bindings) -> Iterator[Match]:
+    def matches(self, pattern: Pattern, e_class: int, bindings: Bindings) -> Iterator[Match]:
         """Yield every way in which a pattern holds of a class, given some bindings."""
-        variable = get_var_name(pattern)
-        if variable is not None:
-            bound = _bound(bindings, variable, e_class)
+        if isinstance(pattern, Variable):
+            bound = _bound(bindings, pattern.name, e_class)
             if bound is not None:
                 yield Match(None, (), bound)
             return
-        constructor, args = call_of(pattern)
-        for node in self._nodes[e_class, constructor.name]:
-            texts = _match_texts(args[constructor.arity :], node.signature_texts, bindings)
-            if texts is None:
-                continue
-            operands = _operands(constructor, args)
-            if operands is None or len(operands) != len(node.args):
+        operands = pattern.operands
+        for node in self._nodes[e_class, pattern.constructor.name]:
+            texts = _match_texts(pattern.texts, node.signature_texts, bindings)
+            if texts is None or operands is None or len(operands) != len(node.args):
                 continue
             for nodes, found in self._match_all(operands, node.args, texts):
                 yield Match(node, (node, *nodes), found)
 
     def _match_all(
-        self, patterns: tuple[Any, ...], classes: tuple[int, ...], bindings: Bindings
+        self, patterns: tuple[Pattern, ...], classes: tuple[int, ...], bindings: Bindings
     ) -> Iterator[tuple[tuple[ENode, ...], Bindings]]:
         if not patterns:
             yield (), bindings
@@ -70,28 +91,44 @@ class Matcher:
                 yield (*first.nodes, *nodes), found
 
 
-def call_of(pattern: Any) -> tuple[Constructor, tuple[Any, ...]]:
-    """Return the constructor and arguments of a pattern that is no variable."""
-    function, args = get_callable_fn(pattern), get_callable_args(pattern)
+def read_pattern(term: Any) -> Pattern:
+    """Return a side of a rule as plain data; to ask the engine's terms again takes far longer."""
+    variable = get_var_name(term)
+    if variable is not None:
+        return Variable(variable)
+    function, args = get_callable_fn(term), get_callable_args(term)
     assert args is not None, "patterns are variables or calls"
     for constructor in CONSTRUCTORS.values():
         if constructor.build == function:
-            return constructor, args
+            texts = tuple(_read_text(arg) for arg in args[constructor.arity :])
+            return Call(constructor, _read_operands(constructor, args), texts)
     raise AssertionError(f"{function} is no constructor")
 
 
-def _operands(constructor: Constructor, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+def _read_operands(constructor: Constructor, args: tuple[Any, ...]) -> tuple[Pattern, ...] | None:
     """Return the operand patterns; those of a list, or None if the list is a variable."""
     if constructor.operands is not None:
-        return args[: constructor.operands]
-    items: list[Any] = []
+        return tuple(read_pattern(arg) for arg in args[: constructor.operands])
+    items: list[Pattern] = []
     rest = args[0]
     while get_callable_fn(rest) == Items.cons:
         inner = get_callable_args(rest)
         assert inner is not None
-        items.append(inner[0])
+        items.append(read_pattern(inner[0]))
         rest = inner[1]
     return None if get_var_name(rest) is not None else tuple(items)
+
+
+def _read_text(term: Any) -> Text:
+    variable = get_var_name(term)
+    if variable is not None:
+        return Variable(variable)
+    literal = get_literal_value(term)
+    if literal is not None:
+        return str(literal)
+    if get_callable_fn(term) != join:
+        return None
+    return Joined(tuple(_read_text(part) for part in get_callable_args(term) or ()))
 
 
 def _bound(bindings: Bindings, variable: str, value: int | str) -> Bindings | None:
@@ -103,30 +140,25 @@ def _bound(bindings: Bindings, variable: str, value: int | str) -> Bindings | No
 
 
 def _match_texts(
-    patterns: tuple[Any, ...], texts: tuple[str, ...], bindings: Bindings
+    patterns: tuple[Text, ...], texts: tuple[str, ...], bindings: Bindings
 ) -> Bindings | None:
     for pattern, text in zip(patterns, texts, strict=True):
-        variable = get_var_name(pattern)
-        if variable is not None:
-            bound = _bound(bindings, variable, text)
+        if isinstance(pattern, Variable):
+            bound = _bound(bindings, pattern.name, text)
             if bound is None:
                 return None
             bindings = bound
-        elif _text(pattern, bindings) not in (None, text):
+        elif _value(pattern, bindings) not in (None, text):
             return None
     return bindings
 
 
-def _text(pattern: Any, bindings: Bindings) -> str | None:
+def _value(pattern: Text, bindings: Bindings) -> str | None:
     """Return the value of a text pattern, None if it cannot be known from the bindings."""
-    variable = get_var_name(pattern)
-    if variable is not None:
-        value = bindings.get(variable)
+    if isinstance(pattern, Variable):
+        value = bindings.get(pattern.name)
         return None if value is None else str(value)
-    literal = get_literal_value(pattern)
-    if literal is not None:
-        return str(literal)
-    if get_callable_fn(pattern) != join:
-        return None
-    parts = [_text(part, bindings) for part in get_callable_args(pattern) or ()]
+    if not isinstance(pattern, Joined):
+        return pattern
+    parts = [_value(part, bindings) for part in pattern.parts]
     return None if any(part is None for part in parts) else "".join(map(str, parts))

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import networkx as nx
 
 from tilewright.rules.engine import LogicalEGraph
-from tilewright.rules.matching import Match, Matcher, call_of
+from tilewright.rules.matching import Call, Match, Matcher, Pattern, read_pattern
 from tilewright.rules.registry import ROOT, Rule, pattern_of
 from tilewright.rules.snapshot import INSERTED, ENode
 
@@ -48,13 +49,21 @@ def equalities(egraph: LogicalEGraph, e_class: int) -> Iterator[Equality]:
     matcher = Matcher(egraph.snapshot)
     kinds = {n.constructor.name for n in egraph.snapshot.enodes if n.result == e_class}
     for number, rule in enumerate(egraph.rules, start=1):
-        rewrite = pattern_of(rule)
-        if call_of(rewrite.left)[0].name not in kinds:
+        before, after = _sides(rule)
+        if before.constructor.name not in kinds:
             continue
-        for left in matcher.matches(rewrite.left, e_class, {ROOT: e_class}):
-            for right in matcher.matches(rewrite.to, e_class, left.bindings):
+        for left in matcher.matches(before, e_class, {ROOT: e_class}):
+            for right in matcher.matches(after, e_class, left.bindings):
                 made = right.root is None or any(n.origin == number for n in right.nodes)
                 yield Equality(left, right, rule, made)
+
+
+@lru_cache(maxsize=1024)
+def _sides(rule: Rule) -> tuple[Call, Pattern]:
+    rewrite = pattern_of(rule)
+    left = read_pattern(rewrite.left)
+    assert isinstance(left, Call), "left sides are no variables"
+    return left, read_pattern(rewrite.to)
 
 
 def explain(
