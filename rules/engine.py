@@ -40,7 +40,7 @@ from tilewright.rules.partition.ruleset import PartitionRule
 from tilewright.rules.partition.tables import StrategyTables
 from tilewright.rules.readout import ReadOut, read_implementations
 from tilewright.rules.registry import Rule, instantiate, pattern_of
-from tilewright.rules.session import RunStats, Session
+from tilewright.rules.session import Program, RunStats, Session
 from tilewright.rules.signatures import Typing
 from tilewright.rules.snapshot import Snapshot, analysed, take_snapshot
 
@@ -63,20 +63,27 @@ class _Totals:
 class _Saturation:
     """State of one saturation."""
 
-    def __init__(self, graph: Graph, rules: tuple[Rule, ...], options: SaturationOptions) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        rules: tuple[Rule, ...],
+        options: SaturationOptions,
+        *,
+        is_partitioned: bool,
+    ) -> None:
         self.graph = graph
-        self.session = Session()
+        self.tables = _tables_asked(rules)
+        self.session = Session(_program(rules, is_partitioned=is_partitioned))
         self.typing = Typing(options.multiples)
         self.rules = rules
         self.rule_names = tuple(rule.name for rule in rules)
-        self.rulesets = _rulesets(rules)
-        self.tables = _tables_asked(rules)
+        self.rulesets = tuple(name for name, _ in _by_ruleset(rules))
         self.totals: dict[str, _Totals] = {}
         self.notes: list[str] = []
         inserted = rows_of(graph, self.typing)
         self.numbers = inserted.numbers
         self.session.insert(inserted.tables)
-        self.run("load", load)
+        self.run("load")
         self.snapshot = take_snapshot(self.session)
         self.count("load", self.snapshot.e_nodes, self.snapshot.e_classes)
         self.limit = e_node_limit(self.snapshot.e_nodes, options.nodes_per_op)
@@ -87,10 +94,10 @@ class _Saturation:
         """E-class of each tensor of the graph."""
         return {name: self.snapshot.named[number] for name, number in self.numbers.items()}
 
-    def run(self, name: str, schedule: Any) -> RunStats:
+    def run(self, name: str) -> RunStats:
         """Run a ruleset and add up what it did."""
         start = perf_counter()
-        stats = self.session.run(schedule, name)
+        stats = self.session.run(name)
         total = self.totals.setdefault(name, _Totals())
         total.iterations += 1
         total.seconds += perf_counter() - start
@@ -111,7 +118,7 @@ class _Saturation:
         """
         self.typing.extend(self.snapshot, self.rule_names, ran)
         self.session.insert(self.typing.new_rows())
-        self.run("analysis", analysis.saturate())
+        self.run("analysis")
         self.snapshot = analysed(self.snapshot, self.session)
         self.typing.extend(self.snapshot, self.rule_names, "analysis")
         self.count("analysis", self.snapshot.e_nodes, self.snapshot.e_classes)
@@ -123,9 +130,9 @@ class _Saturation:
             OvergrownError: The e-graph has become too large.
         """
         is_changed = False
-        for name, ruleset in self.rulesets:
+        for name in self.rulesets:
             self.session.insert(self.typing.new_facts(self.tables, self.snapshot))
-            stats = self.run(name, ruleset)
+            stats = self.run(name)
             check_matches(self.rewrites(), sum(stats.matches.values()), self.limit)
             if stats.is_changed:
                 is_changed = True
@@ -152,7 +159,7 @@ class _Saturation:
     def rewrites(self) -> Counter[str]:
         """Return the matches of each rule so far."""
         return sum(
-            (self.totals[name].matches for name, _ in self.rulesets if name in self.totals),
+            (self.totals[name].matches for name in self.rulesets if name in self.totals),
             Counter(),
         )
 
@@ -232,13 +239,20 @@ def _tables_asked(rules: tuple[Rule, ...]) -> tuple[FactTable, ...]:
 
 
 @lru_cache(maxsize=32)  # a model has several blocks and is compiled with one choice of rules
-def _rulesets(rules: tuple[Rule, ...]) -> tuple[tuple[str, Any], ...]:
-    """Return the engine's rulesets in order; rules count from 1 as origins."""
-    numbered = list(enumerate(rules, start=1))
-    return tuple(
-        (name, make_ruleset(*(instantiate(rule, n) for n, rule in group), name=name))
-        for name, group in groupby(numbered, key=lambda pair: pair[1].ruleset)
-    )
+def _program(rules: tuple[Rule, ...], *, is_partitioned: bool) -> Program:
+    """Return what the engine runs, in order; rules count from 1 as origins."""
+    rulesets = [
+        (name, make_ruleset(*(instantiate(rule, n) for n, rule in numbered), name=name))
+        for name, numbered in _by_ruleset(rules)
+    ]
+    last = [("partition", partition)] if is_partitioned else []
+    return Program([("load", load), ("analysis", analysis.saturate()), *rulesets, *last])
+
+
+def _by_ruleset(rules: tuple[Rule, ...]) -> list[tuple[str, list[tuple[int, Rule]]]]:
+    """Return the rules of each ruleset with their numbers, which count from 1."""
+    numbered = groupby(enumerate(rules, start=1), key=lambda pair: pair[1].ruleset)
+    return [(name, list(group)) for name, group in numbered]
 
 
 def _in_order(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
@@ -252,7 +266,9 @@ def _partition_in_order(rules: tuple[PartitionRule, ...]) -> tuple[PartitionRule
     return tuple(sorted(rules, key=lambda r: (own.get(r.name, len(own)), r.name)))
 
 
-def _rewritten(graph: Graph, chosen: ChosenRules, options: SaturationOptions) -> _Saturation:
+def _rewritten(
+    graph: Graph, chosen: ChosenRules, options: SaturationOptions, *, is_partitioned: bool
+) -> _Saturation:
     """Load a block and run algebra and fusion, without the rules that make it outgrow the limit."""
     twice = sorted(name for name, count in Counter(chosen.names).items() if count > 1)
     if twice:
@@ -260,7 +276,7 @@ def _rewritten(graph: Graph, chosen: ChosenRules, options: SaturationOptions) ->
     notes: list[str] = []
     rules = _in_order(chosen.rewrites)
     while True:
-        work = _Saturation(graph, rules, options)
+        work = _Saturation(graph, rules, options, is_partitioned=is_partitioned)
         try:
             if rules:
                 work.rewrite(options.rounds, options.nodes_per_class)
@@ -296,7 +312,7 @@ def rewrite_block(
         RuleError: As `saturate`.
     """
     chosen = options.chosen(without_rules)
-    work = _rewritten(block_graph, chosen, options)
+    work = _rewritten(block_graph, chosen, options, is_partitioned=False)
     named = work.snapshot.named
     return LogicalEGraph(
         snapshot=work.snapshot,
@@ -327,7 +343,7 @@ def saturate(
     options = options or SaturationOptions()
     options = replace(options, multiples=options.multiples or mesh.sizes)
     chosen = options.chosen(without_rules)
-    work = _rewritten(block_graph, chosen, options)
+    work = _rewritten(block_graph, chosen, options, is_partitioned=True)
     result = ReadOut(
         block_graph,
         work.numbers,
@@ -338,7 +354,7 @@ def saturate(
     )
     tables = StrategyTables(mesh, work.typing, work.snapshot, _partition_in_order(chosen.partition))
     work.session.insert(tables.rows())
-    work.run("partition", partition)
+    work.run("partition")
     implementations, found = read_implementations(work.session, tables, result)
     work.count(
         "partition",

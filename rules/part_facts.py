@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from egglog import StringLike, Unit, function, i64Like
 
@@ -25,8 +26,7 @@ class Part:
     @property
     def text(self) -> str:
         """Text of the attributes."""
-        attrs = {"starts": self.starts, "sizes": self.sizes, "steps": self.steps}
-        return encode(CONSTRUCTORS["slice"], attrs)[0]
+        return _text(self)
 
     @property
     def rank(self) -> int:
@@ -52,6 +52,12 @@ class Part:
         first = self.starts[axis]
         last = first + (self.sizes[axis] - 1) * self.steps[axis]
         return min(first, last), max(first, last)
+
+
+@lru_cache(maxsize=1 << 14)  # every round asks for the same parts
+def _text(part: Part) -> str:
+    attrs = {"starts": part.starts, "sizes": part.sizes, "steps": part.steps}
+    return encode(CONSTRUCTORS["slice"], attrs)[0]
 
 
 def front(shape: Sequence[int]) -> Part:

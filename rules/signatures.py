@@ -45,6 +45,7 @@ class Typing:
         self._rows: dict[str, list[tuple[int | str, ...]]] = {}
         self._prepended: list[tuple[int, int, int]] = []
         self._known_facts: dict[str, set[tuple[int | str, ...]]] = {}
+        self._vocabulary: Vocabulary | None = None
 
     def type_number(self, value: TensorType) -> int:
         """Return the number of a type."""
@@ -155,7 +156,12 @@ class Typing:
     def new_facts(
         self, tables: Iterable[FactTable], snapshot: Snapshot
     ) -> list[tuple[Any, list[tuple[int | str, ...]]]]:
-        """Return the rows of fact tables that the e-graph does not have yet."""
+        """Return the rows of fact tables that the e-graph does not have yet.
+
+        Args:
+            tables: The same in every call.
+            snapshot: The e-graph.
+        """
         texts: dict[str, dict[str, None]] = {}
         for node in snapshot.enodes:
             for column, text in zip(node.constructor.columns, node.texts, strict=True):
@@ -166,6 +172,9 @@ class Typing:
             self._siblings(snapshot),
             self._multiples,
         )
+        if known == self._vocabulary:
+            return []
+        self._vocabulary = known
         new = []
         for table in tables:
             seen = self._known_facts.setdefault(table.name, set())

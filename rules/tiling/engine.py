@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from egglog import Ruleset, Schedule, i64, rule, var
+from egglog import Ruleset, i64, rule, var
 from egglog import ruleset as make_ruleset
 
-from tilewright.rules.session import Session
+from tilewright.rules.session import Program, Session
 from tilewright.rules.tiling.candidates import tile_sizes
 from tilewright.rules.tiling.family import tiling_rules
 from tilewright.rules.tiling.ruleset import TilingRule, instantiate
@@ -71,11 +71,11 @@ def _load(extent: i64, quantum: i64, combines: i64, kernel: i64, loop: i64) -> R
 
 
 @lru_cache(maxsize=8)  # once for each choice of rules
-def _schedule(rules: tuple[TilingRule, ...]) -> Schedule:
+def _program(rules: tuple[TilingRule, ...]) -> Program:
     names = ("extent", "quantum", "combines", "kernel", "loop")
     load = _load(*(var(name, i64) for name in names))
     ruleset = make_ruleset(*(instantiate(made) for made in rules), name="tiling")
-    return load + ruleset.saturate()
+    return Program([("tiling", load + ruleset.saturate())])
 
 
 def tiling_alternatives(
@@ -98,11 +98,11 @@ def tiling_alternatives(
         for i, extent in enumerate(request.extents)
         if request.is_parallel[i] and request.is_tileable[i] and extent > 1
     ]
-    session = Session()
+    session = Session(_program(tiling_rules() if rules is None else rules))
     bases = dict.fromkeys((e, q) for e, q, _ in loops)
     sizes = [(e, q, s) for e, q in bases for s in tile_sizes(e, q)]
     session.insert(((row_loop, loops), (tile_size, sizes), (outermost_candidate, outermost)))
-    session.run(_schedule(tiling_rules() if rules is None else rules), "tiling")
+    session.run("tiling")
     found = session.read(("tiled", "ordered"))
     by_loop: defaultdict[tuple[int | str, ...], list[int]] = defaultdict(list)
     for row in found.get("tiled", []):
