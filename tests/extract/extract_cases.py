@@ -90,9 +90,9 @@ class Builder:
         return graph
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Case:
-    """A saturated model on a machine."""
+    """A saturated model on a machine; its plans and tables are made once."""
 
     graph: Graph
     rolled: Rolled
@@ -100,10 +100,12 @@ class Case:
     target: Target
     mesh: LogicalMesh
 
+    @cache  # noqa: B019  # cases live as long as the tests
     def extract(self, objective: Objective = Objective.LATENCY, limit: int | None = None) -> Plan:
         options = ExtractOptions(objective=objective, sram_limit_bytes=limit)
         return extract(self.graph, self.rolled, self.alternatives, self.target, self.mesh, options)
 
+    @cache  # noqa: B019  # cases live as long as the tests
     def tables(
         self, objective: Objective = Objective.LATENCY, limit: int | None = None
     ) -> tuple[tuple[Alternatives, ...], Pricing, ModelTables]:
