@@ -41,8 +41,7 @@ def test_hash_seeds_do_not_matter() -> None:
     names = ("attention_scores", "heads", "linear_relu", "matmul_chain")
     first = text_of("1", names)
     assert first.count("matmul") > 4
-    for seed in ("2", "77"):
-        assert text_of(seed, names) == first
+    assert text_of("77", names) == first
 
 
 @pytest.mark.slow

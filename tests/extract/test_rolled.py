@@ -6,7 +6,7 @@ from functools import cache
 from itertools import pairwise
 
 import pytest
-from extract_cases import OBJECTIVES, Builder, Case, one_block, saturated
+from extract_cases import MIX, OBJECTIVES, Builder, Case, one_block, saturated
 
 from tilewright.extract.objective import Objective
 from tilewright.extract.plan import Plan
@@ -86,7 +86,14 @@ def test_instances_of_a_block_run_alike() -> None:
     assert all(own[n : n + length] == own[:length] for n in range(0, len(own), length))
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize(
+    "objective",
+    [
+        Objective.LATENCY,
+        Objective.ENERGY,
+        *(pytest.param(o, marks=pytest.mark.slow) for o in (Objective.THROUGHPUT, MIX)),
+    ],
+)
 def test_rolled_bounds_the_unrolled_model_too(objective: Objective) -> None:
     rolled, single = plan_of(4, objective), plan_of(4, objective, rolled=False)
     validate_plan(single, case_of(4, rolled=False).target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import onnxruntime
@@ -20,10 +21,26 @@ Check = Callable[[str, str], EndToEnd]
 
 TRANSFORMERS = ("llama_prefill", "llama_decode", "gpt2_prefill", "gpt2_decode")
 TARGETS = ("toy", "corsair", "gemmini", "mesh_2x3")
+QUICK = {
+    ("llama_prefill", "toy"),
+    ("llama_prefill", "gemmini"),
+    ("llama_decode", "mesh_2x3"),
+    ("llama_decode", "corsair"),
+    ("gpt2_prefill", "corsair"),
+    ("gpt2_prefill", "mesh_2x3"),
+    ("gpt2_decode", "toy"),
+    ("gpt2_decode", "gemmini"),
+}
+"""Every model on two targets, every target with two models."""
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("name", TRANSFORMERS)
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.slow)
+        for pair in product(TRANSFORMERS, TARGETS)
+    ],
+)
 def test_transformers(end_to_end: Check, name: str, target: str) -> None:
     done = end_to_end(name, target).compilation
     assert done.rolled is not None

@@ -6,10 +6,8 @@ from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
-import write_llama
-from model_writer import embedded
 
-from tilewright import api, compiler
+from tilewright import compiler
 from tilewright.errors import InfeasibleError
 from tilewright.extract.plan import Plan
 from tilewright.hwmodel.load import load_target
@@ -20,14 +18,7 @@ from tilewright.lowering.program import Program
 TARGET = load_target("toy")
 
 
-@pytest.fixture(scope="module")
-def llama() -> compiler.Compilation:
-    writer = write_llama.llama_graph(replace(write_llama.PRESETS["tiny"], layers=3), "decode")
-    model = writer.model("llama", embedded(writer.weights, 0)).SerializeToString()
-    return api.compile(model, TARGET)
-
-
-def compiled(
+def compiled_again(
     done: compiler.Compilation, monkeypatch: pytest.MonkeyPatch, cycles: float | None
 ) -> compiler.Compilation:
     """Compile again, where the program of the unfilled plan is said to take some cycles, or has none."""
@@ -47,23 +38,23 @@ def compiled(
 
 
 def test_the_plan_with_the_shorter_schedule_is_taken(
-    llama: compiler.Compilation, monkeypatch: pytest.MonkeyPatch
+    compiled: compiler.Compilation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert llama.plan is not None
-    found = compiled(llama, monkeypatch, 999.0)
+    assert compiled.plan is not None
+    found = compiled_again(compiled, monkeypatch, 999.0)
     assert found.plan is not None
     assert found.program is not None
     assert found.plan.unfilled is None
-    assert found.plan.cost == llama.plan.cost + 1
-    assert found.plan.bound == llama.plan.bound
+    assert found.plan.cost == compiled.plan.cost + 1
+    assert found.plan.bound == compiled.plan.bound
     assert found.program.scheduled_cycles == 999.0
 
 
 @pytest.mark.parametrize("cycles", [1000.0, 2000.0, None])
 def test_constants_stay_if_nothing_is_gained(
-    llama: compiler.Compilation, monkeypatch: pytest.MonkeyPatch, cycles: float | None
+    compiled: compiler.Compilation, monkeypatch: pytest.MonkeyPatch, cycles: float | None
 ) -> None:
-    found = compiled(llama, monkeypatch, cycles)
+    found = compiled_again(compiled, monkeypatch, cycles)
     assert found.plan is not None
     assert found.program is not None
     assert found.plan.unfilled is not None
