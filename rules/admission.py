@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tilewright.errors import RuleError
 from tilewright.rules.checking import check_rules
+from tilewright.rules.checks.cache import Passed, cached, remember
 from tilewright.rules.collectives.checking import check_collective_rule
 from tilewright.rules.collectives.ruleset import CollectiveRule
 from tilewright.rules.memory.checking import check_memory_rule
@@ -18,6 +19,7 @@ from tilewright.rules.partition.checking import check_partition_rule
 from tilewright.rules.partition.ruleset import PartitionRule
 from tilewright.rules.pipeline.checking import check_pipeline_rule
 from tilewright.rules.pipeline.ruleset import PipelineRule
+from tilewright.rules.registry import Rule
 from tilewright.rules.tiling.checking import check_tiling_rule
 from tilewright.rules.tiling.ruleset import TilingRule
 from tilewright.rules.user_rules import (
@@ -54,11 +56,16 @@ def check_any(rule: AnyRule, *, cache: bool = False) -> None:
 
     Args:
         rule: The rule.
-        cache: Take the word of an earlier check of a rewrite rule with the same content.
+        cache: Take the word of an earlier check of a rule with the same content.
 
     Raises:
         RuleError: It is wrong, or says nothing.
     """
+    if isinstance(rule, Rule):
+        check_rules((rule,), cache=cache)
+        return
+    if cache and cached(rule, Passed) is not None:
+        return
     match rule:
         case PartitionRule():
             check_partition_rule(rule)
@@ -70,8 +77,8 @@ def check_any(rule: AnyRule, *, cache: bool = False) -> None:
             check_collective_rule(rule)
         case PipelineRule():
             check_pipeline_rule(rule)
-        case _:
-            check_rules((rule,), cache=cache)
+    if cache:
+        remember(rule, Passed(rule=rule.name))
 
 
 def load(

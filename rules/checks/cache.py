@@ -9,19 +9,29 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from tilewright import graph, reference
+from tilewright import dtypes, graph, reference
+from tilewright.hwmodel import mesh
 from tilewright.rules.checks.reading import pattern
+from tilewright.rules.family import FunctionRule
 from tilewright.rules.registry import Rule
 
-_SOURCES = ("", "checks")
+_OF_REWRITES: tuple[str, ...] = ("", "checks")
+_OF_OTHERS: tuple[str, ...] = ("", "partition", "tiling", "collectives", "memory", "pipeline")
 """Folders of this package whose text a check rests on, besides the reference semantics."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passed:
+    """What is kept of a check whose report nobody reads again."""
+
+    rule: str
 
 
 def cache_dir() -> Path:
@@ -32,19 +42,32 @@ def cache_dir() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "tilewright" / "rule-checks"
 
 
-def content_key(made: Rule) -> str:
-    """Return a hash of a rule and of everything that its check rests on.
+def content_key(made: FunctionRule) -> str:
+    """Return a hash of a rule of any family and of everything that its check rests on.
 
     These are the rule's text and equation, the text of the tables that it asks, what the compiler's checks
     and meanings of operators are, and the releases of numpy and egglog.
     """
+    folders, parts = _OF_OTHERS, _function_parts(made)
+    if isinstance(made, Rule):
+        folders, parts = _OF_REWRITES, _rewrite_parts(made)
     digest = hashlib.sha256()
-    for part in (_checkers(), *_parts(made)):
+    for part in (_checkers(folders), type(made).__name__, *parts):
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()
 
 
-def _parts(made: Rule) -> Iterator[str]:
+def _function_parts(made: FunctionRule) -> Iterator[str]:
+    """Yield what a rule that is an ordinary function is: its fields, its text, what it closes over."""
+    for field in fields(made):
+        if field.name != "function":
+            yield f"{field.name}={getattr(made, field.name)!r}"
+    yield _text(made.function)
+    plain = inspect.unwrap(made.function)
+    yield repr(plain.__defaults__) + repr([c.cell_contents for c in plain.__closure__ or ()])
+
+
+def _rewrite_parts(made: Rule) -> Iterator[str]:
     yield from (made.name, made.numerics.value, str(made.tolerance), made.source)
     yield _text(made.function)
     data = pattern(made)
@@ -64,12 +87,12 @@ def _text(function: Any) -> str:
         return repr(plain.__code__.co_code) + repr(plain.__code__.co_consts)
 
 
-@lru_cache(maxsize=1)
-def _checkers() -> str:
+@lru_cache(maxsize=2)
+def _checkers(folders: tuple[str, ...]) -> str:
     """Return a hash of the texts of the checker and of the meanings of operators."""
     rules = Path(__file__).resolve().parent.parent
-    files = sorted(path for folder in _SOURCES for path in (rules / folder).glob("*.py"))
-    files += [Path(graph.__file__), Path(reference.__file__)]
+    files = sorted(path for folder in folders for path in (rules / folder).glob("*.py"))
+    files += [Path(inspect.getfile(module)) for module in (dtypes, graph, mesh, reference)]
     digest = hashlib.sha256()
     for path in files:
         digest.update(path.name.encode() + path.read_bytes())
@@ -78,7 +101,7 @@ def _checkers() -> str:
     return digest.hexdigest()
 
 
-def cached[Report](made: Rule, kind: type[Report]) -> Report | None:
+def cached[Report](made: FunctionRule, kind: type[Report]) -> Report | None:
     """Return the report of an equal rule; None when there is none or its file is broken."""
     path = cache_dir() / f"{content_key(made)}.json"
     try:
@@ -87,7 +110,7 @@ def cached[Report](made: Rule, kind: type[Report]) -> Report | None:
         return None
 
 
-def remember(made: Rule, report: Any) -> None:
+def remember(made: FunctionRule, report: Any) -> None:
     """Keep a report; a folder that cannot be written is no error, the next check takes longer."""
     folder = cache_dir()
     try:

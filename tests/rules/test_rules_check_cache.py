@@ -9,15 +9,27 @@ import pytest
 from egglog import String
 from known_bad_rules import relu_over_sum
 
-from tilewright.rules import checking
+from tilewright.errors import RuleError
+from tilewright.rules import admission, checking
+from tilewright.rules.admission import check_any
 from tilewright.rules.checking import UnsoundRuleError, check_rules
 from tilewright.rules.checks.cache import content_key
-from tilewright.rules.options import builtin_rules
+from tilewright.rules.memory.ruleset import Holding, Level, MemoryRule
+from tilewright.rules.options import SaturationOptions, builtin_rules
 from tilewright.rules.registry import Numerics, Rewrite, define
 from tilewright.rules.terms import Tensor, map1
 
 RULES = {rule.name: rule for rule in builtin_rules()}
 SOME = (RULES["algebra.constant_second"], RULES["fusion.map_after_map"])
+CHECKS = {
+    "partition.elementwise": "check_partition_rule",
+    "tiling.whole_loop": "check_tiling_rule",
+    "collective.slice_of_all_gather": "check_collective_rule",
+    "memory.weight_resident": "check_memory_rule",
+    "pipeline.cut_at_one_value": "check_pipeline_rule",
+}
+"""A rule of each family of ordinary functions, and its check."""
+OTHERS = {rule.name: rule for rule in SaturationOptions().everything if rule.name in CHECKS}
 
 
 @pytest.fixture(autouse=True)
@@ -90,3 +102,55 @@ def test_the_key_changes_with_what_a_closure_holds() -> None:
         for fn in ("neg", "relu")
     }
     assert len(keys) == 2
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_rules_of_every_family_are_checked_once(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = OTHERS[name]
+    check_any(rule)
+    assert not folder.exists()
+    check_any(rule, cache=True)
+    (entry,) = folder.iterdir()
+    with monkeypatch.context() as patched:
+        patched.delattr(admission, CHECKS[name])
+        check_any(rule, cache=True)
+    entry.write_bytes(b"{")
+    check_any(rule, cache=True)
+    with monkeypatch.context() as patched:
+        patched.delattr(admission, CHECKS[name])
+        check_any(rule, cache=True)
+
+
+def test_refusals_of_every_family_are_not_kept(folder: Path) -> None:
+    def greedy(held: Holding) -> bool:
+        """Hold everything in the scratchpad."""
+        return True
+
+    bad = MemoryRule(name="bad.greedy", level=Level.SRAM, source="test", function=greedy)
+    for _ in range(2):
+        with pytest.raises(RuleError, match="compare"):
+            check_any(bad, cache=True)
+    assert not folder.exists()
+
+
+def test_the_keys_of_every_family_differ() -> None:
+    everything = SaturationOptions().everything
+    keys = [content_key(rule) for rule in everything]
+    assert len({*keys}) == len(everything)
+    assert keys == [content_key(rule) for rule in everything]
+
+
+def limited(share: float) -> MemoryRule:
+    def small(held: Holding) -> bool:
+        """Hold what takes a share of the scratchpad."""
+        return held.shard_bytes <= share * held.scratchpad_bytes
+
+    return MemoryRule(name="user.small", level=Level.SRAM, source="test", function=small)
+
+
+def test_the_key_of_a_function_changes_with_what_it_closes_over() -> None:
+    assert content_key(limited(0.5)) == content_key(limited(0.5))
+    assert content_key(limited(0.5)) != content_key(limited(2.0))
+    assert content_key(limited(0.5)) != content_key(replace(limited(0.5), level=Level.DRAM))
