@@ -71,6 +71,15 @@ def _table() -> tuple[Constructor, ...]:
         Constructor("conv", "conv", 2, (REST,), terms.conv),
         Constructor("conv_unary", "conv", 2, (REST, *fused), terms.conv_unary),
         Constructor("conv_binary", "conv", 3, (REST, *fused), terms.conv_binary),
+        Constructor("conv_quantised", "conv", 3, (REST,), terms.conv_quantised, quantised),
+        Constructor(
+            *("conv_quantised_unary", "conv", 3, (REST, *fused)),
+            *(terms.conv_quantised_unary, quantised),
+        ),
+        Constructor(
+            *("conv_quantised_binary", "conv", 4, (REST, *fused)),
+            *(terms.conv_quantised_binary, quantised),
+        ),
         Constructor("pool", "pool", 1, (REST,), terms.pool),
         Constructor("reduce", "reduce", 1, ("fn", "axes"), terms.reduce),
         Constructor("softmax", "softmax", 1, (), terms.softmax),

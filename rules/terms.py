@@ -212,6 +212,40 @@ def conv_binary(
     """Apply a pipeline whose first function takes the convolution and a third operand."""
 
 
+@function(egg_fn="conv_quantised")
+def conv_quantised(
+    x: Tensor, w: Tensor, scale: Tensor, rest: StringLike, dtype: StringLike
+) -> Tensor:
+    """Convolve x with integers w times their scale, which is applied on their way into the product."""
+
+
+@function(egg_fn="conv_quantised_unary")
+def conv_quantised_unary(
+    x: Tensor,
+    w: Tensor,
+    scale: Tensor,
+    rest: StringLike,
+    epilogue: StringLike,
+    product_dtype: StringLike,
+    dtype: StringLike,
+) -> Tensor:
+    """Apply a pipeline to the convolution of x with integers w times their scale."""
+
+
+@function(egg_fn="conv_quantised_binary")
+def conv_quantised_binary(
+    x: Tensor,
+    w: Tensor,
+    third: Tensor,
+    scale: Tensor,
+    rest: StringLike,
+    epilogue: StringLike,
+    product_dtype: StringLike,
+    dtype: StringLike,
+) -> Tensor:
+    """Apply a pipeline whose first function takes that convolution and a third operand."""
+
+
 @function(egg_fn="pool")
 def pool(x: Tensor, rest: StringLike, dtype: StringLike) -> Tensor:
     """Reduce sliding windows."""

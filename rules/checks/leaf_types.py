@@ -43,7 +43,7 @@ def leaf_type(
     first = known[max(known)]
     dtype = first.dtype if dtype is not DType.BOOL else dtype
     match kind:
-        case "matmul" if constructor.dequantises and place == constructor.arity - 1:
+        case "matmul" | "conv" if constructor.dequantises and place == constructor.arity - 1:
             return TensorType(_broadcast(random, known.get(1, first).shape, sizes), dtype)
         case "matmul" if place < 2 and first.rank >= 2:
             return TensorType(_factor(random, place, first.shape, sizes), dtype)

@@ -16,6 +16,12 @@ from tilewright.rules.registry import Numerics, Rewrite
 from tilewright.rules.terms import (
     Tensor,
     constant_of_type,
+    conv,
+    conv_binary,
+    conv_quantised,
+    conv_quantised_binary,
+    conv_quantised_unary,
+    conv_unary,
     map1,
     map2,
     matmul_binary,
@@ -92,6 +98,64 @@ def dequantised_weight_binary(
     return Rewrite(
         matmul_binary(a, _as_floats(q, s, c, p), third, r, f, p, d),
         to=matmul_quantised_binary(a, q, third, s, r, f, p, d),
+        when=_are_quantised(q, s, c, i, j),
+        bounds=(is_float(p),),
+    )
+
+
+@fusion.rule(numerics=Numerics.EXACT, source=_SOURCE)
+def dequantised_kernel(
+    x: Tensor, q: Tensor, s: Tensor, c: String, r: String, d: String, i: i64, j: i64
+) -> Rewrite:
+    """conv(x, cast(Q) s) = conv that dequantises constant Q with scale s on its way in."""
+    return Rewrite(
+        conv(x, _as_floats(q, s, c, d), r, d),
+        to=conv_quantised(x, q, s, r, d),
+        when=_are_quantised(q, s, c, i, j),
+        bounds=(is_float(d),),
+    )
+
+
+@fusion.rule(numerics=Numerics.EXACT, source=_SOURCE)
+def dequantised_kernel_unary(
+    x: Tensor,
+    q: Tensor,
+    s: Tensor,
+    c: String,
+    r: String,
+    f: String,
+    p: String,
+    d: String,
+    i: i64,
+    j: i64,
+) -> Rewrite:
+    """f(conv(x, cast(Q) s)) = conv with epilogue f that dequantises constant Q on its way in."""
+    return Rewrite(
+        conv_unary(x, _as_floats(q, s, c, p), r, f, p, d),
+        to=conv_quantised_unary(x, q, s, r, f, p, d),
+        when=_are_quantised(q, s, c, i, j),
+        bounds=(is_float(p),),
+    )
+
+
+@fusion.rule(numerics=Numerics.EXACT, source=_SOURCE)
+def dequantised_kernel_binary(
+    x: Tensor,
+    q: Tensor,
+    s: Tensor,
+    third: Tensor,
+    c: String,
+    r: String,
+    f: String,
+    p: String,
+    d: String,
+    i: i64,
+    j: i64,
+) -> Rewrite:
+    """f(conv(x, cast(Q) s), t) = conv with third operand t that dequantises constant Q on its way in."""
+    return Rewrite(
+        conv_binary(x, _as_floats(q, s, c, p), third, r, f, p, d),
+        to=conv_quantised_binary(x, q, third, s, r, f, p, d),
         when=_are_quantised(q, s, c, i, j),
         bounds=(is_float(p),),
     )

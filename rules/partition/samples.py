@@ -87,6 +87,11 @@ def _conv(draw: _Draw) -> tuple[Shapes, dict[str, AttrValue]]:
     return (image, weights), {**_window(draw, rows, columns), "groups": groups}
 
 
+def _quantised_conv(draw: _Draw) -> tuple[Shapes, dict[str, AttrValue]]:
+    shapes, attrs = _conv(draw)
+    return (*shapes, draw.broadcast(shapes[1])), {**attrs, PROLOGUE: DEQUANTISE}
+
+
 def _pool(draw: _Draw) -> tuple[Shapes, dict[str, AttrValue]]:
     rows, columns = draw.pick(1, 2, 3, 6), draw.pick(1, 2)
     image = (draw.pick(1, 2), draw.pick(1, 6), draw.pick(4, 6, 12), draw.pick(4, 6))
@@ -190,6 +195,7 @@ _MAKERS: tuple[tuple[str, _Make], ...] = (
     ("expand", _expand),
     ("gather", _gather),
     ("matmul", _quantised_matmul),
+    ("conv", _quantised_conv),
 )
 """Kinds of operators, some in several forms."""
 

@@ -18,7 +18,8 @@ matmul         a, b                   a [*batch, m, k] x b [*batch, k, n] -> [*b
                                       cast(b) * scale. Frontends do not make it: rules find it
 conv           x, w                   x [n, c, h, w], w [o, c/groups, r, s] -> [n, o, oh, ow];
                                       strides (2), pads (top, left, bottom, right), dilations (2),
-                                      groups. 1-D convolutions are 2-D with h = 1
+                                      groups. 1-D convolutions are 2-D with h = 1. May have the prologue
+                                      "dequantise" as well
 pool           x                      fn "max" | "sum"; kernel (2), strides (2), pads (4), dilations (2)
                                       over the last two dims of [n, c, h, w]; padding is -inf or 0
 map            1 to 3 tensors         fn: a pipeline "f|g|h"; f takes all inputs, g, h take one. Equal ranks,

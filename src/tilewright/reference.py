@@ -370,7 +370,7 @@ def _single(op: Op, inputs: Sequence[AnyArray], out: TensorType) -> AnyArray:
             left, right = _permuted(op, "perm_a", x), _permuted(op, "perm_b", weights)
             result = _permuted(op, "perm_out", matmul_arrays(left, right, dtype))
         case "conv":
-            result = _conv(op, x, inputs[1], dtype)
+            result = _conv(op, x, after_prologue(op, inputs)[1], dtype)
         case "pool":
             result = _pool(op, x)
         case "reduce":

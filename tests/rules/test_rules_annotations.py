@@ -101,6 +101,21 @@ CASES = {
     ),
     "conv_groups": case("conv", (1, 12, 4, 4), (18, 2, 1, 1), **(CONV | {"groups": 6})),
     "conv_depthwise": case("conv", (2, 6, 5, 5), (6, 1, 3, 3), **(CONV | {"groups": 6})),
+    "conv_quantised": case(
+        *("conv", (2, 4, 6, 6), (6, 4, 3, 3), (6, 1, 1, 1)),
+        **(CONV | {"pads": (1, 1, 1, 1), "prologue": "dequantise"}),
+    ),
+    "conv_quantised_groups": case(
+        *("conv", (1, 12, 4, 4), (18, 2, 1, 1), (18, 1, 1, 1)),
+        **(CONV | {"groups": 6, "prologue": "dequantise"}),
+    ),
+    "conv_quantised_residual": case(
+        *("conv", (2, 6, 4, 4), (4, 6, 1, 1), (2, 4, 4, 4), (1, 6, 1, 1)),
+        **CONV,
+        prologue="dequantise",
+        epilogue="add|relu",
+        product_dtype="f64",
+    ),
     "conv_residual": case(
         "conv",
         (2, 6, 4, 4),

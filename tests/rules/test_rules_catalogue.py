@@ -251,25 +251,44 @@ def odd_vocabulary(b: Builder) -> Graph:
 
 def quantised_weight(b: Builder) -> Graph:
     """Multiply by a weight of 8 bits with a scale for each column."""
-    return b.graph(b.op("matmul", b.input("x", 8, 256), dequantised(b, 256, 512)))
+    return b.graph(b.op("matmul", b.input("x", 8, 256), dequantised(b, (256, 512), (1, 512))))
 
 
 def quantised_layer(b: Builder) -> Graph:
-    y = b.op("matmul", b.input("x", 8, 256), dequantised(b, 256, 512))
+    y = b.op("matmul", b.input("x", 8, 256), dequantised(b, (256, 512), (1, 512)))
     return b.graph(b.op("map", b.op("map", y, b.constant("b", 1, 512), fn="add"), fn="relu"))
 
 
 def quantised_activated(b: Builder) -> Graph:
-    y = b.op("matmul", b.input("x", 8, 256), dequantised(b, 256, 512))
+    y = b.op("matmul", b.input("x", 8, 256), dequantised(b, (256, 512), (1, 512)))
     return b.graph(b.op("map", y, fn="relu"))
 
 
-def dequantised(b: Builder, k: int, n: int) -> str:
-    """Return a weight [k, n] of which the model has integers and scales."""
-    b.constants["q"] = np.random.default_rng(0).integers(-127, 128, (k, n)).astype(np.int8)
-    b.types["q"] = TensorType((k, n), DType.I8)
+def quantised_filters(b: Builder) -> Graph:
+    """Convolve with filters of 8 bits with a scale for each."""
+    return b.graph(filtered(b))
+
+
+def quantised_filters_activated(b: Builder) -> Graph:
+    return b.graph(b.op("map", filtered(b), fn="relu"))
+
+
+def quantised_filters_and_bias(b: Builder) -> Graph:
+    y = b.op("map", filtered(b), b.constant("b", 1, 96, 1, 1), fn="add")
+    return b.graph(b.op("map", y, fn="relu"))
+
+
+def filtered(b: Builder) -> str:
+    w = dequantised(b, (96, 64, 3, 3), (96, 1, 1, 1))
+    return str(b.op("conv", b.input("x", 1, 64, 6, 6), w, **ONE))
+
+
+def dequantised(b: Builder, shape: tuple[int, ...], scales: tuple[int, ...]) -> str:
+    """Return a weight of which the model has integers and scales."""
+    b.constants["q"] = np.random.default_rng(0).integers(-127, 128, shape).astype(np.int8)
+    b.types["q"] = TensorType(shape, DType.I8)
     whole = b.op("map", "q", fn="cast(f32)", dtype=DType.F32)
-    return str(b.op("map", whole, b.constant("s", 1, n), fn="mul"))
+    return str(b.op("map", whole, b.constant("s", *scales), fn="mul"))
 
 
 def odd_sum(b: Builder) -> Graph:
@@ -317,6 +336,9 @@ ENTRIES = (
     Entry(13, ("fusion.dequantised_weight",), quantised_weight),
     Entry(13, ("fusion.dequantised_weight_unary",), quantised_activated),
     Entry(13, ("fusion.dequantised_weight_binary",), quantised_layer),
+    Entry(13, ("fusion.dequantised_kernel",), quantised_filters),
+    Entry(13, ("fusion.dequantised_kernel_unary",), quantised_filters_activated),
+    Entry(13, ("fusion.dequantised_kernel_binary",), quantised_filters_and_bias),
     Entry(16, ("fusion.layernorm_of_residual",), post_norm, SMALL),
     Entry(16, ("fusion.rmsnorm_of_residual",), post_rms_norm, SMALL),
     Entry(17, ("fusion.map_after_matmul", "fusion.third_operand_before_matmul"), gated, SMALL),

@@ -18,6 +18,8 @@ from tilewright.lowering.lower import lower
 
 LAYER = "fusion.dequantised_weight_binary"
 RULES = ("fusion.dequantised_weight", "fusion.dequantised_weight_unary", LAYER)
+FILTERS = "fusion.dequantised_kernel_binary"
+OF_CONVOLUTIONS = ("fusion.dequantised_kernel", "fusion.dequantised_kernel_unary", FILTERS)
 ROWS, K, N = 8, 96, 160
 RNG = np.random.default_rng(5)
 
@@ -57,6 +59,39 @@ def model(
     return bytes(made.SerializeToString())
 
 
+def convolution(
+    scales: tuple[int, ...], zero: int | None, groups: int = 1, epilogue: bool = True
+) -> bytes:
+    """Return relu(conv(x, W) + b), or the convolution alone, with W [48, 32 / groups, 3, 3] dequantised."""
+    constants = {
+        "q": RNG.integers(-100, 100, (48, 32 // groups, 3, 3)).astype(np.int8),
+        "s": RNG.uniform(0.001, 0.01, scales).astype(np.float32),
+        "b": RNG.normal(size=48).astype(np.float32),
+    }
+    inputs = ["q", "s"]
+    if zero is not None:
+        constants["z"] = np.full(scales, zero, np.int8)
+        inputs.append("z")
+    nodes = [
+        helper.make_node("DequantizeLinear", inputs, ["w"], **({"axis": 0} if scales else {})),
+        helper.make_node(
+            *("Conv", ["x", "w", *(["b"] if epilogue else [])], ["c" if epilogue else "y"]),
+            **{"pads": (1, 1, 1, 1), "group": groups},
+        ),
+    ]
+    if epilogue:
+        nodes.append(helper.make_node("Relu", ["c"], ["y"]))
+    graph = helper.make_graph(
+        nodes,
+        "convolution",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 32, 6, 6))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 48, 6, 6))],
+        [numpy_helper.from_array(a, n) for n, a in constants.items()],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    return bytes(made.SerializeToString())
+
+
 def plan(data: bytes, without: tuple[str, ...] = ()) -> Compilation:
     """Compile for a tile that must stream the weights; the plan is valid, the numbers are right."""
     done = compiled(api.load(data), without, SMALL)
@@ -64,10 +99,10 @@ def plan(data: bytes, without: tuple[str, ...] = ()) -> Compilation:
     return done
 
 
-def weight_bytes(done: Compilation) -> int:
+def weight_bytes(done: Compilation, elements: int = K * N) -> int:
     """Return the bytes of the weight as it lies in the program's DRAM."""
     assert done.program is not None
-    (size,) = (a.nbytes for _, a in done.program.constants if prod(a.shape) == K * N)
+    (size,) = (a.nbytes for _, a in done.program.constants if prod(a.shape) == elements)
     return size
 
 
@@ -97,6 +132,29 @@ def test_weights_stay_integers(
     assert [op.rule for op in done.plan.ops] == [LAYER]
     assert (weight_bytes(done), weight_bytes(floats)) == (width * K * N, 4 * K * N)
     assert loaded_bytes(done) < loaded_bytes(floats) * (width + 1) / 4
+    assert done.plan.cost < floats.plan.cost
+
+
+@pytest.mark.parametrize(
+    ("scales", "zero", "groups", "epilogue"),
+    [
+        pytest.param((), -1, 1, True, id="per tensor", marks=pytest.mark.slow),
+        pytest.param((48,), None, 1, True, id="per filter"),
+        pytest.param((48,), None, 2, True, id="groups", marks=pytest.mark.slow),
+        pytest.param((48,), None, 1, False, id="without epilogue", marks=pytest.mark.slow),
+    ],
+)
+def test_filters_stay_integers(
+    scales: tuple[int, ...], zero: int | None, groups: int, epilogue: bool
+) -> None:
+    data = convolution(scales, zero, groups, epilogue)
+    done, floats = plan(data), plan(data, OF_CONVOLUTIONS)
+    assert done.plan is not None
+    assert floats.plan is not None
+    assert [op.rule for op in done.plan.ops] == [FILTERS if epilogue else OF_CONVOLUTIONS[0]]
+    elements = 48 * 32 // groups * 9
+    assert weight_bytes(floats, elements) == 4 * weight_bytes(done, elements) == 4 * elements
+    assert loaded_bytes(done) < loaded_bytes(floats)
     assert done.plan.cost < floats.plan.cost
 
 
