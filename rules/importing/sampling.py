@@ -63,15 +63,16 @@ class Sampler:
         self._pattern, self._domain = pattern, domain
         self._groups, self._ranks, self._is_hard = rank_groups(pattern)
         self._layouts: dict[tuple[int, ...], Layout] = {}
+        self._fitting: dict[tuple[Shape, ...], Instance | None] = {}
+        names = range(len(pattern.names))
+        self._root_of = tuple(self._groups.find(n) for n in names)
+        self._roots = tuple(sorted({*self._root_of}))
 
     @property
     def natural_rank(self) -> int | None:
         """Rank that the operators ask for; None when any will do or ranks differ."""
         found = set(self._ranks.values())
-        return found.pop() if len(found) == 1 and len(self._roots()) == 1 else None
-
-    def _roots(self) -> set[int]:
-        return {self._groups.find(n) for n in range(len(self._pattern.names))}
+        return found.pop() if len(found) == 1 and len(self._roots) == 1 else None
 
     def instances(self, random: np.random.Generator, count: int) -> Iterator[Instance]:
         """Yield up to `count` instances of different shapes."""
@@ -100,14 +101,29 @@ class Sampler:
 
     def fitted(self, shapes: tuple[Shape, ...], random: np.random.Generator) -> Instance | None:
         """Return the instance of these shapes if the left side has a meaning on them."""
+        if self._domain is Domain.LANGUAGE:
+            return self._windowed(shapes, random)
+        if shapes not in self._fitting:  # small shapes are drawn again and again
+            self._fitting[shapes] = self._plain(shapes)
+        return self._fitting[shapes]
+
+    def _plain(self, shapes: tuple[Shape, ...]) -> Instance | None:
+        """Return the instance of these shapes with the windows of the rule."""
+        typing = self._pattern.infer(shapes, left_only=True)
+        if typing.failed is not None:
+            return None
+        if self._domain is Domain.AUTHORS and not self._is_uniform(
+            [value.shape for value in typing.values]
+        ):
+            return None
+        return Instance(shapes)
+
+    def _windowed(self, shapes: tuple[Shape, ...], random: np.random.Generator) -> Instance | None:
+        """Return an instance of these shapes with random windows."""
         typing = self._pattern.infer(shapes, left_only=True)
         if typing.failed is not None:
             return None
         values = typing.values
-        if self._domain is Domain.AUTHORS and not self._is_uniform([v.shape for v in values]):
-            return None
-        if self._domain is not Domain.LANGUAGE:
-            return Instance(shapes)
         windows: dict[tuple[int, ...], Attrs] = {}
         for number in self._pattern.convolutions(left_only=True):
             call = self._pattern.nodes[number].call
@@ -133,14 +149,14 @@ class Sampler:
 
     def _draw_ranks(self, random: np.random.Generator) -> tuple[int, ...]:
         drawn: dict[int, int] = {}
-        for root in sorted(self._roots()):
+        for root in self._roots:
             rank = self._ranks.get(root)
             if rank is None:
-                rank = int(random.choice(_FREE_RANKS))
+                rank = _FREE_RANKS[random.integers(len(_FREE_RANKS))]
             elif self._domain is Domain.LANGUAGE and root not in self._is_hard:
                 rank = max(1, rank + int(random.integers(-1, 3)))
             drawn[root] = rank
-        return tuple(drawn[self._groups.find(n)] for n in range(len(self._pattern.names)))
+        return tuple(drawn[root] for root in self._root_of)
 
     def _draw_shapes(
         self, axes: Layout, random: np.random.Generator, small: bool
@@ -149,8 +165,8 @@ class Sampler:
         shrink = 0.0
         if self._domain is not Domain.AUTHORS:
             shrink = _SHRINKS[random.integers(len(_SHRINKS))]
-        shrunk = random.random(len(axes.forced)) < shrink
-        ones = {item for item, is_one in zip(axes.forced, shrunk, strict=True) if is_one}
+        shrunk = random.random(len(axes.forced)).tolist()
+        ones = {item for item, value in zip(axes.forced, shrunk, strict=True) if value < shrink}
         ones |= axes.ones
         return tuple(
             tuple(1 if forced in ones else sizes[equal] for equal, forced in variable)
@@ -165,7 +181,7 @@ class Sampler:
         kernel_pool: tuple[int, ...] = (1, 3) if self._domain is Domain.AUTHORS else (1, 2, 3)
         if small:
             pool, kernel_pool = (1, 1, 2), (1,)
-        drawn = random.random(len(axes.equal))
+        drawn = random.random(len(axes.equal)).tolist()
         sizes: dict[int, int] = {}
         for (root, is_kernel), value in zip(axes.equal, drawn, strict=True):
             choices = kernel_pool if is_kernel else pool

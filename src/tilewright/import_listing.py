@@ -10,9 +10,19 @@ from pathlib import Path
 from rich.console import Console
 
 from tilewright.rules.importing import Assumed, ImportedRule, ImportReport, Verdict, import_rules
-from tilewright.terminal import Row, output_console, print_facts, print_table, print_text, progress
+from tilewright.terminal import (
+    Row,
+    Tell,
+    output_console,
+    print_facts,
+    print_table,
+    print_text,
+    progress,
+)
 
 IMPORT_HEADER = ("rule", "verdict", "as meant", "runs", "condition or reason")
+
+_LOG_SECONDS = 10.0
 
 _MEANING = {
     Verdict.ACCEPTED: "right wherever the left side has a meaning",
@@ -42,9 +52,22 @@ def import_command(path: Path, *, verbose: bool = False, console: Console | None
     console = console or output_console()
     with progress(console, time.monotonic()) as tell:
         # a line for each rule is for people who wait, not for logs
-        report = import_rules(path, progress=tell if sys.stderr.isatty() else None)
+        report = import_rules(path, progress=tell if sys.stderr.isatty() else _seldom(tell))
     print_import(report, console, verbose=verbose)
     return int(report.counts[Verdict.REFUSED] > 0)
+
+
+def _seldom(tell: Tell) -> Tell:
+    """Return a function that passes on what it is told at most once in `_LOG_SECONDS`."""
+    last = time.monotonic()
+
+    def told(text: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _LOG_SECONDS:
+            last = time.monotonic()
+            tell(text)
+
+    return told
 
 
 def print_import(report: ImportReport, console: Console, *, verbose: bool) -> None:
