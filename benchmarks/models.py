@@ -99,6 +99,9 @@ SHAPES = (
 )
 """Presets of the scripts in `examples/` that saturation is measured on; see `shapes_of`."""
 
+SATURATED = (*SHAPES, "minilm_int8w")
+"""These, and a trained model whose blocks, with quantised weights, need the most rounds of rules."""
+
 
 _TRANSFORMER = re.compile(r"(llama|gpt2)_(prefill|decode)(?:_(\d+)x(\d+)(?:x(\d+))?)?")
 

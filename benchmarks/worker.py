@@ -110,19 +110,22 @@ def measure(
 
 
 def measure_saturation(name: str, target: str) -> dict[str, Any]:
-    """Import and saturate a model without weights and return what was measured.
+    """Import and saturate a model and return what was measured.
 
     Args:
-        name: One of `benchmarks.models.SHAPES`.
+        name: One of `benchmarks.models.SATURATED`; those of `SHAPES` have no weights.
         target: Name of a target.
     """
-    from benchmarks.models import shapes_of
+    from benchmarks.models import SHAPES, case_of, model_of, shapes_of
     from tilewright import api
     from tilewright.compiler import Stage
     from tilewright.rules.limits import slow_rules
 
-    model = shapes_of(name)
-    done = api.compile(model, target, weights=False, stop_after=Stage.SATURATE)
+    if name in SHAPES:
+        done = api.compile(shapes_of(name), target, weights=False, stop_after=Stage.SATURATE)
+    else:
+        case = case_of(name)
+        done = api.compile(model_of(case), target, dims=case.dims, stop_after=Stage.SATURATE)
     assert done.rolled is not None, "the compilation got beyond"
     return {
         "ops": len(done.graph.ops),

@@ -32,6 +32,7 @@ from tilewright.rules.limits import (
     check_matches,
     e_node_limit,
     largest_class,
+    still_at_work,
 )
 from tilewright.rules.options import ChosenRules, SaturationOptions, builtin_rules
 from tilewright.rules.partition.derived import partition
@@ -144,7 +145,9 @@ class _Saturation:
 
     def rewrite(self, rounds: int, nodes_per_class: int) -> None:
         """Run rounds until nothing changes or a limit is reached."""
+        before = self.snapshot
         for number in range(rounds):
+            before = self.snapshot
             if not self.round():
                 return
             largest = largest_class(self.snapshot, nodes_per_class, self.tensors, self.rule_names)
@@ -154,7 +157,10 @@ class _Saturation:
                     f"the limit is {nodes_per_class}"
                 )
                 return
-        self.notes.append(f"rewriting stopped after {rounds} rounds, before it was saturated")
+        self.notes.append(
+            f"rewriting stopped after {rounds} rounds, before it was saturated; "
+            f"{still_at_work(before, self.snapshot, self.rule_names)}"
+        )
 
     def rewrites(self) -> Counter[str]:
         """Return the matches of each rule so far."""

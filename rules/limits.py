@@ -127,6 +127,13 @@ def largest_class(
     return described_class(e_class, members[e_class], names, rule_names)
 
 
+def still_at_work(before: Snapshot, after: Snapshot, rule_names: Sequence[str]) -> str:
+    """Say which rules made e-nodes in the last round that was allowed."""
+    made = _most(_made(after.enodes, rule_names) - _made(before.enodes, rule_names))
+    shown = ", ".join(f"{rule} ({count})" for rule, count in made[:_NAMED_RULES])
+    return f"the last of them added e-nodes of {shown}" if shown else "the last only merged classes"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlowRule:
     """A rule that took most of the time; measured, so not the same on every run."""

@@ -266,7 +266,11 @@ def test_limits_are_noted(make_builder: Callable[..., Any]) -> None:
     assert max(Counter(n.result for n in found.nodes).values()) <= 3
     check_structure(graph, found)
     found = saturate(graph, NO_MESH, options=SaturationOptions(rounds=1))
-    assert any("after 1 rounds" in note for note in found.notes)
+    assert found.notes == (
+        "rewriting stopped after 1 rounds, before it was saturated; the last of them added e-nodes "
+        "of fusion.map_after_map (7)",
+    )
+    assert not saturate(graph, NO_MESH, options=SaturationOptions(nodes_per_class=64)).notes
 
 
 PROGRAM = """
