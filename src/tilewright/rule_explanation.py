@@ -21,9 +21,9 @@ class Explanation:
     """A tensor, the term that the model has for it, the steps of rules, and what the plan does.
 
     `steps` is empty when the plan computes the term of the model, None when no chain was found.
-    `planned` is None when the plan does not compute the tensor on its own; `inside` then names
-    the tensors whose computation takes it in. `where` defines the values that only rules made, which
-    the terms call #1, #2, …
+    `chosen` is then the term of the plan. `planned` is None when the plan does not compute the tensor on
+    its own; `inside` then names the tensors whose computation takes it in. `where` defines the values
+    that only rules made, which the terms call #1, #2, …
     """
 
     tensor: str
@@ -34,7 +34,7 @@ class Explanation:
     inside: tuple[str, ...] = ()
     where: tuple[str, ...] = ()
     operands: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """What the terms call the tensors that the planned operator reads."""
+    """What the terms call the tensors that the planned operator reads from elsewhere."""
 
 
 def explain_tensor(done: Compilation, tensor: str) -> tuple[Explanation, ...]:
@@ -136,13 +136,15 @@ class _Explainer:
             )
         chosen = self._chosen(planned, e_class)
         steps = explain(self._egraph, e_class, original, chosen, names)
+        moved = {delivery.tensor for delivery in planned.deliveries if delivery.moves}
         read = zip(planned.op.inputs, chosen.args, strict=True)
-        operands = {name: names[argument] for name, argument in read}
+        operands = {name: names[argument] for name, argument in read if name in moved}
+        # only what is shown asks for names of values that only rules made
         return Explanation(
             tensor=tensor,
             original=text,
             steps=steps,
-            chosen=term_text(chosen, (chosen,), names),
+            chosen="" if steps is not None else term_text(chosen, (chosen,), names),
             planned=planned,
             where=self._definitions(names),
             operands=MappingProxyType(operands),

@@ -153,8 +153,8 @@ def losses(done: Compilation, rules: tuple[str, ...], tell: Tell) -> Mapping[str
     """
     assert done.plan is not None
     found = {}
-    for rule in rules:
-        tell(f"planning without {rule}")
+    for number, rule in enumerate(rules, start=1):
+        tell(f"planning without {rule} ({number} of {len(rules)})")
         options = replace(
             done.options,
             without_rules=(*done.options.without_rules, rule),

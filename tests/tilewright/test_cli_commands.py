@@ -19,6 +19,8 @@ from tilewright import __version__, api
 from tilewright.compiler import Compilation
 from tilewright.errors import CompileError
 from tilewright.lowering.isa import Engine, Instruction, Opcode
+from tilewright.rules.alternatives import Alternatives
+from tilewright.rules.options import SaturationOptions
 
 COMPILE = ("--target", "toy", "--dim", "batch=2")
 
@@ -200,6 +202,38 @@ def test_differing_outputs_fail_and_nothing_is_written(
     assert not folder.exists()
     lenient = tilewright("compile", cnn, *COMPILE, "--verify", "--tolerance", "0.5")
     assert lenient.code == 0
+
+
+def test_full_classes_and_slow_rules_are_named(
+    tilewright, cnn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tilewright import compiler
+
+    def narrow(*arguments: object) -> SaturationOptions:
+        return replace(real_options(*arguments), nodes_per_class=1)
+
+    def slow(*arguments: object, **options: object) -> Alternatives:
+        found = real_saturate(*arguments, **options)
+        first, rule = found.ruleset_stats[0], found.rule_stats[0]
+        return replace(
+            found,
+            ruleset_stats=(replace(first, seconds=1e6), *found.ruleset_stats[1:]),
+            rule_stats=(replace(rule, seconds=9e5), *found.rule_stats[1:]),
+        )
+
+    real_options, real_saturate = compiler.saturation_options, compiler.saturate
+    monkeypatch.setattr(compiler, "saturation_options", narrow)
+    ran = tilewright("compile", cnn, *COMPILE, "--stop-after", "saturate")
+    assert ran.code == 0, ran.err
+    assert re.search(
+        r"^note: rewriting stopped after round 1 of 12: .* has \d+ e-nodes, made by \S+\.\S+ \(\d+\)",
+        ran.out,
+        re.M,
+    )
+    monkeypatch.setattr(compiler, "saturate", slow)
+    ran = tilewright("compile", cnn, *COMPILE, "--stop-after", "saturate")
+    assert re.search(r"^note: rule '\S+\.\S+' took 90% of the", ran.out, re.M)
+    assert "--without-rule" in ran.out
 
 
 def test_host_regions_are_listed_with_reason(tilewright, tmp_path: Path) -> None:

@@ -171,6 +171,33 @@ def test_explain_has_names_for_what_rules_made(tilewright: Command, tmp_path: Pa
     assert re.search(r"^ +#1 comes by ", ran.out, re.M)
 
 
+def test_explain_defines_only_what_it_shows(tilewright: Command, tmp_path: Path) -> None:
+    """The gain in the weight is written out in the step, so that no number stands for it."""
+    path = tmp_path / "gain.onnx"
+    random = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Tanh", ["x"], ["t"]),
+        helper.make_node("Mul", ["t", "g"], ["h"]),
+        helper.make_node("MatMul", ["h", "w"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "gain",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [64, 256])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [64, 64])],
+        [
+            numpy_helper.from_array(random.standard_normal(256).astype(np.float32), "g"),
+            numpy_helper.from_array(random.standard_normal((256, 64)).astype(np.float32), "w"),
+        ],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    ran = tilewright("rules", "explain", path, "--target", "mesh_1x1", "--tensor", "y")
+    assert ran.code == 0, ran.err
+    assert "[algebra.gain_into_weight]" in ran.out
+    assert "where" not in ran.out
+
+
 def test_import_judges_a_file(tilewright: Command, tmp_path: Path) -> None:
     path = tmp_path / "rules.txt"
     path.write_text("(relu (relu ?input_1))=>(relu ?input_1)\n")
