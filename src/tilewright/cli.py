@@ -346,6 +346,10 @@ def rules_stats_command(
     rules: RuleFiles = None,
     skip_refused: SkipRefused = False,
     without_rule: WithoutRules = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="RULE", help="Look at this rule or family; repeatable."),
+    ] = None,
     worth: Annotated[
         bool, typer.Option(help="Plan again without each rule that the plan rests on.")
     ] = True,
@@ -355,7 +359,7 @@ def rules_stats_command(
     from tilewright.terminal import output_console
 
     request = plan_request(model, target, dim, objective, rules, skip_refused, without_rule)
-    stats_and_report(request, worth, output_console())
+    stats_and_report(request, worth, output_console(), tuple(only or ()))
 
 
 @rules_app.command("explain")

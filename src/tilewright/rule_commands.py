@@ -141,17 +141,25 @@ def _planned(request: PlanRequest, tell: Tell) -> tuple[Compilation, tuple[Refus
     return done, admission.refused
 
 
-def stats_and_report(request: PlanRequest, with_losses: bool, console: Console) -> None:
+def stats_and_report(
+    request: PlanRequest, with_losses: bool, console: Console, only: tuple[str, ...] = ()
+) -> None:
     """Print what each rule did for a model: matches, e-nodes, seconds, uses in the plan and its worth.
 
     Args:
         request: The model and its target.
         with_losses: Plan again without each rule that the plan rests on.
         console: Where to print.
+        only: Names of rules or families to look at; all if there are none.
+
+    Raises:
+        RuleError: A name is unknown.
     """
+    asked = _named(_all_rules(request.sources.load()), only) if only else ()
+    names = {rule.name for rule in asked}
     with progress(console, time.monotonic()) as tell:
         done, refused = _planned(request, tell)
-        rows = rule_rows(done)
+        rows = tuple(row for row in rule_rows(done) if not only or row.rule in names)
         used = tuple(row.rule for row in rows if row.uses)
         lost = losses(done, used, tell) if with_losses else {}
     print_refusals(refused, console)

@@ -119,6 +119,13 @@ def test_stats_show_matches_uses_and_worth(tilewright: Command, cnn: Path) -> No
     assert {"partition", "tiling", "memory"} <= families
     assert all(re.fullmatch(r"[+-][\d.]+%|no plan", value) for value in worth.values())
     assert not re.search(r"^(typing|load|constness)\.", ran.out, re.M)
+    only = tilewright("rules", "stats", cnn, *MODEL, "--only", "tiling", "--only", "partition")
+    named = re.findall(r"^(\w+)\.\w+ .*?(\S+)$", only.out, re.M)
+    assert {family for family, _ in named} == {"tiling", "partition"}
+    assert {worth for _, worth in named} > {"-"}
+    unknown = tilewright("rules", "stats", cnn, *MODEL, "--only", "nothing")
+    assert unknown.code == 1
+    assert "rule 'nothing' is unknown" in unknown.err
     without = tilewright("rules", "stats", cnn, *MODEL, "--without-rule", "partition", "--no-worth")
     assert without.code == 0
     assert "partition." not in without.out
