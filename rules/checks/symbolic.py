@@ -107,9 +107,12 @@ class Symbolic:
 
 
 def _matmul(op: Op, a: AnyArray, b: AnyArray) -> AnyArray:
-    if any(key.startswith("perm") for key in op.attrs):
-        raise NotSymbolicError("permuted matmul")
-    return np.asarray(np.matmul(a, b))
+    """Multiply operands that may lie permuted in memory, as the result may."""
+
+    def permuted(key: str, x: AnyArray) -> AnyArray:
+        return x.transpose(op.ints(key)) if key in op.attrs else x
+
+    return permuted("perm_out", np.matmul(permuted("perm_a", a), permuted("perm_b", b)))
 
 
 def _conv(op: Op, x: AnyArray, w: AnyArray) -> AnyArray:

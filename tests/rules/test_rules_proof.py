@@ -43,6 +43,7 @@ from tilewright.rules.checks.symbolic import NotSymbolicError, Symbolic  # noqa:
         "algebra.scale_over_shift",
         "algebra.scale_into_conv_weight",
         "fusion.third_operand_of_matmul",
+        "fusion.transposed_left_operand",
     ],
 )
 def test_linear_rules_are_proved(name: str) -> None:
@@ -73,6 +74,11 @@ CONV: Mapping[str, AttrValue] = {
 }  # fmt: skip
 CASES: list[tuple[str, Mapping[str, AttrValue], list[tuple[int, ...]]]] = [
     ("matmul", {}, [(2, 1, 3), (1, 3, 2)]),
+    (
+        "matmul",
+        {"perm_a": (1, 0, 2), "perm_b": (0, 2, 1), "perm_out": (2, 0, 1)},
+        [(3, 2, 1), (2, 3, 1)],
+    ),
     ("matmul", {"epilogue": "add|relu", "product_dtype": "f64"}, [(2, 3), (3, 2), (1, 2)]),
     ("conv", CONV, [(1, 4, 3, 4), (2, 2, 2, 2)]),
     ("map", {"fn": "sub|abs|clip_max(1.5)|mul_const(-2.0)"}, [(2, 1), (1, 3)]),
