@@ -1,4 +1,4 @@
-"""Which instances keep what: within the scratchpad, and within a step of the best, by brute force."""
+"""Which instances keep what: within the scratchpad, and the best that is, by brute force."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def judged(fillables: tuple[Fillable, ...], replaced: Replaced) -> tuple[float, 
 
 @given(st.integers(0, 10**6), st.integers(15, 60))
 @settings(max_examples=80, deadline=None)
-def test_filled_instances_are_near_the_best(seed: int, capacity: int) -> None:
+def test_filled_instances_are_the_best(seed: int, capacity: int) -> None:
     fillables = random_fillables(np.random.default_rng(seed))
     places = [(i, one.variable, len(one.options)) for one in fillables for i in one.instances]
     every = [
@@ -62,10 +62,7 @@ def test_filled_instances_are_near_the_best(seed: int, capacity: int) -> None:
     if not fitting:
         return
     assert size <= capacity
-    steps = max(
-        max(o.units for o in f.options) - min(o.units for o in f.options) for f in fillables
-    )
-    assert min(fitting) <= units <= min(fitting) + steps
+    assert min(fitting) <= units <= min(fitting) * (1 + 1.01e-4)
 
 
 def test_part_of_the_instances_keep_a_weight() -> None:
