@@ -32,7 +32,7 @@ _WHOLE_ENTRIES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Factor:
+class Factor:
     """A cost over the groups of some variables, with an axis for each, in increasing order."""
 
     scope: tuple[int, ...]
@@ -40,7 +40,7 @@ class _Factor:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Step:
+class Step:
     """What is needed to choose a variable once those of `scope` are chosen."""
 
     variable: int
@@ -161,10 +161,10 @@ class Elimination:
             mine = [f for f in factors if v in f.scope]
             factors = [f for f in factors if v not in f.scope]
             scope = tuple(sorted({u for f in mine for u in f.scope if u != v}))
-            least, best = _without(mine, scope, v)
-            steps.append(_Step(v, scope, best))
+            least, best = without(mine, scope, v)
+            steps.append(Step(v, scope, best))
             if scope:
-                factors.append(_Factor(scope, least))
+                factors.append(Factor(scope, least))
             else:
                 total += float(least)
         groups = [-1] * len(costs)
@@ -179,7 +179,7 @@ class Elimination:
         assert self._incumbent is not None
         return self._incumbent[variable]
 
-    def _factors(self, costs: tuple[Costs, ...]) -> tuple[list[_Factor], list[Indices], float]:
+    def _factors(self, costs: tuple[Costs, ...]) -> tuple[list[Factor], list[Indices], float]:
         """Return tables over groups, the cheapest option of each, and the cost of what is fixed."""
         factors, cheapest = [], []
         total = 0.0
@@ -188,7 +188,7 @@ class Elimination:
             if v in self.fixed:
                 total += float(own[self._kept(v)])
             else:
-                factors.append(_Factor((v,), own[cheapest[v]]))
+                factors.append(Factor((v,), own[cheapest[v]]))
         for edge in self._problem.edges:
             rows = self._ports(edge.left, edge.left_ports)
             columns = self._ports(edge.right, edge.right_ports)
@@ -197,11 +197,11 @@ class Elimination:
             if not ends:
                 total += float(table[0, 0])
             elif len(ends) == 1:
-                factors.append(_Factor(ends, table.reshape(-1)))
+                factors.append(Factor(ends, table.reshape(-1)))
             elif edge.left < edge.right:
-                factors.append(_Factor(ends, table))
+                factors.append(Factor(ends, table))
             else:
-                factors.append(_Factor(ends[::-1], table.T))
+                factors.append(Factor(ends[::-1], table.T))
         return factors, cheapest, total
 
     def _ports(self, variable: int, ports: Indices) -> Indices:
@@ -244,8 +244,8 @@ def grouped(ports: list[Indices], options: int) -> tuple[Indices, Indices]:
     return groups, firsts
 
 
-def _without(
-    factors: list[_Factor], scope: tuple[int, ...], variable: int
+def without(
+    factors: list[Factor], scope: tuple[int, ...], variable: int
 ) -> tuple[Costs, NDArray[np.int16]]:
     """Return the least sum of the factors over the groups of a variable, and which group gives it."""
     groups = next(f.table.shape[f.scope.index(variable)] for f in factors)
@@ -269,7 +269,7 @@ def _without(
     return least, best
 
 
-def _spread(factor: _Factor, axes: tuple[int, ...]) -> Costs:
+def _spread(factor: Factor, axes: tuple[int, ...]) -> Costs:
     """Return a factor's table with an axis for each of the given variables."""
     place = {variable: number for number, variable in enumerate(axes)}
     positions = [place[u] for u in factor.scope]

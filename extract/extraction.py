@@ -22,7 +22,9 @@ from tilewright.extract.plan import Plan, Proof
 from tilewright.extract.plan_writer import PlanWriter
 from tilewright.extract.profile import SramProfile, sram_profile
 from tilewright.extract.pruning import prune
+from tilewright.extract.repeats import account_of, resident_bytes
 from tilewright.extract.solve import Floor, SolveOptions, floor, lower_bound, solve
+from tilewright.extract.spans import bound_by_spans
 from tilewright.extract.tiling_candidates import tiling_candidates
 from tilewright.graph import Graph
 from tilewright.hwmodel.mesh import LogicalMesh
@@ -41,6 +43,9 @@ _ATTEMPTS = 12
 
 _WIDE_GAP = 0.15
 """Of a whole model, above which branch and bound is worth seconds."""
+
+_CLOSE_GAP = 0.0195
+"""Up to which the bound of a model with repeated blocks is good enough."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +135,7 @@ class _Planner:
                 lambda problem, last: solve(problem, options, last=last, below=below),
                 lambda solution: _bound(tables, below, solution, options),
             )
+            plan = _with_repeats_bounded(setting, plan)
         except InfeasibleError as error:
             failed = error
         known = Within(plan=plan, bound=0.0 if plan is None else plan.bound, failed=failed)
@@ -355,11 +361,33 @@ def _surcharged(
     return replace(problem, usages=(*problem.usages, *extra))
 
 
+def _with_repeats_bounded(setting: Setting, plan: Plan) -> Plan:
+    """Return a plan of a model with repeated blocks with a better bound, if that is worth its time."""
+    tables, price = setting.tables, plan.proof.details["capacity_price"]
+    if not tables.has_repeats or price <= 0 or plan.gap <= _CLOSE_GAP:
+        return plan
+    alignment = setting.pricing.target.tile.sram.alignment_bytes
+    bound = bound_by_spans(
+        tables.relaxed,
+        account_of(tables, setting.alternatives, setting.pricing.mesh, alignment),
+        resident_bytes(tables),
+        price * tables.scale,
+        aim=(1 - _CLOSE_GAP) * plan.cost * tables.scale,
+    )
+    if bound / tables.scale <= plan.bound:
+        return plan
+    details = {**plan.proof.details, "scaled_bound": bound}
+    proof = Proof(method="rows by spans + capacity prices", details=MappingProxyType(details))
+    return replace(plan, bound=bound / tables.scale, proof=proof)
+
+
 def _bound(
     tables: ModelTables, below: Floor, solution: Solution, options: SolveOptions
 ) -> tuple[float, Proof]:
     """Return the lower bound in units of the objective, with its proof."""
     cutoff = tables.relaxed.cost(solution.choice) if solution.feasible else inf
+    if tables.has_repeats and any(own.any() for own in resident_bytes(tables)):
+        options = replace(options, branching_gap=inf)  # rows by spans say more
     relaxed = lower_bound(
         *(below, cutoff, solution.multipliers, options),
         repeats_differ=tables.has_repeats,

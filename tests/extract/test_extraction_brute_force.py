@@ -13,6 +13,7 @@ from tilewright.extract.objective import Objective
 from tilewright.extract.plan import Plan, Proof
 from tilewright.extract.plan_writer import PlanWriter
 from tilewright.extract.profile import sram_profile
+from tilewright.extract.repeats import account_of
 from tilewright.extract.validate import validate_plan
 
 SMALL = [name for name in MODELS if name != "attention_scores"]
@@ -86,6 +87,8 @@ def test_relaxed_rows_use_no_more_than_the_plan(name: str) -> None:
     """A plan that fits must satisfy the rows that prove the bound, or the bound may be too high."""
     case = tiny(name, 1, 2)
     found, costs = enumerated(case, Objective.LATENCY)
+    alignment = case.target.tile.sram.alignment_bytes
+    account = account_of(found.tables, found.alternatives, case.mesh, alignment)
     rng = np.random.default_rng(5)
     finite = np.argwhere(np.isfinite(costs))
     for position in finite[rng.choice(len(finite), min(60, len(finite)), replace=False)]:
@@ -96,8 +99,10 @@ def test_relaxed_rows_use_no_more_than_the_plan(name: str) -> None:
             found.tables.options[n][c].node is not None for n, c in enumerate(choice)
         ):
             continue
-        needs = max(sram_profile(plan, case.target).rows)
+        profile = sram_profile(plan, case.target)
+        needs = max(profile.rows)
         assert found.tables.relaxed.use(choice).max() <= needs
+        assert account.use(choice).max() <= needs - profile.resident_bytes
 
 
 @pytest.mark.parametrize(
