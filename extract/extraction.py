@@ -373,6 +373,7 @@ def _with_repeats_bounded(setting: Setting, plan: Plan) -> Plan:
         resident_bytes(tables),
         price * tables.scale,
         aim=(1 - _CLOSE_GAP) * plan.cost * tables.scale,
+        known=plan.bound * tables.scale,
     )
     if bound / tables.scale <= plan.bound:
         return plan

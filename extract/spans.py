@@ -6,7 +6,8 @@ price for a byte, repeats are independent, and the best of one is the best of al
     min over m of (least cost within rows of m bytes, residents priced) - price x (limit - m)
 
 bounds every plan, m being its fullest row, residents apart. The least cost falls in steps as m grows; they
-are walked from above. It is found by branch and bound: elimination finds the best choice, whatever it needs; as long as that is more in some row than m, by the account of `account.py`, the options behind that
+are walked from above. It is found by branch and bound: elimination finds the best choice, whatever it
+needs; as long as that is more in some row than m, by the account of `account.py`, the options behind that
 are split.
 
 Sources:
@@ -62,6 +63,7 @@ def bound_by_spans(
     shared: Sequence[Costs],
     price: float,
     aim: float = inf,
+    known: float = -inf,
     most_splits: int = _MOST_SPLITS,
 ) -> float:
     """Return a lower bound of the cost of all repeats together.
@@ -73,6 +75,7 @@ def bound_by_spans(
         shared: What an option keeps in every row in all repeats together, [bytes] by variable and option.
         price: Of such a byte, at least 0.
         aim: The bound need not be above it.
+        known: Another bound. As soon as what can be proven is nearer to it than to the aim, the work ends.
         most_splits: How often options are split.
     """
     limit, work = problem.limit, _Work(most_splits)
@@ -94,10 +97,12 @@ def bound_by_spans(
         low = max(step.low for step in steps)
         if low >= most and value < enough:  # no more is known, so that the bound must give way
             low = max(least, floor(most - stride))
+            if value - price * (limit - low) < (known + aim) / 2:
+                return known
         bound = min(bound, value - price * (limit - low))
         below = floor(limit - (value - bound) / price) if price > 0 else least - 1
         most = min(low - 1, below)  # in between, the bound is no lower
-    return bound
+    return max(known, bound)
 
 
 @dataclass(slots=True)
