@@ -10,6 +10,7 @@ from tilewright.extract.choice import Costs
 from tilewright.extract.copies import copied_bytes
 from tilewright.extract.model_tables import Link, ModelTables
 from tilewright.extract.move_buffers import shard_bytes
+from tilewright.extract.plan import Placement
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.rules.alternatives import Alternatives
 
@@ -77,9 +78,10 @@ def _reader(tables: ModelTables, link: Link, copied: Costs) -> Reader:
         option.operands[0] if option.node is not None and option.node.kind == "reshape" else None
         for option in readers
     ]
-    is_same = np.array(
-        [[wanted is not None and maker.result == wanted for wanted in views] for maker in makers]
-    )
+    number: dict[Placement | None, int] = {None: -1}
+    wanted = np.array([number.setdefault(place, len(number)) for place in views])
+    made = np.array([number.get(maker.result, -2) for maker in makers])
+    is_same = (made[:, None] == wanted[None, :]) & (wanted >= 0)
     return Reader(
         variable=tables.number[link.consumer],
         reads=reads,

@@ -44,6 +44,9 @@ _SMALL = 1 / 32
 _STRIDE = 1 / 64
 """Of the limit: by so much it falls at once, if what is known is enough for that."""
 
+_CONCEDED = 1 / 256
+"""The same where nothing is enough."""
+
 _LAST_STRIDE = 1 / 16
 """The same once nothing may be split any more."""
 
@@ -95,11 +98,11 @@ def bound_by_spans(
         if value - price * (limit - least) >= bound:
             break  # and so is what is left
         low = max(step.low for step in steps)
-        if low >= most and value < enough:  # no more is known, so that the bound must give way
-            low = max(least, floor(most - stride))
-            if value - price * (limit - low) < (known + aim) / 2:
-                return known
+        if value < enough:  # the bound gives way, and not by a byte at a time
+            low = max(least, min(low, most - floor(_CONCEDED * limit)))
         bound = min(bound, value - price * (limit - low))
+        if bound < (known + aim) / 2:
+            return known
         below = floor(limit - (value - bound) / price) if price > 0 else least - 1
         most = min(low - 1, below)  # in between, the bound is no lower
     return max(known, bound)
