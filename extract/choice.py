@@ -74,7 +74,8 @@ class ChoiceProblem:
 class Solution:
     """A choice with its cost, a proven lower bound of any choice's cost, and the method that proves it.
 
-    `multipliers` are the capacity prices of the bound.
+    `multipliers` are the capacity prices of the bound, `tried` the choices that were best at some prices,
+    whether they fit or not.
     """
 
     choice: tuple[int, ...]
@@ -83,6 +84,7 @@ class Solution:
     method: str
     multipliers: Costs
     feasible: bool
+    tried: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

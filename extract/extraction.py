@@ -10,7 +10,7 @@ from types import MappingProxyType
 import numpy as np
 
 from tilewright.errors import InfeasibleError
-from tilewright.extract.choice import ChoiceProblem, Solution, Usage
+from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Solution, Usage
 from tilewright.extract.closing import Scales, Within, closed, counted, with_account
 from tilewright.extract.filling import Fillable, filled
 from tilewright.extract.footprint import spare_scratchpad
@@ -43,6 +43,9 @@ _ATTEMPTS = 12
 
 _WIDE_GAP = 0.15
 """Of a whole model, above which branch and bound is worth seconds."""
+
+_ROWS_SHARE = 0.5
+"""Part of a gap that the whole scratchpad is worth where rows may be what is missing."""
 
 _CLOSE_GAP = 0.0195
 """Up to which the bound of a model with repeated blocks is good enough."""
@@ -240,9 +243,7 @@ def choose(
         peak = max(profile.rows, default=0)
         shortage = peak - capacity
         if shortage <= 0:
-            return _filled(
-                setting, solution, writer, with_account(plan, profile), profile
-            ), solution
+            return _filled(setting, solution, with_account(plan, profile)), solution
         where = _name_of_fullest(plan, profile)
         problem = _surcharged(
             problem,
@@ -267,13 +268,28 @@ def choose(
     )
 
 
-def _filled(
-    setting: Setting, solution: Solution, writer: PlanWriter, plan: Plan, profile: SramProfile
-) -> Plan:
-    """Return a plan in which instances of blocks keep different constants if that is better."""
-    tables, capacity = setting.tables, setting.pricing.limit_bytes
-    if not tables.has_repeats:
+def _filled(setting: Setting, solution: Solution, plan: Plan) -> Plan:
+    """Return a plan in which instances of blocks keep different constants if that is better.
+
+    The best choice without them need not be the best with them: those that the search tried have a say.
+    """
+    if not setting.tables.has_repeats:
         return plan
+    best = plan
+    for choice in dict.fromkeys((solution.choice, *solution.tried)):
+        if setting.tables.problem.cost(choice) < FORBIDDEN:
+            own = _filled_choice(setting, choice, plan)
+            if own.peak_sram_bytes <= setting.pricing.limit_bytes and own.cost < best.cost:
+                best = replace(own, unfilled=plan)
+    return best
+
+
+def _filled_choice(setting: Setting, choice: tuple[int, ...], known: Plan) -> Plan:
+    """Return the plan of a choice with the constants that are best to keep in each instance."""
+    tables, target = setting.tables, setting.pricing.target
+    parts = (setting.graph, setting.rolled, setting.alternatives, tables, choice, setting.pricing)
+    writer, bound = PlanWriter(*parts), (known.bound, known.proof)
+    profile = sram_profile(writer.write(bound), target)
     rows: dict[Variable, int] = {}
     instances: dict[Variable, list[int]] = {}
     for variable, instance, row in zip(
@@ -286,19 +302,13 @@ def _filled(
             variable=variable,
             instances=tuple(own),
             options=tables.options[tables.number[variable]],
-            chosen=solution.choice[tables.number[variable]],
+            chosen=choice[tables.number[variable]],
             row_bytes=rows[variable],
         )
         for variable, own in instances.items()
     ]
-    own = PlanWriter(
-        *(setting.graph, setting.rolled, setting.alternatives, tables, solution.choice),
-        setting.pricing,
-        filled(fillables, capacity),
-    )
-    better = counted(own.write((plan.bound, plan.proof)), setting.pricing.target)
-    is_better = better.peak_sram_bytes <= capacity and better.cost < plan.cost
-    return replace(better, unfilled=plan) if is_better else plan
+    different = filled(fillables, setting.pricing.limit_bytes)
+    return counted(PlanWriter(*parts, different).write(bound), target)
 
 
 def pricing_of(
@@ -364,7 +374,10 @@ def _surcharged(
 def _with_repeats_bounded(setting: Setting, plan: Plan) -> Plan:
     """Return a plan of a model with repeated blocks with a better bound, if that is worth its time."""
     tables, price = setting.tables, plan.proof.details["capacity_price"]
-    if not tables.has_repeats or price <= 0 or plan.gap <= _CLOSE_GAP:
+    if not tables.has_repeats or plan.gap <= _CLOSE_GAP:
+        return plan
+    # What rows need changes a bound by about its bytes at their price.
+    if price * setting.pricing.limit_bytes < _ROWS_SHARE * (plan.cost - plan.bound):
         return plan
     alignment = setting.pricing.target.tile.sram.alignment_bytes
     bound = bound_by_spans(

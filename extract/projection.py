@@ -12,7 +12,7 @@ from math import prod
 import numpy as np
 
 from tilewright.extract.account import consistent
-from tilewright.extract.choice import ChoiceProblem, Costs, Indices, Usage, restricted
+from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Indices, Usage, restricted
 from tilewright.extract.dominance import without_dominated
 from tilewright.extract.elimination import Factor, Step, without
 from tilewright.extract.linear import LinearProgram
@@ -44,11 +44,11 @@ def project(
     Args:
         problem: The problem. All edges of the inner variables are among them, or with the joint.
         kept: The options that are left of each variable; of the joint, those that are asked for. Others
-            get a cost of inf.
+            are FORBIDDEN.
         inner: The variables.
         joint: The one that joins them to others; its own costs are not looked at.
     """
-    costs = np.full(len(problem.costs[joint]), np.inf)
+    costs = np.full(len(problem.costs[joint]), FORBIDDEN)
     part = part_of(problem, (*inner, joint))
     allowed = consistent(part, tuple(kept[v] for v in (*inner, joint)))
     todo, parts = (kept[joint][:0] if allowed is None else allowed[-1]), []

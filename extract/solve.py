@@ -13,7 +13,7 @@ cheapest that fits is kept and then improved by single changes that keep it fitt
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -98,6 +98,7 @@ class _Best:
     """Price step of the last gain of more than a thousandth."""
     overflow: float = float("inf")
     overflowing: tuple[int, ...] = ()
+    tried: list[tuple[int, ...]] = field(default_factory=list)
 
     def keep(self, problem: ChoiceProblem, choice: tuple[int, ...], step: int = 0) -> None:
         """Take a feasible choice if it is the cheapest."""
@@ -291,7 +292,8 @@ def _solution(
     choice = _original(found, kept)
     cost = problem.cost(choice)
     bound = min(best.bound, best.cost)
-    return Solution(choice, cost, bound, method, best.prices, is_feasible)
+    tried = tuple(_original(one, kept) for one in dict.fromkeys(best.tried))
+    return Solution(choice, cost, bound, method, best.prices, is_feasible, tried)
 
 
 class _Exact:
@@ -374,6 +376,7 @@ def _search(
         value = replace(problem, costs=costs).cost(choice) - float(prices.sum()) * problem.limit
         if inner.is_exact:
             best.raise_bound(value, prices, step)
+        best.tried.append(choice)
         use = problem.use(choice)
         overflow = float(np.maximum(use - problem.limit, 0).sum())
         if overflow < best.overflow and problem.cost(choice) < FORBIDDEN:
