@@ -135,8 +135,6 @@ class LinearProgram:
         self.patterns = find_patterns(problem)
         self.costs: list[Costs] = []
         self.columns = 0
-        self.values: Costs | None = None
-        """Of the columns in the solution, once there is one."""
         self.equal, self.most = _Rows(), _Rows()
         self.group_of: list[Indices] = []
         self.options: list[Indices] = []
@@ -190,7 +188,6 @@ class LinearProgram:
         )
         if found.status != 0:
             return None
-        self.values = found.x
         multipliers = np.minimum(found.ineqlin.marginals, 0.0)
         reduced = rows.costs - rows.equal.T @ found.eqlin.marginals - rows.most.T @ multipliers
         negative = np.minimum(reduced, 0.0)

@@ -236,15 +236,11 @@ class _Steps:
         if elimination.is_small:
             chosen, value = elimination.solve(fewer.costs)
         else:
-            program = LinearProgram(fewer)
-            relaxation = program.solve()
-            is_solved = relaxation is not None and program.values is not None
-            value = relaxation.bound if relaxation is not None else -inf
-            chosen = (
-                program.choice(program.values)
-                if is_solved and program.values is not None
-                else tuple(0 for _ in fewer.costs)
-            )
+            relaxation = LinearProgram(fewer).solve()
+            if relaxation is None:  # nothing is proven of these
+                value, chosen = -inf, tuple(0 for _ in fewer.costs)
+            else:
+                value, chosen = relaxation.bound, relaxation.likely
         node.bound = max(node.bound, value - _ROUNDING * abs(value))
         node.choice = tuple(
             int(own[left[c]]) for own, left, c in zip(node.kept, numbers, chosen, strict=True)

@@ -50,7 +50,7 @@ def test_the_second_file_is_accepted_and_fires_on_a_model(
     assert code == 0, out
     row = re.search(r"^mine\.map_after_pool +(\d+) +(\d+) +[\d.]+ +(\S+)", out, re.MULTILINE)
     assert row is not None
-    assert row.groups() == ("1", "2", "-")
+    assert row.groups() == ("1", "2", "2")
 
 
 @pytest.mark.parametrize("dropped", ["is_relu(fn), ", ", max_pool_inside(rest)"])

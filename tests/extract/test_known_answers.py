@@ -87,7 +87,7 @@ def test_few_tokens_give_columns_then_rows_with_one_reduction(tokens: int, width
 
 
 def test_two_axes_combine_tokens_with_columns_then_rows() -> None:
-    _, plan = mlp(16, 64, 1024, 2, 4)
+    _, plan = mlp(32, 64, 1024, 2, 4)
     first, second = products(plan)
     assert splits(plan, first) == {"tokens", "outputs"}
     assert splits(plan, second) == {"tokens", "sum"}
