@@ -63,6 +63,8 @@ class ExtractOptions:
     """Objectives whose best options stay, too, for plans that weigh the same options anew."""
     spares_scratchpad: bool = False
     """Whether tilings of little scratchpad stay, too; they do where the objective weighs it."""
+    hides: bool = True
+    """Whether the sum of costs leaves out what products cover of deliveries."""
     solve: SolveOptions = field(default_factory=lambda: SolveOptions(branching_gap=_WIDE_GAP))
     sram_limit_bytes: int | None = None
     tiling: tuple[TilingRule, ...] = field(default_factory=tiling_rules)
@@ -324,6 +326,7 @@ def pricing_of(
         objective=options.objective.additive,
         beside=options.beside,
         spares_scratchpad=options.spares_scratchpad or Metric.SRAM in options.objective.metrics,
+        hides=options.hides,
         limit_bytes=options.sram_limit_bytes or target.tile.sram.size_bytes,
         tilings=tiling_candidates(alternatives, mesh, target, options.tiling),
         memory=options.memory,

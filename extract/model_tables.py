@@ -121,7 +121,7 @@ def build_tables(
     variables = tuple((b, c) for b, classes in enumerate(order) for c in classes)
     needed = [needed_classes(found) for found in alternatives]
     late = [
-        late_operands(found, pricing.target) if pricing.counts_time else {}
+        late_operands(found, pricing.target) if pricing.counts_late else {}
         for found in alternatives
     ]
     options = tuple(source((b, c), c in needed[b], late[b]) for b, c in variables)

@@ -147,6 +147,13 @@ class Pricing:
     """Further objectives: an option stays unless another one is as good under each of them, too."""
     spares_scratchpad: bool = False
     """Whether tilings of little scratchpad are of use even where there is plenty."""
+    hides: bool = True
+    """Whether products may cover deliveries."""
+
+    @property
+    def counts_late(self) -> bool:
+        """Whether deliveries that a product covers cost less."""
+        return self.hides and self.counts_time
 
     @property
     def counts_time(self) -> bool:
@@ -496,7 +503,7 @@ def _priced_options(
     )
     # a product that gathers while it runs needs the network itself
     is_alone = not any(implementation.macros)
-    is_late = pricing.counts_time and is_alone and is_fused_product(alternatives, node)
+    is_late = pricing.counts_late and is_alone and is_fused_product(alternatives, node)
 
     def late(tiling: Tiling, cost: KernelCost) -> LateOperand:
         cover = rounded_cycles(fused_cover_cycles(kernel, tiling, cost)) if is_late else 0.0

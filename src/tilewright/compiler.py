@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
@@ -34,6 +35,9 @@ from tilewright.rules.options import SaturationOptions
 from tilewright.rules.registry import Numerics
 from tilewright.rules.roll import Rolled, roll
 from tilewright.rules.user_rules import UserRules
+
+_MUCH_HIDDEN = 0.02
+"""Part of a plan's cost that, hidden behind products, makes a plan that hides nothing worth a look."""
 
 
 class Stage(StrEnum):
@@ -230,9 +234,9 @@ def _realise(
     target, choice = done.target, extract_options(options)
     limit_bytes = choice.sram_limit_bytes or target.tile.sram.size_bytes
 
-    def plan_within(limit_bytes: int) -> Plan:
-        tell("extracting a plan")
-        within = replace(choice, sram_limit_bytes=limit_bytes)
+    def plan_within(limit_bytes: int, *, hides: bool = True) -> Plan:
+        tell("extracting a plan" if hides else "extracting a plan in which products cover nothing")
+        within = replace(choice, sram_limit_bytes=limit_bytes, hides=hides)
         model = (done.graph, rolled, alternatives, target, done.mesh, within)
         if options.max_latency is None:
             return timed(Stage.EXTRACT, partial(extract, *model))
@@ -256,23 +260,41 @@ def _realise(
     )
     plan, program = found.planned, found.program
     if options.max_latency is None:
-        plan, program = _faster(plan, program, lower)
+        others = _others(plan, partial(plan_within, limit_bytes, hides=False))
+        plan, program = _fastest(plan, program, others, lower)
     return replace(done, plan=plan, program=program, rejected=found.rejected)
 
 
-def _faster(plan: Plan, program: Program, lower: Callable[[Plan], Program]) -> tuple[Plan, Program]:
-    """Return the plan that leaves more scratchpad free, if its static schedule is shorter."""
-    if plan.unfilled is None or not plan.objective.is_time:
-        return plan, program
-    other = replace(plan.unfilled, bound=plan.bound, proof=plan.proof)
-    try:
-        made = lower(other)
-    except InfeasibleError:
-        return plan, program
-    assert made.scheduled_cycles is not None, "the program has one group"
-    assert program.scheduled_cycles is not None, "the program has one group"
-    is_faster = made.scheduled_cycles < program.scheduled_cycles
-    return (other, made) if is_faster else (plan, program)
+def _others(plan: Plan, plan_without_hiding: Callable[[], Plan]) -> Iterator[Plan]:
+    """Yield plans that cost more, but may be faster for what the sum of costs does not see.
+
+    That is the room that loads ahead need, and how much of a delivery runs beside the product that covers it.
+    """
+    if not plan.objective.is_time:
+        return
+    if plan.unfilled is not None:
+        yield plan.unfilled
+    hidden_cycles = sum(delivery.hidden_cycles for op in plan.ops for delivery in op.deliveries)
+    if hidden_cycles > _MUCH_HIDDEN * plan.cost:
+        with suppress(InfeasibleError):
+            yield plan_without_hiding()
+
+
+def _fastest(
+    plan: Plan, program: Program, others: Iterable[Plan], lower: Callable[[Plan], Program]
+) -> tuple[Plan, Program]:
+    """Return the plan with the shortest static schedule; the bound is that of the first."""
+    best = plan, program
+    for other in others:
+        try:
+            made = lower(other)
+        except InfeasibleError:
+            continue
+        assert made.scheduled_cycles is not None, "the program has one group"
+        assert best[1].scheduled_cycles is not None, "the program has one group"
+        if made.scheduled_cycles < best[1].scheduled_cycles:
+            best = replace(other, bound=plan.bound, proof=plan.proof), made
+    return best
 
 
 def _pipelined(

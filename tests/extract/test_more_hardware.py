@@ -1,9 +1,9 @@
 """More of the same hardware should never make a plan slower: a larger mesh could leave its new tiles idle.
 
 Each mesh holds the one before, and the DRAM's port stays where it is, beside tile 0. A port that is slower
-than the links that lead away from tile 0 keeps the promise. One that is faster breaks it: all tiles of a
+than the links that lead away from tile 0 keeps the promise. One that is faster may break it: all tiles of a
 plan run the same streams, so that no plan leaves tiles idle, and what other tiles read crosses the links.
-These cases are expected to fail until plans can be made for a part of a machine.
+Such a case is expected to fail until plans can be made for a part of a machine.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def figures(workload: Workload, machine: Target) -> tuple[float, float]:
         pytest.param(GEMM, SLOW_PORT, id="gemm-slow-port"),
         pytest.param(MLP, SLOW_PORT, id="mlp-slow-port"),
         pytest.param(GEMM, FAST_PORT, id="gemm-fast-port", marks=NO_IDLE_TILES),
-        pytest.param(MLP, FAST_PORT, id="mlp-fast-port", marks=NO_IDLE_TILES),
+        pytest.param(MLP, FAST_PORT, id="mlp-fast-port"),
     ],
 )
 def test_more_tiles_are_never_predicted_slower(
