@@ -39,11 +39,8 @@ from tilewright.extract.message_passing import MessagePassing, message_relaxatio
 _CLOSING_TABLE = 400_000_000
 """Entries of the largest table when closing a gap."""
 
-_NEAR = (0.0,)
-"""Distances from the bound, relative to it, within which options make a start."""
-
-_POLISHED_NEAR = 0.02
-"""The same for options among which a start is improved."""
+_NEAR = 0.02
+"""Distance from the bound, relative to it, within which options are among those that improve a start."""
 
 _GUIDED_COLUMNS = 40_000
 """Columns of a relaxation above which the search does with a part of it, see `guide`."""
@@ -328,18 +325,17 @@ def _near_bound(problem: ChoiceProblem, relaxation: Relaxation) -> tuple[int, ..
     """Return a good choice at the prices of a relaxation, among options that are near its bound."""
     costs = priced(problem, relaxation.prices)
     problem = replace(problem, usages=(), costs=costs)
-    starts = [relaxation.likely]
-    starts += [_start(problem, _near(relaxation, near)) for near in _NEAR]
+    starts = (relaxation.likely, _start(problem, _near(relaxation, 0.0)))
     # Larger parts among fewer options; smaller parts among all of them follow with each price step.
-    found = [_polish_near(problem, relaxation, start) for start in starts]
+    near = _near(relaxation, _NEAR)
+    found = [_polish_near(problem, near, start) for start in starts]
     return min(found, key=problem.cost)
 
 
 def _polish_near(
-    problem: ChoiceProblem, relaxation: Relaxation, choice: tuple[int, ...]
+    problem: ChoiceProblem, near: tuple[Indices, ...], choice: tuple[int, ...]
 ) -> tuple[int, ...]:
     """Improve a choice among its own options and those near the bound."""
-    near = _near(relaxation, _POLISHED_NEAR)
     kept = tuple(np.union1d(own, [option]) for own, option in zip(near, choice, strict=True))
     return _polish_among(problem, choice, kept, _START_ENTRIES)
 

@@ -66,9 +66,7 @@ def load_target(name_or_path: str) -> Target:
         ) from error
 
 
-@lru_cache(
-    maxsize=64
-)  # memos of targets find the same object at once, an equal one after comparing all
+@lru_cache(maxsize=64)
 def _preset(name: str) -> Target:
     preset = resources.files("tilewright.hwmodel").joinpath("presets", f"{name}.yaml")
     return parse_target(preset.read_text(encoding="utf-8"), f"'{name}'")

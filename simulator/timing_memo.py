@@ -33,9 +33,7 @@ class Memo(NamedTuple):
     sums: Ints  # [4]
     sizes: Ints  # COUNT sets, FILLED places
     keys: Ints  # [entries, 2]
-    ends: (
-        Ints  # [entries, 2] places of a set, from (inclusive) and to (exclusive) plus 1; 0 for none
-    )
+    ends: Ints  # [entries, 2] first place of a set, and one beyond its end; 0 there for none
     slots: npt.NDArray[np.int32]  # [room]
     causes: npt.NDArray[np.int32]  # [room]
     rates: Floats  # [room]
