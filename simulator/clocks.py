@@ -169,6 +169,8 @@ class ClockTracker:
     def end(self, engine: Engine, index: int, instruction: Instruction) -> None:
         """Account for the completion and the posts of an instruction."""
         clock = self.running[engine].completed(engine, index + 1)
+        if instruction.opcode is Opcode.HOST:  # one event for all tiles
+            clock = join(clock, from_all(clock, self._sizes, (1 << len(self._sizes)) - 1))
         self.running[engine] = clock
         for post in instruction.posts:
             amount = arrivals(instruction, post, self._phase.mesh)

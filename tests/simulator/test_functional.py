@@ -455,6 +455,21 @@ def test_host_region_without_barriers_is_a_race() -> None:
         run_program(host_program((2,), barriers=False), {"x": np.zeros((2, 3), np.float32)})
 
 
+@pytest.mark.parametrize("sizes", [(), (2,), (1, 3)])
+def test_host_region_reads_what_the_one_before_wrote(
+    sizes: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    b = builder(sizes)
+    x, y = b.input("x", (6,)), b.output("y", (6,))
+    middle = b.tensor("middle", (6,), DType.F32)
+    for source, result in ((x, middle), (middle, y)):
+        region = HostRegion(model=host_model(), inputs=(source,), outputs=(result,))
+        b.step(Instruction(opcode=Opcode.HOST, engine=Engine.CT, count=b.host_region(region)))
+    values = rng.normal(size=6).astype("f4")
+    result = run_program(b.build(), {"x": values}).outputs["y"]
+    np.testing.assert_array_equal(result, np.cumsum(np.cumsum(values)))
+
+
 def test_load_phase_fills_resident_weights_once(rng: np.random.Generator) -> None:
     b = builder((4,))
     weights = rng.normal(size=(4, 3)).astype("f4")
