@@ -72,6 +72,8 @@ SWEEP = (
     _fixed("mtcnn_r", N=1),
     _fixed("mtcnn_o", N=1),
     _fixed("eeg_unet1d", batch_size=1),
+    _fixed("eeg_lstm", batch=1, time=64),
+    _fixed("rawi_ens_int8", batch=1, seq=16),
     _fixed("silero_seq", sequence_length=1),
     _dotted("ppocr_cls", {"x.0": 1, "x.2": 48, "x.3": 96}),
     _dotted(

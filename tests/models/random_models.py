@@ -338,7 +338,7 @@ def normalise(g: Grower) -> None:
 
 
 def reduce(g: Grower) -> None:
-    """Reductions over drawn axes, and ArgMax, which the host does if nobody else."""
+    """Reductions over drawn axes."""
     if (x := g.some(lambda v: is_float(v) and v.rank >= 1)) is None:
         return
     kind = g.pick(
@@ -495,6 +495,25 @@ def resize(g: Grower) -> None:
     g.node("Resize", [x.name, "", scales], shape, x.dtype, **attrs)
 
 
+def hosted(g: Grower) -> None:
+    """Ops that the host does: the largest elements, and where the largest is."""
+    if (x := g.some(lambda v: is_float(v) and v.rank >= 1)) is None:
+        return
+    axis = g.number(0, x.rank - 1)
+    kind = g.pick(("TopK", "TopK", "Hardmax", "ArgMax"))
+    if kind == "Hardmax":
+        g.node(kind, [x.name], x.shape, x.dtype, axis=axis)
+    elif kind == "ArgMax":
+        shape = (*x.shape[:axis], *x.shape[axis + 1 :])
+        g.node(kind, [x.name], shape, "int64", axis=axis, keepdims=0)
+    else:
+        most = g.number(1, x.shape[axis])
+        shape = (*x.shape[:axis], most, *x.shape[axis + 1 :])
+        names = [f"t{len(g.nodes)}_{i}" for i in range(2)]
+        g.nodes.append(helper.make_node(kind, [x.name, g.ints(most)], names, axis=axis))
+        g.values += [Value(names[0], shape, x.dtype), Value(names[1], shape, "int64")]
+
+
 def quantised_weight(g: Grower) -> None:
     """MatMul with an int8 weight that DequantizeLinear turns into floats."""
     if (x := g.some(lambda v: is_float(v) and v.rank >= 2)) is None:
@@ -542,6 +561,7 @@ STEPS = (
     pad,
     expand,
     resize,
+    hosted,
     quantised_weight,
     integer_matmul,
 )
