@@ -59,7 +59,8 @@ TIMING: dict[Opcode, str] = {
     Opcode.VEC: "issue, startup, then ceil(elements / lanes) times the function's cycles; or its SRAM "
     "traffic if more",
     Opcode.RED: "as VEC, over the elements of the source",
-    Opcode.HOST: "starts when all tiles have come to it, ends for all at once; tensors cross the host link once",
+    Opcode.HOST: "starts when all tiles have come to it, ends for all at once; tensors cross the host "
+    "link once",
     Opcode.SIG: "issue; its posts land after the latency of the routes to all tiles of the group",
 }
 """One line for each opcode on its uncontended time; the timing simulator has the details."""
