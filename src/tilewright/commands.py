@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tilewright import api, report
-from tilewright.arrays import write_file
+from tilewright.arrays import read_arrays, write_file
 from tilewright.block_tolerance import machine_tolerance
 from tilewright.compiler import Compilation, Stage
 from tilewright.errors import CompileError
@@ -163,6 +163,8 @@ def _check_request(request: CompileRequest) -> None:
         raise CompileError("--inputs and --tolerance are for the verification; add --verify")
     if request.tolerance is not None and not 0 <= request.tolerance < float("inf"):
         raise CompileError(f"--tolerance is {request.tolerance}, expected a number of at least 0")
+    if request.inputs is not None:
+        read_arrays(request.inputs)
     if request.output is not None:
         check_folder(request.output)
 
