@@ -254,19 +254,31 @@ def without(
     # The small factors first, so that few passes go over the whole table.
     table.sort(key=lambda part: part.size)
     if np.prod(shape, dtype=np.float64) <= _WHOLE_ENTRIES:
-        whole: Costs = sum(table[1:], table[0])
+        whole = _total(table)
         choice = whole.argmin(axis=-1)
         found = np.take_along_axis(whole, choice[..., None], axis=-1)[..., 0]
         return found, choice.astype(np.int16)
     least = np.full(shape[:-1], np.inf)
     best = np.zeros(shape[:-1], dtype=np.int16)
     for group in range(groups):
-        parts = [part[..., group] for part in table]
-        total: Costs = sum(parts[1:], parts[0])
+        total = _total([part[..., group] for part in table])
         better = total < least
-        np.minimum(least, total, out=least)
-        best[better] = group
+        np.copyto(least, total, where=better)
+        np.copyto(best, np.int16(group), where=better)
     return least, best
+
+
+def _total(parts: list[Costs]) -> Costs:
+    """Return the sum of tables that broadcast, in their order, with as few new tables as can be."""
+    shape = np.broadcast_shapes(*(part.shape for part in parts))
+    total, is_whole = parts[0], False
+    for part in parts[1:]:
+        if is_whole:
+            total += part
+        else:
+            total = total + part
+            is_whole = total.shape == shape
+    return total
 
 
 def _spread(factor: Factor, axes: tuple[int, ...]) -> Costs:

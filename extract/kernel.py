@@ -272,9 +272,10 @@ def is_padded(kernel: Kernel, operand: int) -> bool:
     for dim in kernel.nest.operands[operand]:
         if dim.whole:
             continue
-        spans = [term.stride * (dims[term.dim].extent - 1) for term in dim.terms]
-        low = dim.offset + sum(span for span in spans if span < 0)
-        high = dim.offset + sum(span for span in spans if span > 0)
+        low = high = dim.offset
+        for term in dim.terms:
+            span = term.stride * (dims[term.dim].extent - 1)
+            low, high = low + min(span, 0), high + max(span, 0)
         if low < 0 or high >= dim.size:
             return True
     return False

@@ -79,9 +79,10 @@ class _Rows:
 
     def put(self, rows: Indices | int, columns: Indices, values: Costs | float) -> None:
         """Add entries."""
-        self.rows.append(np.broadcast_to(np.asarray(rows, dtype=np.int64), columns.shape))
+        count = len(columns)
+        self.rows.append(rows if isinstance(rows, np.ndarray) else np.full(count, rows))
         self.columns.append(columns)
-        self.values.append(np.broadcast_to(np.asarray(values, dtype=np.float64), columns.shape))
+        self.values.append(values if isinstance(values, np.ndarray) else np.full(count, values))
 
     def matrix(self, columns: int) -> csr_matrix:
         entries = np.concatenate([*self.values, np.zeros(0)])
@@ -273,9 +274,11 @@ class LinearProgram:
         """Return the ports, which one each group has, and their patterns, which split those of users."""
         options = self.options[variable]
         patterns = self.patterns[variable].of_option[options]
-        keys = np.stack([ports[options], patterns if is_user else np.zeros_like(patterns)], axis=1)
-        found, inverse = np.unique(keys, axis=0, return_inverse=True)
-        return found[:, 0], inverse.reshape(-1), found[:, 1]
+        if not is_user:
+            patterns = np.zeros_like(patterns)
+        kinds = int(patterns.max()) + 1
+        found, inverse = np.unique(ports[options] * kinds + patterns, return_inverse=True)
+        return found // kinds, inverse.reshape(-1), found % kinds
 
     def _add_exclusive(self, exclusive: Exclusive) -> None:
         """Let uses that exclude each other take no more of each port than there is."""
@@ -283,20 +286,23 @@ class LinearProgram:
         by_user: dict[int, list[int]] = {}
         for user, pattern in exclusive.uses:
             by_user.setdefault(user, []).append(pattern)
-        flows = {user: self.flows[used, user] for user in by_user}
-        idle = self.patterns[used].idle
-        for groups in _united([flow.group_ports for flow in flows.values()]):
-            stock = groups[self.options[used][groups] != idle]
+        flows = [self.flows[used, user] for user in by_user]
+        takers = [
+            flow.columns[:, np.isin(flow.patterns, patterns)]
+            for flow, patterns in zip(flows, by_user.values(), strict=True)
+        ]
+        is_stock = self.options[used] != self.patterns[used].idle
+        for groups in _united([flow.group_ports for flow in flows]):
+            stock = groups[is_stock[groups]]
             if not len(stock):
                 continue
-            taken = []
-            for user, patterns in by_user.items():
-                flow = flows[user]
-                rows = np.unique(flow.group_ports[groups])
-                columns = np.flatnonzero(np.isin(flow.patterns, patterns))
-                taken.append(flow.columns[np.ix_(rows, columns)].reshape(-1))
             row = self.most.new(1)
-            flat = np.concatenate(taken)
+            flat = np.concatenate(
+                [
+                    taken[sorted(set(flow.group_ports[groups].tolist()))].reshape(-1)
+                    for flow, taken in zip(flows, takers, strict=True)
+                ]
+            )
             self.most.put(row, flat[flat >= 0], 1.0)
             self.most.put(row, self.first[used] + stock, -1.0)
 

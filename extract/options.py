@@ -9,13 +9,14 @@ that needs less scratchpad if there is one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product, repeat
 from math import inf, prod
 from types import MappingProxyType
 
 from tilewright.dtypes import DType
+from tilewright.extract.alike import priced_alike
 from tilewright.extract.gathered import gathered_kernel, most_in_chunks
 from tilewright.extract.kernel import (
     Family,
@@ -136,8 +137,10 @@ class Pricing:
     tilings: Mapping[tuple[object, ...], Candidates]
     memory: tuple[MemoryRule, ...] = field(default_factory=memory_rules)
     collective: tuple[CollectiveRule, ...] = field(default_factory=collective_rules)
-    priced: dict[tuple[object, ...], PricedShape] = field(default_factory=dict)
-    """Memo of the tilings worth keeping, by `Kernel.shape_key`."""
+    priced: dict[tuple[object, ...], PricedShape] = field(default_factory=dict, init=False)
+    """Memo of the tilings worth keeping, by `Kernel.shape_key`; another pricing has another one."""
+    alike: dict[Hashable, tuple[tuple[int, Option], ...]] = field(default_factory=dict, init=False)
+    """Memo of the options of nodes, each with the number of its implementation, by `priced_alike`."""
     reshards: dict[tuple[TensorType, frozenset[Sharding]], ReshardTable] = field(
         default_factory=dict
     )
@@ -287,9 +290,22 @@ def _node_options(
 ) -> list[Option]:
     if node.kind == "host":
         return [_host_option(alternatives, node, number, pricing)]
-    options = []
+    # gathering in chunks is held against the same split of what is whole
+    ways = sorted(implementations, key=lambda i: GATHERED in i.macros)
+    key = priced_alike(alternatives, node, ways)
+    known = pricing.alike.get(key)
+    if known is None:
+        known = pricing.alike[key] = tuple(_options_by_way(alternatives, node, ways, pricing))
+        return [option for _, option in known]
+    return [replace(option, node=node, implementation=ways[way]) for way, option in known]
+
+
+def _options_by_way(
+    alternatives: Alternatives, node: LogicalNode, ways: list[Implementation], pricing: Pricing
+) -> Iterator[tuple[int, Option]]:
+    """Yield the options of a node, each with the number of the implementation that it follows."""
     plain: dict[tuple[object, ...], float] = {}
-    for implementation in sorted(implementations, key=lambda i: GATHERED in i.macros):
+    for way, implementation in enumerate(ways):
         levels = _memory_levels(alternatives, node, implementation, pricing)
         if not levels:
             continue
@@ -297,27 +313,27 @@ def _node_options(
         priced = pricing.priced.setdefault(kernel.shape_key, PricedShape())
         for memories in levels:
             key = (implementation.split_dims, memories)
-            if GATHERED in implementation.macros:
-                most = _most_in_chunks(alternatives, node, implementation, pricing, plain.get(key))
-                if most is None:
+            is_gathered = GATHERED in implementation.macros
+            most = inf
+            if is_gathered:
+                whole = plain.get(key)
+                allowed = _most_in_chunks(alternatives, node, implementation, pricing, whole)
+                if allowed is None:
                     continue
-                found = _priced_options(
-                    alternatives, node, implementation, kernel, memories, priced, pricing
-                )
+                most = allowed
+            found = _priced_options(
+                alternatives, node, implementation, kernel, memories, priced, pricing
+            )
+            if is_gathered:
                 found = [
                     option
                     for option in found
                     if pricing.cycles(option.cost) < most
                     and not _is_whole_ring(kernel, option.tiling)
                 ]
-            else:
-                found = _priced_options(
-                    alternatives, node, implementation, kernel, memories, priced, pricing
-                )
-                if found:
-                    plain[key] = min(pricing.cycles(option.cost) for option in found)
-            options += found
-    return options
+            elif found:
+                plain[key] = min(pricing.cycles(option.cost) for option in found)
+            yield from ((way, option) for option in found)
 
 
 def _is_whole_ring(kernel: Kernel, tiling: Tiling | None) -> bool:

@@ -106,7 +106,7 @@ class Reweigher:
         ) -> tuple[Option, ...]:
             return options[variable]
 
-        pricing = replace(base.pricing, objective=objective, priced={}, reshards={})
+        pricing = replace(base.pricing, objective=objective, reshards={})
         tables = build_tables(base.graph, base.rolled, base.alternatives, pricing, priced)
         setting = replace(base, pricing=pricing, tables=tables)
         self._weighed[objective] = setting

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from itertools import product
 from math import gcd
 from types import MappingProxyType
 
 import numpy as np
 
+from tilewright.extract.alike import priced_alike
 from tilewright.extract.kernel import (
     Family,
     Kernel,
@@ -48,6 +49,7 @@ def tiling_candidates(
         rules: The tiling rules that run; all of the package by default.
     """
     kernels: dict[tuple[object, ...], Kernel] = {}
+    seen: set[Hashable] = set()
     for found in alternatives:
         by_node = implementations_by_node(found)
         for node in found.nodes:
@@ -55,8 +57,13 @@ def tiling_candidates(
                 continue
             if found.classes[node.result].is_constant:
                 continue
+            implementations = by_node.get(node.number, ())
+            alike = priced_alike(found, node, implementations)
+            if alike in seen:
+                continue
+            seen.add(alike)
             memories = (Memory.DRAM,) * len(node.args)
-            for implementation in by_node.get(node.number, ()):
+            for implementation in implementations:
                 kernel = kernel_of(found, node, implementation, memories, Memory.DRAM, mesh)
                 kernels.setdefault(tiling_key(kernel), kernel)
     requests = [_request(kernel, number, target) for number, kernel in enumerate(kernels.values())]

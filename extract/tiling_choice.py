@@ -98,7 +98,8 @@ class Ranking:
     def __init__(self, kernel: Kernel, candidates: Candidates, target: Target) -> None:
         self._kernel, self._candidates = kernel, candidates
         self._alignment = target.tile.sram.alignment_bytes
-        if len(candidates):  # else the tiling rules that run make none
+        self._order, self._least = np.arange(len(candidates)), np.zeros(len(candidates))
+        if len(candidates) > 1:  # none if the tiling rules that run make none
             scores, self._least = _scores(kernel, candidates, target)
             self._order = np.argsort(scores, kind="stable")
         self._known: dict[int, tuple[Tiling, int]] = {}
@@ -109,8 +110,6 @@ class Ranking:
         The orders of a size often lie side by side; pricing them instead would keep out other sizes.
         """
         chosen: list[tuple[Tiling, int]] = []
-        if not len(self._candidates):
-            return chosen
         for number in self._order[self._least[self._order] <= budget_bytes]:
             if chosen and (self._candidates.sizes[number] == chosen[0][0].sizes).all():
                 continue

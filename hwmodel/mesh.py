@@ -68,9 +68,13 @@ def local_shape(mesh: LogicalMesh, sharding: Sharding, shape: tuple[int, ...]) -
 
 def is_legal(mesh: LogicalMesh, sharding: Sharding, shape: tuple[int, ...]) -> bool:
     """Whether every split exists in the shape and divides its dimension."""
-    if any(state >= len(shape) for state in sharding):
-        return False
-    return all(size % split_factor(mesh, sharding, dim) == 0 for dim, size in enumerate(shape))
+    pieces = [1] * len(shape)
+    for size, state in zip(mesh.sizes, sharding, strict=True):
+        if state >= len(shape):
+            return False
+        if state >= 0:
+            pieces[state] *= size
+    return not any(size % count for size, count in zip(shape, pieces, strict=True))
 
 
 def offset_coefficients(

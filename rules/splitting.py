@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
-from math import prod
 
 from tilewright.graph import Op
 from tilewright.hwmodel.mesh import (
@@ -89,10 +88,11 @@ def _split_factors(
     nest: LoopNest, mesh: LogicalMesh, split_dims: tuple[int, ...]
 ) -> tuple[int, ...]:
     """Return into how many pieces each loop dimension is cut."""
-    return tuple(
-        prod(size for size, dim in zip(mesh.sizes, split_dims, strict=True) if dim == number)
-        for number in range(len(nest.dims))
-    )
+    pieces = [1] * len(nest.dims)
+    for size, dim in zip(mesh.sizes, split_dims, strict=True):
+        if dim != NOT_SPLIT:
+            pieces[dim] *= size
+    return tuple(pieces)
 
 
 def localise(

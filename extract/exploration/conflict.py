@@ -152,7 +152,7 @@ def explain_shortage(
 
 
 def _with_limit(base: Setting, limit_bytes: float) -> Setting:
-    pricing = replace(base.pricing, limit_bytes=int(limit_bytes), priced={}, reshards={})
+    pricing = replace(base.pricing, limit_bytes=int(limit_bytes), reshards={})
     return replace(base, pricing=pricing)
 
 

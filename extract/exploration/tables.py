@@ -115,7 +115,7 @@ def _with_tiles(pricing: Pricing, node: LogicalNode, demands: tuple[Demand, ...]
     if not tiles or node.nest is None:
         return pricing
     loops = [dim.name for dim in node.nest.dims]
-    return replace(pricing, tilings=_Cut(pricing.tilings, loops, tiles), priced={})
+    return replace(pricing, tilings=_Cut(pricing.tilings, loops, tiles))
 
 
 class _Cut(Mapping[tuple[object, ...], Candidates]):
