@@ -287,6 +287,11 @@ def roll(graph: Graph) -> Rolled:
     return roll_at(graph, _cuts(_parts(graph)))
 
 
+def run_time_ops(graph: Graph) -> tuple[Op, ...]:
+    """Return the operators that instances count: those over something that is not constant."""
+    return _parts(graph).run_time
+
+
 def roll_at(graph: Graph, cuts: Sequence[int]) -> Rolled:
     """Cut a graph at given places into instances of blocks.
 

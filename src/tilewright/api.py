@@ -16,7 +16,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from tilewright.block_tolerance import machine_tolerance
 from tilewright.capacity import check_capacity
 from tilewright.compiler import (
     Compilation,
@@ -49,6 +48,7 @@ from tilewright.simulator.timing import simulate as simulate_program
 from tilewright.simulator.verifier.verdict import Verification
 from tilewright.simulator.verifier.verify import require_valid
 from tilewright.simulator.verifier.verify import verify as verify_program
+from tilewright.tolerances import allowed_errors
 from tilewright.verification import OutputCheck, compare, reference_outputs
 
 DEFAULT_TARGET = "corsair"
@@ -352,10 +352,9 @@ def verify(
         inputs: Input arrays; without them seeded examples are made up.
         seed: For the examples.
         tolerance: Largest error of float outputs relative to max |reference|, for all or by output
-            name; without it 1e-4 for 32-bit floats, and what rounding to blocks costs in a reference where
-            products are in a block format. For models with quantised values pass
-            what `tilewright.verification.evaluator_differences` returns: how far two
-            evaluators that are both right differ.
+            name; without it 1e-4 for 32-bit floats, what rounding to blocks costs in a reference where
+            products are in a block format, and for models that round values on the way (quantised
+            activations) twice what onnxruntime's outputs move by when the weights change by a millionth.
 
     Raises:
         CompileError: There is no program, the inputs do not fit, or onnxruntime refuses the model.
@@ -367,7 +366,7 @@ def verify(
     ours = run(compilation.program, given)
     expected = reference_outputs(model, given)
     if tolerance is None:
-        tolerance = machine_tolerance(compilation.target, graph, given, expected)
+        tolerance = allowed_errors(model, compilation.target, graph, given, expected)
     return compare(ours, expected, tolerance)
 
 

@@ -16,7 +16,6 @@ from rich.text import Text
 
 from tilewright import api, report
 from tilewright.arrays import read_arrays, write_file
-from tilewright.block_tolerance import machine_tolerance
 from tilewright.compiler import Compilation, Stage
 from tilewright.errors import CompileError
 from tilewright.inputs import example_inputs, read_inputs
@@ -25,6 +24,7 @@ from tilewright.lowering.assembler import disassemble
 from tilewright.lowering.program import Program
 from tilewright.lowering.program_file import program_bytes
 from tilewright.program_commands import print_timing, print_written, trace_bytes
+from tilewright.rounding import rounds_values
 from tilewright.rule_commands import RuleSources, print_refusals
 from tilewright.rules.limits import slow_rules
 from tilewright.simulator.functional import run_program
@@ -32,6 +32,7 @@ from tilewright.simulator.timing import interval_cycles, simulate
 from tilewright.simulator.timing_report import TimingReport
 from tilewright.stage_report import pipeline_facts
 from tilewright.terminal import clean, print_facts, print_table, print_text, progress
+from tilewright.tolerances import allowed_errors
 from tilewright.verification import OutputCheck, compare, reference_outputs
 
 SHOWN_LINES = 400
@@ -269,7 +270,7 @@ def _verify(
             expected = reference_outputs(request.model, inputs)
         tolerance: float | Mapping[str, float] | None = request.tolerance
         if tolerance is None:
-            tolerance = machine_tolerance(done.target, done.graph, inputs, expected)
+            tolerance = allowed_errors(request.model, done.target, done.graph, inputs, expected)
         checks = compare(result.outputs, expected, tolerance)
     source = (
         f"inputs of {request.inputs}" if request.inputs else f"made-up inputs, seed {request.seed}"
@@ -278,6 +279,11 @@ def _verify(
     rows = report.verification_rows(checks)
     print_table(console, title, report.VERIFICATION_HEADER, rows, left=3)
     text = f"{result.report.instructions:,} instructions executed, each on all tiles of its group"
+    if request.tolerance is None and rounds_values(done.graph):
+        text += (
+            "\nthe model rounds values on the way: allowed is twice what onnxruntime's own outputs move by "
+            "when its weights change by a millionth"
+        )
     hazards = result.report.hazards
     if hazards is not None:
         text += "\nno race, no read of uninitialised memory, semaphores balanced"

@@ -12,7 +12,6 @@ from math import inf
 
 from tilewright.constant_outputs import fold_constant_outputs
 from tilewright.constants import absent
-from tilewright.dtypes import DType
 from tilewright.errors import CompileError, InfeasibleError
 from tilewright.extract.extraction import ExtractOptions, extract
 from tilewright.extract.limited import extract_within_latency, latency_cycles
@@ -20,7 +19,7 @@ from tilewright.extract.objective import Objective
 from tilewright.extract.pipeline.plan import PipelinePlan
 from tilewright.extract.pipeline.planner import StageOptions, plan_pipeline
 from tilewright.extract.plan import Plan
-from tilewright.graph import Graph, parse_pipeline
+from tilewright.graph import Graph
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.network import logical_mesh
 from tilewright.hwmodel.target import Target
@@ -29,8 +28,10 @@ from tilewright.lowering.lower import build_program
 from tilewright.lowering.program import Program
 from tilewright.lowering.scheduled import Scheduling
 from tilewright.realising import realised
+from tilewright.rounding import rounds_values
 from tilewright.rules.alternatives import Alternatives
 from tilewright.rules.engine import saturate
+from tilewright.rules.lifting import lift_numbers
 from tilewright.rules.options import SaturationOptions
 from tilewright.rules.registry import Numerics
 from tilewright.rules.roll import Rolled, roll
@@ -98,17 +99,11 @@ class Compilation:
 def allowed_numerics(graph: Graph) -> frozenset[Numerics]:
     """Return what rules may do to rounding.
 
-    In a graph that quantises activations (rounds them, or casts floats to integers), the last bit of
-    a sum decides between two quanta, so that only exact rules are safe there.
+    In a graph that rounds values on the way (quantised activations) the last bit of a sum decides
+    between two quanta, so that only exact rules are safe there.
     """
-    for op in graph.ops:
-        steps = parse_pipeline(op.text("fn")) if op.kind == "map" else ()
-        has_float = any(graph.types[name].dtype.is_float for name in op.inputs)
-        for fn, args in steps:
-            is_integer_cast = fn == "cast" and not DType(args[0]).is_float and args[0] != DType.BOOL
-            if fn == "round" or (is_integer_cast and has_float):
-                return frozenset({Numerics.EXACT})
-    return frozenset({Numerics.EXACT, Numerics.REASSOCIATES})
+    exact = frozenset({Numerics.EXACT})
+    return exact if rounds_values(graph) else exact | {Numerics.REASSOCIATES}
 
 
 def saturation_options(graph: Graph, options: CompileOptions) -> SaturationOptions:
@@ -183,8 +178,9 @@ def compile_graph(
     if options.stop_after is Stage.FRONTEND:
         return done
     tell(f"rolling {len(graph.ops)} ops")
-    rolled = timed(Stage.ROLL, lambda: roll(graph))
-    done = replace(done, rolled=rolled)
+    graph = timed(Stage.ROLL, partial(lift_numbers, graph))
+    rolled = timed(Stage.ROLL, partial(roll, graph))
+    done = replace(done, graph=graph, rolled=rolled)
     if options.stop_after is Stage.ROLL:
         return done
     found: list[Alternatives] = []
