@@ -111,7 +111,7 @@ def plan_facts(done: Compilation, plan: Plan) -> list[Fact]:
     counts = Counter(move.kind.value for move in moves)
     size = target.tile.sram.size_bytes
     facts = [
-        ("predicted", cost_text(plan, target, plan.cost)),
+        ("planned", cost_text(plan, target, plan.cost)),
         ("proven bound", f"{cost_text(plan, target, plan.bound)}, no plan considered is better"),
         ("gap", f"{plan.gap:.2%} (proof: {plan.proof.method})"),
         ("roofline", f"{bound.bound_cycles:,.0f} cycles, limited by {bound.limit}"),
@@ -191,7 +191,7 @@ def op_table(
     column adds up to more than the total.
     """
     shown, whole = plan.objective.additive, _summed(plan)
-    unit = "predicted" if shown.is_time else shown.unit
+    unit = "planned" if shown.is_time else shown.unit
     wide = width >= WIDE_COLUMNS
     spans = {} if timing is None else {t.name: t.end_cycle - t.start_cycle for t in timing.run.tags}
     text = ("op", "kind", "split", "tile", "moves") if wide else ("op", "kind", "split")
@@ -276,14 +276,14 @@ def _schedule_text(part: Mapping[str, str]) -> str:
 
 
 def simulation_facts(
-    timing: TimingReport, predicted_cycles: float | None, scheduled_cycles: float | None = None
+    timing: TimingReport, planned_cycles: float | None, predicted_cycles: float | None = None
 ) -> list[Fact]:
     """Summarise a timing simulation, and how far the cost model was from it.
 
     Args:
         timing: What was found.
-        predicted_cycles: The plan's cost, if that is a time.
-        scheduled_cycles: The program's static schedule.
+        planned_cycles: The plan's cost, if that is a time: a sum, in which little overlaps.
+        predicted_cycles: The makespan of the program's static schedule.
     """
     run = timing.run
     facts = [
@@ -293,14 +293,12 @@ def simulation_facts(
             f"{run.bound_cycles:,.0f} cycles ({run.bound_by}); simulated {run.gap:.1%} above",
         ),
     ]
-    if predicted_cycles is not None and run.cycles:
-        error = predicted_cycles / run.cycles - 1
-        facts.append(
-            ("prediction error", f"{error:+.1%} (predicted {predicted_cycles:,.0f} cycles)")
-        )
-    if scheduled_cycles is not None and run.cycles:
-        error = scheduled_cycles / run.cycles - 1
-        facts.append(("schedule error", f"{error:+.1%} (static schedule of the program)"))
+    for name, what, cycles in (
+        ("prediction error", "predicted by the static schedule", predicted_cycles),
+        ("planning error", "planned, as a sum over operators", planned_cycles),
+    ):
+        if cycles is not None and run.cycles:
+            facts.append((name, f"{cycles / run.cycles - 1:+.1%} ({cycles:,.0f} cycles {what})"))
     facts.append(
         (
             "load phase",

@@ -44,13 +44,13 @@ def test_compile_reports_and_verifies(tilewright, cnn: Path, compiled: Compilati
     assert compiled.program is not None
     timing = api.simulate(compiled.program)
     rows = {line[:18].strip(): line[18:].strip() for line in ran.out.splitlines()}
-    assert rows["predicted"].startswith(f"{compiled.plan.cost:,.0f} cycles")
+    assert rows["planned"].startswith(f"{compiled.plan.cost:,.0f} cycles")
     assert rows["proven bound"].startswith(f"{compiled.plan.bound:,.0f} cycles")
     assert rows["gap"].startswith(f"{compiled.plan.gap:.2%} (proof: {compiled.plan.proof.method}")
     assert rows["simulated"].startswith(f"{timing.cycles:,.0f} cycles")
-    assert rows["prediction error"].startswith(f"{compiled.plan.cost / timing.cycles - 1:+.1%}")
+    assert rows["planning error"].startswith(f"{compiled.plan.cost / timing.cycles - 1:+.1%}")
     scheduled = float(compiled.program.facts["schedule_cycles"])
-    assert rows["schedule error"].startswith(f"{scheduled / timing.cycles - 1:+.1%}")
+    assert rows["prediction error"].startswith(f"{scheduled / timing.cycles - 1:+.1%}")
     assert rows["lower bound"].startswith(f"{timing.run.bound_cycles:,.0f} cycles")
     facts = compiled.program.facts
     assert rows["schedule"].startswith(f"{float(facts['schedule_cycles']):,.0f} cycles")
@@ -133,7 +133,7 @@ def test_objectives(tilewright, cnn: Path, objective: str) -> None:
     ran = tilewright("compile", cnn, *COMPILE, "--objective", objective, "--verify")
     assert ran.code == 0
     assert f"plan for least {objective}" in ran.out
-    assert ("prediction error" in ran.out) == (objective != "energy")
+    assert ("planning error" in ran.out) == (objective != "energy")
 
 
 def test_an_exact_schedule_says_what_it_proved(
