@@ -188,14 +188,17 @@ def _list_rules() -> list[Any]:
     ]
 
 
-load = make_ruleset(*_load_rules(), name="load")
-"""Turns the rows of the inserted graph into terms."""
+def load_ruleset() -> Any:
+    """Return what turns the rows of the inserted graph into terms."""
+    return make_ruleset(*_load_rules(), name="load")
 
-analysis = make_ruleset(
-    _constant_types(),
-    *_list_rules(),
-    *(_typing(c) for c in CONSTRUCTORS.values()),
-    *(_constness(c) for c in CONSTRUCTORS.values() if c.kind != "host"),
-    name="analysis",
-)
-"""Derives types from signatures, and what is constant."""
+
+def analysis_ruleset() -> Any:
+    """Return what derives types from signatures, and what is constant."""
+    return make_ruleset(
+        _constant_types(),
+        *_list_rules(),
+        *(_typing(c) for c in CONSTRUCTORS.values()),
+        *(_constness(c) for c in CONSTRUCTORS.values() if c.kind != "host"),
+        name="analysis",
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby
 from time import perf_counter
 from types import MappingProxyType
@@ -23,9 +23,10 @@ from tilewright.rules.alternatives import (
     RulesetStats,
     RuleStats,
 )
-from tilewright.rules.encoding import analysis, load
+from tilewright.rules.encoding import analysis_ruleset, load_ruleset
 from tilewright.rules.facts import FactTable, fact_tables
 from tilewright.rules.insertion import rows_of
+from tilewright.rules.kept import kept_text
 from tilewright.rules.limits import (
     OvergrownError,
     check_e_nodes,
@@ -35,13 +36,20 @@ from tilewright.rules.limits import (
     still_at_work,
 )
 from tilewright.rules.options import ChosenRules, SaturationOptions, builtin_rules
-from tilewright.rules.partition.derived import partition
+from tilewright.rules.partition.derived import partition_ruleset
 from tilewright.rules.partition.family import partition_rules
 from tilewright.rules.partition.ruleset import PartitionRule
 from tilewright.rules.partition.tables import StrategyTables
 from tilewright.rules.readout import ReadOut, read_implementations
 from tilewright.rules.registry import Rule, instantiate, pattern_of
-from tilewright.rules.session import Program, RunStats, Session
+from tilewright.rules.session import (
+    Program,
+    ProgramText,
+    RunStats,
+    Session,
+    relation_key,
+    write_program,
+)
 from tilewright.rules.signatures import Typing
 from tilewright.rules.snapshot import Snapshot, analysed, take_snapshot
 
@@ -73,8 +81,9 @@ class _Saturation:
         is_partitioned: bool,
     ) -> None:
         self.graph = graph
-        self.tables = _tables_asked(rules)
-        self.session = Session(_program(rules, is_partitioned=is_partitioned))
+        engine = _engine(rules, is_partitioned=is_partitioned)
+        self.tables = engine.tables
+        self.session = Session(engine.program)
         self.typing = Typing(options.multiples)
         self.rules = rules
         self.rule_names = tuple(rule.name for rule in rules)
@@ -222,13 +231,51 @@ def _partition_stats(
     )
 
 
-@lru_cache(maxsize=32)
-def _tables_asked(rules: tuple[Rule, ...]) -> tuple[FactTable, ...]:
-    """Return the fact tables that conditions of rules ask, in order of registration.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Engine:
+    """What saturations with one choice of rules have in common."""
+
+    program: Program
+    tables: tuple[FactTable, ...]
+    """The fact tables that conditions of rules ask, in order of registration."""
+
+
+@lru_cache(maxsize=32)  # a model has several blocks and is compiled with one choice of rules
+def _engine(rules: tuple[Rule, ...], *, is_partitioned: bool) -> _Engine:
+    """Return the program of rules and the tables that they ask.
 
     Raises:
-        RuleError: Two of them are relations of one name.
+        RuleError: A rule cannot be written, or two of the tables are relations of one name.
     """
+    write = partial(_write, rules, is_partitioned=is_partitioned)
+    if not set(rules) <= set(builtin_rules()):  # files of rules may read whatever they like
+        text = write()
+    else:
+        names = " ".join(rule.name for rule in rules)
+        text = kept_text(f"{names} {'on a mesh' if is_partitioned else 'logical'}", write)
+    asked = dict(text.tables)
+    tables = tuple(t for t in fact_tables() if relation_key(t.relation) in asked)
+    return _Engine(program=Program(text), tables=tables)
+
+
+def _write(rules: tuple[Rule, ...], *, is_partitioned: bool) -> ProgramText:
+    """Return what the engine runs, in order; rules count from 1 as origins.
+
+    Raises:
+        RuleError: A rule cannot be written, or two tables that they ask are relations of one name.
+    """
+    _check_names(rules)
+    rulesets = [
+        (name, make_ruleset(*(instantiate(rule, n) for n, rule in numbered), name=name))
+        for name, numbered in _by_ruleset(rules)
+    ]
+    last = [("partition", partition_ruleset())] if is_partitioned else []
+    analysis = analysis_ruleset().saturate()
+    return write_program([("load", load_ruleset()), ("analysis", analysis), *rulesets, *last])
+
+
+def _check_names(rules: tuple[Rule, ...]) -> None:
+    """Raise a RuleError if two fact tables that conditions ask are relations of one name."""
     conditions = [fact for made in rules for fact in pattern_of(made).conditions]
     relations: list[Any] = [get_callable_fn(f) for f in conditions if not isinstance(f, Fact)]
     asked = {relation.__egg_ref__ for relation in relations if relation is not None}
@@ -241,18 +288,6 @@ def _tables_asked(rules: tuple[Rule, ...]) -> tuple[FactTable, ...]:
             f"the relation '{twice[0]}' is declared in "
             f"{' and '.join(f'{c.co_filename}:{c.co_firstlineno}' for c in places)}; rename one"
         )
-    return found
-
-
-@lru_cache(maxsize=32)  # a model has several blocks and is compiled with one choice of rules
-def _program(rules: tuple[Rule, ...], *, is_partitioned: bool) -> Program:
-    """Return what the engine runs, in order; rules count from 1 as origins."""
-    rulesets = [
-        (name, make_ruleset(*(instantiate(rule, n) for n, rule in numbered), name=name))
-        for name, numbered in _by_ruleset(rules)
-    ]
-    last = [("partition", partition)] if is_partitioned else []
-    return Program([("load", load), ("analysis", analysis.saturate()), *rulesets, *last])
 
 
 def _by_ruleset(rules: tuple[Rule, ...]) -> list[tuple[str, list[tuple[int, Rule]]]]:
@@ -319,6 +354,7 @@ def rewrite_block(
     """
     chosen = options.chosen(without_rules)
     work = _rewritten(block_graph, chosen, options, is_partitioned=False)
+    work.session.close()
     named = work.snapshot.named
     return LogicalEGraph(
         snapshot=work.snapshot,
@@ -362,6 +398,7 @@ def saturate(
     work.session.insert(tables.rows())
     work.run("partition")
     implementations, found = read_implementations(work.session, tables, result)
+    work.session.close()
     work.count(
         "partition",
         work.snapshot.e_nodes + found.e_nodes,

@@ -6,7 +6,6 @@ All text of the engine's interface is here and in `encoding`; the rest of the pa
 from __future__ import annotations
 
 import tempfile
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from egglog import EGraph, bindings
+from egglog.declarations import FunctionRef
 from egglog.egraph_state import span
-from egglog.runtime import resolve_callable
 
 from tilewright.errors import RuleError
 
@@ -35,52 +34,89 @@ class RunStats:
     seconds: dict[str, float]
 
 
-class Program:
-    """Rulesets that many e-graphs run, written in the engine's language once.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramText:
+    """Rulesets in the engine's language."""
 
-    To write them takes several times as long as to run them on a block.
+    declared: tuple[tuple[str, str], ...]
+    """What an e-graph has to know, by the schedule that needs it first."""
+    runs: tuple[tuple[str, str], ...]
+    """The command that runs each schedule."""
+    tables: tuple[tuple[str, str], ...]
+    """The engine's name of each relation that rules read or fill (`relation_key`)."""
+
+
+def relation_key(relation: Any) -> str:
+    """Return the module and name of a relation."""
+    identity: Any = relation.__egg_ref__.ident
+    return f"{identity.module}.{identity.name}"
+
+
+class Program:
+    """Rulesets that many e-graphs run, read by the engine once.
+
+    E-graphs that know the rules and nothing else are kept for the next session: to teach them to a new one
+    takes several times as long as to run them on a small block.
     """
 
-    def __init__(self, schedules: Iterable[tuple[str, Any]]) -> None:
-        """Take rulesets or schedules by name; each may use what those before it declare.
+    def __init__(self, text: ProgramText) -> None:
+        """Take rulesets as `write_program` writes them."""
+        parser = bindings.EGraph(num_threads=1)
+        self.declared = [(name, parser.parse_program(text)) for name, text in text.declared]
+        self.runs = {name: parser.parse_program(command)[0] for name, command in text.runs}
+        self.tables = dict(text.tables)
+        self._idle: list[Any] = []
+
+    def take_engine(self) -> Any:
+        """Return an e-graph that knows the rules; whatever it learns from now on can be popped.
 
         Raises:
-            RuleError: A rule cannot be written.
+            RuleError: The engine refuses a rule.
         """
-        self._state = EGraph(num_threads=1)._state
-        self._commands = _Commands()
-        self._state.egraph = self._commands  # type: ignore[assignment]  # it only needs to keep them
-        self._tables: dict[int, tuple[Any, str]] = {}
-        self.declared: list[tuple[str, tuple[Any, ...]]] = []
-        """What an e-graph has to know before it runs or is given anything, by schedule or table."""
-        self.runs: dict[str, Any] = {}
-        """The command that runs each schedule."""
-        for name, schedule in schedules:
+        engine = self._idle.pop() if self._idle else self._new_engine()
+        engine.run_program(bindings.Push(1))
+        return engine
+
+    def return_engine(self, engine: Any) -> None:
+        """Take back an e-graph from `take_engine` for the next session."""
+        engine.run_program(bindings.Pop(span(), 1))
+        self._idle.append(engine)
+
+    def _new_engine(self) -> Any:
+        engine = bindings.EGraph(num_threads=1)
+        for name, commands in self.declared:
             with _told_by_engine(name):
-                self._state.add_declarations(schedule)
-                self.runs[name] = self._state.run_schedule_to_egg(schedule.schedule)
-                self._declare(name)
+                engine.run_program(*commands)
+        return engine
 
-    def table_name(self, relation: Any) -> str:
-        """Return the engine's name of a table, which is declared unless a rule reads it."""
-        found = self._tables.get(id(relation))
-        if found is None:
-            reference, declarations = resolve_callable(relation)
-            self._state.add_declarations(declarations)
-            found = relation, self._state.callable_ref_to_egg(reference)[0]
-            self._tables[id(relation)] = found  # the relation is kept, so that its id is
-            self._declare(found[1])
-        return found[1]
 
-    def rule_name(self, number: str) -> str:
-        """Return the name of a rule that the engine numbers."""
-        rule: Any = self._state.rule_name_to_command_decl[number]
-        return str(rule.name)
+def write_program(schedules: Iterable[tuple[str, Any]]) -> ProgramText:
+    """Write rulesets or schedules, given by name, in the engine's language.
 
-    def _declare(self, name: str) -> None:
-        if self._commands.made:
-            self.declared.append((name, tuple(self._commands.made)))
-            self._commands.made.clear()
+    It takes several times as long as to run them on a block.
+
+    Args:
+        schedules: Each may use what those before it declare.
+
+    Raises:
+        RuleError: A rule cannot be written.
+    """
+    state = EGraph(num_threads=1)._state
+    commands = _Commands()
+    state.egraph = commands  # type: ignore[assignment]  # it only needs to keep them
+    declared, runs = [], []
+    for name, schedule in schedules:
+        with _told_by_engine(name):
+            state.add_declarations(schedule)
+            runs.append((name, str(state.run_schedule_to_egg(schedule.schedule))))
+        declared.append((name, "\n".join(map(str, commands.made))))
+        commands.made.clear()
+    tables = tuple(
+        (f"{reference.ident.module}.{reference.ident.name}", name)
+        for reference, (name, _) in state.callable_ref_to_egg_fn.items()
+        if isinstance(reference, FunctionRef)
+    )
+    return ProgramText(declared=tuple(declared), runs=tuple(runs), tables=tables)
 
 
 class _Commands:
@@ -108,26 +144,28 @@ class Session:
             RuleError: The engine refuses a rule.
         """
         self._program = program
-        self._egraph = bindings.EGraph(num_threads=1)
-        self._known = 0
+        self._egraph = program.take_engine()
         self._texts: dict[int, str] = {}
         self._numbers: dict[int, int] = {}
-        self._learn()
 
-    def _learn(self) -> None:
-        """Declare what the program has come to declare."""
-        for name, commands in self._program.declared[self._known :]:
-            with _told_by_engine(name):
-                self._egraph.run_program(*commands)
-        self._known = len(self._program.declared)
+    def close(self) -> None:
+        """Give the e-graph back to the program; nothing may be asked of the session afterwards.
+
+        A session that is not closed, because of an error, takes its e-graph with it.
+        """
+        self._program.return_engine(self._egraph)
+        del self._egraph
 
     def insert(self, tables: Iterable[tuple[Any, Iterable[Row]]]) -> None:
-        """Insert rows into relations whose columns are i64 and String."""
-        filled = [(relation, text) for relation, rows in tables if (text := _table_text(rows))]
-        if not filled:
+        """Insert rows into relations whose columns are i64 and String, except those that no rule reads."""
+        known = self._program.tables
+        named = [
+            (known[key], text)
+            for relation, rows in tables
+            if (key := relation_key(relation)) in known and (text := _table_text(rows))
+        ]
+        if not named:
             return
-        named = [(self._program.table_name(relation), text) for relation, text in filled]
-        self._learn()
         with tempfile.TemporaryDirectory(prefix="tilewright-") as folder:
             path = Path(folder) / "table.tsv"
             for name, text in named:
@@ -143,13 +181,9 @@ class Session:
         with _told_by_engine(name):
             output: Any = self._egraph.run_program(self._program.runs[name])[0]
         report = output.report
-        seconds: defaultdict[str, float] = defaultdict(float)
-        matches: defaultdict[str, int] = defaultdict(int)
-        for rule, spent in report.search_and_apply_time_per_rule.items():
-            seconds[self._program.rule_name(rule)] += spent.total_seconds()
-        for rule, count in report.num_matches_per_rule.items():
-            matches[self._program.rule_name(rule)] += count
-        return RunStats(report.updated, matches, seconds)
+        times = report.search_and_apply_time_per_rule
+        seconds = {rule: spent.total_seconds() for rule, spent in times.items()}
+        return RunStats(report.updated, dict(report.num_matches_per_rule), seconds)
 
     def read(self, names: Iterable[str]) -> dict[str, list[tuple[int | str, ...]]]:
         """Return the rows of tables: strings and numbers as such, e-classes by their id.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BASE = frozenset({"errors", "dtypes", "graph", "constants", "jit", "reference"})
+BASE = frozenset({"errors", "dtypes", "graph", "constants", "jit", "reference", "user_cache"})
 FOLDERS = ("frontend", "hwmodel", "rules", "extract", "lowering", "simulator")
 
 # Each part of the compiler and the parts it may import, besides itself.

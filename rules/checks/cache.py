@@ -7,7 +7,6 @@ import importlib.metadata
 import inspect
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
@@ -21,6 +20,7 @@ from tilewright.hwmodel import mesh
 from tilewright.rules.checks.reading import pattern
 from tilewright.rules.family import FunctionRule
 from tilewright.rules.registry import Rule
+from tilewright.user_cache import cache_folder, keep
 
 _OF_REWRITES: tuple[str, ...] = ("", "checks")
 _OF_OTHERS: tuple[str, ...] = ("", "partition", "tiling", "collectives", "memory", "pipeline")
@@ -38,8 +38,7 @@ def cache_dir() -> Path:
     """Return the folder of reports: $TILEWRIGHT_RULE_CHECKS, else one in the user's cache."""
     if chosen := os.environ.get("TILEWRIGHT_RULE_CHECKS"):
         return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "tilewright" / "rule-checks"
+    return cache_folder("rule-checks")
 
 
 def content_key(made: FunctionRule) -> str:
@@ -112,13 +111,4 @@ def cached[Report](made: FunctionRule, kind: type[Report]) -> Report | None:
 
 def remember(made: FunctionRule, report: Any) -> None:
     """Keep a report; a folder that cannot be written is no error, the next check takes longer."""
-    folder = cache_dir()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=folder, prefix=".report-", delete=False, encoding="utf-8"
-        ) as out:
-            json.dump(asdict(report), out)
-        Path(out.name).replace(folder / f"{content_key(made)}.json")
-    except OSError:
-        return
+    keep(cache_dir() / f"{content_key(made)}.json", json.dumps(asdict(report)).encode())

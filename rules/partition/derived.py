@@ -67,5 +67,6 @@ def partition_rule(constructor: Constructor) -> Any:
     ).then(union(Delivered.at(root, layout)).with_(implementation))
 
 
-partition = make_ruleset(*(partition_rule(c) for c in CONSTRUCTORS.values()), name="partition")
-"""Implements every e-node on the mesh."""
+def partition_ruleset() -> Any:
+    """Return what implements every e-node on the mesh."""
+    return make_ruleset(*(partition_rule(c) for c in CONSTRUCTORS.values()), name="partition")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from egglog import Ruleset, i64, rule, var
 from egglog import ruleset as make_ruleset
 
-from tilewright.rules.session import Program, Session
+from tilewright.rules.kept import kept_text
+from tilewright.rules.session import Program, ProgramText, Session, write_program
 from tilewright.rules.tiling.candidates import tile_sizes
 from tilewright.rules.tiling.family import tiling_rules
 from tilewright.rules.tiling.ruleset import TilingRule, instantiate
@@ -72,10 +73,17 @@ def _load(extent: i64, quantum: i64, combines: i64, kernel: i64, loop: i64) -> R
 
 @lru_cache(maxsize=8)  # once for each choice of rules
 def _program(rules: tuple[TilingRule, ...]) -> Program:
+    if not set(rules) <= set(tiling_rules()):  # files of rules may read whatever they like
+        return Program(_write(rules))
+    names = " ".join(rule.name for rule in rules)
+    return Program(kept_text(f"tiling {names}", partial(_write, rules)))
+
+
+def _write(rules: tuple[TilingRule, ...]) -> ProgramText:
     names = ("extent", "quantum", "combines", "kernel", "loop")
     load = _load(*(var(name, i64) for name in names))
     ruleset = make_ruleset(*(instantiate(made) for made in rules), name="tiling")
-    return Program([("tiling", load + ruleset.saturate())])
+    return write_program([("tiling", load + ruleset.saturate())])
 
 
 def tiling_alternatives(
@@ -104,6 +112,7 @@ def tiling_alternatives(
     session.insert(((row_loop, loops), (tile_size, sizes), (outermost_candidate, outermost)))
     session.run("tiling")
     found = session.read(("tiled", "ordered"))
+    session.close()
     by_loop: defaultdict[tuple[int | str, ...], list[int]] = defaultdict(list)
     for row in found.get("tiled", []):
         by_loop[row[:3]].append(int(row[3]))

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tilewright.errors import CompileError
+from tilewright.user_cache import cache_folder
 
 CHUNK_BYTES = 1 << 20
 DOWNLOAD_SECONDS = 600
@@ -68,8 +69,7 @@ def default_cache_dir() -> Path:
     """Return the folder of fetched models: $TILEWRIGHT_MODELS, else one in the user's cache."""
     if chosen := os.environ.get("TILEWRIGHT_MODELS"):
         return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "tilewright" / "models"
+    return cache_folder("models")
 
 
 def fetch_model(key: str, cache_dir: Path | None = None) -> Path:

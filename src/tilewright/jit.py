@@ -15,6 +15,8 @@ from typing import Any, cast
 
 import numba
 
+from tilewright.user_cache import cache_folder
+
 _OPTIONS: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
 """Without numba's runtime a function cannot allocate, and does not count references.
 
@@ -61,8 +63,7 @@ def _cache_folder(paths: Sequence[Path]) -> Path | None:
     digest = hashlib.sha256()
     for path in sorted(paths):
         digest.update(path.read_bytes())
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = root / "tilewright" / f"numba-{digest.hexdigest()[:16]}"
+    folder = cache_folder(f"numba-{digest.hexdigest()[:16]}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:  # no home to write to: compile anew in each process
