@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
+import scipy
 from scipy.sparse import csr_matrix, hstack, vstack
 
 from tilewright.extract.choice import ChoiceProblem, Costs
@@ -61,14 +61,14 @@ def branch_and_bound(
     if shared_price:
         rows = _with_peak(rows, program.first_use, shared_price * problem.limit)
         is_choice = np.append(is_choice, 0.0)
-    found = milp(
+    found = scipy.optimize.milp(
         rows.costs,
         constraints=[
-            LinearConstraint(rows.equal, rows.equal_right, rows.equal_right),
-            LinearConstraint(rows.most, -np.inf, rows.most_right),
+            scipy.optimize.LinearConstraint(rows.equal, rows.equal_right, rows.equal_right),
+            scipy.optimize.LinearConstraint(rows.most, -np.inf, rows.most_right),
         ],
         integrality=is_choice,
-        bounds=Bounds(0.0, rows.upper),
+        bounds=scipy.optimize.Bounds(0.0, rows.upper),
         options={"node_limit": _NODES, "mip_rel_gap": gap},
     )
     bound = found.mip_dual_bound

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
+import scipy
 
 from tilewright.extract.options import Option
 from tilewright.extract.origins import Variable
@@ -189,14 +189,14 @@ def _exact(knapsack: _Knapsack) -> _Taken | None:
     times = np.array(knapsack.times)
     owner = np.repeat(np.arange(len(times)), [len(own) for own in knapsack.points])
     each = np.equal.outer(np.arange(len(times)), owner).astype(float)
-    found = milp(
+    found = scipy.optimize.milp(
         units,
         constraints=[
-            LinearConstraint(each, times, times),
-            LinearConstraint(sizes[None, :], -np.inf, knapsack.room_bytes),
+            scipy.optimize.LinearConstraint(each, times, times),
+            scipy.optimize.LinearConstraint(sizes[None, :], -np.inf, knapsack.room_bytes),
         ],
         integrality=np.ones(len(units)),
-        bounds=Bounds(0, np.inf),
+        bounds=scipy.optimize.Bounds(0, np.inf),
         options={"node_limit": _NODES, "mip_rel_gap": _GAIN / 2},
     )
     if found.x is None:

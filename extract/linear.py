@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 
 import networkx as nx
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import linprog
 from scipy.sparse import csr_matrix
 
 from tilewright.extract.choice import (
@@ -178,7 +178,7 @@ class LinearProgram:
     def solve(self) -> Relaxation | None:
         """Return the bound with its prices."""
         rows = self.rows()
-        found = linprog(
+        found = scipy.optimize.linprog(
             rows.costs,
             A_eq=rows.equal,
             b_eq=rows.equal_right,

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import (
     GraphProto,
     ModelProto,
@@ -126,6 +125,8 @@ def run_model(model: ModelProto, feeds: Sequence[Mapping[str, Array]]) -> list[l
     Raises:
         RuntimeError: onnxruntime does not accept the model.
     """
+    import onnxruntime  # most models need nothing of it
+
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4

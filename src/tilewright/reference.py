@@ -15,9 +15,8 @@ from threading import Timer
 from typing import Any
 
 import numpy as np
-import onnxruntime
+import scipy
 from numpy.lib.stride_tricks import as_strided
-from scipy import special
 
 from tilewright.dtypes import DType
 from tilewright.errors import ProgramError, ShapeError
@@ -36,12 +35,16 @@ MapCallable = Callable[..., AnyArray]
 
 
 def _sigmoid(x: AnyArray) -> AnyArray:
-    return np.asarray(special.expit(x))
+    return np.asarray(scipy.special.expit(x))
+
+
+def _erf(x: AnyArray) -> AnyArray:
+    return np.asarray(scipy.special.erf(x))
 
 
 def _gelu(x: AnyArray) -> AnyArray:
     half, root = x.dtype.type(0.5), x.dtype.type(1.0 / sqrt(2.0))
-    return np.asarray(half * x * (x.dtype.type(1) + special.erf(x * root)))
+    return np.asarray(half * x * (x.dtype.type(1) + scipy.special.erf(x * root)))
 
 
 def _gelu_tanh(x: AnyArray) -> AnyArray:
@@ -73,7 +76,7 @@ _UNARY: Mapping[str, MapCallable] = {
     "relu": lambda x: np.maximum(x, x.dtype.type(0)),
     "sigmoid": _sigmoid,
     "tanh": np.tanh,
-    "erf": special.erf,
+    "erf": _erf,
     "gelu": _gelu,
     "gelu_tanh": _gelu_tanh,
     "silu": lambda x: x * _sigmoid(x),
@@ -451,6 +454,8 @@ def evaluate_host(
         ProgramError: onnxruntime refuses it, or it takes too long.
         ShapeError: An output is of another type.
     """
+    import onnxruntime  # most models have no host regions
+
     stop = onnxruntime.RunOptions()
     timer = None if max_seconds is None else Timer(max_seconds, setattr, (stop, "terminate", True))
     if timer is not None:

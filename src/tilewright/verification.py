@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnxruntime
-from onnx.reference import ReferenceEvaluator
 
 from tilewright.dtypes import DType
 from tilewright.errors import ModelError
@@ -60,6 +58,8 @@ def reference_outputs(
     Raises:
         ModelError: onnxruntime does not take the model or the inputs.
     """
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -91,6 +91,8 @@ def evaluator_differences(
     Returns:
         max |reference - onnxruntime| / max |onnxruntime| of each output, 0 when both are 0.
     """
+    from onnx.reference import ReferenceEvaluator
+
     proto = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
     expected = reference_outputs(model, inputs)
     try:
