@@ -131,13 +131,14 @@ def clone(tmp_path: Path) -> Path:
 
 
 def fake_interpreter(path: Path, log: Path) -> Path:
-    """Write a Python whose `-m venv` makes a copy of it and whose pip only writes to a log."""
+    """Write a Python whose `-m venv` makes a copy of it; its pip and compileall only write to a log."""
     return write_stub(
         path,
         f"""case "$*" in
 *'import sys'*) exit 0 ;;
 '-m venv '*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; echo venv >>'{log}' ;;
 '-m pip '*) echo pip >>'{log}'; exit "${{PIP_STATUS:-0}}" ;;
+'-m compileall '*) echo bytecode >>'{log}' ;;
 *) echo "ran $*" ;;
 esac""",
     )
@@ -160,15 +161,15 @@ def test_sets_up_once_and_again_after_a_change(clone: Path, tmp_path: Path) -> N
         assert result.stdout == "ran -m tilewright demo --flag two words\n"
         return log.read_text().split()
 
-    assert run() == ["venv", "pip", "pip"]
+    assert run() == ["venv", "pip", "pip", "bytecode"]
     assert run() == []
     (clone / "requirements.lock").write_text("# other\n")
-    assert run() == ["venv", "pip", "pip"]
+    assert run() == ["venv", "pip", "pip", "bytecode"]
     (clone / "pyproject.toml").write_text("# other\n")
-    assert run() == ["pip"]
+    assert run() == ["pip", "bytecode"]
     clone.rename(tmp_path / "moved")
     clone = tmp_path / "moved"
-    assert run() == ["venv", "pip", "pip"]
+    assert run() == ["venv", "pip", "pip", "bytecode"]
 
 
 def test_a_set_up_that_broke_off_is_done_again(clone: Path, tmp_path: Path) -> None:
@@ -183,7 +184,7 @@ def test_a_set_up_that_broke_off_is_done_again(clone: Path, tmp_path: Path) -> N
     assert "check the network and run the command again" in failed.stderr
     log.write_text("")
     subprocess.run(command, env=environment, capture_output=True, check=True)
-    assert log.read_text().split() == ["venv", "pip", "pip"]
+    assert log.read_text().split() == ["venv", "pip", "pip", "bytecode"]
 
 
 def test_unknown_command_is_an_error(tools: Path) -> None:

@@ -256,7 +256,7 @@ def targets_command(
     name: Annotated[str | None, typer.Argument(help="Show this target in full.")] = None,
 ) -> None:
     """List the targets, or show one with the evidence for its figures."""
-    from tilewright.program_commands import report_targets
+    from tilewright.target_command import report_targets
     from tilewright.terminal import output_console
 
     report_targets(name, output_console())

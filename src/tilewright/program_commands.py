@@ -1,4 +1,4 @@
-"""What the commands on finished programs and on targets do: run, simulate, check, targets."""
+"""What the commands on finished programs do: run, simulate, check."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from tilewright.arrays import npz_bytes, write_file
 from tilewright.errors import CompileError
 from tilewright.extract.objective import Objective
 from tilewright.graph import Array
-from tilewright.hwmodel.describe import describe_target
-from tilewright.hwmodel.load import load_target, target_names
 from tilewright.inputs import made_up, read_inputs
 from tilewright.lowering.program import Program
 from tilewright.lowering.program_file import read_program
@@ -26,7 +24,7 @@ from tilewright.simulator.timing_report import TimingReport
 from tilewright.simulator.timing_trace import write_trace
 from tilewright.simulator.verifier.verdict import MEANING
 from tilewright.simulator.verifier.verify import require_valid, verify
-from tilewright.terminal import print_facts, print_table, print_text, progress
+from tilewright.terminal import byte_text, print_facts, print_table, print_text, progress
 
 
 def run_and_report(
@@ -129,39 +127,6 @@ def trace_bytes(timing: TimingReport) -> bytes:
         return path.read_bytes()
 
 
-def report_targets(name: str | None, console: Console) -> None:
-    """List targets, or describe one."""
-    if name is not None:
-        rows = describe_target(load_target(name))
-        wide = console.width >= report.WIDE_COLUMNS
-        if wide:
-            print_table(console, f"target {name}", ("figure", "value", "evidence"), rows, left=3)
-            return
-        facts = [(what, f"{value}  [{why}]" if why else value) for what, value, why in rows]
-        print_facts(console, f"target {name}, with evidence", facts)
-        return
-    rows_all = [_target_row(preset) for preset in target_names()]
-    header = ("name", "what it is", "tiles", "SRAM", "DRAM", "clock")
-    print_table(console, "targets", header, rows_all, left=2)
-    print_text(
-        console,
-        "\nAlso mesh_RxC, a plain mesh of R x C tiles (as mesh_4x8), and any YAML file.\n"
-        "'tilewright targets NAME' shows all figures with their evidence.",
-    )
-
-
-def _target_row(name: str) -> tuple[str, ...]:
-    target = load_target(name)
-    return (
-        name,
-        target.description,
-        f"{target.tiles:,}",
-        report.byte_text(target.sram_bytes),
-        report.byte_text(target.dram.size_bytes),
-        f"{target.clock_ghz:g} GHz",
-    )
-
-
 def print_timing(
     timing: TimingReport, program: Program, predicted: float | None, console: Console
 ) -> None:
@@ -174,4 +139,4 @@ def print_timing(
 
 def print_written(path: Path, size_bytes: int, console: Console) -> None:
     """Say that a file was written."""
-    print_text(console, f"wrote {path} ({report.byte_text(size_bytes)})")
+    print_text(console, f"wrote {path} ({byte_text(size_bytes)})")

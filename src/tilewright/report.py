@@ -16,7 +16,7 @@ from tilewright.hwmodel.target import Target
 from tilewright.listings import op_kind, splits_text, tile_text
 from tilewright.lowering.program import Program
 from tilewright.simulator.timing_report import TimingReport
-from tilewright.terminal import Row, shorten
+from tilewright.terminal import WIDE_COLUMNS, Row, byte_text, shorten
 from tilewright.verification import OutputCheck
 
 Fact = tuple[str, str]
@@ -24,8 +24,6 @@ Fact = tuple[str, str]
 SHOWN_OPS = 12
 SHOWN_OUTPUTS = 12
 SHOWN_NOTES = 6
-WIDE_COLUMNS = 110
-"""Consoles at least so wide get every column."""
 
 _HOST_NOTE = "host region"
 
@@ -396,19 +394,6 @@ def seconds_facts(seconds: Mapping[str, float], peak_memory_bytes: int) -> list[
         ("total", f"{sum(seconds.values()):.2f} s, {byte_text(peak_memory_bytes)} peak memory")
     )
     return facts
-
-
-def byte_text(size: float) -> str:
-    """Write a size.
-
-    >>> byte_text(262144), byte_text(1.5e9), byte_text(12)
-    ('262 kB', '1.5 GB', '12 bytes')
-    """
-    for factor, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if size >= factor:
-            value = size / factor
-            return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
-    return f"{size:.0f} bytes"
 
 
 def _counted(names: Iterable[str]) -> str:

@@ -24,6 +24,9 @@ Tell = Callable[[str], None]
 PLAIN_WIDTH = 110
 """Columns where the output is no terminal and does not say how wide it is."""
 
+WIDE_COLUMNS = 110
+"""Consoles at least so wide get every column."""
+
 _LABEL_WIDTH = 18
 _STYLES = {"agrees": "green", "DIFFERS": "bold red"}
 
@@ -53,6 +56,19 @@ _FONTS = "ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas"
 def error_console() -> Console:
     """Return the console for errors and for progress on terminals."""
     return Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def byte_text(size: float) -> str:
+    """Write a size.
+
+    >>> byte_text(262144), byte_text(1.5e9), byte_text(12)
+    ('262 kB', '1.5 GB', '12 bytes')
+    """
+    for factor, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= factor:
+            value = size / factor
+            return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+    return f"{size:.0f} bytes"
 
 
 def clean(text: str) -> str:
