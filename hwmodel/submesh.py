@@ -7,13 +7,19 @@ tiles are consecutive in the machine's numbering, so a run of tiles is all that 
 
 from __future__ import annotations
 
+from itertools import product
 from math import prod
 
 from tilewright.hwmodel.check import units_down_to
+from tilewright.hwmodel.network import network_of
 from tilewright.hwmodel.target import Interconnect, LogicalAxis, MeshAxis, Target, Topology
 
 Submesh = tuple[int, ...]
 """Units taken of each physical axis: 1 on outer axes, some of one axis, all of the inner ones."""
+
+
+_MOST_NEAR = 64
+"""Tiles of a part around a DRAM port."""
 
 
 def whole_machine(target: Target) -> Submesh:
@@ -36,6 +42,42 @@ def submeshes(target: Target, least_share: float = 0.0) -> tuple[Submesh, ...]:
     return tuple(found)
 
 
+def boxes_near_port(target: Target) -> tuple[Submesh, ...]:
+    """Return the parts around a lone DRAM port that read faster than the whole machine, fastest first.
+
+    A port that is faster than the links around it serves the tile beside it best, so that fewer tiles, alone,
+    may finish earlier. These parts may take units of several axes; the more tiles, the less they read faster,
+    so that parts of more than `_MOST_NEAR` are left out.
+
+    Where there are several ports, addresses are interleaved over all of them, and a part would read across
+    the tiles that it leaves idle, which its description does not say: there are none.
+    """
+    sizes, slowest = whole_machine(target), _read_rate(target) * (1 + 1e-9)
+    if slowest >= target.dram_bytes_per_cycle:
+        return ()
+    boxes = product(*(range(1, size + 1) for size in sizes))
+    near = [shape for shape in boxes if shape != sizes and prod(shape) <= _MOST_NEAR]
+    rates = [_read_rate(submesh_target(target, shape, is_alone=True)) for shape in near]
+    fast = [(-rate, shape) for rate, shape in zip(rates, near, strict=True) if rate > slowest]
+    return tuple(shape for _, shape in sorted(fast))
+
+
+def _read_rate(target: Target) -> float:
+    """Return the bytes per cycle that all tiles together read from DRAM at most, each its own."""
+    network = network_of(target)
+    own, _, rates = network.read_kinds
+    links = float((own / rates).max(initial=0.0)) / target.tiles
+    return 1 / max(links, 1 / target.dram_bytes_per_cycle)
+
+
+def tiles_of(target: Target, shape: Submesh, first_tile: int = 0) -> tuple[int, ...]:
+    """Return the ids of a sub-rectangle's tiles in the whole machine, in its own order."""
+    network = network_of(target)
+    corner = network.coordinates(first_tile)
+    places = product(*(range(at, at + units) for at, units in zip(corner, shape, strict=True)))
+    return tuple(map(network.tile_at, places))
+
+
 def fits_at(target: Target, shape: Submesh, first_tile: int) -> bool:
     """Whether the run of tiles from a first one is a sub-rectangle of this kind."""
     sizes = whole_machine(target)
@@ -49,15 +91,19 @@ def fits_at(target: Target, shape: Submesh, first_tile: int) -> bool:
     )
 
 
-def submesh_target(target: Target, shape: Submesh, *, reserved_semaphores: int = 0) -> Target:
+def submesh_target(
+    target: Target, shape: Submesh, *, reserved_semaphores: int = 0, is_alone: bool = False
+) -> Target:
     """Return the machine that a stage on a sub-rectangle sees.
 
-    Stages run at the same time, so each has its share of the DRAM bandwidth. A torus cut open is a mesh.
+    Stages run at the same time, so each has its share of the DRAM bandwidth, unless it is alone. A torus
+    cut open is a mesh.
 
     Args:
         target: The whole machine.
         shape: The sub-rectangle.
         reserved_semaphores: Semaphores of each tile that the stage must leave alone.
+        is_alone: Whether the other tiles do nothing.
     """
     semaphores = target.tile.control.semaphores - reserved_semaphores
     control = target.tile.control.model_copy(update={"semaphores": semaphores})
@@ -76,7 +122,9 @@ def submesh_target(target: Target, shape: Submesh, *, reserved_semaphores: int =
             "logical_axes": _logical_axes(target, shape),
         }
     )
-    return small.model_copy(update={"dram": target.dram.model_copy(update=_ports(target, small))})
+    return small.model_copy(
+        update={"dram": target.dram.model_copy(update=_ports(target, small, is_alone=is_alone))}
+    )
 
 
 def _level(target: Target, shape: Submesh, level: Interconnect) -> Interconnect:
@@ -95,11 +143,16 @@ def _logical_axes(target: Target, shape: Submesh) -> tuple[LogicalAxis, ...]:
     )
 
 
-def _ports(target: Target, small: Target) -> dict[str, object]:
-    """Return the DRAM ports of a part: as near to its share as its units allow, with its bandwidth."""
+def _ports(target: Target, small: Target, *, is_alone: bool) -> dict[str, object]:
+    """Return the DRAM ports of a part: as near to its share as its units allow, with its bandwidth.
+
+    A port of a part that is alone has all of its own.
+    """
     dram = target.dram
     share = small.tiles / target.tiles
     units = 1 if dram.attach_axis is None else units_down_to(small, dram.attach_axis)
     ports = units * max(1, int(dram.ports * share) // units)
-    rate = dram.port_bytes_per_cycle * dram.ports * share / ports
+    rate = dram.port_bytes_per_cycle
+    if not is_alone:
+        rate *= dram.ports * share / ports
     return {"ports": ports, "port_bytes_per_cycle": rate}

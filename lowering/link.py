@@ -61,8 +61,7 @@ def build_pipeline(
         UnsupportedOpError: A kernel has no instructions.
     """
     parts = tuple(build_program(stage.plan, stage.target, scheduling) for stage in pipeline.stages)
-    first_tiles = tuple(stage.first_tile for stage in pipeline.stages)
-    return _Linker(pipeline, target, parts, first_tiles).run()
+    return _Linker(pipeline, target, parts).run()
 
 
 class _Linker:
@@ -73,10 +72,9 @@ class _Linker:
         pipeline: PipelinePlan,
         target: Target,
         parts: tuple[Program, ...],
-        first_tiles: tuple[int, ...],
     ) -> None:
         self._pipeline, self._target = pipeline, target
-        self._parts, self._first_tiles = parts, first_tiles
+        self._parts = parts
         self._bases = [0]
         for part in parts:
             size_bytes = -(-part.dram_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
@@ -194,12 +192,14 @@ class _Linker:
                 run[Engine.DO] = _writing(run[Engine.DO], handover, tiles)
         return Group(
             mesh=group.mesh,
-            tiles=tuple(self._first_tiles[number] + tile for tile in group.tiles),
+            tiles=tuple(self._pipeline.stages[number].tiles[tile] for tile in group.tiles),
             load={e: _moved_stream(s, moved, first_tag) for e, s in group.load.items()},
-            run=_with_barrier(
-                run, group.mesh.tiles, group.mesh.rank, self._first_semaphore(number)
-            ),
+            run=run if len(self._parts) == 1 else self._with_barrier(run, number),
         )
+
+    def _with_barrier(self, run: Streams, number: int) -> Streams:
+        mesh = self._parts[number].groups[0].mesh
+        return _with_barrier(run, mesh.tiles, mesh.rank, self._first_semaphore(number))
 
 
 def _moved_stream(

@@ -13,7 +13,7 @@ from tilewright.hwmodel.target import Target
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedStage:
-    """A run of the model's blocks on the sub-rectangle `shape` that begins at `first_tile`.
+    """A run of the model's blocks on a sub-rectangle of kind `shape`.
 
     `plan.graph` is its part of the model: values of other stages are its inputs, in DRAM, and what other
     stages read are its outputs. `target` is the part of the machine as the stage sees it.
@@ -22,12 +22,8 @@ class PlannedStage:
     plan: Plan
     target: Target
     shape: Submesh
-    first_tile: int
-
-    @property
-    def tiles(self) -> tuple[int, ...]:
-        """Ids of the tiles in the whole machine."""
-        return tuple(range(self.first_tile, self.first_tile + self.target.tiles))
+    tiles: tuple[int, ...]
+    """Ids of the tiles in the whole machine, in the order of the part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

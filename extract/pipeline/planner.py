@@ -26,7 +26,7 @@ from tilewright.extract.pipeline.segments import Segments
 from tilewright.extract.plan import Plan, Proof
 from tilewright.graph import Graph
 from tilewright.hwmodel.network import network_of
-from tilewright.hwmodel.submesh import Submesh, fits_at, submeshes, whole_machine
+from tilewright.hwmodel.submesh import Submesh, fits_at, submeshes, tiles_of, whole_machine
 from tilewright.hwmodel.target import Target
 from tilewright.rules.pipeline.family import pipeline_rules
 from tilewright.rules.pipeline.legality import Legality
@@ -305,7 +305,8 @@ class _Search:
             segment = self._segments.segment(stage.first, stage.last)
             plan = whole if is_whole and whole is not None else self._prices.plan(segment, shape)
             tile = stage.first_tile * target.tiles // self._room.sizes[stage.shape]
-            planned.append(PlannedStage(plan=plan, target=target, shape=shape, first_tile=tile))
+            tiles = tiles_of(self._target, shape, tile)
+            planned.append(PlannedStage(plan=plan, target=target, shape=shape, tiles=tiles))
         details = {
             "stages_priced": float(self._prices.evaluated),
             "places_to_cut": float(self._items - 1),

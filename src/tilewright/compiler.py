@@ -16,12 +16,15 @@ from tilewright.errors import CompileError, InfeasibleError
 from tilewright.extract.extraction import ExtractOptions, extract
 from tilewright.extract.limited import extract_within_latency, latency_cycles
 from tilewright.extract.objective import Objective
+from tilewright.extract.pipeline.part import plan_on_part
 from tilewright.extract.pipeline.plan import PipelinePlan
 from tilewright.extract.pipeline.planner import StageOptions, plan_pipeline
+from tilewright.extract.pipeline.prices import Saturate
 from tilewright.extract.plan import Plan
 from tilewright.graph import Graph
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.network import logical_mesh
+from tilewright.hwmodel.submesh import boxes_near_port
 from tilewright.hwmodel.target import Target
 from tilewright.lowering.link import build_pipeline
 from tilewright.lowering.lower import build_program
@@ -203,6 +206,7 @@ def compile_graph(
     if options.stop_after is Stage.SATURATE:
         return done
     done = _realise(done, rolled, alternatives, options, tell, timed)
+    done = _on_fewer_tiles(done, rolled, options, tell, timed)
     return _pipelined(done, rolled, options, tell, timed)
 
 
@@ -293,6 +297,50 @@ def _fastest(
     return best
 
 
+def _on_fewer_tiles(
+    done: Compilation, rolled: Rolled, options: CompileOptions, tell: Progress, timed: _Timed
+) -> Compilation:
+    """Leave tiles idle if the others are faster alone and what they run can be lowered."""
+    whole, shapes = done.plan, boxes_near_port(done.target)
+    is_free = options.stages is None and options.max_latency is None and not done.graph.host_models
+    if whole is None or not shapes or not is_free or options.objective != Objective.LATENCY:
+        return done
+    tell(f"planning for {len(shapes)} parts near the DRAM port")
+    model = (done.graph, rolled, done.target, _saturated(done, options), extract_options(options))
+    work = partial(plan_on_part, *model, whole, shapes)
+    pipeline = timed(Stage.EXTRACT, work)
+    if pipeline is None:
+        return done
+    try:
+        return _linked(replace(done, pipeline=pipeline), pipeline, options, tell, timed)
+    except CompileError as error:
+        return replace(done, rejected=(*done.rejected, str(error)))
+
+
+def _saturated(done: Compilation, options: CompileOptions) -> Saturate:
+    """Return what gives the alternatives of a block on any mesh."""
+    return partial(
+        saturate,
+        options=saturation_options(done.graph, options),
+        without_rules=options.without_rules,
+    )
+
+
+def _linked(
+    done: Compilation,
+    pipeline: PipelinePlan,
+    options: CompileOptions,
+    tell: Progress,
+    timed: _Timed,
+) -> Compilation:
+    """Lower the stages of a pipeline, unless there is but the plan for all tiles."""
+    if not pipeline.is_divided or options.stop_after is not Stage.LOWER:
+        return done
+    tell(f"lowering {len(pipeline.stages)} stages")
+    build = partial(build_pipeline, pipeline, done.target, options.scheduling)
+    return replace(done, program=timed(Stage.LOWER, build))
+
+
 def _pipelined(
     done: Compilation, rolled: Rolled, options: CompileOptions, tell: Progress, timed: _Timed
 ) -> Compilation:
@@ -309,11 +357,7 @@ def _pipelined(
             inf if options.max_latency is None else latency_cycles(options.max_latency, done.target)
         ),
     )
-    run = partial(
-        saturate,
-        options=saturation_options(done.graph, options),
-        without_rules=options.without_rules,
-    )
+    run = _saturated(done, options)
     tell("dividing the model into stages")
     try:
         pipeline = timed(
@@ -328,14 +372,8 @@ def _pipelined(
                 wanted,
             ),
         )
-        done = replace(done, pipeline=pipeline)
-        if pipeline.is_divided and options.stop_after is Stage.LOWER:
-            tell(f"lowering {len(pipeline.stages)} stages")
-            build = partial(build_pipeline, pipeline, done.target, options.scheduling)
-            program = timed(Stage.LOWER, build)
-            done = replace(done, program=program)
+        return _linked(replace(done, pipeline=pipeline), pipeline, options, tell, timed)
     except CompileError as error:
         if is_demand:
             raise
         return replace(done, pipeline=None, rejected=(*done.rejected, str(error)))
-    return done

@@ -33,7 +33,7 @@ def pipeline_facts(
         facts.append(
             (
                 f"stage {number}",
-                f"{len(stage.plan.ops)} ops on {shape} tiles from {stage.first_tile}, "
+                f"{len(stage.plan.ops)} ops on {shape} tiles from {stage.tiles[0]}, "
                 f"{time(stage.plan.cost)}",
             )
         )

@@ -1,9 +1,8 @@
-"""More of the same hardware should never make a plan slower: a larger mesh could leave its new tiles idle.
+"""More of the same hardware never makes a plan slower: a larger mesh can leave its new tiles idle.
 
-Each mesh holds the one before, and the DRAM's port stays where it is, beside tile 0. A port that is slower
-than the links that lead away from tile 0 keeps the promise. One that is faster may break it: all tiles of a
-plan run the same streams, so that no plan leaves tiles idle, and what other tiles read crosses the links.
-Such a case is expected to fail until plans can be made for a part of a machine.
+Each mesh holds the one before, and the DRAM's port stays where it is, beside tile 0. Where it is slower than
+the links that lead away from tile 0, plans for all tiles keep the promise. Where it is faster, what other
+tiles read crosses the links, and a plan for the tiles near the port may be better.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ SHAPES = ((1, 1), (1, 2), (2, 2), (2, 4), (4, 4))
 SLOW_PORT, FAST_PORT = 8, 64
 """Bytes per cycle; two links of 16 lead away from tile 0."""
 GEMM, MLP = gemm_chain(1, TensorProto.BFLOAT16), perceptron(TensorProto.BFLOAT16)
-NO_IDLE_TILES = pytest.mark.xfail(strict=True, reason="no plan leaves tiles idle")
 
 pytestmark = pytest.mark.slow
 
@@ -31,9 +29,10 @@ pytestmark = pytest.mark.slow
 def figures(workload: Workload, machine: Target) -> tuple[float, float]:
     """Return predicted and simulated cycles."""
     done = api.compile(workload.ours, machine)
-    assert done.plan is not None
+    plan = done.pipeline or done.plan
+    assert plan is not None
     assert done.program is not None
-    return done.plan.cost, simulate(done.program).run.cycles
+    return plan.cost, simulate(done.program).run.cycles
 
 
 @pytest.mark.parametrize(
@@ -41,7 +40,7 @@ def figures(workload: Workload, machine: Target) -> tuple[float, float]:
     [
         pytest.param(GEMM, SLOW_PORT, id="gemm-slow-port"),
         pytest.param(MLP, SLOW_PORT, id="mlp-slow-port"),
-        pytest.param(GEMM, FAST_PORT, id="gemm-fast-port", marks=NO_IDLE_TILES),
+        pytest.param(GEMM, FAST_PORT, id="gemm-fast-port"),
         pytest.param(MLP, FAST_PORT, id="mlp-fast-port"),
     ],
 )
@@ -55,8 +54,10 @@ def test_more_tiles_are_never_predicted_slower(
     assert all(more <= few for few, more in pairwise(found)), found
 
 
-def test_more_tiles_are_never_slower_in_the_simulator() -> None:
-    found = [figures(GEMM, mesh(rows, columns, 1, SLOW_PORT))[1] for rows, columns in SHAPES]
+@pytest.mark.parametrize("port_bytes_per_cycle", [SLOW_PORT, FAST_PORT])
+def test_more_tiles_are_never_slower_in_the_simulator(port_bytes_per_cycle: int) -> None:
+    meshes = [mesh(rows, columns, 1, port_bytes_per_cycle) for rows, columns in SHAPES]
+    found = [figures(GEMM, machine)[1] for machine in meshes]
     assert all(more <= few for few, more in pairwise(found)), found
 
 

@@ -6,10 +6,18 @@ from itertools import product
 from math import prod
 
 import pytest
+from benchmarks.stream.machines import mesh
 
 from tilewright.hwmodel.load import load_target
 from tilewright.hwmodel.network import logical_mesh, network_of
-from tilewright.hwmodel.submesh import fits_at, submesh_target, submeshes, whole_machine
+from tilewright.hwmodel.submesh import (
+    boxes_near_port,
+    fits_at,
+    submesh_target,
+    submeshes,
+    tiles_of,
+    whole_machine,
+)
 from tilewright.hwmodel.target import Topology
 
 NAMES = ("toy", "wormhole_n150", "corsair")
@@ -53,3 +61,32 @@ def test_a_cut_torus_is_a_mesh() -> None:
     part = submesh_target(target, (4, 9))
     assert part.interconnects[0].topology is Topology.MESH
     assert target.interconnects[0].topology is Topology.TORUS
+
+
+def test_parts_near_a_port_that_is_faster_than_its_links() -> None:
+    # Links carry 16 bytes a cycle, along the row first: of 2 x 3 tiles, 4 read over one link, so all 24.
+    near = {shape: rate for shape, rate in RATES.items() if rate > 24}
+    assert boxes_near_port(mesh(2, 3, 1, 64)) == tuple(sorted(near, key=lambda s: (-near[s], s)))
+
+
+RATES = {(1, 1): 64, (1, 2): 32, (2, 1): 32, (2, 2): 32, (1, 3): 24}
+"""Bytes per cycle that parts of 2 x 3 tiles read over a port of 64, by hand."""
+
+
+def test_a_slow_port_and_several_ports_leave_no_tile_idle() -> None:
+    assert boxes_near_port(mesh(4, 4, 1, 16)) == ()
+    assert boxes_near_port(load_target("toy")) == ()
+    assert boxes_near_port(load_target("corsair")) == ()
+
+
+def test_a_part_that_is_alone_has_the_whole_port() -> None:
+    target = mesh(4, 4, 1, 64)
+    assert submesh_target(target, (2, 2)).dram_bytes_per_cycle == 16
+    assert submesh_target(target, (2, 2), is_alone=True).dram_bytes_per_cycle == 64
+
+
+def test_tiles_of_a_box_lie_apart_in_the_whole_machine() -> None:
+    target = mesh(3, 4, 1, 64)
+    assert tiles_of(target, (2, 2)) == (0, 1, 4, 5)
+    assert tiles_of(target, (2, 2), 5) == (5, 6, 9, 10)
+    assert tiles_of(target, (1, 4), 8) == (8, 9, 10, 11)
