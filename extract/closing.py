@@ -38,12 +38,14 @@ class Scales:
 class Within:
     """The best plan found within a limit of scratchpad, if there is one, and a bound of all such plans.
 
-    A bound of inf says that there is none; `failed` is the reason why none was found.
+    A bound of inf says that there is none; `failed` is the reason why none was found. `choice` is the plan's
+    if the exact search found it.
     """
 
     plan: Plan | None
     bound: float
     failed: InfeasibleError | None = None
+    choice: tuple[int, ...] | None = None
 
 
 def closed(
@@ -99,7 +101,7 @@ def closed(
         if plan is not None:
             method = f"{plan.proof.method.removesuffix(_SEARCHED)}{_SEARCHED}"
             plan = replace(plan, proof=replace(plan.proof, method=method))
-    return Within(plan=plan, bound=bound, failed=known.failed)
+    return Within(plan=plan, bound=bound, failed=known.failed, choice=found.choice)
 
 
 def counted(plan: Plan, target: Target) -> Plan:

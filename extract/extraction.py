@@ -148,17 +148,19 @@ class _Planner:
 
     def search(self, known: Within, scales: Scales, limit_bytes: int) -> Within:
         """Look exactly for what is better than a known plan, if the problem is small."""
-        setting = _narrowed(self.setting, limit_bytes)
+        return close(_narrowed(self.setting, limit_bytes), known, scales)
 
-        def write(choice: tuple[int, ...]) -> Plan:
-            s = setting
-            writer = PlanWriter(s.graph, s.rolled, s.alternatives, s.tables, choice, s.pricing)
-            return writer.write((0.0, Proof(method="choice")))
 
-        own = setting.pricing
-        return closed(
-            setting.tables, own.target, setting.alternatives, own.mesh, known, write, scales
-        )
+def close(setting: Setting, known: Within, scales: Scales) -> Within:
+    """Return the best plan of a setting after an exact search, if it is small; see `closed`."""
+
+    def write(choice: tuple[int, ...]) -> Plan:
+        s = setting
+        writer = PlanWriter(s.graph, s.rolled, s.alternatives, s.tables, choice, s.pricing)
+        return writer.write((0.0, Proof(method="choice")))
+
+    own = setting.pricing
+    return closed(setting.tables, own.target, setting.alternatives, own.mesh, known, write, scales)
 
 
 def _narrowed(setting: Setting, limit_bytes: int) -> Setting:

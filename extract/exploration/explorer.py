@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from math import inf
 
+import numpy as np
+
 from tilewright.errors import DemandError, InfeasibleError
 from tilewright.extract.choice import ChoiceProblem, Solution
+from tilewright.extract.closing import Scales, Within
 from tilewright.extract.exploration.conflict import explain_conflict, explain_shortage
 from tilewright.extract.exploration.demand import Demand, check_value, satisfies
 from tilewright.extract.exploration.restrict import Placed, Restriction, restrictions
@@ -23,7 +26,7 @@ from tilewright.extract.exploration.warm import (
     row_prices,
     warm_bound,
 )
-from tilewright.extract.extraction import ExtractOptions, Setting, choose, prepare
+from tilewright.extract.extraction import ExtractOptions, Setting, choose, close, prepare
 from tilewright.extract.options import ABSENT
 from tilewright.extract.origins import Variable, find_origins
 from tilewright.extract.plan import Plan, Proof
@@ -105,7 +108,7 @@ class Explorer:
             relaxed.append(found)
             return found.bound / setting.tables.scale, Proof(method=found.method)
 
-        plan, solution = choose(setting, solved, bound)
+        plan, solution = _best(setting, lambda: choose(setting, solved, bound))
         # forms that pruning leaves out may be asked for, with their tilings
         every = tiling_candidates(alternatives, mesh, target, self.options.tiling)
         self.setting = replace(setting, pricing=replace(setting.pricing, tilings=every))
@@ -122,11 +125,11 @@ class Explorer:
         everything = Restriction(alternatives=self.alternatives, demands={})
         setting = self.memo.setting(everything)
         idle, prices = 0, self.known.prices
-        for step in range(_IMPROVEMENTS):
+        for step in range(_IMPROVEMENTS if self.base.plan.gap > _WORTH else 0):
             # cheaper room lets in choices that the repair then makes fit
             share = _PRICE_SHARES[step % len(_PRICE_SHARES)]
             self.known = replace(self.known, prices={v: p * share for v, p in prices.items()})
-            found = self.planned(setting, ())
+            found = self._found(setting, (), is_closed=False)
             idle += 1
             if found.plan.cost < self.base.plan.cost * (1 - _WORTH):
                 bound = max(found.plan.bound, self.base.plan.bound)
@@ -254,13 +257,19 @@ class Explorer:
         Raises:
             InfeasibleError: No plan found fits.
         """
+        return self._found(setting, demands, is_closed=True)
+
+    def _found(self, setting: Setting, demands: tuple[Demand, ...], *, is_closed: bool) -> Answer:
 
         def bound(solution: Solution) -> tuple[float, Proof]:
             prices = row_prices(setting.tables, self.known.relaxed_prices)
             found = warm_bound(setting.tables.relaxed, prices, 0.0)
             return max(0.0, found.bound) / setting.tables.scale, Proof(method=found.method)
 
-        plan, solution = choose(setting, lambda problem, _: self.solved(setting, problem), bound)
+        def search() -> tuple[Plan, Solution]:
+            return choose(setting, lambda problem, _: self.solved(setting, problem), bound)
+
+        plan, solution = _best(setting, search) if is_closed else search()
         return Answer(
             demands=demands,
             plan=plan,
@@ -268,6 +277,30 @@ class Explorer:
             setting=setting,
             solution=solution,
         )
+
+
+def _best(setting: Setting, search: Callable[[], tuple[Plan, Solution]]) -> tuple[Plan, Solution]:
+    """Return the plan that a search finds; of small problems, the best one, as compiling does.
+
+    Raises:
+        InfeasibleError: Nothing that was found fits.
+    """
+    tables, solution = setting.tables, None
+    try:
+        plan, solution = search()
+        known = Within(plan=plan, bound=plan.bound)
+    except InfeasibleError as error:
+        known = Within(plan=None, bound=0.0, failed=error)
+    found = close(setting, known, Scales())
+    if found.plan is None:
+        assert found.failed is not None, "nothing is found for a reason"
+        raise found.failed
+    if found.choice is not None:
+        prices = np.zeros(len(tables.problem.costs)) if solution is None else solution.multipliers
+        cost = tables.problem.cost(found.choice)
+        solution = Solution(found.choice, cost, found.bound, "exact search", prices, True)
+    assert solution is not None, "a plan writes a choice out"
+    return replace(found.plan, bound=found.bound), solution
 
 
 def _variables(
