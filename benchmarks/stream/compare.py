@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -24,7 +25,7 @@ from benchmarks.stream.models import Workload, gemm_chain, perceptron
 from benchmarks.worker import user_seconds
 from tilewright import api
 from tilewright.compiler import Compilation, Stage
-from tilewright.errors import CompileError
+from tilewright.errors import CompileError, DemandError, InfeasibleError
 from tilewright.exploring import Session
 from tilewright.extract.plan import Plan
 from tilewright.hwmodel.target import Target
@@ -32,7 +33,7 @@ from tilewright.simulator.timing import simulate
 
 VERSION = "2.1.1"
 WAYS = 6
-"""Ways to compute a product that a plan is made for."""
+"""Ways to split a product that a plan is made for."""
 INT8, BF16 = TensorProto.INT8, TensorProto.BFLOAT16
 
 
@@ -196,11 +197,16 @@ def planned(case: Case, repeats: int) -> Ours:
 def other_ways(case: Case, session: Session) -> tuple[Plan, ...]:
     """Return the plans of the likeliest other ways to split the first product."""
     first = next(layer for layer in case.workload.layers if layer.tensor in session.tensors)
-    found, seen = [], set()
-    for way in session.alternatives(first.tensor, WAYS):
-        if way.answer is not None and not way.is_chosen and way.split not in seen:
-            found.append(way.answer.plan)
-        seen.add(way.split)
+    ways = session.alternatives(first.tensor, top=0)
+    # the tensor may also come from the last step of an epilogue alone: these are ways to split that
+    products = [way for way in ways if way.form.startswith("matmul")]
+    chosen = {way.split for way in products if way.is_chosen}
+    splits = [s for s in dict.fromkeys(way.split for way in products) if s not in chosen]
+    found = []
+    for split in splits[:WAYS]:
+        with suppress(DemandError, InfeasibleError):
+            answer = session.force(f"split={split.replace(' ', ',')}@{first.tensor}")
+            found.append(answer.plan)
     return tuple(found)
 
 
