@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
+from weakref import finalize
 
 from egglog import EGraph, bindings
 from egglog.declarations import FunctionRef
@@ -145,6 +147,10 @@ class Session:
         """
         self._program = program
         self._egraph = program.take_engine()
+        folder = Path(tempfile.mkdtemp(prefix="tilewright-"))
+        self._table = folder / "table.tsv"
+        """What is inserted, in turn: to make a file takes longer than to fill it again."""
+        self._clean = finalize(self, rmtree, folder, ignore_errors=True)
         self._texts: dict[int, str] = {}
         self._numbers: dict[int, int] = {}
 
@@ -153,6 +159,7 @@ class Session:
 
         A session that is not closed, because of an error, takes its e-graph with it.
         """
+        self._clean()
         self._program.return_engine(self._egraph)
         del self._egraph
 
@@ -166,11 +173,9 @@ class Session:
         ]
         if not named:
             return
-        with tempfile.TemporaryDirectory(prefix="tilewright-") as folder:
-            path = Path(folder) / "table.tsv"
-            for name, text in named:
-                path.write_text(text, encoding="utf-8")
-                self._egraph.run_program(bindings.Input(span(), name, str(path)))
+        for name, text in named:
+            self._table.write_text(text, encoding="utf-8")
+            self._egraph.run_program(bindings.Input(span(), name, str(self._table)))
 
     def run(self, name: str) -> RunStats:
         """Run a schedule of the program.
