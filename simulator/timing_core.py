@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from tilewright.simulator.timing_flows import finish_flow, share_anew, start_flow
+from tilewright.simulator.timing_flows import finish_flow, start_flow
 from tilewright.simulator.timing_heap import pop, pop_message, push_message, schedule
 from tilewright.simulator.timing_jit import compiled, compiled_part
+from tilewright.simulator.timing_sharing import share_anew
 from tilewright.simulator.timing_state import (
     ASKING,
     DONE,

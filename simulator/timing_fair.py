@@ -79,9 +79,13 @@ def fair_rates(
     """
     _begin(flows, capacities, starts, resources, coefficients, room)
     used, growth, rising = room.used, room.growth, room.rising
-    rises, lowest = flows, np.inf
+    rises, lowest = 0, np.inf
     for flow in range(flows):
-        lowest = min(lowest, limits[flow])
+        rates[flow], causes[flow] = limits[flow], -1
+        if starts[flow] < starts[flow + 1]:
+            rising[rises] = flow
+            rises += 1
+            lowest = min(lowest, limits[flow])
     while rises > 0:
         level = min(lowest, _least(room.fills, capacities.size))
         _fill(level, capacities, room)
@@ -89,19 +93,16 @@ def fair_rates(
         lowest = np.inf
         for index in range(rises):
             flow = rising[index]
-            cause, stopped = -1, limits[flow] <= level * SAME
-            if not stopped and room.stopping[flow]:
+            if limits[flow] > level * SAME:
+                if room.stopping[flow] == 0:
+                    rising[kept] = flow
+                    kept += 1
+                    lowest = min(lowest, limits[flow])
+                    continue
                 entry = starts[flow]
                 while room.full[resources[entry]] == 0:
                     entry += 1
-                cause, stopped = resources[entry], True
-            if not stopped:
-                rising[kept] = flow
-                kept += 1
-                lowest = min(lowest, limits[flow])
-                continue
-            rates[flow] = min(level, limits[flow])
-            causes[flow] = cause
+                rates[flow], causes[flow] = level, resources[entry]
             for entry in range(starts[flow], starts[flow + 1]):
                 r = resources[entry]
                 used[r] += rates[flow] * coefficients[entry]
@@ -163,7 +164,7 @@ def _begin(
     coefficients: Floats,
     room: Filling,
 ) -> None:
-    """Let all flows rise and list the users of each resource."""
+    """List the users of each resource, and when each would be full if all flows rose."""
     for r in range(capacities.size):
         room.used[r] = room.growth[r] = 0.0
         room.full[r] = room.first[r] = room.is_touched[r] = 0
@@ -179,7 +180,7 @@ def _begin(
         room.fills[r] = _filling_level(r, capacities, room)
     room.first[capacities.size] = total
     for flow in range(flows):
-        room.rising[flow], room.stopping[flow] = flow, 0
+        room.stopping[flow] = 0
         for entry in range(starts[flow], starts[flow + 1]):
             room.first[resources[entry]] -= 1
             room.users[room.first[resources[entry]]] = flow

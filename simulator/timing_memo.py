@@ -2,7 +2,8 @@
 
 A program repeats itself, and so do the sets of payloads that move at one time. The rates of a set and
 what holds each payload back are looked up by two 64-bit sums over hashes of its members; that two sets
-have both sums in common has a chance of about n^2 / 2^129 among n sets.
+have both sums in common has a chance of about n^2 / 2^129 among n sets. Where only some of the payloads share
+anew, what changed is part of what is looked up.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Memo(NamedTuple):
     """Sets of payloads (an open hash table), and the rates of each."""
 
     sums: Ints  # [4]
-    sizes: Ints  # COUNT sets, FILLED places
+    sizes: Ints  # COUNT entries, FILLED places
     keys: Ints  # [entries, 2]
     ends: Ints  # [entries, 2] first place of a set, and one beyond its end; 0 there for none
     slots: npt.NDArray[np.int32]  # [room]
@@ -39,8 +40,15 @@ class Memo(NamedTuple):
     rates: Floats  # [room]
 
 
-def new_memo(entries: int = ENTRIES, room: int = ROOM) -> Memo:
-    """Return a memo that knows nothing; `entries` is a power of two."""
+def new_memo(slots: int, entries: int = ENTRIES, room: int = ROOM) -> Memo:
+    """Return a memo that knows nothing.
+
+    Args:
+        slots: Payloads of the largest set, for which there is room besides.
+        entries: A power of two, at least 4.
+        room: Payloads of all sets.
+    """
+    room += slots
     return Memo(
         sums=np.zeros(4, dtype=np.int64),
         sizes=np.zeros(2, dtype=np.int64),
@@ -68,10 +76,15 @@ def count_in(memo: Memo, which: int, member: int, sign: int) -> None:
 
 
 @compiled_part
-def find(memo: Memo) -> int:
-    """Return the entry of what moves and changed; if its end is 0, it is where that belongs."""
-    first = memo.sums[MOVING] + _mixed(memo.sums[CHANGED])
-    second = memo.sums[MOVING + 1] + _mixed(memo.sums[CHANGED + 1])
+def find(memo: Memo, whole: bool) -> int:
+    """Return the entry of what moves, or of that and what changed; if its end is 0, it belongs there.
+
+    An entry that is not filled is lost when another is looked for.
+    """
+    first, second = memo.sums[MOVING], memo.sums[MOVING + 1]
+    if not whole:
+        first += _mixed(memo.sums[CHANGED])
+        second += _mixed(memo.sums[CHANGED + 1])
     last = memo.ends.shape[0] - 1
     entry = first & last
     while memo.ends[entry, 1] != 0 and (
@@ -83,12 +96,17 @@ def find(memo: Memo) -> int:
 
 
 @compiled_part
-def make_room(memo: Memo, members: int) -> bool:
-    """Return whether a set of so many members may be kept at the entry found; if not, forget all."""
+def refer(memo: Memo, entry: int, first: int, end: int) -> None:
+    """Fill an entry found with the range of its set."""
+    memo.ends[entry, 0], memo.ends[entry, 1] = first, end
+    memo.sizes[COUNT] += 1
+
+
+@compiled_part
+def make_room(memo: Memo, members: int) -> None:
+    """Forget all if there is no room for a set of so many members and an entry that refers to it."""
     entries = memo.ends.shape[0]
-    if memo.sizes[COUNT] >= entries // 2 or memo.sizes[FILLED] + members > memo.rates.size:
+    if memo.sizes[COUNT] + 2 > entries // 2 or memo.sizes[FILLED] + members > memo.rates.size:
         for other in range(entries):
             memo.ends[other, 1] = 0
         memo.sizes[COUNT] = memo.sizes[FILLED] = 0
-        return False
-    return True

@@ -22,7 +22,7 @@ from tilewright.simulator.timing_core import (
     land,
     post_away,
 )
-from tilewright.simulator.timing_flows import finish_flow, share_anew, start_flow
+from tilewright.simulator.timing_flows import finish_flow, start_flow
 from tilewright.simulator.timing_heap import pop, schedule
 from tilewright.simulator.timing_jit import compiled, compiled_part
 from tilewright.simulator.timing_packet_core import decide_all, handle_event
@@ -43,6 +43,7 @@ from tilewright.simulator.timing_packet_routes import (
     PacketWork,
 )
 from tilewright.simulator.timing_packet_state import DELIVERED, EVENTS_SIZE, NEWS_SIZE, Net
+from tilewright.simulator.timing_sharing import share_anew
 from tilewright.simulator.timing_state import (
     DRAM,
     ENGINES,

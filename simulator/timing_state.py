@@ -85,7 +85,6 @@ SLOT = np.dtype(
         ("first_node", "i8"),
         ("nodes", "i8"),  # in use
         ("sharing", "i8"),  # that of the kind whose payload moves
-        ("seen", "i8"),  # whether it is in the component at hand
         ("busy", "f8"),
         ("ideal", "f8"),  # busy cycles without contention
         ("moved", "f8"),  # payload bytes
@@ -96,7 +95,7 @@ SLOT = np.dtype(
     ]
 )
 NODE = np.dtype(
-    [("resource", "i8"), ("share", "f8"), ("next", "i8"), ("previous", "i8"), ("slot", "i8")]
+    [("share", "f8"), ("resource", "i4"), ("slot", "i4"), ("next", "i4"), ("previous", "i4")]
 )
 RESOURCE = np.dtype(
     [
@@ -108,8 +107,8 @@ RESOURCE = np.dtype(
         ("load", "f8"),  # bytes/cycle if all its flows ran at their limits
         ("flows", "i8"),
         ("dirty", "i8"),  # whether its flows must share anew
-        ("seen", "i8"),  # number in the component at hand, or -1
-        ("met", "i8"),  # how many of its users the component is known to have
+        ("met", "i8"),  # how many of its users are known to share anew
+        ("is_active", "i8"),  # whether it is among those that may hold them back
     ]
 )
 TAG = np.dtype([("first", "f8"), ("last", "f8")])
@@ -138,16 +137,22 @@ class Tables(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Room to work out the rates of one component; machine code without numba's runtime cannot allocate."""
+    """Room to work out rates; machine code without numba's runtime cannot allocate."""
 
-    slots: Ints  # [slots] of the component's payloads
+    slots: Ints  # [slots] of the payloads that share
+    number: Ints  # [slots] place of a slot in that list, -1 for none
     limits: Floats  # [slots]
-    starts: Ints  # [slots + 1]
+    starts: Ints  # [slots + 1] first entry of each payload
+    filled: Ints  # [slots] one beyond its last entry so far
     users: Ints  # [nodes]
     shares: Floats  # [nodes]
+    active: Ints  # [r] resources that may hold payloads back
     capacities: Floats  # [r]
     rates: Floats  # [slots]
     causes: Ints  # [slots]
+    used: Floats  # [r] what is taken of every resource; 0 when not at work
+    touched: Ints  # [r]
+    full: Ints  # [r] resources that were full when last shared
     filling: Filling
 
 
@@ -179,7 +184,7 @@ class State(NamedTuple):
     memo: Memo
 
 
-HEAP, DIRTY, SPANS, EVENTS, ASKING, FLYING, SENT = 0, 1, 2, 3, 4, 5, 6
+HEAP, DIRTY, SPANS, EVENTS, ASKING, FLYING, SENT, FLOWING, KNOWN = range(9)
 NOW, UNTIL = 0, 1
 MESSAGE_ROOM = 1024
 
@@ -206,7 +211,7 @@ def new_state(
     """
     count = slots.size
     fresh = resources.copy()
-    fresh["head"] = fresh["seen"] = -1
+    fresh["head"] = -1
     times = np.zeros(tags, dtype=TAG)
     times["first"] = np.inf
     room = int((slots["first_node"] + slots["nodes"]).max(initial=0))
@@ -214,7 +219,7 @@ def new_state(
     mine["nodes"] = 0
     asking = np.full((count, 2), -1, dtype=np.int64)
     asking[:, 0] = np.arange(count)
-    sizes = np.zeros(7, dtype=np.int64)
+    sizes = np.zeros(9, dtype=np.int64)
     sizes[ASKING] = count
     return State(
         slots=mine,
@@ -239,20 +244,26 @@ def new_state(
         tag_busy=np.zeros((tags, ENGINES)),
         spans=np.zeros(spans, dtype=SPAN),
         scratch=_scratch(count, room, resources.size),
-        memo=new_memo(),
+        memo=new_memo(count),
     )
 
 
 def _scratch(slots: int, nodes: int, resources: int) -> Scratch:
     return Scratch(
         slots=np.zeros(slots, dtype=np.int64),
+        number=np.full(slots, -1, dtype=np.int64),
         limits=np.zeros(slots),
         starts=np.zeros(slots + 1, dtype=np.int64),
+        filled=np.zeros(slots, dtype=np.int64),
         users=np.zeros(nodes, dtype=np.int64),
         shares=np.zeros(nodes),
+        active=np.zeros(resources, dtype=np.int64),
         capacities=np.zeros(resources),
         rates=np.zeros(slots),
         causes=np.zeros(slots, dtype=np.int64),
+        used=np.zeros(resources),
+        touched=np.zeros(resources, dtype=np.int64),
+        full=np.zeros(resources, dtype=np.int64),
         filling=filling(slots, resources, nodes),
     )
 

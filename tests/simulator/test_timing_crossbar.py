@@ -20,8 +20,8 @@ from tilewright.hwmodel.target import Interconnect, LogicalAxis, MeshAxis, Targe
 from tilewright.lowering.isa import Engine, Opcode, Post, Wait
 from tilewright.simulator.timing import TimingReport, simulate
 from tilewright.simulator.timing_crossbar import Crossbars, is_crossbars, sub_meshes
-from tilewright.simulator.timing_flows import _sort
 from tilewright.simulator.timing_routes import RouteBuilder, all_resources, sub_mesh
+from tilewright.simulator.timing_sharing import sort
 
 
 def crossbars(*sizes: int) -> Target:
@@ -128,7 +128,7 @@ def test_only_wide_meshes_are_not_crossbars() -> None:
 @given(st.lists(st.integers(-50, 50)), st.integers(0, 3))
 def test_sort_touches_the_first_values_only(values: list[int], rest: int) -> None:
     array = np.array([*values, *([7] * rest)], dtype=np.int64)
-    plain: Any = _sort  # compiled, it has no entry point for Python
+    plain: Any = sort  # compiled, it has no entry point for Python
     plain.py_func(array, len(values))
     assert array.tolist() == sorted(values) + [7] * rest
 
