@@ -1,6 +1,6 @@
 """The back end: from a linear program over buffers to engine streams with addresses and semaphores.
 
-hoist loads -> allocate -> dependencies and barriers -> semaphores -> instructions
+in place -> hoist loads -> allocate -> dependencies and barriers -> semaphores -> instructions
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tilewright.lowering.allocation import Allocation, allocate
 from tilewright.lowering.dependencies import find_dependencies
 from tilewright.lowering.durations import MicroTimes
 from tilewright.lowering.hoist import LoadHoister
+from tilewright.lowering.in_place import reuse_in_place
 from tilewright.lowering.isa import Access, Engine, Instruction, Opcode, Post, Space, Wait
 from tilewright.lowering.live_buffer import LiveBuffer
 from tilewright.lowering.micro import Buffer, LinearProgram, Micro, Operand
@@ -43,7 +44,7 @@ class BackEnd:
     """Streams of both phases and where things are in memory."""
 
     linear: LinearProgram
-    """The program in its final order (loads hoisted)."""
+    """The program in its final order (loads hoisted), results in the place of operands."""
     streams_load: Mapping[Engine, tuple[Instruction, ...]]
     streams_run: Mapping[Engine, tuple[Instruction, ...]]
     addresses: tuple[int, ...]
@@ -85,7 +86,7 @@ def assemble_backend(
         InfeasibleError: The buffers do not fit the scratchpad (or its limit) or DRAM.
         ProgramError: A micro leaves its buffer, a collective is malformed, or semaphores run out.
     """
-    placed = _place(linear, target, durations, limit_bytes)
+    placed = _place(reuse_in_place(linear, mesh), target, durations, limit_bytes)
     linear = placed.linear
     ordered = tuple(
         find_dependencies(micros, linear.buffers, placed.addresses, mesh)
