@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import inf
 from types import MappingProxyType
@@ -10,10 +11,12 @@ from types import MappingProxyType
 import numpy as np
 
 from tilewright.errors import InfeasibleError
+from tilewright.extract.between import with_links_as_costs
 from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Solution, Usage
 from tilewright.extract.closing import Scales, Within, closed, counted, with_account
 from tilewright.extract.filling import Fillable, filled
 from tilewright.extract.footprint import spare_scratchpad
+from tilewright.extract.linear import columns_of
 from tilewright.extract.model_tables import ModelTables, build_tables
 from tilewright.extract.objective import Metric, Objective
 from tilewright.extract.options import Pricing
@@ -42,10 +45,20 @@ _ATTEMPTS = 12
 
 
 _WIDE_GAP = 0.15
-"""Of a whole model, above which branch and bound is worth seconds."""
+"""Of a whole model, above which branch and bound, or another search, is worth seconds."""
+
+_PROMISING = 0.97
+"""Of a known cost: a choice that does not fit yet and costs more is not worth being made to fit."""
 
 _ROWS_SHARE = 0.5
 """Part of a gap that the whole scratchpad is worth where rows may be what is missing."""
+
+_LINKS_SHARE = 0.25
+"""Part of a gap that links between instances would cost what a relaxation without them likes best, from
+which on they are worth their time."""
+
+_QUICK_COLUMNS = 60_000
+"""Of a relaxation that may be solved, or searched in, some more times."""
 
 _CLOSE_GAP = 0.0195
 """Up to which the bound of a model with repeated blocks is good enough."""
@@ -133,14 +146,12 @@ class _Planner:
         tables, options = setting.tables, self._options.solve
         failed: InfeasibleError | None = None
         plan: Plan | None = None
-        below = floor(tables.relaxed, options)
+        bounder = _Bounder(tables, options)
+        below = bounder.below
         try:
-            plan, _ = choose(
-                setting,
-                lambda problem, last: solve(problem, options, last=last, below=below),
-                lambda solution: _bound(tables, below, solution, options),
-            )
-            plan = _with_repeats_bounded(setting, plan)
+            first = solve(tables.problem, options, below=below)
+            plan = _chosen(setting, options, below, first, bounder.bound(first))
+            plan = _with_repeats_bounded(setting, plan, bounder.below.problem)
         except InfeasibleError as error:
             failed = error
         known = Within(plan=plan, bound=0.0 if plan is None else plan.bound, failed=failed)
@@ -210,6 +221,58 @@ def prepare(
     )
 
 
+def _is_worth_more(below: Floor, cost: float) -> bool:
+    """Whether a gap may be narrowed soon: the problem is small, and `spans` is not the way to do it."""
+    relaxation = below.relaxation
+    if relaxation is None or columns_of(below.fewer) > _QUICK_COLUMNS:
+        return False
+    worth = float(relaxation.prices.sum()) * below.problem.limit
+    return worth < _ROWS_SHARE * (cost - relaxation.bound)
+
+
+def _chosen(
+    setting: Setting,
+    options: SolveOptions,
+    below: Floor,
+    first: Solution,
+    bound: tuple[float, Proof],
+) -> Plan:
+    """Return the best plan found, given the solution of the setting's problem and a bound.
+
+    Rows of that problem count more than plans need: a value and what its reader makes of it, even where they
+    are the same bytes. Where the gap is wide, choices within rows that count less are tried, too.
+    """
+
+    def best_within(usages: tuple[Usage, ...], start: Solution | None) -> Plan:
+        problem = replace(setting.tables.problem, usages=usages)
+
+        def solved(problem: ChoiceProblem, last: Solution | None) -> Solution:
+            if last is None and start is None:
+                return first
+            found = solve(problem, options, last=last or start, below=below)
+            is_worth = start is None or found.cost <= _PROMISING * first.cost
+            return found if is_worth else replace(found, feasible=False)
+
+        own = replace(setting, tables=replace(setting.tables, problem=problem))
+        return choose(own, solved, lambda _: bound)[0]
+
+    tables, cost = setting.tables, first.cost / setting.tables.scale
+    other: Plan | None = None
+    is_wide = first.feasible and cost - bound[0] > _WIDE_GAP * cost
+    if is_wide and _is_worth_more(below, first.cost):
+        with suppress(InfeasibleError):
+            other = best_within(tables.relaxed.usages, replace(first, bound=0.0))
+    if other is not None and other.cost <= cost:
+        return other
+    try:
+        plan = best_within(tables.problem.usages, None)
+    except InfeasibleError:
+        if other is None:
+            raise
+        return other
+    return plan if other is None else min(plan, other, key=lambda one: one.cost)
+
+
 def choose(
     setting: Setting,
     solver: Callable[[ChoiceProblem, Solution | None], Solution],
@@ -234,7 +297,7 @@ def choose(
     solution: Solution | None = None
     problem, shortage, where = tables.problem, 0, ""
     for attempt in range(_ATTEMPTS):
-        solution = solver(problem, solution)
+        last, solution = solution, solver(problem, solution)
         if bound is None:
             bound = bounder(solution)
         if not solution.feasible:
@@ -249,6 +312,7 @@ def choose(
         if shortage <= 0:
             return _filled(setting, solution, with_account(plan, profile)), solution
         where = _name_of_fullest(plan, profile)
+        is_again = last is not None and last.choice == solution.choice
         problem = _surcharged(
             problem,
             tables,
@@ -256,7 +320,7 @@ def choose(
             writer.op_variables,
             profile,
             capacity,
-            is_final=attempt >= _ATTEMPTS // 3,
+            is_final=attempt >= _ATTEMPTS // 3 or is_again,
         )
     else:
         raise InfeasibleError(
@@ -376,8 +440,11 @@ def _surcharged(
     return replace(problem, usages=(*problem.usages, *extra))
 
 
-def _with_repeats_bounded(setting: Setting, plan: Plan) -> Plan:
-    """Return a plan of a model with repeated blocks with a better bound, if that is worth its time."""
+def _with_repeats_bounded(setting: Setting, plan: Plan, relaxed: ChoiceProblem) -> Plan:
+    """Return a plan of a model with repeated blocks with a better bound, if that is worth its time.
+
+    `relaxed` is the problem that bounds.
+    """
     tables, price = setting.tables, plan.proof.details["capacity_price"]
     if not tables.has_repeats or plan.gap <= _CLOSE_GAP:
         return plan
@@ -386,7 +453,7 @@ def _with_repeats_bounded(setting: Setting, plan: Plan) -> Plan:
         return plan
     alignment = setting.pricing.target.tile.sram.alignment_bytes
     bound = bound_by_spans(
-        tables.relaxed,
+        relaxed,
         account_of(tables, setting.alternatives, setting.pricing.mesh, alignment),
         resident_bytes(tables),
         price * tables.scale,
@@ -400,22 +467,44 @@ def _with_repeats_bounded(setting: Setting, plan: Plan) -> Plan:
     return replace(plan, bound=bound / tables.scale, proof=proof)
 
 
-def _bound(
-    tables: ModelTables, below: Floor, solution: Solution, options: SolveOptions
-) -> tuple[float, Proof]:
-    """Return the lower bound in units of the objective, with its proof."""
-    cutoff = tables.relaxed.cost(solution.choice) if solution.feasible else inf
-    if tables.has_repeats and any(own.any() for own in resident_bytes(tables)):
-        options = replace(options, branching_gap=inf)  # rows by spans say more
-    relaxed = lower_bound(
-        *(below, cutoff, solution.multipliers, options),
-        repeats_differ=tables.has_repeats,
-    )
-    details = {
-        "capacity_price": float(relaxed.multipliers.sum()) / tables.scale,
-        "scaled_bound": relaxed.bound,
-        "scale": tables.scale,
-    }
-    return relaxed.bound / tables.scale, Proof(
-        method=relaxed.method, details=MappingProxyType(details)
-    )
+class _Bounder:
+    """Bounds plans of a setting by a problem `below` all of them."""
+
+    def __init__(self, tables: ModelTables, options: SolveOptions) -> None:
+        self.below = floor(tables.relaxed, options)
+        self._tables, self._options = tables, options
+
+    def bound(self, solution: Solution) -> tuple[float, Proof]:
+        """Return the lower bound in units of the objective, with its proof, given a choice."""
+        tables, options = self._tables, self._options
+        if self._misses_links(solution):
+            relaxed = with_links_as_costs(tables.relaxed, tables.between, tables.instances)
+            self.below = floor(relaxed, options)
+        cutoff = self.below.problem.cost(solution.choice) if solution.feasible else inf
+        if tables.has_repeats and any(own.any() for own in resident_bytes(tables)):
+            options = replace(options, branching_gap=inf)  # rows by spans say more
+        found = lower_bound(
+            *(self.below, cutoff, solution.multipliers, options),
+            repeats_differ=tables.has_repeats,
+        )
+        details = {
+            "capacity_price": float(found.multipliers.sum()) / tables.scale,
+            "scaled_bound": found.bound,
+            "scale": tables.scale,
+        }
+        proof = Proof(method=found.method, details=MappingProxyType(details))
+        return found.bound / tables.scale, proof
+
+    def _misses_links(self, solution: Solution) -> bool:
+        """Whether links between instances may make up much of what is between a choice and its bound."""
+        relaxation = self.below.relaxation
+        if not self._tables.between or not solution.feasible:
+            return False
+        if relaxation is None:
+            return True  # it is small
+        gap = solution.cost - relaxation.bound
+        if not _is_worth_more(self.below, solution.cost):
+            return False
+        likely = [own[o] for own, o in zip(self.below.kept, relaxation.likely, strict=True)]
+        missed = sum(link.cost(likely) for link in self._tables.between)
+        return gap > _CLOSE_GAP * solution.cost and missed >= _LINKS_SHARE * gap

@@ -105,6 +105,20 @@ class Matrices:
     upper: Costs
 
 
+def optimum(rows: Matrices) -> scipy.optimize.OptimizeResult | None:
+    """Return the optimum of a linear program with its dual values; None if it has none."""
+    found = scipy.optimize.linprog(
+        rows.costs,
+        A_eq=rows.equal,
+        b_eq=rows.equal_right,
+        A_ub=rows.most,
+        b_ub=rows.most_right,
+        bounds=np.stack([np.zeros(len(rows.costs)), rows.upper], axis=1),
+        method="highs-ds",
+    )
+    return found if found.status == 0 else None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Transport:
     """The columns of an edge's transport, and the ports at both ends of each."""
@@ -178,16 +192,8 @@ class LinearProgram:
     def solve(self) -> Relaxation | None:
         """Return the bound with its prices."""
         rows = self.rows()
-        found = scipy.optimize.linprog(
-            rows.costs,
-            A_eq=rows.equal,
-            b_eq=rows.equal_right,
-            A_ub=rows.most,
-            b_ub=rows.most_right,
-            bounds=np.stack([np.zeros(self.columns), rows.upper], axis=1),
-            method="highs-ds",
-        )
-        if found.status != 0:
+        found = optimum(rows)
+        if found is None:
             return None
         multipliers = np.minimum(found.ineqlin.marginals, 0.0)
         reduced = rows.costs - rows.equal.T @ found.eqlin.marginals - rows.most.T @ multipliers

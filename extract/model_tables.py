@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tilewright.errors import InfeasibleError
+from tilewright.extract.between import Between
 from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Edge, Indices, Usage
 from tilewright.extract.move_buffers import aligned_bytes
 from tilewright.extract.needed import needed_classes
@@ -50,15 +51,21 @@ _TARGET_SCALE = 1e6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """A use of a value: `count` instances feed class `argument` of `consumer`'s options from `producer`."""
+    """Uses of a value: instances feed class `argument` of `consumer`'s options from `producer`."""
 
     producer: Variable | None
     """None: the value is a model input, in DRAM."""
     consumer: Variable
     argument: int
-    count: int
     repeated: bool
     """Whether one of the ends is in a block that occurs more than once, and the link joins two instances."""
+    ends: tuple[tuple[int, int], ...]
+    """The instances at the ends of each use, the producer's first; -1 stands for the model's inputs."""
+
+    @property
+    def count(self) -> int:
+        """How often the value is used in this way."""
+        return len(self.ends)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +86,16 @@ class ModelTables:
     and outputs at only some instances (so that it also bounds plans in which instances differ), and with
     no more scratchpad than every plan needs: no copies, no views, values alive only until a use
     that is sure."""
+    between: tuple[Between, ...]
+    """The links between instances of repeated blocks, which the problem that bounds leaves out."""
     scale: float
     multiplicity: tuple[int, ...]
     number: Mapping[Variable, int]
+
+    @property
+    def instances(self) -> tuple[int, ...]:
+        """Return how many instances each variable has."""
+        return tuple(self.multiplicity[block] for block, _ in self.variables)
 
     @property
     def has_repeats(self) -> bool:
@@ -191,7 +205,8 @@ def variable_options(
 
 def _links(graph: Graph, rolled: Rolled, alternatives: tuple[Alternatives, ...]) -> Iterable[Link]:
     origins = find_origins(graph, rolled, alternatives)
-    counts: dict[tuple[Variable | None, Variable, int], tuple[int, bool]] = {}
+    ends: dict[tuple[Variable | None, Variable, int], list[tuple[int, int]]] = {}
+    crossing = set()
     uses = [_uses(found) for found in alternatives]
     many = [sum(i.block == b for i in rolled.instances) > 1 for b in range(len(rolled.blocks))]
     for number, instance in enumerate(rolled.instances):
@@ -199,27 +214,23 @@ def _links(graph: Graph, rolled: Rolled, alternatives: tuple[Alternatives, ...])
         for consumer, argument in uses[instance.block]:
             tensor = found.classes[argument]
             source: Variable | None
-            crosses = False
+            maker, source = number, (instance.block, argument)
             if tensor.is_input:
                 name = leaf_name(rolled.blocks[instance.block], tensor)
-                made = origins[instance.tensors[name]].made
-                source = made[1] if made else None
-                crosses = made is not None and made[0] != number
-                crosses = (
-                    crosses and source is not None and (many[source[0]] or many[instance.block])
-                )
-            else:
-                source = (instance.block, argument)
+                maker, source = origins[instance.tensors[name]].made or (-1, None)
             key = (source, (instance.block, consumer), argument)
-            count, repeated = counts.get(key, (0, False))
-            counts[key] = (count + 1, repeated or crosses)
-    for (source, consumer_variable, argument), (count, repeated) in counts.items():
+            ends.setdefault(key, []).append((maker, number))
+            is_many = source is not None and (many[source[0]] or many[instance.block])
+            if is_many and maker != number:
+                crossing.add(key)
+    for key, joined in ends.items():
+        source, consumer_variable, argument = key
         yield Link(
             producer=source,
             consumer=consumer_variable,
             argument=argument,
-            count=count,
-            repeated=repeated,
+            repeated=key in crossing,
+            ends=tuple(joined),
         )
 
 
@@ -301,6 +312,7 @@ class _ProblemBuilder:
         self.output_uses = output_uses
         self.number = {variable: n for n, variable in enumerate(variables)}
         self.row = dict(self.number)
+        self.between: list[Between] = []
         self.input_tables: dict[TensorType, ReshardTable] = {}
         self.tables: dict[Variable, ReshardTable] = {}
 
@@ -346,6 +358,7 @@ class _ProblemBuilder:
             input_tables=self.input_tables,
             problem=problem,
             relaxed=relaxed,
+            between=tuple(self.between),
             scale=scale,
             multiplicity=tuple(self.multiplicity),
             number=self.number,
@@ -431,11 +444,24 @@ class _ProblemBuilder:
             if any(alone for _, _, alone in demand):
                 strict[list(busy), column] = FORBIDDEN
         strict, strict_ports = _merged_columns(strict, wanted_ports)
+        # what bounds may be more lenient: a cover costs it no way to compute the product
+        lenient, lenient_ports = _merged_columns(matrix, wanted_ports)
+        if link.repeated:
+            self.between.append(
+                Between(
+                    producer=producer,
+                    consumer=consumer,
+                    argument=link.argument,
+                    producer_ports=made_ports,
+                    consumer_ports=lenient_ports,
+                    matrix=lenient,
+                    producers=tuple(maker for maker, _ in link.ends),
+                    consumers=tuple(reader for _, reader in link.ends),
+                )
+            )
         if producer == consumer:
             costs[consumer] += strict[made_ports, strict_ports]
             return
-        # what bounds may be more lenient: a cover costs it no way to compute the product
-        lenient, lenient_ports = _merged_columns(matrix, wanted_ports)
         edges.append(
             _LinkEdges(
                 _edge(producer, consumer, made_ports, strict_ports, strict),

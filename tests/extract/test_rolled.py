@@ -17,9 +17,10 @@ from tilewright.hwmodel.family import mesh_target
 
 
 def layers(count: int, *, width: int = 32) -> Graph:
-    """Return residual layers x + relu(layernorm(x) w + b) v, with an op before and one behind."""
+    """Return residual layers x + relu(layernorm(x) w + b) v, with ops before and one behind."""
     b = Builder(f"layers{count}")
-    x = b.matmul(b.input(16, 8), b.weight(8, width))
+    # no rule reaches across the ends of blocks: the function keeps the weights of two products apart
+    x = b.map("tanh", b.matmul(b.input(16, 8), b.weight(8, width)))
     for _ in range(count):
         normal = b.op("layernorm", (x,), (16, width), epsilon=1e-5)
         wide = b.map("add", b.matmul(normal, b.weight(width, 2 * width)), b.weight(1, 2 * width))
