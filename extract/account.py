@@ -19,6 +19,8 @@ Mask = NDArray[np.bool_]
 Kept = tuple[Indices, ...]
 """Numbers of the options that are left of each variable."""
 
+_NO_COPY = np.zeros((1, 1))
+
 Condition = tuple[int, Mask]
 """A variable and some of its options."""
 
@@ -86,12 +88,15 @@ class Account:
         ends = self._ends(left)
         alive = [bytes_[own].min() for bytes_, own in zip(self.alive_bytes, left, strict=True)]
         need = [bytes_[own] for bytes_, own in zip(self.own_bytes, left, strict=True)]
+        copies: dict[tuple[int, int], Costs] = {}
         for variable, end in enumerate(ends):
             for row in range(variable + 1, end + 1):
                 need[row] = need[row] + alive[variable]
-            for reader in self.readers[variable]:
-                copied = reader.copied_bytes[np.ix_(left[variable], left[reader.variable])]
-                need[reader.variable] = need[reader.variable] + copied.min(axis=0)
+            for number, reader in enumerate(self.readers[variable]):
+                copied = reader.copied_bytes[left[variable]][:, left[reader.variable]]
+                if copied.any():
+                    copies[variable, number] = copied
+                    need[reader.variable] = need[reader.variable] + copied.min(axis=0)
         least = [own.min() for own in need]
         is_left = [own <= limit_bytes for own in need]
         for variable, end in enumerate(ends):
@@ -99,8 +104,8 @@ class Account:
             most = limit_bytes - max(rows, default=0.0) + alive[variable]
             if rows:
                 is_left[variable] &= self.alive_bytes[variable][left[variable]] <= most
-            for reader in self.readers[variable]:
-                copied = reader.copied_bytes[np.ix_(left[variable], left[reader.variable])]
+            for number, reader in enumerate(self.readers[variable]):
+                copied = copies.get((variable, number), _NO_COPY)
                 pairs = need[reader.variable] - copied.min(axis=0) + copied
                 is_left[variable] &= pairs.min(axis=1) <= limit_bytes
         for variable, mask in enumerate(is_left):

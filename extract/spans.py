@@ -130,6 +130,8 @@ class _Node:
     bound: float
     number: int
     kept: Kept = field(compare=False)
+    fits: float = field(default=inf, compare=False)
+    """The limit of rows for which options that do not fit are out."""
     choice: tuple[int, ...] | None = field(default=None, compare=False)
     costs: Costs | None = field(default=None, compare=False)
 
@@ -173,11 +175,12 @@ class _Steps:
                 if pendant.projection is None:
                     self._project(pendant, most)
             node = heappop(self._open)
-            kept = self._left(node.kept, most)
-            if kept is None:
-                continue
-            node.kept = kept
-            if node.choice is None or not _has(kept, node.choice):
+            if node.fits > most:
+                kept = self._left(node.kept, most)
+                if kept is None:
+                    continue
+                node.kept, node.fits = kept, most
+            if node.choice is None or not _has(node.kept, node.choice):
                 self._solve(node)
                 heappush(self._open, node)
                 continue
