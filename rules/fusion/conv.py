@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from egglog import String, i64, join
+from egglog import String, i64
 
 from tilewright.rules.facts import commutes
 from tilewright.rules.fusion.ruleset import fusion, of_one_shape
@@ -14,17 +14,6 @@ from tilewright.rules.terms import Tensor, conv, conv_binary, conv_unary, map1, 
 def map_after_conv(x: Tensor, w: Tensor, rest: String, f: String, p: String, d: String) -> Rewrite:
     """f(conv(x, w)) = conv with epilogue f."""
     return Rewrite(map1(conv(x, w, rest, p), f, d), to=conv_unary(x, w, rest, f, p, d))
-
-
-@fusion.rule(numerics=Numerics.EXACT, source="Unity (OSDI 2022)")
-def map_after_conv_epilogue(
-    x: Tensor, w: Tensor, rest: String, f: String, g: String, p: String, c: String, d: String
-) -> Rewrite:
-    """g(conv with epilogue f) = conv with epilogue f|g."""
-    return Rewrite(
-        map1(conv_unary(x, w, rest, f, p, c), g, d),
-        to=conv_unary(x, w, rest, join(f, "|", g), p, d),
-    )
 
 
 @fusion.rule(numerics=Numerics.EXACT, source="TASO (SOSP 2019)")
@@ -66,23 +55,4 @@ def third_operand_before_conv(
         map2(third, conv(x, w, rest, p), f, d),
         to=conv_binary(x, w, third, rest, f, p, d),
         when=(commutes(f), *of_one_shape(conv(x, w, rest, p), root, i, j)),
-    )
-
-
-@fusion.rule(numerics=Numerics.EXACT, source="Unity (OSDI 2022)")
-def map_after_conv_third_operand(
-    x: Tensor,
-    w: Tensor,
-    rest: String,
-    third: Tensor,
-    f: String,
-    g: String,
-    p: String,
-    c: String,
-    d: String,
-) -> Rewrite:
-    """g(conv with third operand and epilogue f) = conv with epilogue f|g."""
-    return Rewrite(
-        map1(conv_binary(x, w, third, rest, f, p, c), g, d),
-        to=conv_binary(x, w, third, rest, join(f, "|", g), p, d),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from egglog import String, i64, join
+from egglog import String, i64
 
 from tilewright.rules.facts import commutes
 from tilewright.rules.fusion.ruleset import fusion, of_one_shape
@@ -21,17 +21,6 @@ from tilewright.rules.terms import (
 def map_after_matmul(a: Tensor, b: Tensor, r: String, f: String, p: String, d: String) -> Rewrite:
     """f(A B) = matmul with epilogue f."""
     return Rewrite(map1(permuted_matmul(a, b, r, p), f, d), to=matmul_unary(a, b, r, f, p, d))
-
-
-@fusion.rule(numerics=Numerics.EXACT, source="Unity (OSDI 2022)")
-def map_after_matmul_epilogue(
-    a: Tensor, b: Tensor, r: String, f: String, g: String, p: String, c: String, d: String
-) -> Rewrite:
-    """g(matmul with epilogue f) = matmul with epilogue f|g."""
-    return Rewrite(
-        map1(matmul_unary(a, b, r, f, p, c), g, d),
-        to=matmul_unary(a, b, r, join(f, "|", g), p, d),
-    )
 
 
 @fusion.rule(numerics=Numerics.EXACT, source="TASO (SOSP 2019)")
@@ -73,23 +62,4 @@ def third_operand_before_matmul(
         map2(third, permuted_matmul(a, b, r, p), f, d),
         to=matmul_binary(a, b, third, r, f, p, d),
         when=(commutes(f), *of_one_shape(permuted_matmul(a, b, r, p), root, i, j)),
-    )
-
-
-@fusion.rule(numerics=Numerics.EXACT, source="Unity (OSDI 2022)")
-def map_after_matmul_third_operand(
-    a: Tensor,
-    b: Tensor,
-    third: Tensor,
-    r: String,
-    f: String,
-    g: String,
-    p: String,
-    c: String,
-    d: String,
-) -> Rewrite:
-    """g(matmul with third operand and epilogue f) = matmul with epilogue f|g."""
-    return Rewrite(
-        map1(matmul_binary(a, b, third, r, f, p, c), g, d),
-        to=matmul_binary(a, b, third, r, join(f, "|", g), p, d),
     )

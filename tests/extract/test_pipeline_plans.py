@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -29,7 +30,6 @@ from tilewright.rules.alternatives import Alternatives
 from tilewright.rules.engine import saturate
 from tilewright.rules.pipeline.family import pipeline_rules
 from tilewright.rules.pipeline.legality import Legality
-from tilewright.rules.pipeline.ruleset import Form
 from tilewright.rules.roll import roll
 
 LEGALITY = Legality(rules=pipeline_rules())
@@ -46,11 +46,32 @@ def layers() -> Graph:
     return b.graph(x)
 
 
-def masked() -> Graph:
-    """Layers that all read one function of an input."""
+def narrowing() -> Graph:
+    """Layers of which no two are alike, so that they are one block."""
+    b = Builder("narrowing")
+    x = b.input(7, 40)
+    for inputs, outputs in pairwise((40, 36, 32, 28)):
+        x = b.map("relu", b.matmul(x, b.weight(inputs, outputs)))
+    return b.graph(x)
+
+
+def two_streams() -> Graph:
+    """Layers that hand two values to the next one."""
+    b = Builder("two_streams")
+    x, y = b.input(7, 34), b.input(7, 34)
+    for _ in range(4):
+        x, y = (
+            b.map("relu", b.matmul(x, b.weight(34, 34))),
+            b.map("mul", b.matmul(y, b.weight(34, 34)), x),
+        )
+    return b.graph(b.map("add", x, y))
+
+
+def masked(*, turned: bool = False) -> Graph:
+    """Layers that all read one function of an input, or the input transposed."""
     b = Builder("masked")
-    x, mask = b.input(8, 24), b.input(8, 24)
-    far = b.map("exp", mask)
+    x, mask = b.input(8, 24), b.input(*((24, 8) if turned else (8, 24)))
+    far = b.op("transpose", (mask,), (8, 24), perm=(1, 0)) if turned else b.map("exp", mask)
     for _ in range(3):
         x = b.map("mul", b.matmul(x, b.weight(24, 24)), far)
     return b.graph(x)
@@ -183,16 +204,21 @@ def test_demands_that_cannot_be_met() -> None:
 
 
 @pytest.mark.parametrize(
-    ("graph", "stages", "left_out"),
-    [(layers(), 2, {Form.CUT}), (masked(), 3, {Form.VALUE})],
-    ids=["cuts", "computed again"],
+    ("graph", "stages", "rule"),
+    [
+        (narrowing(), 2, "pipeline.cut_at_one_value"),
+        (two_streams(), 2, "pipeline.cut_between_blocks"),
+        (masked(), 3, "pipeline.map_again"),
+        (masked(turned=True), 3, "pipeline.movement_again"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_rules_make_stages_possible(graph: Graph, stages: int, left_out: set[Form]) -> None:
+def test_rules_make_stages_possible(graph: Graph, stages: int, rule: str) -> None:
     options = ExtractOptions(objective=Objective.THROUGHPUT)
     chosen = StageOptions(stages=stages, items=3, most=3)
     plan = plan_pipeline(graph, roll(graph), TARGET, alternatives, options, chosen)
     assert len(plan.stages) == stages
-    without = replace(chosen, rules=tuple(r for r in chosen.rules if r.form not in left_out))
+    without = replace(chosen, rules=tuple(r for r in chosen.rules if r.name != rule))
     with pytest.raises(InfeasibleError, match=f"into {stages} stages"):
         plan_pipeline(graph, roll(graph), TARGET, alternatives, options, without)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,22 @@ Model = Callable[[Builder], Graph]
 ONE = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "groups": 1}
 """Attributes of a convolution without padding."""
 
+TILE = "mesh_1x1"
 SMALL = "mesh_1x1?sram_kib=32"
 """A tile whose scratchpad is too small for the tensors of a model, which are streamed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Rules and a model that they make cheaper on a target."""
+
+    rules: tuple[str, ...]
+    model: Model
+    target: str = TILE
+
+    def name(self) -> str:
+        """Return what tests are called by."""
+        return f"{self.rules[0]}-{self.model.__name__}"
 
 
 def compiled(graph: Graph, without: tuple[str, ...] = (), target: str = "toy") -> Compilation:
@@ -41,6 +56,15 @@ def check_outputs(done: Compilation, graph: Graph) -> None:
     expected = evaluate(graph, given)
     for name, found in api.run(done.program, given).items():
         np.testing.assert_allclose(found, expected[name], rtol=1e-4, atol=1e-4)
+
+
+def check_plan_worth(graph: Graph, rules: tuple[str, ...], target: str) -> None:
+    """Fail unless rules save predicted cycles."""
+    best, poorer = (
+        api.compile(graph, target, without_rules=without, stop_after="extract")
+        for without in ((), rules)
+    )
+    assert cost_of(best) < cost_of(poorer)
 
 
 def check_worth(graph: Graph, rules: tuple[str, ...], target: str) -> Compilation:
