@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from importlib import import_module
 
 from tilewright.errors import RuleError
@@ -97,14 +99,10 @@ class SaturationOptions:
         Raises:
             RuleError: A name is unknown.
         """
-        known = {rule.name for rule in self.everything} | {rule.ruleset for rule in self.everything}
-        for name in without_rules:
-            if name not in known:
-                raise RuleError(f"rule '{name}' is unknown; known are {', '.join(sorted(known))}")
-        left_out = frozenset(without_rules)
+        left_out = frozenset(rule.name for rule in named(self.everything, without_rules))
 
         def kept[R: AnyRule](rules: tuple[R, ...]) -> tuple[R, ...]:
-            return tuple(rule for rule in rules if not {rule.name, rule.ruleset} & left_out)
+            return tuple(rule for rule in rules if rule.name not in left_out)
 
         return ChosenRules(
             rewrites=tuple(r for r in kept(self.rules) if r.numerics in self.numerics),
@@ -140,3 +138,24 @@ class ChosenRules:
             *self.pipeline,
         )
         return tuple(rule.name for rule in everything)
+
+
+def named(rules: Iterable[AnyRule], names: Iterable[str]) -> tuple[AnyRule, ...]:
+    """Return the rules that have one of these names, or whose family has.
+
+    Raises:
+        RuleError: A name is that of no rule and no family.
+    """
+    rules = tuple(rules)
+    known = {rule.name for rule in rules} | {rule.ruleset for rule in rules}
+    for name in names:
+        if name not in known:
+            raise RuleError(f"rule '{name}' is unknown; {suggestion(name, known)}")
+    return tuple(rule for rule in rules if {rule.name, rule.ruleset} & {*names})
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return what to write instead of an unknown name of a rule or family."""
+    known = sorted(known)
+    close = [k for k in known if k.partition(".")[2] == name] or get_close_matches(name, known, 3)
+    return f"did you mean {' or '.join(close)}" if close else "see 'tilewright rules list'"

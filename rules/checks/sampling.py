@@ -60,8 +60,8 @@ class Sampler:
 
     def __init__(self, pattern: Pattern, choices: Choices, random: np.random.Generator) -> None:
         self._pattern, self._choices, self._random = pattern, choices, random
-        self._kinds = {a.constructor.kind for a in _operators(pattern.left)}
-        self._kinds |= {a.constructor.kind for a in _operators(pattern.right)}
+        self._kinds = {a.constructor.kind for a in operators(pattern.left)}
+        self._kinds |= {a.constructor.kind for a in operators(pattern.right)}
 
     def draw(self, values: Values) -> Instance | None:
         """Return an instance, or None when the random choices did not fit."""
@@ -260,7 +260,8 @@ def _require_functions(fn: str, dtype: DType) -> None:
         dtype = pipeline_dtype(f"{name}({','.join(args)})" if args else name, dtype)
 
 
-def _operators(term: Term) -> list[Apply]:
+def operators(term: Term) -> list[Apply]:
+    """Return the operators of a term, itself first."""
     if isinstance(term, Variable):
         return []
-    return [term, *(a for operand in term.operands for a in _operators(operand))]
+    return [term, *(a for operand in term.operands for a in operators(operand))]

@@ -1,8 +1,13 @@
-"""Operators on arrays of symbols: the meanings that a proof needs, written apart from the reference."""
+"""Operators on arrays of symbols: the meanings that a proof needs, written apart from the reference.
+
+Functions that are neither linear nor piecewise linear are symbols, too: what holds whatever `exp` may be
+holds for exp. A quotient x / y is x times a symbol for 1 / y.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -13,7 +18,7 @@ from tilewright.reference import AnyArray
 
 
 class NotSymbolicError(Exception):
-    """An operator or function that is neither linear nor piecewise linear."""
+    """An operator without a meaning for symbols."""
 
 
 class Symbolic:
@@ -21,6 +26,8 @@ class Symbolic:
 
     def __init__(self, solver: Any) -> None:
         self._z3 = solver
+        self.unknown: set[str] = set()
+        """Functions so far of which nothing is known but that equal values give equal ones."""
 
     def apply(self, op: Op, inputs: Sequence[AnyArray]) -> AnyArray:
         """Return the value of an operator.
@@ -40,7 +47,13 @@ class Symbolic:
                     return self._map(op.text("epilogue"), (plain, *third))
                 return plain
             case "reduce":
-                return self._reduce(op, x)
+                return self._reduce(op.text("fn"), op.ints("axes"), x)
+            case "softmax":
+                return self._softmax(x)
+            case "attention":
+                return self._attention(op, inputs)
+            case "layernorm" | "rmsnorm":
+                return self._normalised(op, x + inputs[1] if len(inputs) == 2 else x)
             case "transpose":
                 return x.transpose(op.ints("perm"))
             case "reshape":
@@ -60,11 +73,35 @@ class Symbolic:
     def _number(self, value: float) -> Any:
         return self._z3.RealVal(repr(value))
 
+    def _in_order(self, a: Any, b: Any) -> tuple[Any, Any]:
+        """Return two terms in an order of their own, so that functions that commute give one term."""
+        pair = (self._normal(a), self._normal(b))
+        return pair if pair[0].get_id() <= pair[1].get_id() else (pair[1], pair[0])
+
     def _larger(self, a: Any, b: Any) -> Any:
+        a, b = self._in_order(a, b)
         return self._z3.If(a >= b, a, b)
 
     def _smaller(self, a: Any, b: Any) -> Any:
+        a, b = self._in_order(a, b)
         return self._z3.If(a <= b, a, b)
+
+    def _normal(self, a: Any) -> Any:
+        """Return a term as a sum of products."""
+        return self._z3.simplify(self._z3.RealVal(0) + a, som=True, sort_sums=True)
+
+    def _symbol(self, name: str, *operands: Any) -> Any:
+        """Return an unknown function of terms."""
+        self.unknown.add(name)
+        real = self._z3.RealSort()
+        function = self._z3.Function(name, *(real for _ in operands), real)
+        return function(*(self._normal(operand) for operand in operands))
+
+    def _quotient(self, a: Any, b: Any) -> Any:
+        return a * self._symbol("reciprocal", b)
+
+    def _over_root(self, a: Any, square: Any) -> Any:
+        return self._quotient(a, self._symbol("sqrt", square))
 
     def _map(self, fn: str, operands: Sequence[AnyArray]) -> AnyArray:
         (first, args), *rest = parse_pipeline(fn)
@@ -79,10 +116,12 @@ class Symbolic:
             "add": lambda a, b: a + b,
             "sub": lambda a, b: a - b,
             "mul": lambda a, b: a * b,
+            "div": self._quotient,
             "max": self._larger,
             "min": self._smaller,
             "neg": lambda a: -a,
             "identity": lambda a: a,
+            "cast": lambda a: a,
             "square": lambda a: a * a,
             "relu": lambda a: self._larger(a, self._number(0.0)),
             "abs": lambda a: self._larger(a, -a),
@@ -90,20 +129,40 @@ class Symbolic:
             "add_const": lambda a: a + numbers[0],
             "clip_min": lambda a: self._larger(a, numbers[0]),
             "clip_max": lambda a: self._smaller(a, numbers[0]),
+            "div_rms": lambda a, s: self._over_root(a, s * numbers[0] + numbers[1]),
+            "where": lambda c, a, b: self._z3.If(c != 0, a, b),
         }
-        if name not in functions:
-            raise NotSymbolicError(name)
+        text = f"{name}({','.join(args)})" if args else name
         apply: Any = np.frompyfunc  # its overloads know no number of operands
-        return np.asarray(apply(functions[name], len(operands), 1)(*operands))
+        function = functions.get(name, partial(self._symbol, text))
+        return np.asarray(apply(function, len(operands), 1)(*operands))
 
-    def _reduce(self, op: Op, x: AnyArray) -> AnyArray:
+    def _reduce(self, fn: str, axes: Sequence[int], x: AnyArray) -> AnyArray:
         steps = {"sum": lambda a, b: a + b, "max": self._larger, "min": self._smaller}
-        if op.text("fn") not in steps:
-            raise NotSymbolicError(f"reduce {op.text('fn')}")
-        step = np.frompyfunc(steps[op.text("fn")], 2, 1)
-        for axis in op.ints("axes"):
+        if fn not in steps:
+            raise NotSymbolicError(f"reduce {fn}")
+        step = np.frompyfunc(steps[fn], 2, 1)
+        for axis in axes:
             x = np.asarray(step.reduce(x, axis=axis, keepdims=True))
         return x
+
+    def _softmax(self, x: AnyArray) -> AnyArray:
+        last = (x.ndim - 1,)
+        e = self._step("exp", (), (x - self._reduce("max", last, x),))
+        return self._step("div", (), (e, self._reduce("sum", last, e)))
+
+    def _attention(self, op: Op, inputs: Sequence[AnyArray]) -> AnyArray:
+        q, k, v, *masks = inputs
+        scores = sum(masks, start=np.matmul(q, k) * self._number(op.number("scale")))
+        return np.asarray(np.matmul(self._softmax(scores), v))
+
+    def _normalised(self, op: Op, x: AnyArray) -> AnyArray:
+        last, share = (x.ndim - 1,), self._z3.Q(1, x.shape[-1])
+        if op.kind == "layernorm":
+            x = x - self._reduce("sum", last, x) * share
+        square = self._reduce("sum", last, x * x) * share + self._number(op.number("epsilon"))
+        apply: Any = np.frompyfunc
+        return np.asarray(apply(self._over_root, 2, 1)(x, square))
 
 
 def _matmul(op: Op, a: AnyArray, b: AnyArray) -> AnyArray:

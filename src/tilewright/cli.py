@@ -327,13 +327,20 @@ def rules_check_command(
         ),
     ] = None,
     rules: RuleFiles = None,
+    prove: Annotated[
+        bool,
+        typer.Option(
+            "--prove",
+            help="Also prove rules of algebra and fusion on small tensors, for all real entries (z3).",
+        ),
+    ] = False,
 ) -> None:
     """Check that rules are sound; show the smallest counterexample of those that are not."""
     from tilewright.rule_commands import RuleSources, check_and_report
     from tilewright.terminal import output_console
 
     sources = RuleSources(files=tuple(rules or ()))
-    if not check_and_report(tuple(names or ()), sources, output_console()):
+    if not check_and_report(tuple(names or ()), sources, output_console(), prove=prove):
         raise typer.Exit(EXIT_ERROR)
 
 

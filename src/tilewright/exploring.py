@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 
 from tilewright.compiler import (
     Compilation,
@@ -35,7 +34,7 @@ from tilewright.hwmodel.target import Target
 from tilewright.lowering.lower import build_program
 from tilewright.lowering.program import Program
 from tilewright.realising import realised
-from tilewright.rules.options import AnyRule
+from tilewright.rules.options import AnyRule, suggestion
 
 DemandLike = str | Demand
 
@@ -148,10 +147,7 @@ class Session:
         asked = [demand for demand in demands if demand.aspect is Aspect.RULE]
         for demand in asked:
             if demand.value not in known:
-                close = get_close_matches(demand.value, sorted(known), 3)
-                hint = (
-                    f"did you mean {' or '.join(close)}" if close else "see 'tilewright rules list'"
-                )
+                hint = suggestion(demand.value, known)
                 raise DemandError(f"demand '{demand}': there is no such rule; {hint}")
             if demand.value in pricing and (demand.is_forced or demand.tensor is not None):
                 raise DemandError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +17,10 @@ from tilewright.listings import op_kind, splits_text
 from tilewright.rule_explanation import Explanation, explain_tensor
 from tilewright.rule_stats import losses, rule_rows
 from tilewright.rules.admission import Admission, Refusal, check_any, load
+from tilewright.rules.checks.proof import Counterexample, NotCovered, Proof, prove_rule, solver
 from tilewright.rules.facts import fact_tables
 from tilewright.rules.limits import slow_rules
-from tilewright.rules.options import AnyRule, SaturationOptions
+from tilewright.rules.options import AnyRule, SaturationOptions, named
 from tilewright.rules.registry import Rule
 from tilewright.rules.user_rules import UserRules
 from tilewright.terminal import Tell, print_facts, print_table, print_text, progress
@@ -86,44 +88,69 @@ def _numerics(rule: AnyRule) -> str:
     return rule.numerics.value if isinstance(rule, Rule) else "exact"
 
 
-def check_and_report(names: tuple[str, ...], sources: RuleSources, console: Console) -> bool:
+def check_and_report(
+    names: tuple[str, ...], sources: RuleSources, console: Console, *, prove: bool = False
+) -> bool:
     """Check rules and print a verdict for each; return whether all passed.
 
     Args:
         names: Names of rules or rule sets; none: those of `sources`, or all where there are none.
         sources: Rules beside those of this package.
         console: Where to print.
+        prove: Also prove rules of algebra and fusion for small sizes, with z3.
 
     Raises:
-        RuleError: A name is unknown, or a file cannot be loaded.
+        RuleError: A name is unknown, a file cannot be loaded, or z3 is not installed.
     """
+    if prove:
+        solver()
     extra = sources.load()
-    chosen = _named(_all_rules(extra), names) if names else extra.rules or _all_rules(extra)
-    rows, reasons = [], []
+    chosen = named(_all_rules(extra), names) if names else extra.rules or _all_rules(extra)
+    rows, reasons, proofs = [], [], Counter[str]()
     with progress(console, time.monotonic()) as tell:
         for rule in chosen:
             tell(f"checking {rule.name}")
             start = time.process_time()
-            try:
-                check_any(rule)
-                verdict = "accepted"
-            except RuleError as error:
-                verdict = "REFUSED"
-                reasons.append(str(error))
-            rows.append((rule.name, verdict, f"{time.process_time() - start:.2f}"))
-    print_table(console, "checked rules", ("rule", "verdict", "CPU s"), rows, left=2)
+            verdict, reason = _verdict(rule)
+            if prove and not reason:
+                proof, reason = _proof(rule)
+                proofs[proof.partition(",")[0]] += 1
+            else:
+                proof = "-"
+            reasons += [reason] if reason else []
+            words = (rule.name, verdict, proof) if prove else (rule.name, verdict)
+            rows.append((*words, f"{time.process_time() - start:.2f}"))
+    words = ("rule", "verdict", "proof") if prove else ("rule", "verdict")
+    print_table(console, "checked rules", (*words, "CPU s"), rows, left=len(words))
+    if prove:
+        counts = ", ".join(f"{word} {count}" for word, count in proofs.most_common())
+        print_text(console, f"proofs for all real entries on tensors of sizes 1 to 4: {counts}")
     for reason in reasons:
         console.print()
         print_text(console, reason)
     return not reasons
 
 
-def _named(rules: tuple[AnyRule, ...], names: tuple[str, ...]) -> tuple[AnyRule, ...]:
-    known = {rule.name for rule in rules} | {rule.ruleset for rule in rules}
-    for name in names:
-        if name not in known:
-            raise RuleError(f"rule '{name}' is unknown; known are {', '.join(sorted(known))}")
-    return tuple(rule for rule in rules if {rule.name, rule.ruleset} & {*names})
+def _verdict(rule: AnyRule) -> tuple[str, str]:
+    """Check a rule; return the verdict, and the reason of a refusal."""
+    try:
+        check_any(rule)
+    except RuleError as error:
+        return "REFUSED", str(error)
+    return "accepted", ""
+
+
+def _proof(rule: AnyRule) -> tuple[str, str]:
+    """Prove a rule that passed; return the outcome, and the counterexample if there is one."""
+    if not isinstance(rule, Rule):
+        return "not covered, no rewrite of tensors", ""
+    match prove_rule(rule):
+        case Proof(choices=choices):
+            return f"proved, {choices} choices of shapes", ""
+        case NotCovered(reason=reason):
+            return f"not covered, {reason}", ""
+        case Counterexample(text=text):
+            return "REFUTED", text
 
 
 def _planned(request: PlanRequest, tell: Tell) -> tuple[Compilation, tuple[Refusal, ...]]:
@@ -155,7 +182,7 @@ def stats_and_report(
     Raises:
         RuleError: A name is unknown.
     """
-    asked = _named(_all_rules(request.sources.load()), only) if only else ()
+    asked = named(_all_rules(request.sources.load()), only) if only else ()
     names = {rule.name for rule in asked}
     with progress(console, time.monotonic()) as tell:
         done, refused = _planned(request, tell)

@@ -272,7 +272,7 @@ def weights_on_the_left(b: Builder) -> Graph:
 
 
 def halved_product(b: Builder) -> Graph:
-    y = b.op("matmul", b.input("x", 64, 64), b.constant("w", 64, 64))
+    y = b.op("matmul", b.input("x", 64, 16), b.constant("w", 16, 64))
     return b.graph(b.op("map", y, fn="mul_const(0.5)"))
 
 
@@ -334,25 +334,25 @@ def normalised_exponentials(b: Builder) -> Graph:
 
 
 def rms_norm_before_product(b: Builder) -> Graph:
-    return before_product(b, b.op("rmsnorm", residual(b), epsilon=1e-5))
+    return before_product(b, b.op("rmsnorm", residual(b), epsilon=1e-5), 64)
 
 
 def gain_before_product(b: Builder) -> Graph:
     y = b.op("rmsnorm", residual(b), epsilon=1e-5)
-    return before_product(b, b.op("map", y, b.constant("g", 1, 512), fn="mul"))
+    return before_product(b, b.op("map", y, b.constant("g", 1, 512), fn="mul"), 64)
 
 
 def layer_norm_before_product(b: Builder) -> Graph:
-    return before_product(b, b.op("layernorm", residual(b), epsilon=1e-5))
+    return before_product(b, b.op("layernorm", residual(b), epsilon=1e-5), 512)
 
 
 def affine_norm_before_product(b: Builder) -> Graph:
-    return before_product(b, affine_norm(b, residual(b)))
+    return before_product(b, affine_norm(b, residual(b)), 512)
 
 
 def flattened_norm_before_product(b: Builder) -> Graph:
     y = affine_norm(b, b.op("reshape", residual(b), shape=(1, 1, 512)))
-    return before_product(b, b.op("reshape", y, shape=(1, 512)))
+    return before_product(b, b.op("reshape", y, shape=(1, 512)), 512)
 
 
 def residual(b: Builder) -> str:
@@ -368,8 +368,8 @@ def affine_norm(b: Builder, x: str) -> str:
     return str(b.op("map", y, b.constant("b", *ones, 512), fn="add"))
 
 
-def before_product(b: Builder, x: str) -> Graph:
-    return b.graph(b.op("map", b.op("matmul", x, b.constant("w", 512, 64)), fn="relu"))
+def before_product(b: Builder, x: str, columns: int) -> Graph:
+    return b.graph(b.op("map", b.op("matmul", x, b.constant("w", 512, columns)), fn="relu"))
 
 
 PRODUCTS = "algebra.first_of_two_products", "algebra.second_of_two_products"
@@ -417,7 +417,7 @@ ENTRIES = (
     Entry(("algebra.slice_of_first_of_three",), first_of_three),
     Entry(("algebra.slice_of_last_of_three",), last_of_three),
     Entry(("algebra.slice_of_pad",), inside_of_padded),
-    Entry(("algebra.number_into_weight",), halved_product, SMALL),
+    Entry(("algebra.number_into_weight",), halved_product),
     Entry(("algebra.number_out_of_left_operand",), halved_operand, SMALL),
     Entry(("algebra.number_into_left_operand",), scaled_scores, SMALL),
     Entry(("algebra.scalar_into_left_operand",), scores_by_constant, SMALL),

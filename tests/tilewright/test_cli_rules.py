@@ -79,6 +79,30 @@ def test_check_accepts_and_refuses(tilewright: Command, sound: Path, wrong: Path
     assert "rule 'fusion.nothing' is unknown" in ran.err
 
 
+def test_check_proves(tilewright: Command) -> None:
+    pytest.importorskip("z3", reason="z3-solver is not installed (extra 'proof')")
+    rules = ("fusion.map_after_map", "algebra.softmax_in_parts", "tiling.whole_loop")
+    ran = tilewright("rules", "check", "--prove", *rules)
+    assert ran.code == 0, ran.err
+    proofs = dict(re.findall(r"^(\w+\.\w+) +accepted +(.+?) +[\d.]+$", ran.out, re.M))
+    assert re.fullmatch(r"proved, \d+ choices of shapes", proofs["fusion.map_after_map"])
+    assert re.fullmatch(r"proved, \d+ choices of shapes", proofs["algebra.softmax_in_parts"])
+    assert proofs["tiling.whole_loop"] == "not covered, no rewrite of tensors"
+    assert ran.out.rstrip().endswith("proved 2, not covered 1")
+
+
+def test_proofs_without_a_solver_say_what_to_install(
+    tilewright: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(name: str) -> object:
+        raise ImportError(name)
+
+    monkeypatch.setattr("tilewright.rules.checks.proof.import_module", absent)
+    ran = tilewright("rules", "check", "--prove", "fusion.map_after_map")
+    assert ran.code == 1
+    assert "proofs of rules need z3; install it with pip install 'tilewright[proof]'" in ran.err
+
+
 def test_a_refused_rule_stops_a_compilation_unless_asked(
     tilewright: Command, cnn: Path, wrong: Path, tmp_path: Path
 ) -> None:
