@@ -40,7 +40,7 @@ from tilewright.rules.registry import Numerics
 from tilewright.rules.roll import Rolled, roll
 from tilewright.rules.user_rules import UserRules
 
-_MUCH_HIDDEN = 0.02
+_MUCH_HIDDEN = 0.015
 """Part of a plan's cost that, hidden behind products, makes a plan that hides nothing worth a look."""
 
 
