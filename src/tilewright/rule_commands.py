@@ -191,29 +191,35 @@ def stats_and_report(
         lost = losses(done, used, tell) if with_losses else {}
     print_refusals(refused, console)
     assert done.plan is not None
-    header = ("rule", "matches", "e-nodes", "seconds", "in plan", "worth")
+    columns = ("rule", "matches", "e-nodes", "seconds", "in plan", *(("worth",) if lost else ()))
     cells = [
         (
             row.rule,
             *(
                 (f"{row.matches:,}", f"{row.e_nodes:,}", f"{row.seconds:.3f}")
                 if row.matches
-                else ("-", "-", "-")  # tiling and memory rules run inside extraction
+                else ("-", "-", "-")
             ),
             f"{row.uses:,}" if row.uses else "-",
-            _worth(lost[row.rule]) if row.rule in lost else "-",
+            *((_worth(lost[row.rule]) if row.rule in lost else "-",) if lost else ()),
         )
         for row in rows
     ]
-    title = f"rules on {done.graph.name} for {done.target.name}"
-    print_table(console, title, header, cells, left=1)
+    title = f"rules on {request.model.stem} for {done.target.name}"
+    print_table(console, title, columns, cells, left=1)
     total = sum(stats.seconds for found in done.alternatives for stats in found.ruleset_stats)
+    worth = "by how much the plan's cost grows without the rule (planned again)"
     print_facts(
         console,
         "together",
         [
             ("plan", f"{done.plan.cost:,.0f}, bound {done.plan.bound:,.0f}"),
-            ("worth", "by how much the plan's cost grows without the rule (planned again)"),
+            ("in plan", "ops of the plan that rest on the rule"),
+            (
+                "-",
+                "matches of tiling, memory and collective rules are not counted: planning asks them",
+            ),
+            *((("worth", worth),) if lost else ()),
             ("saturation", f"{total:.2f} s"),
             *(("slow", str(slow)) for slow in slow_rules(done.alternatives)),
             *(("note", n) for n in sorted({n for f in done.alternatives for n in f.notes})),
@@ -257,5 +263,5 @@ def _explanation_text(found: Explanation, done: Compilation) -> str:
         moves = ", ".join(move.kind.value for move in delivery.moves)
         if moves:
             lines.append(f"    {found.operands[delivery.tensor]} comes by {moves}")
-    lines.append(f"    {planned.cost_units:,.0f} of {plan.cost:,.0f} in all")
+    lines.append(f"    costs {planned.cost_units:,.0f} of {plan.cost:,.0f} in all")
     return "\n".join(lines)
