@@ -202,9 +202,11 @@ def test_rules_can_be_left_out(models: dict[str, Callable[..., Graph]]) -> None:
     assert not any(origin.startswith("fusion.") for origin in origins)
     assert {s.ruleset for s in found.ruleset_stats} == {"load", "analysis", "algebra", "partition"}
     with pytest.raises(
-        RuleError, match=r"rule 'algebra\.nothing' is unknown; see 'tilewright rules list'"
+        RuleError, match=r"'algebra\.paded_sum' is unknown; did you mean algebra\.padded_sum"
     ):
-        saturate(graph, GRID, without_rules=("algebra.nothing",))
+        saturate(graph, GRID, without_rules=("algebra.paded_sum",))
+    with pytest.raises(RuleError, match=r"'quux' is unknown; see 'tilewright rules list'"):
+        saturate(graph, GRID, without_rules=("quux",))
 
 
 def test_statistics_count_matches_and_sizes(models: dict[str, Callable[..., Graph]]) -> None:
