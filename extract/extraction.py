@@ -476,15 +476,25 @@ class _Bounder:
 
     def bound(self, solution: Solution) -> tuple[float, Proof]:
         """Return the lower bound in units of the objective, with its proof, given a choice."""
+        found = self._bound_by(self.below, solution)
+        if not self._misses_links(solution):
+            return found
+        tables = self._tables
+        relaxed = with_links_as_costs(tables.relaxed, tables.between, tables.instances)
+        below = floor(relaxed, self._options)
+        with_links = self._bound_by(below, solution)
+        if with_links[0] <= found[0]:
+            return found
+        self.below = below
+        return with_links
+
+    def _bound_by(self, below: Floor, solution: Solution) -> tuple[float, Proof]:
         tables, options = self._tables, self._options
-        if self._misses_links(solution):
-            relaxed = with_links_as_costs(tables.relaxed, tables.between, tables.instances)
-            self.below = floor(relaxed, options)
-        cutoff = self.below.problem.cost(solution.choice) if solution.feasible else inf
+        cutoff = below.problem.cost(solution.choice) if solution.feasible else inf
         if tables.has_repeats and any(own.any() for own in resident_bytes(tables)):
             options = replace(options, branching_gap=inf)  # rows by spans say more
         found = lower_bound(
-            *(self.below, cutoff, solution.multipliers, options),
+            *(below, cutoff, solution.multipliers, options),
             repeats_differ=tables.has_repeats,
         )
         details = {

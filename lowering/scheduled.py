@@ -129,7 +129,7 @@ def schedule_backend(
         note = f"{len(linear.run):,} micros keep their order, at most {_MICROS:,} are ordered"
         return replace(own, note=note)
     reorder = pose_reorder(linear, mesh, durations)
-    limit_bytes = own.back.sram_bytes
+    limit_bytes = target.tile.sram.size_bytes
     best, limit = own, (1.0 - _LEAST_GAIN) * own.back.schedule.makespan_cycles
     bound, note, seen = 0.0, "", {linear.run}
     for candidate in _candidates(reorder, limit_bytes, scheduling):
