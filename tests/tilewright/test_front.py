@@ -35,12 +35,16 @@ def test_every_point_lowers_and_computes_the_model(cnn: Path, image: np.ndarray)
     assert expected.program is not None
     reference = api.run(expected.program, {"image": image})
     assert found.points[0].amounts[Metric.LATENCY] == pytest.approx(expected.plan.cost, rel=1e-6)
+    sizes = []
     for point in found.points:
         validate_plan(point.plan, found.target)
         own, program = found.lower(point)
-        assert program.sram_bytes == own.amounts[Metric.SRAM], "loads ahead fill the rest"
+        # loads ahead fill the rest, but results that take the place of an operand need no room
+        assert program.sram_bytes <= own.amounts[Metric.SRAM]
+        sizes.append(program.sram_bytes)
         for name, array in api.run(program, {"image": image}).items():
             np.testing.assert_allclose(array, reference[name], rtol=1e-4, atol=1e-5)
+    assert sizes == sorted(set(sizes), reverse=True)
 
 
 def test_what_is_printed_and_written(cnn: Path, tmp_path: Path, tilewright: Command) -> None:
