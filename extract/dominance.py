@@ -53,14 +53,23 @@ def _beaten(
     # more[a, b]: what a may cost more than b
     more = costs[options][:, None] - costs[options][None, :]
     for other, matrix, ports, other_ports in edges:
-        own, inverse = np.unique(ports[options], return_inverse=True)
-        reached = np.unique(other_ports[kept[other]])
-        table = matrix[np.ix_(own, reached)]
-        worst = np.stack([(row[None, :] - table).max(axis=1) for row in table])
-        more += worst[np.ix_(inverse.reshape(-1), inverse.reshape(-1))]
+        own, number = _distinct(ports[options])
+        reached, _ = _distinct(other_ports[kept[other]])
+        table = matrix[own][:, reached]
+        worst = np.empty((len(own), len(own)))
+        for row, found in zip(table, worst, strict=True):
+            np.max(row - table, axis=1, out=found)
+        more += worst[number][:, number]
     beats = more <= 0
     for amount in amounts:
         beats &= amount[options][:, None] <= amount[options][None, :]
     # of options that beat each other, the first stays
     beats &= ~(beats.T & np.tri(len(options), k=0, dtype=bool))
     return np.asarray(beats.any(axis=0))
+
+
+def _distinct(ports: Indices) -> tuple[Indices, Indices]:
+    """Return the distinct ports in increasing order, and the place of each port among them."""
+    is_there = np.zeros(int(ports.max()) + 1, dtype=bool)
+    is_there[ports] = True
+    return np.flatnonzero(is_there), (np.cumsum(is_there) - 1)[ports]
