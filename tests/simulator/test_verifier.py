@@ -18,6 +18,7 @@ from tilewright.lowering.builder import ProgramBuilder
 from tilewright.lowering.isa import Access, Engine, Instruction, Opcode, Post, Space, Wait
 from tilewright.lowering.loops import unroll
 from tilewright.lowering.program import Program
+from tilewright.simulator.verifier.balance import check_balance
 from tilewright.simulator.verifier.bounds import check_bounds
 from tilewright.simulator.verifier.progress import check_progress
 from tilewright.simulator.verifier.verdict import Property, Verdict
@@ -149,6 +150,35 @@ def test_what_is_wrong_is_refuted_with_its_place(
     assert found[what].verdict is REFUTED
     assert detail in found[what].detail
     assert not found.is_proven
+
+
+def barriers(tiles: int, count: int, *, ahead: int = 1) -> Program:
+    """Return a program of barriers, `ahead` of which are posted before the first wait."""
+    b = builder(tiles)
+    step = {
+        "post": Instruction(
+            opcode=Opcode.PS, engine=Engine.CT, axes=1, posts=(Post(0, 1, remote=True),)
+        ),
+        "wait": Instruction(opcode=Opcode.WT, engine=Engine.CT, waits=(Wait(0, tiles - 1),)),
+    }
+    for _ in range(count // ahead):
+        for what in ("post", "wait"):
+            for _ in range(ahead):
+                b.emit(step[what])
+    return b.build()
+
+
+def test_barriers_hold_the_posts_of_two_at_most() -> None:
+    found = check_balance(barriers(2048, 33))  # 67,551 posts
+    assert found.verdict is PROVEN
+    assert "none holds more than 4,094 posts" in found.detail
+    assert check_balance(barriers(2048, 32)).verdict is PROVEN
+
+
+def test_posts_ahead_of_a_barrier_are_not_taken_for_barriers() -> None:
+    found = check_balance(barriers(2048, 34, ahead=2))
+    assert found.verdict is NOT_PROVEN
+    assert "gets 69,598 posts" in found.detail
 
 
 def test_a_race_is_refuted() -> None:
