@@ -172,8 +172,8 @@ def activated_transposed(b: Builder) -> Graph:
 
 
 def read_transposed(b: Builder) -> Graph:
-    x = b.op("map", b.op("transpose", b.input("x", 64, 64), perm=(1, 0)), fn="relu")
-    return b.graph(b.op("matmul", x, b.constant("w", 64, 64)))
+    x = b.op("map", b.op("transpose", b.input("x", 64, 128), perm=(1, 0)), fn="relu")
+    return b.graph(b.op("matmul", x, b.constant("w", 64, 32)))
 
 
 def long_rows(b: Builder) -> Graph:

@@ -131,9 +131,14 @@ def convolved(b: Builder) -> str:
 
 
 def attention(
-    b: Builder, *, queries: float = 1.0, keys: float = 1.0, is_masked: bool = False
+    b: Builder,
+    *,
+    queries: float = 1.0,
+    keys: float = 1.0,
+    is_masked: bool = False,
+    width: int = 16,
 ) -> Graph:
-    q, k, v = b.input("q", 4, 64, 16), b.input("k", 4, 16, 64), b.input("v", 4, 64, 16)
+    q, k, v = b.input("q", 4, 64, width), b.input("k", 4, width, 64), b.input("v", 4, 64, width)
     q = b.op("map", q, fn=f"mul_const({queries})") if queries != 1.0 else q
     k = b.op("map", k, fn=f"mul_const({keys})") if keys != 1.0 else k
     scores = b.op("matmul", q, k)
@@ -143,7 +148,7 @@ def attention(
 
 
 def scaled_queries(b: Builder) -> Graph:
-    return attention(b, queries=0.25)
+    return attention(b, queries=0.25, width=32)
 
 
 def scaled_keys(b: Builder) -> Graph:
