@@ -24,7 +24,7 @@ from tilewright.lowering.assembler import disassemble
 from tilewright.lowering.program import Program
 from tilewright.lowering.program_file import program_bytes
 from tilewright.program_commands import print_timing, print_written, trace_bytes
-from tilewright.rounding import rounds_values
+from tilewright.rounding import rounds_somewhere
 from tilewright.rule_commands import RuleSources, print_refusals
 from tilewright.rules.limits import slow_rules
 from tilewright.simulator.functional import run_program
@@ -279,7 +279,7 @@ def _verify(
     rows = report.verification_rows(checks)
     print_table(console, title, report.VERIFICATION_HEADER, rows, left=3)
     text = f"{result.report.instructions:,} instructions executed, each on all tiles of its group"
-    if request.tolerance is None and rounds_values(done.graph):
+    if request.tolerance is None and rounds_somewhere(done.graph):
         text += (
             "\nthe model rounds values on the way: allowed is twice what onnxruntime's own outputs move by "
             "when its weights change by a millionth"

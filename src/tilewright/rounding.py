@@ -18,7 +18,7 @@ def rounds_values(graph: Graph) -> bool:
     return False
 
 
-def host_rounds_values(graph: Graph) -> bool:
-    """Whether an operator that the host runs quantises its operands."""
+def rounds_somewhere(graph: Graph) -> bool:
+    """Whether values are rounded, by an operator here or by one that the host runs quantised."""
     kinds = {kind for model in graph.host_models.values() for kind in model.op_types}
-    return any("Quant" in kind or "QLinear" in kind for kind in kinds)
+    return rounds_values(graph) or any("Quant" in kind or "QLinear" in kind for kind in kinds)

@@ -18,7 +18,7 @@ from onnx import numpy_helper
 
 from tilewright.dtypes import DType
 from tilewright.graph import Array, Graph
-from tilewright.rounding import host_rounds_values, rounds_values
+from tilewright.rounding import rounds_somewhere
 from tilewright.verification import compare, default_tolerance, reference_outputs
 
 DRAWS = 2.0
@@ -51,7 +51,7 @@ def rounding_tolerances(
         inputs: Its inputs.
         exact: Its outputs in onnxruntime.
     """
-    if not (rounds_values(graph) or host_rounds_values(graph)):
+    if not rounds_somewhere(graph):
         return None
     proto = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
     if proto.ByteSize() > _LARGEST_PROTO_BYTES:
