@@ -181,8 +181,7 @@ def compile_graph(
     if options.stop_after is Stage.FRONTEND:
         return done
     tell(f"rolling {len(graph.ops)} ops")
-    graph = timed(Stage.ROLL, partial(lift_numbers, graph))
-    rolled = timed(Stage.ROLL, partial(roll, graph))
+    graph, rolled = timed(Stage.ROLL, partial(_rolled, graph))
     done = replace(done, graph=graph, rolled=rolled)
     if options.stop_after is Stage.ROLL:
         return done
@@ -208,6 +207,13 @@ def compile_graph(
     done = _realise(done, rolled, alternatives, options, tell, timed)
     done = _on_fewer_tiles(done, rolled, options, tell, timed)
     return _pipelined(done, rolled, options, tell, timed)
+
+
+def _rolled(graph: Graph) -> tuple[Graph, Rolled]:
+    """Return the blocks of a graph, and the graph with what they need as constants."""
+    rolled = roll(graph)
+    lifted = lift_numbers(graph, rolled)
+    return (graph, rolled) if lifted is graph else (lifted, roll(lifted))
 
 
 def extract_options(options: CompileOptions, without_rules: tuple[str, ...] = ()) -> ExtractOptions:

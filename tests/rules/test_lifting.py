@@ -34,7 +34,7 @@ SCALES = tuple(0.1 + 0.05 * n for n in range(8))
 
 def test_layers_that_differ_in_a_number_are_one_block(make_builder: Callable[..., Any]) -> None:
     graph = layers(make_builder, SCALES)
-    lifted = lift_numbers(graph)
+    lifted = lift_numbers(graph, roll(graph))
     lifted.validate()
     assert len(roll(graph).instances) == 1
     assert len(roll(lifted).blocks) == 1
@@ -54,7 +54,7 @@ def test_what_saves_little_stays(
     make_builder: Callable[..., Any], scales: Sequence[float], length: int
 ) -> None:
     graph = layers(make_builder, scales, length)
-    assert lift_numbers(graph) is graph
+    assert lift_numbers(graph, roll(graph)) is graph
 
 
 MIXED = "exp neg tanh abs relu erf neg tanh exp abs erf relu tanh relu".split()
@@ -66,7 +66,8 @@ def test_only_numbers_that_differ_become_constants(make_builder: Callable[..., A
     for scale in SCALES:
         for fn in (*MIXED, "add_const(1.0)", f"mul_const({scale!r})"):
             x = b.op("map", x, fn=fn)
-    lifted = lift_numbers(b.graph(x))
+    graph = b.graph(x)
+    lifted = lift_numbers(graph, roll(graph))
     found = [op.text("fn") for op in lifted.ops]
     assert found.count("add_const(1.0)") == len(SCALES)
     assert found.count("mul") == len(SCALES)
@@ -80,4 +81,4 @@ def test_integers_keep_their_numbers(make_builder: Callable[..., Any]) -> None:
             x = b.op("map", x, fn=fn)
         x = b.op("map", x, fn=f"add_const({number})")
     graph = b.graph(x)
-    assert lift_numbers(graph) is graph
+    assert lift_numbers(graph, roll(graph)) is graph
