@@ -15,10 +15,14 @@ from __future__ import annotations
 import numpy as np
 
 from tilewright.extract.choice import ChoiceProblem, Costs, Indices, restricted
+from tilewright.extract.dominance_core import add_worst
 
 _PASSES = 3
 _MOST_OPTIONS = 1500
 """Variables with more options are left alone: pairs of options take memory."""
+
+Room = tuple[Indices, Indices, Indices, Costs, Costs]
+"""To work in, see `add_worst`."""
 
 Incident = tuple[int, Costs, Indices, Indices]
 """The other end of an edge, costs by (own port, other port), own ports, other ports."""
@@ -34,11 +38,12 @@ def without_dominated(problem: ChoiceProblem) -> tuple[ChoiceProblem, tuple[Indi
     amounts: list[list[Costs]] = [[] for _ in problem.costs]
     for usage in problem.usages:
         amounts[usage.variable].append(usage.amounts)
+    room = _room(problem)
     for _ in range(_PASSES):
         before = sum(map(len, kept))
         for variable, own in enumerate(problem.costs):
             if 1 < len(kept[variable]) <= _MOST_OPTIONS:
-                beaten = _beaten(own, incident[variable], amounts[variable], kept, variable)
+                beaten = _beaten(own, incident[variable], amounts[variable], kept, variable, room)
                 kept[variable] = kept[variable][~beaten]
         if sum(map(len, kept)) == before:
             break
@@ -46,20 +51,19 @@ def without_dominated(problem: ChoiceProblem) -> tuple[ChoiceProblem, tuple[Indi
 
 
 def _beaten(
-    costs: Costs, edges: list[Incident], amounts: list[Costs], kept: list[Indices], variable: int
+    costs: Costs,
+    edges: list[Incident],
+    amounts: list[Costs],
+    kept: list[Indices],
+    variable: int,
+    room: Room,
 ) -> Indices:
     """Return which of the variable's options that are left another one beats."""
     options = kept[variable]
     # more[a, b]: what a may cost more than b
     more = costs[options][:, None] - costs[options][None, :]
     for other, matrix, ports, other_ports in edges:
-        own, number = _distinct(ports[options])
-        reached, _ = _distinct(other_ports[kept[other]])
-        table = matrix[own][:, reached]
-        worst = np.empty((len(own), len(own)))
-        for row, found in zip(table, worst, strict=True):
-            np.max(row - table, axis=1, out=found)
-        more += worst[number][:, number]
+        add_worst(matrix, ports[options], other_ports[kept[other]], *room, more)
     beats = more <= 0
     for amount in amounts:
         beats &= amount[options][:, None] <= amount[options][None, :]
@@ -68,8 +72,10 @@ def _beaten(
     return np.asarray(beats.any(axis=0))
 
 
-def _distinct(ports: Indices) -> tuple[Indices, Indices]:
-    """Return the distinct ports in increasing order, and the place of each port among them."""
-    is_there = np.zeros(int(ports.max()) + 1, dtype=bool)
-    is_there[ports] = True
-    return np.flatnonzero(is_there), (np.cumsum(is_there) - 1)[ports]
+def _room(problem: ChoiceProblem) -> Room:
+    """Return what `add_worst` needs to work in, for any edge of a problem."""
+    shapes = [edge.matrix.shape for edge in problem.edges]
+    most = max((max(shape) for shape in shapes), default=0)
+    entries = max((rows * columns for rows, columns in shapes), default=0)
+    own, other, place = np.empty((3, most), dtype=np.int64)
+    return own, other, place, np.empty(entries), np.empty(most * most)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilewright.extract.choice import ChoiceProblem, Costs, Indices, cheapest_of_groups
+from tilewright.extract.elimination_core import least_sums
 
 MOST_ENTRIES = 16_000_000
 """Entries of the largest table; problems that need larger ones are not solved this way."""
@@ -27,8 +28,11 @@ _MOST_LEFT = 32_000_000
 
 _LARGEST_KEY = 2**62
 
-_WHOLE_ENTRIES = 1_000_000
-"""Up to here a table is computed whole; larger ones option by option of the variable that goes."""
+_BY_REST_WORK = 1_000_000
+"""Entries of all tables from which on a second order of elimination is tried."""
+
+_COMPILED_ENTRIES = 30_000
+"""Of a table, from which on compiled loops are worth their call."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +96,7 @@ class Elimination:
             self._groups.append(groups)
             self._firsts.append(firsts)
         plans = [self._plan(free)]
-        if incumbent is None and plans[0].work > _WHOLE_ENTRIES:
+        if incumbent is None and plans[0].work > _BY_REST_WORK:
             plans.append(self._plan(free, by_rest=True))
         self._plan_taken = min(plans, key=lambda plan: (not self._fits(plan), plan.work))
         self.fixed = self._plan_taken.fixed
@@ -248,24 +252,59 @@ def without(
     factors: list[Factor], scope: tuple[int, ...], variable: int
 ) -> tuple[Costs, NDArray[np.int16]]:
     """Return the least sum of the factors over the groups of a variable, and which group gives it."""
-    groups = next(f.table.shape[f.scope.index(variable)] for f in factors)
-    table = [_spread(factor, (*scope, variable)) for factor in factors]
-    shape = np.broadcast_shapes(*(part.shape for part in table))
-    # The small factors first, so that few passes go over the whole table.
-    table.sort(key=lambda part: part.size)
-    if np.prod(shape, dtype=np.float64) <= _WHOLE_ENTRIES:
-        whole = _total(table)
-        choice = whole.argmin(axis=-1)
-        found = np.take_along_axis(whole, choice[..., None], axis=-1)[..., 0]
-        return found, choice.astype(np.int16)
-    least = np.full(shape[:-1], np.inf)
-    best = np.zeros(shape[:-1], dtype=np.int16)
-    for group in range(groups):
-        total = _total([part[..., group] for part in table])
-        better = total < least
-        np.copyto(least, total, where=better)
-        np.copyto(best, np.int16(group), where=better)
-    return least, best
+    tables = [_spread(factor, (*scope, variable)) for factor in factors]
+    shape = np.broadcast_shapes(*(table.shape for table in tables))
+    if prod(shape) >= _COMPILED_ENTRIES and scope:
+        return _compiled(tables, shape)
+    # The small tables first, so that few passes go over the whole.
+    whole = _total(sorted(tables, key=lambda table: table.size))
+    choice = whole.argmin(axis=-1)
+    found = np.take_along_axis(whole, choice[..., None], axis=-1)[..., 0]
+    return found, choice.astype(np.int16)
+
+
+def _compiled(tables: list[Costs], shape: tuple[int, ...]) -> tuple[Costs, NDArray[np.int16]]:
+    """Return the least sum along the last axis of tables that broadcast to a shape, and where it is."""
+    inner = max(range(len(shape) - 1), key=lambda axis: (shape[axis], axis))
+    tables = [np.ascontiguousarray(np.moveaxis(table, inner, -1)) for table in tables]
+    tables.sort(key=lambda table: -table.size)
+    flat = [table.reshape(-1) for table in tables]
+    ends = np.cumsum([len(own) for own in flat[1:]], dtype=np.int64)
+    steps = np.array(
+        [
+            [
+                0 if size == 1 else step // table.itemsize
+                for size, step in zip(table.shape, table.strides, strict=True)
+            ]
+            for table in tables
+        ],
+        dtype=np.int64,
+    )
+    outer = shape[:inner] + shape[inner + 1 : -1]
+    least = np.empty((prod(outer), shape[inner]))
+    best = np.empty(least.shape, dtype=np.int16)
+    starts = np.concatenate([[0, 0], ends])[: len(tables)]
+    of_inner, of_group, of_outer = (
+        np.ascontiguousarray(own.T) for own in (steps[:, -1], steps[:, -2], steps[:, :-2])
+    )
+    least_sums(
+        flat[0],
+        np.concatenate([np.zeros(0), *flat[1:]]),
+        starts,
+        of_inner,
+        of_group,
+        of_outer,
+        shape[-1],
+        np.array(outer, dtype=np.int64),
+        np.empty((3, shape[inner])),
+        least,
+        best,
+    )
+
+    def placed[T: np.generic](found: NDArray[T]) -> NDArray[T]:
+        return np.ascontiguousarray(np.moveaxis(found.reshape(*outer, shape[inner]), -1, inner))
+
+    return placed(least), placed(best)
 
 
 def _total(parts: list[Costs]) -> Costs:

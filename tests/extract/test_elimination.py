@@ -10,10 +10,15 @@ from extract_cases import OBJECTIVES, Enumeration, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tilewright.extract import elimination
 from tilewright.extract.choice import ChoiceProblem, Edge
-from tilewright.extract.elimination import Elimination, polish
+from tilewright.extract.elimination import Elimination, Factor, polish, without
 from tilewright.extract.message_passing import MessagePassing
 from tilewright.extract.objective import Objective
+
+Places = tuple[int, ...]
+
+Found = tuple[float, int]
 
 
 def random_problem(seed: int, count: int, density: float, options: int) -> ChoiceProblem:
@@ -104,3 +109,44 @@ def test_softmax_and_its_two_products(objective: Objective) -> None:
     best = Enumeration(case, alternatives, pricing, tables).costs().min()
     _, cost = Elimination(tables.problem).solve(tables.problem.costs)
     assert cost / tables.scale == pytest.approx(best, rel=1e-6)
+
+
+def by_hand(factors: list[Factor], scope: tuple[int, ...], variable: int) -> dict[Places, Found]:
+    """Return the least sum of each place of a scope and the first group that gives it, one by one."""
+    sizes = {u: size for f in factors for u, size in zip(f.scope, f.table.shape, strict=True)}
+    least: dict[Places, Found] = {}
+    for place in product(*(range(sizes[u]) for u in scope)):
+        at = dict(zip(scope, place, strict=True))
+        sums = [
+            sum(float(f.table[tuple((at | {variable: g})[u] for u in f.scope)]) for f in factors)
+            for g in range(sizes[variable])
+        ]
+        least[place] = min(sums), sums.index(min(sums))
+    return least
+
+
+@pytest.mark.parametrize("compiled_entries", [0, 10**9], ids=["compiled", "numpy"])
+@given(st.integers(0, 10**6), st.integers(1, 5), st.integers(0, 4))
+@settings(max_examples=60)
+def test_tables_without_a_variable(
+    compiled_entries: int, seed: int, neighbours: int, more: int
+) -> None:
+    """Of any sizes, also 1, with the variable anywhere among its neighbours; sums of integers are exact."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 5, neighbours + 1)
+    variable = int(rng.integers(0, neighbours + 1))
+    scopes = [tuple(range(neighbours + 1)), (variable,)]
+    for _ in range(more):
+        some = rng.choice(neighbours + 1, int(rng.integers(1, neighbours + 2)), replace=False)
+        scopes.append(tuple(sorted({variable, *some.tolist()})))
+    factors = [
+        Factor(scope, rng.integers(0, 9, [sizes[u] for u in scope]).astype(float))
+        for scope in scopes
+    ]
+    scope = tuple(u for u in range(neighbours + 1) if u != variable)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(elimination, "_COMPILED_ENTRIES", compiled_entries)
+        least, best = without(factors, scope, variable)
+    for place, (cost, group) in by_hand(factors, scope, variable).items():
+        assert least[place] == cost
+        assert best[place] == group
