@@ -29,13 +29,15 @@ Condition = tuple[int, Mask]
 class Reader:
     """How a later variable uses an earlier one.
 
-    `reads` are the reader's options that do, `copied_bytes` what they need for a copy, `is_same` whether the
-    result is the same bytes as the value; both by (option of the value, option of the reader).
+    `reads` are the reader's options that do, `copied_bytes` what they need for a copy and on its way,
+    `arrived_bytes` the copy alone, `is_same` whether the result is the same bytes as the value; all by
+    (option of the value, option of the reader).
     """
 
     variable: int
     reads: Mask
     copied_bytes: Costs
+    arrived_bytes: Costs
     is_same: Mask
 
 
@@ -198,7 +200,7 @@ class Account:
         for variable, readers in enumerate(self.readers):
             is_large = self.alive_bytes[variable].max() >= least_bytes
             for reader in readers:
-                if is_large or reader.copied_bytes.max() >= least_bytes:
+                if is_large or reader.arrived_bytes.max() >= least_bytes:
                     found |= {variable, reader.variable}
         return frozenset(found)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from tilewright.extract.choice import Costs
 from tilewright.extract.model_tables import Link, ModelTables
-from tilewright.extract.move_buffers import shard_bytes
+from tilewright.extract.move_buffers import chain_bytes, shard_bytes
 from tilewright.extract.options import Option
 from tilewright.extract.plan import Placement
 from tilewright.hwmodel.mesh import LogicalMesh
@@ -49,25 +51,79 @@ def copied_bytes(
     link: Link,
     mesh: LogicalMesh,
     alignment_bytes: int,
+    *,
+    with_moves: bool = True,
 ) -> Costs:
-    """Return the bytes of copies for a use, by (option of the producer, option of the consumer)."""
+    """Return the bytes of copies for a use, by (option of the producer, option of the consumer).
+
+    They are beside the reader's result and buffers. What moves need on their way, such as slots to reduce
+    from, is counted of the operand that is delivered last, when the copies of all others are there; not
+    so without `with_moves`.
+    """
     assert link.producer is not None, "somebody makes the value"
-    readers = tables.options[tables.number[link.consumer]]
     tensor = alternatives[link.consumer[0]].classes[link.argument].type
-
-    def bytes_from(made: Placement | None, reader: Option) -> float:
-        if reader.node is None or reader.node.kind == "reshape":
-            return 0.0  # a moved copy becomes the result
-        return float(
-            sum(
-                shard_bytes(wanted, tensor, mesh, alignment_bytes)
-                for own, wanted in zip(reader.node.args, reader.operands, strict=True)
-                if own == link.argument and wanted is not None and wanted != made
-            )
-        )
-
+    table = tables.tables[link.producer]
+    readers = tables.options[tables.number[link.consumer]]
+    used = [_use_of(reader, link.argument) for reader in readers]
+    uses = _numbered(used)
     makers = [option.result for option in tables.options[tables.number[link.producer]]]
-    by_place = {
-        place: [bytes_from(place, reader) for reader in readers] for place in dict.fromkeys(makers)
-    }
-    return np.array([by_place[place] for place in makers])
+    places = _numbered(makers)
+
+    @cache
+    def size_bytes(place: Placement | None) -> int:
+        return 0 if place is None else shard_bytes(place, tensor, mesh, alignment_bytes)
+
+    def moving_bytes(made: Placement | None, wanted: Placement | None) -> int:
+        if made is None or wanted is None:
+            return 0
+        start, end = table.index[made], table.index.get(wanted)
+        if end is None or start == end or not np.isfinite(table.cost[start, end]):
+            return 0  # nothing is delivered so
+        moving = chain_bytes(table.moves(start, end), tensor, mesh, alignment_bytes)
+        return moving - size_bytes(wanted)
+
+    found = np.zeros((len(places), len(uses)))
+    for use, column in uses.items():
+        found[:, column] = sum(map(size_bytes, use.wanted))
+        for wanted in use.wanted:
+            if wanted in places:
+                found[places[wanted], column] -= size_bytes(wanted)
+    if with_moves:
+        lasts = _numbered([use.last for use in uses])
+        moving = np.array([[moving_bytes(made, last) for last in lasts] for made in places])
+        for use, column in uses.items():
+            more = moving[:, lasts[use.last]] - use.working_bytes
+            found[:, column] += np.maximum(more, 0)
+    return found[np.ix_([places[made] for made in makers], [uses[use] for use in used])]
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """How a reader wants an argument, in several placements perhaps.
+
+    `last` is the placement in which it is delivered after all other operands, None if it is not, and
+    `working_bytes` what the reader has not begun to use by then.
+    """
+
+    wanted: tuple[Placement, ...] = ()
+    last: Placement | None = None
+    working_bytes: int = 0
+
+
+def _use_of(reader: Option, argument: int) -> _Use:
+    if reader.node is None or reader.node.kind == "reshape":
+        return _Use()  # a moved copy becomes the result
+    operands = [
+        (own, wanted)
+        for own, wanted in zip(reader.node.args, reader.operands, strict=True)
+        if wanted is not None
+    ]
+    wanted = tuple(place for own, place in operands if own == argument)
+    if not operands or operands[-1][0] != argument:
+        return _Use(wanted)
+    return _Use(wanted, operands[-1][1], reader.working_bytes)
+
+
+def _numbered[T: Hashable](values: Iterable[T]) -> dict[T, int]:
+    """Return the distinct values with their places among them."""
+    return {value: number for number, value in enumerate(dict.fromkeys(values))}

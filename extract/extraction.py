@@ -445,12 +445,15 @@ def _with_repeats_bounded(setting: Setting, plan: Plan, relaxed: ChoiceProblem) 
 
     `relaxed` is the problem that bounds.
     """
-    tables, price = setting.tables, plan.proof.details["capacity_price"]
+    tables = setting.tables
     if not tables.has_repeats or plan.gap <= _CLOSE_GAP:
         return plan
-    # What rows need changes a bound by about its bytes at their price.
-    if price * setting.pricing.limit_bytes < _ROWS_SHARE * (plan.cost - plan.bound):
-        return plan
+    # At the prices of the relaxation, all rows may be worth little, since none of its mixtures of options
+    # is too full. What the whole scratchpad is worth is then what there is to gain.
+    price = max(
+        plan.proof.details["capacity_price"],
+        (plan.cost - plan.bound) / setting.pricing.limit_bytes,
+    )
     alignment = setting.pricing.target.tile.sram.alignment_bytes
     bound = bound_by_spans(
         relaxed,
@@ -462,7 +465,7 @@ def _with_repeats_bounded(setting: Setting, plan: Plan, relaxed: ChoiceProblem) 
     )
     if bound / tables.scale <= plan.bound:
         return plan
-    details = {**plan.proof.details, "scaled_bound": bound}
+    details = {**plan.proof.details, "capacity_price": price, "scaled_bound": bound}
     proof = Proof(method="rows by spans + capacity prices", details=MappingProxyType(details))
     return replace(plan, bound=bound / tables.scale, proof=proof)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tilewright.extract.choice import ChoiceProblem, Costs, Indices, Usage
+from tilewright.extract.local_search_core import overflows
 
 
 def fits(problem: ChoiceProblem, choice: tuple[int, ...]) -> bool:
@@ -105,11 +106,10 @@ class _LocalSearch:
         )
         unique, inverse = self._signatures(variable, usages)
         totals = np.empty(len(unique))
-        for number, amounts in enumerate(unique):
-            row = rest.copy()
-            for usage, amount in zip(usages, amounts, strict=True):
-                row[usage.low - low : usage.high - low] += amount
-            totals[number] = np.maximum(row - self.problem.limit, 0).sum()
+        first, last = (
+            np.array(ends) - low for ends in zip(*((u.low, u.high) for u in usages), strict=True)
+        )
+        overflows(rest, self.problem.limit, first, last, unique, np.empty(len(rest)), totals)
         return np.asarray(totals[inverse] + outside)
 
     def _signatures(self, variable: int, usages: list[Usage]) -> tuple[Costs, Indices]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 from tilewright.extract.plan import Memory, Move, MoveKind, Placement
@@ -46,3 +47,14 @@ def move_buffers_bytes(
             return after + slots + slack
         case _:
             return after
+
+
+def chain_bytes(
+    moves: Sequence[Move], tensor: TensorType, mesh: LogicalMesh, alignment_bytes: int
+) -> int:
+    """Return the largest use during a chain of moves, beside what its source occupies."""
+    peak = held = 0
+    for move in moves:
+        peak = max(peak, held + move_buffers_bytes(move, tensor, mesh, alignment_bytes))
+        held = shard_bytes(move.after, tensor, mesh, alignment_bytes)
+    return peak

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tilewright.extract.move_buffers import move_buffers_bytes, shard_bytes
+from tilewright.extract.move_buffers import chain_bytes, shard_bytes
 from tilewright.extract.plan import Delivery, Plan
 from tilewright.graph import TensorType
 from tilewright.hwmodel.mesh import LogicalMesh
@@ -22,12 +22,8 @@ class SramProfile:
 def delivery_bytes(
     delivery: Delivery, tensor: TensorType, mesh: LogicalMesh, alignment_bytes: int
 ) -> int:
-    """Return the largest use during a chain of moves, beside what its source occupies."""
-    peak = held = 0
-    for move in delivery.moves:
-        peak = max(peak, held + move_buffers_bytes(move, tensor, mesh, alignment_bytes))
-        held = shard_bytes(move.after, tensor, mesh, alignment_bytes)
-    return peak
+    """Return the largest use during a delivery, beside what its source occupies."""
+    return chain_bytes(delivery.moves, tensor, mesh, alignment_bytes)
 
 
 def sram_profile(plan: Plan, target: Target) -> SramProfile:

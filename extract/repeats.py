@@ -51,8 +51,11 @@ def account_of(
     readers: list[list[Reader]] = [[] for _ in tables.options]
     for link in inside:
         if link.producer is not None and link.consumer[0] not in disordered:
-            copied = copied_bytes(tables, alternatives, link, mesh, alignment_bytes)
-            readers[tables.number[link.producer]].append(_reader(tables, link, copied))
+            copied, arrived = (
+                copied_bytes(tables, alternatives, link, mesh, alignment_bytes, with_moves=moves)
+                for moves in (True, False)
+            )
+            readers[tables.number[link.producer]].append(_reader(tables, link, copied, arrived))
     return Account(
         own_bytes=tuple(own), alive_bytes=tuple(alive), readers=tuple(map(tuple, readers))
     )
@@ -67,7 +70,7 @@ def resident_bytes(tables: ModelTables) -> tuple[Costs, ...]:
     )
 
 
-def _reader(tables: ModelTables, link: Link, copied: Costs) -> Reader:
+def _reader(tables: ModelTables, link: Link, copied: Costs, arrived: Costs) -> Reader:
     assert link.producer is not None, "links inside a block have one"
     makers = tables.options[tables.number[link.producer]]
     readers = tables.options[tables.number[link.consumer]]
@@ -86,5 +89,6 @@ def _reader(tables: ModelTables, link: Link, copied: Costs) -> Reader:
         variable=tables.number[link.consumer],
         reads=reads,
         copied_bytes=copied,
+        arrived_bytes=arrived,
         is_same=is_same & reads,
     )

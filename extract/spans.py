@@ -32,7 +32,7 @@ from tilewright.extract.elimination import Elimination
 from tilewright.extract.linear import LinearProgram
 from tilewright.extract.projection import Projection, part_of, project
 
-_MOST_SPLITS, _SPLITS_OF_STEP = 100, 60
+_MOST_SPLITS, _SPLITS_OF_STEP = 800, 400
 """Of options into those behind a row that is too full and others, altogether and at one limit of rows."""
 
 _LARGE = 0.125

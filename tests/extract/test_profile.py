@@ -7,12 +7,11 @@ from extract_cases import MODELS, OBJECTIVES, Builder, Case, naive_rows, saturat
 
 from tilewright.dtypes import DType
 from tilewright.errors import InfeasibleError
+from tilewright.extract.move_buffers import move_buffers_bytes, shard_bytes
 from tilewright.extract.objective import Objective
 from tilewright.extract.plan import Delivery, Memory, Move, MoveKind, Placement, Plan
 from tilewright.extract.profile import (
     delivery_bytes,
-    move_buffers_bytes,
-    shard_bytes,
     sram_profile,
 )
 from tilewright.graph import TensorType

@@ -28,10 +28,16 @@ def random_account(rng: np.random.Generator, problem: ChoiceProblem) -> Account:
                 shape = (size, sizes[later])
                 reads = rng.random(sizes[later]) < 0.7
                 copied = rng.integers(1, 8, shape) * (rng.random(shape) < 0.4) * reads
+                arrived = copied // 2
                 is_same = (rng.random(shape) < 0.3) & reads
-                own.append(
-                    Reader(variable=later, reads=reads, copied_bytes=copied * 1.0, is_same=is_same)
+                reader = Reader(
+                    variable=later,
+                    reads=reads,
+                    copied_bytes=copied * 1.0,
+                    arrived_bytes=arrived * 1.0,
+                    is_same=is_same,
                 )
+                own.append(reader)
         readers.append(tuple(own))
     return Account(
         own_bytes=tuple(rng.integers(0, 12, size).astype(float) for size in sizes),
