@@ -67,6 +67,36 @@ class _Plan:
     fixed: frozenset[int]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Groups:
+    """Options of each variable with the same ports on all edges, and what edges cost, for any costs of options.
+
+    `number` is the group of each option, `firsts` the first option of each group; `tables`, by edge, are
+    costs by (group of the left variable, group of the right one).
+    """
+
+    number: tuple[Indices, ...]
+    firsts: tuple[Indices, ...]
+    tables: tuple[Costs, ...]
+
+
+def groups_of(problem: ChoiceProblem) -> Groups:
+    """Return the groups of a problem's options."""
+    ports: list[list[Indices]] = [[] for _ in problem.costs]
+    for edge in problem.edges:
+        ports[edge.left].append(edge.left_ports)
+        ports[edge.right].append(edge.right_ports)
+    found = [grouped(own, len(costs)) for own, costs in zip(ports, problem.costs, strict=True)]
+    firsts = tuple(first for _, first in found)
+    tables = tuple(
+        edge.matrix[
+            np.ix_(edge.left_ports[firsts[edge.left]], edge.right_ports[firsts[edge.right]])
+        ]
+        for edge in problem.edges
+    )
+    return Groups(tuple(number for number, _ in found), firsts, tables)
+
+
 class Elimination:
     """The groups of options of a problem and an order of elimination, for any costs of options.
 
@@ -80,21 +110,13 @@ class Elimination:
         incumbent: tuple[int, ...] | None = None,
         free: frozenset[int] = frozenset(),
         most_entries: int = MOST_ENTRIES,
+        groups: Groups | None = None,
     ) -> None:
-        """Group options by their ports and find an order; variables of `free` are fixed last."""
+        """Find an order, fixing variables of `free` last; `groups` are those of the problem, if known."""
         self._most_entries = most_entries
         self._problem = problem
         self._incumbent = incumbent
-        ports: list[list[Indices]] = [[] for _ in problem.costs]
-        for edge in problem.edges:
-            ports[edge.left].append(edge.left_ports)
-            ports[edge.right].append(edge.right_ports)
-        self._groups: list[Indices] = []
-        self._firsts: list[Indices] = []
-        for own, costs in zip(ports, problem.costs, strict=True):
-            groups, firsts = grouped(own, len(costs))
-            self._groups.append(groups)
-            self._firsts.append(firsts)
+        self._groups = groups or groups_of(problem)
         plans = [self._plan(free)]
         if incumbent is None and plans[0].work > _BY_REST_WORK:
             plans.append(self._plan(free, by_rest=True))
@@ -125,7 +147,7 @@ class Elimination:
         Without an incumbent the order is cut short when a table is too large. `by_rest` goes by the
         entries of what is left of a table without its variable.
         """
-        sizes = [len(firsts) for firsts in self._firsts]
+        sizes = [len(firsts) for firsts in self._groups.firsts]
         near: list[set[int]] = [set() for _ in sizes]
         for edge in self._problem.edges:
             near[edge.left].add(edge.right)
@@ -188,31 +210,30 @@ class Elimination:
         factors, cheapest = [], []
         total = 0.0
         for v, own in enumerate(costs):
-            cheapest.append(cheapest_of_groups(own, self._groups[v]))
+            cheapest.append(cheapest_of_groups(own, self._groups.number[v]))
             if v in self.fixed:
                 total += float(own[self._kept(v)])
             else:
                 factors.append(Factor((v,), own[cheapest[v]]))
-        for edge in self._problem.edges:
-            rows = self._ports(edge.left, edge.left_ports)
-            columns = self._ports(edge.right, edge.right_ports)
-            table = edge.matrix[np.ix_(rows, columns)]
-            ends = tuple(v for v in (edge.left, edge.right) if v not in self.fixed)
-            if not ends:
-                total += float(table[0, 0])
-            elif len(ends) == 1:
-                factors.append(Factor(ends, table.reshape(-1)))
+        for edge, table in zip(self._problem.edges, self._groups.tables, strict=True):
+            left, right = self._fixed_group(edge.left), self._fixed_group(edge.right)
+            if left is not None and right is not None:
+                total += float(table[left, right])
+            elif left is not None:
+                factors.append(Factor((edge.right,), table[left]))
+            elif right is not None:
+                factors.append(Factor((edge.left,), table[:, right]))
             elif edge.left < edge.right:
-                factors.append(Factor(ends, table))
+                factors.append(Factor((edge.left, edge.right), table))
             else:
-                factors.append(Factor(ends[::-1], table.T))
+                factors.append(Factor((edge.right, edge.left), table.T))
         return factors, cheapest, total
 
-    def _ports(self, variable: int, ports: Indices) -> Indices:
-        """Return the port of each group, or of the option that is fixed."""
-        if variable in self.fixed:
-            return ports[[self._kept(variable)]]
-        return ports[self._firsts[variable]]
+    def _fixed_group(self, variable: int) -> int | None:
+        """Return the group of the option that a variable keeps, if it does."""
+        if variable not in self.fixed:
+            return None
+        return int(self._groups.number[variable][self._kept(variable)])
 
 
 def polish(
@@ -221,11 +242,13 @@ def polish(
     choice: tuple[int, ...],
     rounds: int = 4,
     most_entries: int = POLISH_ENTRIES,
+    groups: Groups | None = None,
 ) -> tuple[int, ...]:
     """Improve a choice: each round lets some variables keep their options and solves the rest."""
+    groups = groups or groups_of(problem)
     free: frozenset[int] = frozenset()
     for _ in range(rounds):
-        elimination = Elimination(problem, choice, free, most_entries)
+        elimination = Elimination(problem, choice, free, most_entries, groups)
         choice, _ = elimination.solve(costs)
         if not elimination.fixed or elimination.fixed <= free:
             break

@@ -30,7 +30,7 @@ from tilewright.extract.choice import (
     restricted,
 )
 from tilewright.extract.dominance import without_dominated
-from tilewright.extract.elimination import POLISH_ENTRIES, Elimination, polish
+from tilewright.extract.elimination import POLISH_ENTRIES, Elimination, groups_of, polish
 from tilewright.extract.guide import guiding_relaxation
 from tilewright.extract.linear import columns_of, linear_relaxation
 from tilewright.extract.local_search import completed, improve_feasible, repair
@@ -313,11 +313,12 @@ class _Polished:
 
     def __init__(self, problem: ChoiceProblem, choice: tuple[int, ...]) -> None:
         self._problem = replace(problem, usages=())
+        self._groups = groups_of(problem)
         self._last = choice
 
     def choose(self, costs: tuple[Costs, ...]) -> tuple[int, ...]:
         """Return a good choice, found from the last one."""
-        self._last = polish(replace(self._problem, costs=costs), costs, self._last)
+        self._last = polish(self._problem, costs, self._last, groups=self._groups)
         return self._last
 
 
