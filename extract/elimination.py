@@ -69,7 +69,7 @@ class _Plan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Groups:
-    """Options of each variable with the same ports on all edges, and what edges cost, for any costs of options.
+    """Options of each variable with the same ports on all edges, and what edges cost, for any option costs.
 
     `number` is the group of each option, `firsts` the first option of each group; `tables`, by edge, are
     costs by (group of the left variable, group of the right one).
