@@ -8,6 +8,7 @@ from math import inf
 
 from tilewright.errors import InfeasibleError
 from tilewright.extract.copies import copies
+from tilewright.extract.deadline import NO_DEADLINE, Deadline
 from tilewright.extract.exact import search_exactly
 from tilewright.extract.model_tables import ModelTables
 from tilewright.extract.plan import Plan
@@ -56,6 +57,7 @@ def closed(
     known: Within,
     write: Callable[[tuple[int, ...]], Plan],
     scales: Scales,
+    deadline: Deadline = NO_DEADLINE,
 ) -> Within:
     """Return the best plan and bound after an exact search, or the known ones if the problem is large.
 
@@ -69,10 +71,11 @@ def closed(
         known: The best plan known, and the bound in units of `scales`.
         write: Writes a choice out.
         scales: What costs are.
+        deadline: After which the search gives up.
     """
     cost = inf if known.plan is None else scales.cost(known.plan)
     is_closed = known.plan is not None and cost - known.bound <= _GAP * abs(cost)
-    if is_closed or tables.has_repeats:
+    if is_closed or tables.has_repeats or deadline.is_past:
         return known
     limit = tables.problem.limit
 
@@ -89,6 +92,7 @@ def closed(
         cost,
         use_price=scales.use_price,
         sum_price=scales.sum_price / tables.scale,
+        deadline=deadline,
     )
     if found is None:
         return known

@@ -22,6 +22,7 @@ from tilewright.extract.choice import (
     cheapest_of_groups,
 )
 from tilewright.extract.copies import PairUsage
+from tilewright.extract.deadline import NO_DEADLINE, Deadline
 from tilewright.extract.elimination import grouped
 
 _MOST_ENTRIES = 2_000_000
@@ -55,6 +56,7 @@ def search_exactly(
     known_cost: float,
     use_price: float = 0.0,
     sum_price: float = 1.0,
+    deadline: Deadline = NO_DEADLINE,
 ) -> Found | None:
     """Return the best choice, None if the problem is too large to look.
 
@@ -66,11 +68,14 @@ def search_exactly(
         known_cost: Of a choice that meets the condition; only better ones are looked for.
         use_price: Of a unit of the fullest row, beside the costs.
         sum_price: Of a unit of the costs.
+        deadline: After which the search gives up.
     """
     tables = _tables(problem) if len(problem.costs) <= _MOST_VARIABLES else None
     if tables is None:
         return None
-    search = _Search(problem, needed, together, tables, evaluate, known_cost, use_price, sum_price)
+    search = _Search(
+        problem, needed, together, tables, evaluate, known_cost, use_price, sum_price, deadline
+    )
     search.descend(tables.least, np.zeros(problem.rows), [-1] * len(problem.costs), 0)
     return Found(choice=search.best, cost=search.cost, is_proven=not search.is_spent)
 
@@ -164,8 +169,9 @@ class _Search:
         known_cost: float,
         use_price: float,
         sum_price: float,
+        deadline: Deadline,
     ) -> None:
-        self._tables, self._evaluate = tables, evaluate
+        self._tables, self._evaluate, self._deadline = tables, evaluate, deadline
         self._limit, self._use_price, self._sum_price = problem.limit, use_price, sum_price
         self.best: tuple[int, ...] | None = None
         self.cost = known_cost
@@ -189,7 +195,8 @@ class _Search:
     @property
     def is_spent(self) -> bool:
         """Whether the search was cut short."""
-        return self._nodes > _MOST_NODES or self._leaves > _MOST_LEAVES
+        is_over = self._nodes > _MOST_NODES or self._leaves > _MOST_LEAVES
+        return is_over or self._deadline.is_past
 
     def descend(self, least: float, use: Costs, choice: list[int], depth: int) -> None:
         """Try the options of the next variable, the most promising first.

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from tilewright.errors import InfeasibleError
+from tilewright.errors import InfeasibleError, TimeLimitError
 from tilewright.extract.between import with_links_as_costs
 from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Solution, Usage
 from tilewright.extract.closing import Scales, Within, closed, counted, with_account
@@ -41,8 +41,8 @@ from tilewright.rules.roll import Rolled
 from tilewright.rules.tiling.family import tiling_rules
 from tilewright.rules.tiling.ruleset import TilingRule
 
-_ATTEMPTS = 12
-
+_ATTEMPTS, _LATE_ATTEMPTS = 12, 4
+"""To make choices fit: altogether, and once the time is up, when they are quick."""
 
 _WIDE_GAP = 0.15
 """Of a whole model, above which branch and bound, or another search, is worth seconds."""
@@ -171,7 +171,16 @@ def close(setting: Setting, known: Within, scales: Scales) -> Within:
         return writer.write((0.0, Proof(method="choice")))
 
     own = setting.pricing
-    return closed(setting.tables, own.target, setting.alternatives, own.mesh, known, write, scales)
+    return closed(
+        setting.tables,
+        own.target,
+        setting.alternatives,
+        own.mesh,
+        known,
+        write,
+        scales,
+        own.deadline,
+    )
 
 
 def _narrowed(setting: Setting, limit_bytes: int) -> Setting:
@@ -259,8 +268,8 @@ def _chosen(
     tables, cost = setting.tables, first.cost / setting.tables.scale
     other: Plan | None = None
     is_wide = first.feasible and cost - bound[0] > _WIDE_GAP * cost
-    if is_wide and _is_worth_more(below, first.cost):
-        with suppress(InfeasibleError):
+    if is_wide and _is_worth_more(below, first.cost) and not options.deadline.is_past:
+        with suppress(InfeasibleError, TimeLimitError):
             other = best_within(tables.relaxed.usages, replace(first, bound=0.0))
     if other is not None and other.cost <= cost:
         return other
@@ -296,7 +305,12 @@ def choose(
     bound: tuple[float, Proof] | None = None
     solution: Solution | None = None
     problem, shortage, where = tables.problem, 0, ""
+    deadline, late = setting.pricing.deadline, 0
     for attempt in range(_ATTEMPTS):
+        is_late = deadline.is_past
+        late += is_late
+        if late > _LATE_ATTEMPTS:
+            deadline.check(f"{attempt} choices do not fit the scratchpad")
         last, solution = solution, solver(problem, solution)
         if bound is None:
             bound = bounder(solution)
@@ -320,7 +334,7 @@ def choose(
             writer.op_variables,
             profile,
             capacity,
-            is_final=attempt >= _ATTEMPTS // 3 or is_again,
+            is_final=attempt >= _ATTEMPTS // 3 or is_again or is_late,
         )
     else:
         raise InfeasibleError(
@@ -345,6 +359,8 @@ def _filled(setting: Setting, solution: Solution, plan: Plan) -> Plan:
         return plan
     best = plan
     for choice in dict.fromkeys((solution.choice, *solution.tried)):
+        if setting.pricing.deadline.is_past:
+            break
         if setting.tables.problem.cost(choice) < FORBIDDEN:
             own = _filled_choice(setting, choice, plan)
             if own.peak_sram_bytes <= setting.pricing.limit_bytes and own.cost < best.cost:
@@ -394,6 +410,7 @@ def pricing_of(
         spares_scratchpad=options.spares_scratchpad or Metric.SRAM in options.objective.metrics,
         hides=options.hides,
         limit_bytes=options.sram_limit_bytes or target.tile.sram.size_bytes,
+        deadline=options.solve.deadline,
         tilings=tiling_candidates(alternatives, mesh, target, options.tiling),
         memory=options.memory,
         collective=options.collective,
@@ -445,8 +462,8 @@ def _with_repeats_bounded(setting: Setting, plan: Plan, relaxed: ChoiceProblem) 
 
     `relaxed` is the problem that bounds.
     """
-    tables = setting.tables
-    if not tables.has_repeats or plan.gap <= _CLOSE_GAP:
+    tables, deadline = setting.tables, setting.pricing.deadline
+    if not tables.has_repeats or plan.gap <= _CLOSE_GAP or deadline.is_past:
         return plan
     # At the prices of the relaxation, all rows may be worth little, since none of its mixtures of options
     # is too full. What the whole scratchpad is worth is then what there is to gain.
@@ -462,6 +479,7 @@ def _with_repeats_bounded(setting: Setting, plan: Plan, relaxed: ChoiceProblem) 
         price * tables.scale,
         aim=(1 - _CLOSE_GAP) * plan.cost * tables.scale,
         known=plan.bound * tables.scale,
+        deadline=deadline,
     )
     if bound / tables.scale <= plan.bound:
         return plan
@@ -480,7 +498,7 @@ class _Bounder:
     def bound(self, solution: Solution) -> tuple[float, Proof]:
         """Return the lower bound in units of the objective, with its proof, given a choice."""
         found = self._bound_by(self.below, solution)
-        if not self._misses_links(solution):
+        if self._options.deadline.is_past or not self._misses_links(solution):
             return found
         tables = self._tables
         relaxed = with_links_as_costs(tables.relaxed, tables.between, tables.instances)

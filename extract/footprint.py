@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from tilewright.errors import TimeLimitError
 from tilewright.extract.choice import ChoiceProblem
 from tilewright.extract.closing import Scales, Within
 from tilewright.extract.model_tables import ModelTables
@@ -84,7 +85,9 @@ def spare_scratchpad(planner: Planner, objective: Objective, capacity: int) -> P
     found = planner.search(Within(plan=best, bound=bound), scales, capacity)
     assert found.plan is not None, "one was known"
     plan = found.plan
-    if not is_sum:  # of the plans of least footprint, the fastest
+    if (
+        not is_sum and not planner.setting.pricing.deadline.is_past
+    ):  # of the plans of least footprint, the fastest
         within = planner.within(plan.peak_sram_bytes).plan
         plan = plan if within is None else replace(within, proof=plan.proof)
     cost = scales.cost(plan)
@@ -102,6 +105,8 @@ def _halved(planner: Planner, scales: Scales, capacity: int) -> tuple[Plan, list
     spans = [_Span(low=low, high=capacity, least=first.bound)]
     unit = planner.setting.pricing.target.tile.sram.alignment_bytes
     for _ in range(_SPLITS):
+        if planner.setting.pricing.deadline.is_past:
+            break
         span = min(
             (s for s in spans if not s.is_final), key=lambda s: s.bound(scales), default=None
         )
@@ -111,7 +116,10 @@ def _halved(planner: Planner, scales: Scales, capacity: int) -> tuple[Plan, list
         room = (scales.cost(best) - scales.sum_price * span.least) / scales.use_price
         high = min(span.high, int(room))
         middle = span.low + (high - span.low) // 2 // unit * unit
-        found = planner.within(middle)
+        try:
+            found = planner.within(middle)
+        except TimeLimitError:
+            break
         spans.remove(span)
         spans.append(replace(span, low=middle + unit, is_final=middle + unit > high))
         least = max(span.least, found.bound)

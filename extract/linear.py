@@ -33,6 +33,7 @@ from tilewright.extract.choice import (
     Relaxation,
     cheapest_of_groups,
 )
+from tilewright.extract.deadline import NO_DEADLINE, Deadline
 from tilewright.extract.exclusive import Exclusive, find_exclusive, find_patterns
 
 Mask = NDArray[np.bool_]
@@ -47,18 +48,21 @@ def columns_of(problem: ChoiceProblem) -> int:
 
 
 def linear_relaxation(
-    problem: ChoiceProblem, allowed: Sequence[Mask | None] | None = None
+    problem: ChoiceProblem,
+    allowed: Sequence[Mask | None] | None = None,
+    deadline: Deadline = NO_DEADLINE,
 ) -> Relaxation | None:
-    """Return the bound of the linear relaxation; None if that is too large or has no solution.
+    """Return the bound of the linear relaxation; None if that is too large, has no solution or is late.
 
     Args:
         problem: The problem.
         allowed: For each edge the pairs of ports that are considered; None stands for all. With some left
             out, the result bounds nothing.
+        deadline: For the solver.
     """
     if columns_of(problem) > MOST_COLUMNS:
         return None
-    return LinearProgram(problem, allowed).solve()
+    return LinearProgram(problem, allowed).solve(deadline)
 
 
 @dataclass(slots=True)
@@ -105,8 +109,10 @@ class Matrices:
     upper: Costs
 
 
-def optimum(rows: Matrices) -> scipy.optimize.OptimizeResult | None:
-    """Return the optimum of a linear program with its dual values; None if it has none."""
+def optimum(
+    rows: Matrices, deadline: Deadline = NO_DEADLINE
+) -> scipy.optimize.OptimizeResult | None:
+    """Return the optimum of a linear program with its dual values; None if it has none or is late."""
     found = scipy.optimize.linprog(
         rows.costs,
         A_eq=rows.equal,
@@ -115,6 +121,7 @@ def optimum(rows: Matrices) -> scipy.optimize.OptimizeResult | None:
         b_ub=rows.most_right,
         bounds=np.stack([np.zeros(len(rows.costs)), rows.upper], axis=1),
         method="highs-ds",
+        options=None if deadline == NO_DEADLINE else {"time_limit": deadline.left_seconds},
     )
     return found if found.status == 0 else None
 
@@ -189,10 +196,10 @@ class LinearProgram:
             for first, options in zip(self.first, self.options, strict=True)
         )
 
-    def solve(self) -> Relaxation | None:
+    def solve(self, deadline: Deadline = NO_DEADLINE) -> Relaxation | None:
         """Return the bound with its prices."""
         rows = self.rows()
-        found = optimum(rows)
+        found = optimum(rows, deadline)
         if found is None:
             return None
         multipliers = np.minimum(found.ineqlin.marginals, 0.0)

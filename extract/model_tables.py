@@ -138,14 +138,19 @@ def build_tables(
         late_operands(found, pricing.target) if pricing.counts_late else {}
         for found in alternatives
     ]
-    options = tuple(source((b, c), c in needed[b], late[b]) for b, c in variables)
+    options: list[tuple[Option, ...]] = []
+    for b, c in variables:
+        pricing.deadline.check(
+            f"ways to compute {len(options)} of {len(variables)} tensors of '{graph.name}' are priced"
+        )
+        options.append(source((b, c), c in needed[b], late[b]))
     links = tuple(_links(graph, rolled, alternatives))
     builder = _ProblemBuilder(
         alternatives,
         pricing,
         multiplicity,
         variables,
-        options,
+        tuple(options),
         links,
         _output_uses(graph, rolled, alternatives),
         are_ports_free=are_ports_free,

@@ -17,6 +17,7 @@ from types import MappingProxyType
 
 from tilewright.dtypes import DType
 from tilewright.extract.alike import priced_alike
+from tilewright.extract.deadline import NO_DEADLINE, Deadline
 from tilewright.extract.gathered import gathered_kernel, most_in_chunks
 from tilewright.extract.kernel import (
     Family,
@@ -134,6 +135,8 @@ class Pricing:
     mesh: LogicalMesh
     objective: Objective
     limit_bytes: int
+    deadline: Deadline = NO_DEADLINE
+    """After which no more options are priced."""
     tilings: Mapping[tuple[object, ...], Candidates]
     memory: tuple[MemoryRule, ...] = field(default_factory=memory_rules)
     collective: tuple[CollectiveRule, ...] = field(default_factory=collective_rules)

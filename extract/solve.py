@@ -29,6 +29,7 @@ from tilewright.extract.choice import (
     priced,
     restricted,
 )
+from tilewright.extract.deadline import NO_DEADLINE, Deadline
 from tilewright.extract.dominance import without_dominated
 from tilewright.extract.elimination import POLISH_ENTRIES, Elimination, groups_of, polish
 from tilewright.extract.guide import guiding_relaxation
@@ -81,6 +82,8 @@ class SolveOptions:
     """Entries of all tables, over all price vectors, with which to close the gap to a known choice."""
     branching_gap: float = float("inf")
     """Relative gap above which small problems are given to branch and bound."""
+    deadline: Deadline = NO_DEADLINE
+    """After which what is known is returned; it is only looked at between steps of the search."""
 
 
 @dataclass(slots=True)
@@ -183,7 +186,8 @@ def solve(
     guided = None if below is None else _guided(fewer, kept, below)
     relaxation, guide = guided or (_relaxation(fewer, start, options),) * 2
     best.raise_bound(relaxation.bound, guide.prices)
-    inner = _Polished(fewer, _near_bound(fewer, guide))
+    is_late = options.deadline.is_past
+    inner = _Polished(fewer, guide.likely if is_late else _near_bound(fewer, guide))
     _search(fewer, inner, best, guide.prices, options)
     method = relaxation.method
     if guide is relaxation:
@@ -267,7 +271,10 @@ def _solve_again(problem: ChoiceProblem, last: Solution, options: SolveOptions) 
 
 
 def _relaxation(problem: ChoiceProblem, prices: Costs, options: SolveOptions) -> Relaxation:
-    return linear_relaxation(problem) or message_relaxation(problem, prices, options.sweeps)
+    found = linear_relaxation(problem, deadline=options.deadline)
+    if found is not None:
+        return found
+    return message_relaxation(problem, prices, 1 if options.deadline.is_past else options.sweeps)
 
 
 def _solution(
@@ -368,6 +375,8 @@ def _search(
     patience = options.patience if inner.is_exact else options.polish_patience
     repair_every = options.repair_every if inner.is_exact else 1
     for step in range(options.price_steps):
+        if step and options.deadline.is_past:
+            break
         costs = priced(problem, prices)
         choice = inner.choose(costs)
         value = replace(problem, costs=costs).cost(choice) - float(prices.sum()) * problem.limit
@@ -424,7 +433,7 @@ def _close(
     problem: ChoiceProblem, relaxation: Relaxation, best: _Best, options: SolveOptions
 ) -> str:
     """Solve what is left of a problem once options far above the bound are out; return what was done."""
-    if best.is_closed(options.gap):
+    if best.is_closed(options.gap) or options.deadline.is_past:
         return ""
     slack = best.cost - relaxation.bound + 1e-9 * max(1.0, abs(best.cost))
     kept = tuple(np.flatnonzero(own <= slack) for own in relaxation.above)
@@ -449,7 +458,7 @@ def _branch(
     problem: ChoiceProblem, best: _Best, gap: float, shared_price: float, options: SolveOptions
 ) -> str:
     """Improve a wide gap by branch and bound; return what was done."""
-    if (1 - options.branching_gap) * best.cost <= best.bound:
+    if (1 - options.branching_gap) * best.cost <= best.bound or options.deadline.is_past:
         return ""
     found = branch_and_bound(problem, gap, shared_price)
     if found is None:

@@ -27,6 +27,7 @@ import numpy as np
 
 from tilewright.extract.account import Account, Kept, consistent
 from tilewright.extract.choice import ChoiceProblem, Costs, restricted
+from tilewright.extract.deadline import NO_DEADLINE, Deadline
 from tilewright.extract.dominance import without_dominated
 from tilewright.extract.elimination import Elimination
 from tilewright.extract.linear import LinearProgram
@@ -68,6 +69,7 @@ def bound_by_spans(
     aim: float = inf,
     known: float = -inf,
     most_splits: int = _MOST_SPLITS,
+    deadline: Deadline = NO_DEADLINE,
 ) -> float:
     """Return a lower bound of the cost of all repeats together.
 
@@ -80,15 +82,16 @@ def bound_by_spans(
         aim: The bound need not be above it.
         known: Another bound. As soon as what can be proven is nearer to it than to the aim, the work ends.
         most_splits: How often options are split.
+        deadline: After which no more are.
     """
-    limit, work = problem.limit, _Work(most_splits)
+    limit, work = problem.limit, _Work(most_splits, deadline)
     costs = tuple(own + price * kept for own, kept in zip(problem.costs, shared, strict=True))
     priced = replace(problem, costs=costs, usages=(), rows=0)
     parts = [_Steps(part_of(priced, part), account.part(part), work) for part in _parts(priced)]
     least = max(float(own.min()) for own in account.own_bytes)
     bound, most = aim, float(floor(limit))
     while most >= least:
-        stride = (_STRIDE if work.left > 0 else _LAST_STRIDE) * limit
+        stride = (_LAST_STRIDE if work.is_spent else _STRIDE) * limit
         enough = bound + price * (limit - most + stride)
         steps: list[_Step] = []
         for part in parts:
@@ -110,9 +113,15 @@ def bound_by_spans(
 
 @dataclass(slots=True)
 class _Work:
-    """How often options may be split."""
+    """How often options may be split, and until when."""
 
     left: int
+    deadline: Deadline
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether nothing may be split any more."""
+        return self.left <= 0 or self.deadline.is_past
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +261,7 @@ class _Steps:
     def _split(self, node: _Node, most: float) -> bool:
         """Replace a node by two; return whether there was something to split."""
         assert node.choice is not None, "it is solved"
-        if self._work.left <= 0:
+        if self._work.is_spent:
             return False
         for variable, mask in self._core_account.reasons(node.choice, most):
             own = node.kept[variable]

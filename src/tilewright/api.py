@@ -135,6 +135,7 @@ def compile(  # the verb that users know from every other compiler's API
     stages: int | None = None,
     matmul_format: str | None = None,
     max_latency: float | str | None = None,
+    time_limit_seconds: float | None = None,
     without_rules: Sequence[str] = (),
     rules: UserRules | None = None,
     schedule: Scheduling | str = Scheduling.LIST,
@@ -155,6 +156,8 @@ def compile(  # the verb that users know from every other compiler's API
         matmul_format: Block format in which the matrix units multiply floats, "mxint8" or "bfp16_64"; None
             for what the target says.
         max_latency: What an inference may take: cycles, or a time such as "50us".
+        time_limit_seconds: Wall time of planning, after which the best plan found is taken, with the bound
+            that is known by then; steps that cannot be cut short may end a little later. None: no limit.
         without_rules: Names of rules or of whole rule sets to leave out.
         rules: More rules, from `load_rules`.
         schedule: Orders of the instructions to try besides the plan's: those of "list" scheduling, also an
@@ -172,6 +175,7 @@ def compile(  # the verb that users know from every other compiler's API
         objective=_objective(objective),
         stages=stages,
         max_latency=max_latency,
+        time_limit_seconds=time_limit_seconds,
         without_rules=tuple(without_rules),
         user_rules=rules or UserRules(),
         stop_after=_choice(Stage, stop_after, "stage"),

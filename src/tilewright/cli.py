@@ -114,6 +114,12 @@ def compile_command(
         str | None,
         typer.Option(metavar="CYCLES|TIME", help="What an inference may take: 20000 or 50us."),
     ] = None,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(
+            min=0, metavar="SECONDS", help="Take the best plan that is found in this time."
+        ),
+    ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Run the instructions and compare with onnxruntime.")
     ] = False,
@@ -154,6 +160,7 @@ def compile_command(
         schedule=schedule.value,
         matmul_format=matmul_format,
         max_latency=max_latency,
+        time_limit_seconds=time_limit,
         verify=verify,
         tolerance=tolerance,
         simulate=simulate,

@@ -71,6 +71,7 @@ class CompileRequest:
     schedule: str = "list"
     matmul_format: str | None = None
     max_latency: str | None = None
+    time_limit_seconds: float | None = None
     verify: bool = False
     tolerance: float | None = None
     simulate: bool = True
@@ -108,6 +109,7 @@ def compile_and_report(request: CompileRequest, console: Console) -> bool:
             schedule=request.schedule,
             matmul_format=request.matmul_format,
             max_latency=request.max_latency,
+            time_limit_seconds=request.time_limit_seconds,
             without_rules=request.without_rules,
             rules=admission.rules,
             stop_after=request.last,

@@ -12,7 +12,8 @@ from math import inf
 
 from tilewright.constant_outputs import fold_constant_outputs
 from tilewright.constants import absent
-from tilewright.errors import CompileError, InfeasibleError
+from tilewright.errors import CompileError, InfeasibleError, TimeLimitError
+from tilewright.extract.deadline import Deadline
 from tilewright.extract.extraction import ExtractOptions, extract
 from tilewright.extract.limited import extract_within_latency, latency_cycles
 from tilewright.extract.objective import Objective
@@ -73,6 +74,8 @@ class CompileOptions:
     scheduling: Scheduling = Scheduling.LIST
     """Which orders of the instructions are tried."""
     extract: ExtractOptions = field(default_factory=ExtractOptions)
+    time_limit_seconds: float | None = None
+    """Wall time of planning, after which the best plan found is taken."""
     only_timed: bool = False
     """Lower a model whose weights were not loaded, to a program that can be timed and not run."""
 
@@ -204,9 +207,17 @@ def compile_graph(
     done = replace(done, alternatives=alternatives)
     if options.stop_after is Stage.SATURATE:
         return done
+    options = _with_deadline(options)
     done = _realise(done, rolled, alternatives, options, tell, timed)
     done = _on_fewer_tiles(done, rolled, options, tell, timed)
     return _pipelined(done, rolled, options, tell, timed)
+
+
+def _with_deadline(options: CompileOptions) -> CompileOptions:
+    """Return the options of planning that begins now."""
+    deadline = Deadline.after(options.time_limit_seconds)
+    solving = replace(options.extract.solve, deadline=deadline)
+    return replace(options, extract=replace(options.extract, solve=solving))
 
 
 def _rolled(graph: Graph) -> tuple[Graph, Rolled]:
@@ -282,7 +293,7 @@ def _others(plan: Plan, plan_without_hiding: Callable[[], Plan]) -> Iterator[Pla
         yield plan.unfilled
     hidden_cycles = sum(delivery.hidden_cycles for op in plan.ops for delivery in op.deliveries)
     if hidden_cycles > _MUCH_HIDDEN * plan.cost:
-        with suppress(InfeasibleError):
+        with suppress(InfeasibleError, TimeLimitError):
             yield plan_without_hiding()
 
 
@@ -314,10 +325,10 @@ def _on_fewer_tiles(
     tell(f"planning for {len(shapes)} parts near the DRAM port")
     model = (done.graph, rolled, done.target, _saturated(done, options), extract_options(options))
     work = partial(plan_on_part, *model, whole, shapes)
-    pipeline = timed(Stage.EXTRACT, work)
-    if pipeline is None:
-        return done
     try:
+        pipeline = timed(Stage.EXTRACT, work)
+        if pipeline is None:
+            return done
         return _linked(replace(done, pipeline=pipeline), pipeline, options, tell, timed)
     except CompileError as error:
         return replace(done, rejected=(*done.rejected, str(error)))

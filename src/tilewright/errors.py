@@ -35,6 +35,10 @@ class InfeasibleError(CompileError):
     """No plan fits the resources; says demand, limit, gap and unit."""
 
 
+class TimeLimitError(CompileError):
+    """Planning was to end before there was a plan."""
+
+
 class DemandError(CompileError):
     """A demand on a plan cannot be read, names what is not there, or contradicts another one."""
 
