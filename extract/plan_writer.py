@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import networkx as nx
@@ -29,18 +30,19 @@ class PlanWriter:
         choice: tuple[int, ...],
         pricing: Pricing,
         replaced: Replaced = MappingProxyType({}),
+        others: Mapping[int, tuple[int, ...]] = MappingProxyType({}),
     ) -> None:
+        """Take options of single instances from `replaced`, whole choices of some from `others`."""
         self.graph = graph
         self.rolled = rolled
         self.alternatives = alternatives
         self.tables = tables
         self.pricing = pricing
-        self.chosen = {
-            variable: options[number]
-            for variable, options, number in zip(
-                tables.variables, tables.options, choice, strict=True
-            )
-        }
+        options = {one: self._options(one) for one in {choice, *others.values()}}
+        self.chosen = [
+            options[others.get(number, choice)] for number in range(len(rolled.instances))
+        ]
+        """Of each instance, the option of each variable."""
         self.replaced = {
             place: tables.options[tables.number[place[1]]][number]
             for place, number in replaced.items()
@@ -60,9 +62,14 @@ class PlanWriter:
 
     def write(self, bound: tuple[float, Proof]) -> Plan:
         """Return the plan with a bound, in units of the objective, and its proof; memory is not counted."""
-        orders = [self._order(block) for block in range(len(self.rolled.blocks))]
-        for number, instance in enumerate(self.rolled.instances):
-            for class_number in orders[instance.block]:
+        orders: dict[tuple[int, int], list[int]] = {}
+        for number, (instance, chosen) in enumerate(
+            zip(self.rolled.instances, self.chosen, strict=True)
+        ):
+            key = instance.block, id(chosen)
+            if key not in orders:
+                orders[key] = self._order(instance.block, chosen)
+            for class_number in orders[key]:
                 self._emit(number, instance, class_number)
         outputs = tuple(self._output_delivery(port.tensor) for port in self.graph.outputs)
         objective = self.pricing.objective
@@ -87,24 +94,33 @@ class PlanWriter:
             resident_sram_bytes=0,
         )
 
-    def _order(self, block: int) -> list[int]:
+    def _options(self, choice: tuple[int, ...]) -> Mapping[Variable, Option]:
+        tables = self.tables
+        return {
+            variable: options[number]
+            for variable, options, number in zip(
+                tables.variables, tables.options, choice, strict=True
+            )
+        }
+
+    def _order(self, block: int, chosen: Mapping[Variable, Option]) -> list[int]:
         """Return the computed classes of a block in execution order."""
         order: nx.DiGraph[int] = nx.DiGraph()
         classes = [c for b, c in self.tables.variables if b == block]
         for number in classes:
-            option = self.chosen[block, number]
+            option = chosen[block, number]
             if option.node is None:
                 continue
             order.add_node(number)
             for argument in option.node.args:
-                if (block, argument) in self.chosen:
+                if (block, argument) in chosen:
                     order.add_edge(argument, number)
         rank = {number: position for position, number in enumerate(classes)}
         return list(nx.lexicographical_topological_sort(order, key=lambda number: rank[number]))
 
     def _emit(self, number: int, instance: Instance, class_number: int) -> None:
         variable = (instance.block, class_number)
-        option = self.replaced.get((number, variable), self.chosen[variable])
+        option = self.replaced.get((number, variable), self.chosen[number][variable])
         node = option.node
         assert node is not None
         assert option.result is not None
@@ -192,20 +208,23 @@ class PlanWriter:
         assert wanted is not None
         if tensor.is_input:
             made = self.origins[name].made
-            producer = made[1] if made else None
         else:
-            producer = (instance.block, argument)
-        if producer is None:
+            made = number, (instance.block, argument)
+        if made is None:
             before, table = dram_placement(mesh), self.tables.input_tables[tensor.type]
         else:
-            result = self.chosen[producer].result
-            assert result is not None
-            before, table = result, self.tables.tables[producer]
+            before, table = self._result(*made), self.tables.tables[made[1]]
         moves = table.moves(table.index[before], table.index[wanted])
         hidden = (
             self._hidden_cycles(number, option, moves) if position == option.late.position else 0
         )
         return Delivery(tensor=name, before=before, moves=moves, after=wanted, hidden_cycles=hidden)
+
+    def _result(self, number: int, variable: Variable) -> Placement:
+        """Return where an instance leaves a value."""
+        result = self.chosen[number][variable].result
+        assert result is not None
+        return result
 
     def _hidden_cycles(self, number: int, option: Option, moves: tuple[Move, ...]) -> float:
         """Return the cycles of a late operand's moves that a product covers, which covers no others then."""
@@ -228,10 +247,7 @@ class PlanWriter:
         if origin.made is None:  # an input or a constant, which are in DRAM anyway
             self._fold_by_name(origin.tensor)
             return Delivery(tensor=origin.tensor, before=wanted, moves=(), after=wanted)
-        _, producer = origin.made
-        result = self.chosen[producer].result
-        assert result is not None
-        table = self.tables.tables[producer]
+        result, table = self._result(*origin.made), self.tables.tables[origin.made[1]]
         moves = table.moves(table.index[result], table.index[wanted])
         return Delivery(tensor=origin.tensor, before=result, moves=moves, after=wanted)
 

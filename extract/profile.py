@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tilewright.extract.move_buffers import chain_bytes, shard_bytes
-from tilewright.extract.plan import Delivery, Plan
+from tilewright.extract.plan import Delivery, Plan, PlannedOp
 from tilewright.graph import TensorType
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
@@ -24,6 +25,17 @@ def delivery_bytes(
 ) -> int:
     """Return the largest use during a delivery, beside what its source occupies."""
     return chain_bytes(delivery.moves, tensor, mesh, alignment_bytes)
+
+
+def resident_constants_bytes(
+    planned: PlannedOp, types: Mapping[str, TensorType], mesh: LogicalMesh, alignment_bytes: int
+) -> int:
+    """Return the bytes of the constants that an op keeps in the scratchpad."""
+    return sum(
+        shard_bytes(delivery.after, types[delivery.tensor], mesh, alignment_bytes)
+        for delivery, is_resident in zip(planned.deliveries, planned.resident, strict=True)
+        if is_resident
+    )
 
 
 def sram_profile(plan: Plan, target: Target) -> SramProfile:
@@ -48,12 +60,12 @@ def sram_profile(plan: Plan, target: Target) -> SramProfile:
 
     for position, planned in enumerate(plan.ops):
         op = planned.op
+        resident += resident_constants_bytes(planned, types, mesh, alignment)
         copies: list[int] = []
         peak = held = 0
         for delivery, is_resident in zip(planned.deliveries, planned.resident, strict=True):
             tensor = types[delivery.tensor]
             if is_resident:
-                resident += shard_bytes(delivery.after, tensor, mesh, alignment)
                 continue
             use(delivery.tensor, position)
             peak = max(peak, held + delivery_bytes(delivery, tensor, mesh, alignment))

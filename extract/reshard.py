@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 
+from tilewright.errors import InfeasibleError
 from tilewright.extract.move_buffers import move_buffers_bytes
 from tilewright.extract.objective import Metric, Objective
 from tilewright.extract.plan import Delivery, Memory, Move, MoveKind, Placement
@@ -60,11 +61,19 @@ class ReshardTable:
     index: dict[Placement, int]
 
     def moves(self, start: int, end: int) -> tuple[Move, ...]:
-        """Return the cheapest chain of moves from one placement to another."""
+        """Return the cheapest chain of moves from one placement to another.
+
+        Raises:
+            InfeasibleError: There is none within the scratchpad.
+        """
         chain: list[Move] = []
         while end != start:
             before = int(self.predecessors[start, end])
-            assert before >= 0, "no chain of moves between the placements"
+            if before < 0:
+                places = list(self.index)
+                raise InfeasibleError(
+                    f"no chain of moves from {places[start]} to {places[end]} fits the scratchpad"
+                )
             chain.append(self.single[before, end])
             end = before
         return tuple(reversed(chain))
