@@ -9,7 +9,7 @@ from math import inf
 from tilewright.errors import InfeasibleError
 from tilewright.extract.copies import copies
 from tilewright.extract.deadline import NO_DEADLINE, Deadline
-from tilewright.extract.exact import search_exactly
+from tilewright.extract.exact import MOST_VARIABLES, search_exactly
 from tilewright.extract.model_tables import ModelTables
 from tilewright.extract.plan import Plan
 from tilewright.extract.profile import SramProfile, sram_profile
@@ -75,7 +75,8 @@ def closed(
     """
     cost = inf if known.plan is None else scales.cost(known.plan)
     is_closed = known.plan is not None and cost - known.bound <= _GAP * abs(cost)
-    if is_closed or tables.has_repeats or deadline.is_past:
+    is_large = len(tables.problem.costs) > MOST_VARIABLES
+    if is_closed or is_large or tables.has_repeats or deadline.is_past:
         return known
     limit = tables.problem.limit
 

@@ -28,7 +28,7 @@ from tilewright.extract.elimination import grouped
 _MOST_ENTRIES = 2_000_000
 """Of the largest table; problems with larger ones are not searched."""
 
-_MOST_VARIABLES = 20
+MOST_VARIABLES = 20
 _MOST_NODES = 30_000
 _MOST_LEAVES = 1_000
 """Variables of a small problem; nodes, and whole choices, after which the search gives up."""
@@ -70,7 +70,7 @@ def search_exactly(
         sum_price: Of a unit of the costs.
         deadline: After which the search gives up.
     """
-    tables = _tables(problem) if len(problem.costs) <= _MOST_VARIABLES else None
+    tables = _tables(problem) if len(problem.costs) <= MOST_VARIABLES else None
     if tables is None:
         return None
     search = _Search(

@@ -115,15 +115,19 @@ def _size_classes(nest: LoopNest, tiling: Tiling) -> Iterator[tuple[int, tuple[i
 
 def _adding_classes(nest: LoopNest, tiling: Tiling) -> Iterator[tuple[int, int, tuple[int, ...]]]:
     """Yield (number of boxes, how many of them are not their result's first, box sizes)."""
-    choices = []
+    classes: list[tuple[int, int, tuple[int, ...]]] = [(1, 1, ())]
     for dim, size in zip(nest.dims, tiling.sizes, strict=True):
         full, rest = divmod(dim.extent, size)
         sizes = [(n, s) for n, s in ((full, size), (1, rest)) if n and s]
         is_sum = dim.role is Role.REDUCTION
-        choices.append([(n, int(i == 0) if is_sum else n, s) for i, (n, s) in enumerate(sizes)])
-    for combination in product(*choices):
-        count, first = prod(n for n, _, _ in combination), prod(n for _, n, _ in combination)
-        yield count, count - first, tuple(s for _, _, s in combination)
+        choices = [(n, int(i == 0) if is_sum else n, s) for i, (n, s) in enumerate(sizes)]
+        classes = [
+            (count * n, first * m, (*box, s))
+            for count, first, box in classes
+            for n, m, s in choices
+        ]
+    for count, first, box in classes:
+        yield count, count - first, box
 
 
 def _result_classes(
