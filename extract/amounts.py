@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from tilewright.extract.objective import Metric, Objective, single
+from tilewright.extract.objective import AnyMetric, Metric, Objective, single
 from tilewright.extract.plan import Delivery, Plan
 from tilewright.extract.reshard import delivery_units
 from tilewright.hwmodel.target import Target
 
 
-def amounts(plan: Plan, target: Target) -> Mapping[Metric, float]:
-    """Return a plan's amount of every metric, whatever it was made for, in the metric's unit."""
-    found = {
-        metric: additive_units(plan, single(metric), target)
-        for metric in Metric
-        if metric is not Metric.SRAM
-    }
-    return MappingProxyType({**found, Metric.SRAM: float(plan.peak_sram_bytes)})
+def amounts(
+    plan: Plan, target: Target, metrics: Iterable[AnyMetric] = ()
+) -> Mapping[AnyMetric, float]:
+    """Return a plan's amount of every metric, whatever it was made for, in the metric's unit.
+
+    Args:
+        plan: The plan.
+        target: Its machine.
+        metrics: Metrics of users to count besides those of the plan's objective.
+    """
+    known = dict.fromkeys((*Metric, *plan.objective.metrics, *metrics))
+    return MappingProxyType(
+        {
+            metric: float(plan.peak_sram_bytes)
+            if metric is Metric.SRAM
+            else additive_units(plan, single(metric), target)
+            for metric in known
+        }
+    )
 
 
 def additive_units(plan: Plan, objective: Objective, target: Target) -> float:

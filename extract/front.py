@@ -16,7 +16,7 @@ from itertools import pairwise
 
 from tilewright.errors import CompileError, InfeasibleError
 from tilewright.extract.extraction import ExtractOptions
-from tilewright.extract.objective import Metric, Objective, references, single
+from tilewright.extract.objective import AnyMetric, Metric, Objective, references, single
 from tilewright.extract.reweigh import Point, Reweigher
 from tilewright.graph import Graph
 from tilewright.hwmodel.mesh import LogicalMesh
@@ -43,7 +43,7 @@ class FrontPlanner:
         alternatives: tuple[Alternatives, ...],
         target: Target,
         mesh: LogicalMesh,
-        metrics: tuple[Metric, ...],
+        metrics: tuple[AnyMetric, ...],
         options: ExtractOptions,
     ) -> None:
         """Price the options; the arguments are those of `extract`.
@@ -54,7 +54,7 @@ class FrontPlanner:
         """
         self.metrics = check_metrics(metrics)
         self.summed = tuple(m for m in metrics if m is not Metric.SRAM)
-        self.references = references(graph, target)
+        self.references = references(graph, target, metrics)
         self._made = Reweigher(
             graph, rolled, alternatives, target, mesh, tuple(map(single, metrics)), options
         )
@@ -82,14 +82,14 @@ class FrontPlanner:
         return self._made.plan(objective, limit_bytes)
 
 
-def check_metrics(metrics: tuple[Metric, ...]) -> tuple[Metric, ...]:
+def check_metrics(metrics: tuple[AnyMetric, ...]) -> tuple[AnyMetric, ...]:
     """Return metrics that make a front.
 
     Raises:
         CompileError: They make none.
     """
-    names = ",".join(metrics)
-    if len(set(metrics)) != len(metrics) or not 2 <= len(metrics) <= 3:
+    names = ",".join(map(str, metrics))
+    if len(set(map(str, metrics))) != len(metrics) or not 2 <= len(metrics) <= 3:
         raise CompileError(
             f"objectives '{names}': expected two or three different ones, such as latency,energy"
         )
@@ -198,7 +198,7 @@ def _gaps(planner: FrontPlanner, points: tuple[Point, ...]) -> Iterator[_Gap]:
             yield _Gap(ends=(a, b), area=dx * dy, shares=shares)
 
 
-def nondominated(points: Sequence[Point], metrics: tuple[Metric, ...]) -> tuple[Point, ...]:
+def nondominated(points: Sequence[Point], metrics: tuple[AnyMetric, ...]) -> tuple[Point, ...]:
     """Return the points that no other one is as good as in every metric, in order, equal ones once."""
 
     def is_beaten(point: Point, other: Point) -> bool:

@@ -117,6 +117,7 @@ def _operand_price(
     cost = KernelCost(
         dma_out_cycles=one.cycles * work.steps,
         sram_cycles=sram_bytes / target.tile.sram.bytes_per_cycle,
+        link_cycles=one.link_cycles * work.steps,
         sram_bytes=sram_bytes,
         noc_bytes=round(one.noc_bytes * work.steps),
         energy_pj=one.energy_pj * work.steps,

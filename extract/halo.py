@@ -75,6 +75,7 @@ def with_halo_price(kernel: Kernel, cost: KernelCost, target: Target) -> KernelC
     total += KernelCost(
         dma_out_cycles=payload / target.tile.dma.out_bytes_per_cycle,
         sram_cycles=2 * payload / target.tile.sram.bytes_per_cycle,
+        link_cycles=sends.link_cycles,
         sram_bytes=2 * payload,
         noc_bytes=payload,
         energy_pj=sends.energy_pj,

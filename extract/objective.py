@@ -14,7 +14,7 @@ the one for that of the other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import isfinite
@@ -22,8 +22,9 @@ from types import MappingProxyType
 from typing import ClassVar
 
 from tilewright.errors import CompileError
+from tilewright.extract.user_metric import UserMetric
 from tilewright.graph import Graph
-from tilewright.hwmodel.cost import KernelCost
+from tilewright.hwmodel.cost import KernelCost, Occupancy
 from tilewright.hwmodel.roofline import least_energy_pj, roofline
 from tilewright.hwmodel.target import Target
 
@@ -40,15 +41,13 @@ class Metric(StrEnum):
     SRAM = "sram"
     """Bytes of the fullest moment of a tile's scratchpad."""
 
+    @property
+    def unit(self) -> str:
+        """What it is counted in."""
+        return {Metric.ENERGY: "pJ", Metric.SRAM: "bytes"}.get(self, "cycles")
 
-UNITS: Mapping[Metric, str] = MappingProxyType(
-    {
-        Metric.LATENCY: "cycles",
-        Metric.THROUGHPUT: "cycles",
-        Metric.ENERGY: "pJ",
-        Metric.SRAM: "bytes",
-    }
-)
+
+AnyMetric = Metric | UserMetric
 
 MIXED_UNIT = "weighted cycles"
 
@@ -57,6 +56,7 @@ MIXED_UNIT = "weighted cycles"
 class Objective:
     """Metrics with their weights, and what a unit of each costs.
 
+    Metrics of users add up like latency, but know no start-up and nothing that runs beside something else.
     `rates` follow `weights`, in units of the objective for a cycle, picojoule or byte; they are empty for a
     mix that has not met its model and machine yet (`on`).
     """
@@ -66,15 +66,25 @@ class Objective:
     ENERGY: ClassVar[Objective]
     SRAM: ClassVar[Objective]
 
-    weights: tuple[tuple[Metric, float], ...]
+    weights: tuple[tuple[AnyMetric, float], ...]
     rates: tuple[float, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse metrics that listings could not tell apart."""
+        names = [str(metric) for metric in self.metrics]
+        own = [str(m) for m in self.metrics if isinstance(m, UserMetric)]
+        if len(set(names)) < len(names) or set(own) & set(Metric):
+            raise CompileError(
+                f"objective '{self}': found two metrics of one name, expected different ones; "
+                "name that of the user otherwise"
+            )
+
     @property
-    def metrics(self) -> tuple[Metric, ...]:
+    def metrics(self) -> tuple[AnyMetric, ...]:
         """The metrics that count."""
         return tuple(metric for metric, _ in self.weights)
 
-    def rate(self, metric: Metric) -> float:
+    def rate(self, metric: AnyMetric) -> float:
         """Return what a unit of a metric costs."""
         assert self.rates, "a mix has rates on a model and a machine only"
         pairs = zip(self.weights, self.rates, strict=True)
@@ -91,6 +101,11 @@ class Objective:
         return Metric.LATENCY in self.metrics or Metric.THROUGHPUT in self.metrics
 
     @property
+    def rewards_overlap(self) -> bool:
+        """Whether a kernel that moves data while it computes may cost less than both after each other."""
+        return self.counts_time or any(isinstance(metric, UserMetric) for metric in self.metrics)
+
+    @property
     def is_time(self) -> bool:
         """Whether costs are cycles."""
         return self in (Objective.LATENCY, Objective.THROUGHPUT)
@@ -98,7 +113,7 @@ class Objective:
     @property
     def unit(self) -> str:
         """Unit of costs."""
-        return UNITS[self.metrics[0]] if len(self.metrics) == 1 else MIXED_UNIT
+        return self.metrics[0].unit if len(self.metrics) == 1 else MIXED_UNIT
 
     @property
     def additive(self) -> Objective:
@@ -111,7 +126,7 @@ class Objective:
         rates = tuple(self.rates[n] for n in kept) if self.rates else ()
         return Objective(tuple(self.weights[n] for n in kept), rates)
 
-    def weigh(self, amounts: Mapping[Metric, float]) -> float:
+    def weigh(self, amounts: Mapping[AnyMetric, float]) -> float:
         """Return what amounts of the metrics cost."""
         pairs = zip(self.metrics, self.rates, strict=True)
         return sum(rate * amounts[metric] for metric, rate in pairs)
@@ -128,21 +143,31 @@ class Objective:
                 case Metric.ENERGY:
                     static = target.energy.static_watt * 1e12 * target.seconds(cost.latency_cycles)
                     total += rate * (cost.energy_pj * target.tiles + static)
+                case UserMetric():
+                    total += rate * metric.amount(cost.occupancy(target))
         return total
+
+    def occupancy_units(self, occupancy: Occupancy) -> float:
+        """Return what the metrics of users charge for something that occupies so much."""
+        return sum(
+            rate * metric.amount(occupancy)
+            for metric, rate in zip(self.metrics, self.rates, strict=True)
+            if isinstance(metric, UserMetric)
+        )
 
     def __str__(self) -> str:
         """Return the objective as users write it."""
         if len(self.weights) == 1:
-            return self.weights[0][0].value
+            return str(self.weights[0][0])
         return ",".join(f"{metric}:{weight:g}" for metric, weight in self.weights)
 
     def on(self, graph: Graph, target: Target) -> Objective:
         """Return the objective with the rates of a model and a machine, if it has none yet."""
         if self.rates:
             return self
-        return self.relative_to(references(graph, target))
+        return self.relative_to(references(graph, target, self.metrics))
 
-    def relative_to(self, amounts: Mapping[Metric, float]) -> Objective:
+    def relative_to(self, amounts: Mapping[AnyMetric, float]) -> Objective:
         """Return the objective with the rates that references give.
 
         Args:
@@ -160,20 +185,36 @@ Objective.ENERGY = Objective(((Metric.ENERGY, 1.0),), (1.0,))
 Objective.SRAM = Objective(((Metric.SRAM, 1.0),), (1.0,))
 
 
-def single(metric: Metric) -> Objective:
+def single(metric: AnyMetric) -> Objective:
     """Return the objective of one metric."""
     return Objective(((metric, 1.0),), (1.0,))
 
 
-def references(graph: Graph, target: Target) -> Mapping[Metric, float]:
+def references(
+    graph: Graph, target: Target, metrics: Iterable[AnyMetric] = ()
+) -> Mapping[AnyMetric, float]:
     """Return what mixes measure metrics in: the model's lower bounds, and the whole scratchpad of a tile.
 
     Cycles are those of the roofline, picojoules those of the multiply-adds and the DRAM traffic that no
-    schedule avoids, with static power for the roofline's time.
+    schedule avoids, with static power for the roofline's time. A metric of a user is asked what it charges
+    for the roofline as if it were one kernel.
+
+    Args:
+        graph: The model.
+        target: The machine.
+        metrics: Those of users among them have references, too.
     """
-    cycles = max(1.0, roofline(graph, target).bound_cycles)
+    found = roofline(graph, target)
+    cycles = max(1.0, found.bound_cycles)
+    whole = Occupancy(
+        core_cycles=max(found.matrix_cycles, found.vector_cycles, found.sram_cycles),
+        dram_bytes=found.dram_bytes,
+        dram_cycles=found.dram_cycles,
+    )
+    own = [metric for metric in metrics if isinstance(metric, UserMetric)]
     return MappingProxyType(
         {
+            **{metric: metric.amount(whole) or 1.0 for metric in own},
             Metric.LATENCY: cycles,
             Metric.THROUGHPUT: cycles,
             Metric.ENERGY: max(1.0, least_energy_pj(graph, target)),

@@ -357,7 +357,7 @@ def _most_in_chunks(
     """Return what a product may cost with operands in chunks, see `most_in_chunks`."""
     if whole is None:
         return inf  # an operand does not fit whole
-    if not pricing.counts_time:
+    if not pricing.objective.rewards_overlap:
         return None
     gather = _gather(node, implementation, pricing.mesh)
     assert gather is not None, "the implementation gathers an operand"

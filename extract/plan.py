@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from tilewright.extract.objective import Objective
 from tilewright.graph import Graph, Op, TensorType
-from tilewright.hwmodel.cost import KernelCost
+from tilewright.hwmodel.cost import KernelCost, Occupancy
 from tilewright.hwmodel.mesh import LogicalMesh, Sharding
 
 
@@ -62,6 +62,7 @@ class Move:
     after: Placement
     cycles: float
     energy_pj: float = 0.0
+    occupancy: Occupancy = field(default_factory=Occupancy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from tilewright.extract.plan import Delivery, Memory, Move, MoveKind, Placement
 from tilewright.extract.transfer import dram_transfer_cost
 from tilewright.graph import TensorType
 from tilewright.hwmodel.collectives import collective_cost
+from tilewright.hwmodel.cost import Occupancy
 from tilewright.hwmodel.mesh import (
     PARTIAL_SUM,
     REPLICATED,
@@ -42,8 +43,8 @@ from tilewright.rules.collectives.steps import after_step, steps
 UNREACHABLE = float("inf")
 """Cost between placements that no chain of moves joins."""
 
-_MINIMAL_COST = 1e-3
-"""A move is never free, so that chains have no detours."""
+_MINIMAL_COST, _MINIMAL_SHARE = 1e-3, 1e-6
+"""A move is never free, so that chains have no detours: in units of the objective, or of the dearest one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,8 @@ class ReshardTable:
 
 def move_units(move: Move, objective: Objective) -> float:
     """Return what a move costs under an objective, which something waits for."""
-    return objective.cycle_rate * move.cycles + objective.rate(Metric.ENERGY) * move.energy_pj
+    moved = objective.cycle_rate * move.cycles + objective.rate(Metric.ENERGY) * move.energy_pj
+    return moved + objective.occupancy_units(move.occupancy)
 
 
 def delivery_units(delivery: Delivery, objective: Objective) -> float:
@@ -129,7 +131,8 @@ def build_table(
                 single[number, other] = move
     rows = np.array([pair[0] for pair in single], dtype=np.int64)
     columns = np.array([pair[1] for pair in single], dtype=np.int64)
-    costs = np.array([max(move_units(move, objective), _MINIMAL_COST) for move in single.values()])
+    costs = np.array([move_units(move, objective) for move in single.values()])
+    costs = np.maximum(costs, min(_MINIMAL_COST, _MINIMAL_SHARE * costs.max(initial=0.0)))
     size = len(placements)
     graph = csr_array((costs, (rows, columns)), shape=(size, size))
     distance, predecessors = dijkstra(graph, return_predecessors=True)
@@ -229,6 +232,7 @@ def _loads(
                     after=Placement(Memory.SRAM, sharding),
                     cycles=cost.latency_cycles,
                     energy_pj=cost.energy_pj * mesh.tiles,
+                    occupancy=cost.occupancy(target),
                 )
             )
     return moves
@@ -247,6 +251,7 @@ def _stores(
             after=dram_placement(mesh),
             cycles=cost.latency_cycles,
             energy_pj=cost.energy_pj * mesh.tiles,
+            occupancy=cost.occupancy(target),
         )
     ]
 
@@ -281,6 +286,7 @@ def _axis_moves(
                 after=Placement(Memory.SRAM, after_step(sharding, step)),
                 cycles=cost.cycles,
                 energy_pj=cost.energy_pj * mesh.tiles,
+                occupancy=Occupancy(core_cycles=cost.core_cycles, link_cycles=cost.link_cycles),
             )
         )
     return moves

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from tilewright.extract.amounts import amounts
 from tilewright.extract.extraction import ExtractOptions, Setting, plan_setting, prepare
 from tilewright.extract.model_tables import build_tables
-from tilewright.extract.objective import Metric, Objective
+from tilewright.extract.objective import AnyMetric, Metric, Objective
 from tilewright.extract.options import Option
 from tilewright.extract.origins import Variable
 from tilewright.extract.overlap import LateOperand
@@ -28,7 +28,7 @@ class Point:
     """
 
     plan: Plan
-    amounts: Mapping[Metric, float]
+    amounts: Mapping[AnyMetric, float]
     limit_bytes: int
 
 
@@ -60,6 +60,7 @@ class Reweigher:
             InfeasibleError: Some tensor cannot be computed within the scratchpad.
         """
         spares = any(Metric.SRAM in objective.metrics for objective in objectives)
+        self._metrics = tuple(metric for one in objectives for metric in one.metrics)
         self._options = replace(
             options,
             objective=Objective.LATENCY,
@@ -84,7 +85,7 @@ class Reweigher:
         setting = self._setting_of(objective.additive)
         options = replace(self._options, objective=objective, sram_limit_bytes=limit)
         plan = plan_setting(setting, options)
-        found = amounts(plan, setting.pricing.target)
+        found = amounts(plan, setting.pricing.target, self._metrics)
         return Point(plan=plan, amounts=found, limit_bytes=limit)
 
     def _setting_of(self, objective: Objective) -> Setting:

@@ -17,11 +17,12 @@ from tilewright.extract.gathered_check import Shard, arriving, check_chunks, gat
 from tilewright.extract.kernel import Kernel, footprint_bytes
 from tilewright.extract.kernel_price import price
 from tilewright.extract.move_buffers import aligned_bytes, move_buffers_bytes
-from tilewright.extract.objective import Metric, Objective
+from tilewright.extract.objective import AnyMetric, Metric, Objective
 from tilewright.extract.plan import Delivery, Memory, Move, MoveKind, Placement, Plan, PlannedOp
 from tilewright.extract.plan_error import PlanError
 from tilewright.extract.planned import planned_kernel, planned_nest
 from tilewright.extract.reshard import single_moves
+from tilewright.extract.user_metric import UserMetric
 from tilewright.extract.validate_halo import check_halo
 from tilewright.extract.validate_vocabulary import check_vocabulary
 from tilewright.graph import Op, third_operands
@@ -344,24 +345,34 @@ class _Covers:
         return cycles / boxes
 
 
-Amounts = dict[Metric, float]
+Amounts = dict[AnyMetric, float]
 
 
-def _kernel_amounts(cost: KernelCost, target: Target) -> Amounts:
+def _own_metrics(objective: Objective) -> list[UserMetric]:
+    return [metric for metric, _ in objective.weights if isinstance(metric, UserMetric)]
+
+
+def _kernel_amounts(cost: KernelCost, target: Target, objective: Objective) -> Amounts:
     """Return what a kernel takes, on all tiles, of each metric that adds up."""
     seconds = cost.latency_cycles / (target.clock_ghz * 1e9)
+    occupied = cost.occupancy(target)
     return {
+        **{metric: metric.price(occupied) for metric in _own_metrics(objective)},
         Metric.LATENCY: cost.latency_cycles,
         Metric.THROUGHPUT: cost.latency_cycles - cost.startup_cycles,
         Metric.ENERGY: cost.energy_pj * target.tiles + seconds * target.energy.static_watt * 1e12,
     }
 
 
-def _delivery_amounts(delivery: Delivery) -> Amounts:
+def _delivery_amounts(delivery: Delivery, objective: Objective) -> Amounts:
     """Return what the moves of a delivery take, less what a product hides."""
     cycles = sum(move.cycles for move in delivery.moves) - delivery.hidden_cycles
     energy = sum(move.energy_pj for move in delivery.moves)
-    return {Metric.LATENCY: cycles, Metric.THROUGHPUT: cycles, Metric.ENERGY: energy}
+    own: Amounts = {
+        metric: sum(metric.price(move.occupancy) for move in delivery.moves)
+        for metric in _own_metrics(objective)
+    }
+    return {**own, Metric.LATENCY: cycles, Metric.THROUGHPUT: cycles, Metric.ENERGY: energy}
 
 
 def _weighed(amounts: list[Amounts], objective: Objective) -> float:
@@ -385,14 +396,16 @@ def _check_cost(plan: Plan, target: Target, peak_bytes: int) -> None:
             assert planned.tiling is not None
             kernel = planned_kernel(planned, plan.types, plan.mesh)
             cost = price(kernel, planned.tiling, target)
-        own = [_kernel_amounts(cost, target), *map(_delivery_amounts, planned.deliveries)]
+        own = [_kernel_amounts(cost, target, by_op)]
+        own += [_delivery_amounts(delivery, by_op) for delivery in planned.deliveries]
         units = _weighed(own, by_op)
         if abs(units - planned.cost_units) > _RELATIVE * max(1.0, units):
             raise PlanError(
                 f"'{planned.op.name}' costs {units}, the plan says {planned.cost_units}"
             )
         total += own
-    total += map(_delivery_amounts, {d.tensor: d for d in plan.output_deliveries}.values())
+    brought = {d.tensor: d for d in plan.output_deliveries}.values()
+    total += [_delivery_amounts(delivery, by_op) for delivery in brought]
     total.append({Metric.SRAM: float(peak_bytes)})
     if any(d.hidden_cycles for d in plan.output_deliveries):
         raise PlanError("a model output's way to DRAM is hidden from the cost")

@@ -37,6 +37,10 @@ class CollectiveCost:
     """Duration of a collective; bytes and energy are those of one tile (the mean over all)."""
 
     cycles: float = 0.0
+    core_cycles: float = 0.0
+    """Of the scratchpad's port and of the vector unit, one after the other."""
+    link_cycles: float = 0.0
+    """Of the busiest link, or port of a unit."""
     noc_bytes: float = 0.0
     """Bytes that arrive in the tile over the network."""
     energy_pj: float = 0.0
@@ -48,6 +52,8 @@ class CollectiveCost:
         levels = zip(self.level_bytes, other.level_bytes, strict=True)
         return CollectiveCost(
             cycles=self.cycles + other.cycles,
+            core_cycles=self.core_cycles + other.core_cycles,
+            link_cycles=self.link_cycles + other.link_cycles,
             noc_bytes=self.noc_bytes + other.noc_bytes,
             energy_pj=self.energy_pj + other.energy_pj,
             level_bytes=tuple(a + b for a, b in levels),
@@ -224,6 +230,8 @@ def _transfer(
     noc_pj = pattern.hops * payload_bytes * energy.noc_pj_per_byte_hop
     return CollectiveCost(
         cycles=handshake + starts + pattern.latency_cycles + busy,
+        core_cycles=sram_bytes / tile.sram.bytes_per_cycle,
+        link_cycles=pattern.cycles_per_byte * payload_bytes,
         noc_bytes=(size - 1) * payload_bytes,
         energy_pj=noc_pj + sram_bytes * energy.sram_pj_per_byte,
         level_bytes=tuple(share * payload_bytes for share in pattern.level_bytes),
@@ -249,4 +257,9 @@ def _vector(
     each = max(work, moved / tile.sram.bytes_per_cycle) + tile.control.issue_cycles
     pj = elements * energy.vector_op_pj + moved * energy.sram_pj_per_byte
     levels = (0.0,) * len(target.interconnects)
-    return CollectiveCost(cycles=times * each, energy_pj=times * pj, level_bytes=levels)
+    return CollectiveCost(
+        cycles=times * each,
+        core_cycles=times * each,
+        energy_pj=times * pj,
+        level_bytes=levels,
+    )

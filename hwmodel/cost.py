@@ -31,6 +31,20 @@ _WIDE_BYTES = 8  # element types of this many bytes go at half rate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Occupancy:
+    """What a kernel or a move occupies of the machine while all tiles do the same."""
+
+    core_cycles: float = 0.0
+    """Of a tile: its matrix unit, its vector unit or its scratchpad's port, whichever is busiest."""
+    dram_bytes: float = 0.0
+    """Through all DRAM ports together."""
+    dram_cycles: float = 0.0
+    """Time that the ports need for `dram_bytes`."""
+    link_cycles: float = 0.0
+    """Time that the busiest link of the network needs for the bytes that pass it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KernelCost:
     """Occupancy of each engine by a kernel on one tile, and what it moves and burns."""
 
@@ -40,6 +54,8 @@ class KernelCost:
     dma_out_cycles: float = 0.0
     sram_cycles: float = 0.0
     """Time that the scratchpad's port needs for `sram_bytes`."""
+    link_cycles: float = 0.0
+    """Time of the busiest link of the network; of several transfers one after the other, the sum."""
     startup_cycles: float = 0.0
     """Start-up that no other engine's work hides."""
     macs: int = 0
@@ -61,6 +77,16 @@ class KernelCost:
         )
         return max(engines) + self.startup_cycles
 
+    def occupancy(self, target: Target) -> Occupancy:
+        """Return what all tiles together occupy."""
+        dram_bytes = float(self.dram_bytes * target.tiles)
+        return Occupancy(
+            core_cycles=max(self.matrix_cycles, self.vector_cycles, self.sram_cycles),
+            dram_bytes=dram_bytes,
+            dram_cycles=dram_bytes / target.dram_bytes_per_cycle,
+            link_cycles=self.link_cycles,
+        )
+
     def __add__(self, other: KernelCost) -> KernelCost:
         """Return the cost of both, with their engines free to overlap."""
         return KernelCost(
@@ -69,6 +95,7 @@ class KernelCost:
             dma_in_cycles=self.dma_in_cycles + other.dma_in_cycles,
             dma_out_cycles=self.dma_out_cycles + other.dma_out_cycles,
             sram_cycles=self.sram_cycles + other.sram_cycles,
+            link_cycles=self.link_cycles + other.link_cycles,
             startup_cycles=self.startup_cycles + other.startup_cycles,
             macs=self.macs + other.macs,
             vector_ops=self.vector_ops + other.vector_ops,
@@ -236,8 +263,15 @@ def dram_cycles(
             `tiles * bytes_per_tile` (the latter is taken when the target has no read multicast).
         contiguous_run_bytes: Length of the contiguous runs in DRAM; short runs are padded to bursts.
     """
+    return _read_cycles(target, total_bytes_read, bytes_per_tile, contiguous_run_bytes)[0]
+
+
+def _read_cycles(
+    target: Target, total_bytes_read: int, bytes_per_tile: int, contiguous_run_bytes: int
+) -> tuple[float, float]:
+    """Return the cycles of `dram_cycles`, and those of the busiest link."""
     if bytes_per_tile == 0:
-        return 0.0
+        return 0.0, 0.0
     network, dma = network_of(target), target.tile.dma
     total = max(total_bytes_read, bytes_per_tile)
     if not target.dram.read_multicast:
@@ -247,11 +281,12 @@ def dram_cycles(
     own, shared, rates = network.read_kinds
     loads = np.minimum(own * bytes_per_tile, shared * total)
     link_cycles = float((loads / rates).max(initial=0.0))
-    return lead_cycles + max(
+    cycles = lead_cycles + max(
         padded / target.dram_bytes_per_cycle,
         bytes_per_tile / dma.in_bytes_per_cycle,
         link_cycles,
     )
+    return cycles, link_cycles
 
 
 def dram_lead_cycles(target: Target, total_bytes_read: int, bytes_per_tile: int) -> float:
@@ -274,22 +309,30 @@ def dram_write_cycles(target: Target, bytes_per_tile: int, contiguous_run_bytes:
 
     As `dram_cycles`, without multicast: `tiles * bytes_per_tile` bytes pass the ports.
     """
+    return _write_cycles(target, bytes_per_tile, contiguous_run_bytes)[0]
+
+
+def _write_cycles(
+    target: Target, bytes_per_tile: int, contiguous_run_bytes: int
+) -> tuple[float, float]:
+    """Return the cycles of `dram_write_cycles`, and those of the busiest link."""
     if bytes_per_tile == 0:
-        return 0.0
+        return 0.0, 0.0
     network, dma = network_of(target), target.tile.dma
     padded = padded_bytes(target, target.tiles * bytes_per_tile, contiguous_run_bytes)
     loads, rates = network.write_kinds
-    links = loads * bytes_per_tile / rates
-    return (
+    link_cycles = float((loads * bytes_per_tile / rates).max(initial=0.0))
+    cycles = (
         target.dram.latency_cycles
         + network.dram_latency_cycles
         + dma.startup_cycles
         + max(
             padded / target.dram_bytes_per_cycle,
             bytes_per_tile / dma.out_bytes_per_cycle,
-            float(links.max(initial=0.0)),
+            link_cycles,
         )
     )
+    return cycles, link_cycles
 
 
 def matmul_cost(
@@ -387,15 +430,15 @@ def dram_read_cost(
     shared = target.dram.read_multicast
     total = total_bytes_read if shared else target.tiles * bytes_per_tile
     share = ceil(padded_bytes(target, total, contiguous_run_bytes) / target.tiles)
-    cycles = dram_cycles(target, total_bytes_read, bytes_per_tile, contiguous_run_bytes)
-    return _dma_cost(target, share, bytes_per_tile, dma_in_cycles=cycles)
+    cycles, links = _read_cycles(target, total_bytes_read, bytes_per_tile, contiguous_run_bytes)
+    return _dma_cost(target, share, bytes_per_tile, dma_in_cycles=cycles, link_cycles=links)
 
 
 def dram_write_cost(target: Target, bytes_per_tile: int, contiguous_run_bytes: int) -> KernelCost:
     """Return one tile's cost of a write to DRAM by all tiles, as in `dram_write_cycles`."""
     share = ceil(padded_bytes(target, bytes_per_tile, contiguous_run_bytes))
-    cycles = dram_write_cycles(target, bytes_per_tile, contiguous_run_bytes)
-    return _dma_cost(target, share, bytes_per_tile, dma_out_cycles=cycles)
+    cycles, links = _write_cycles(target, bytes_per_tile, contiguous_run_bytes)
+    return _dma_cost(target, share, bytes_per_tile, dma_out_cycles=cycles, link_cycles=links)
 
 
 def _dma_cost(
@@ -405,6 +448,7 @@ def _dma_cost(
     *,
     dma_in_cycles: float = 0.0,
     dma_out_cycles: float = 0.0,
+    link_cycles: float,
 ) -> KernelCost:
     network, energy = network_of(target), target.energy
     tile_links = network.dram_read(0).weights
@@ -413,6 +457,7 @@ def _dma_cost(
         dma_in_cycles=dma_in_cycles,
         dma_out_cycles=dma_out_cycles,
         sram_cycles=tile_bytes / target.tile.sram.bytes_per_cycle,
+        link_cycles=link_cycles,
         sram_bytes=tile_bytes,
         dram_bytes=dram_bytes,
         noc_bytes=tile_bytes,

@@ -49,6 +49,8 @@ def halo_cost(
         noc_pj = pattern.hops * payload * energy.noc_pj_per_byte_hop
         total += CollectiveCost(
             cycles=tile.dma.startup_cycles + tile.control.issue_cycles + busy,
+            core_cycles=moved / tile.sram.bytes_per_cycle,
+            link_cycles=pattern.cycles_per_byte * payload,
             noc_bytes=payload,
             energy_pj=noc_pj + moved * energy.sram_pj_per_byte,
             level_bytes=tuple(share * payload for share in pattern.level_bytes),

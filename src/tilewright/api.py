@@ -28,11 +28,20 @@ from tilewright.compiler import (
 from tilewright.errors import CompileError, ProgramError
 from tilewright.exploring import Session, check_added_up
 from tilewright.extract.front import check_metrics, check_points
-from tilewright.extract.objective import Metric, Objective, parse_metric, parse_objective
+from tilewright.extract.objective import (
+    AnyMetric,
+    Metric,
+    Objective,
+    parse_metric,
+    parse_objective,
+    single,
+)
+from tilewright.extract.user_metric import UserMetric
 from tilewright.frontend import load_onnx
 from tilewright.fronts import Front, find_front
 from tilewright.graph import Array, Graph, Port
 from tilewright.hwmodel.block_format import with_block_format
+from tilewright.hwmodel.cost import Occupancy
 from tilewright.hwmodel.load import load_target, target_names
 from tilewright.hwmodel.target import Target
 from tilewright.inputs import check_inputs, example_inputs
@@ -60,8 +69,10 @@ __all__ = [
     "Compilation",
     "Front",
     "Objective",
+    "Occupancy",
     "Session",
     "Stage",
+    "UserMetric",
     "Verification",
     "check",
     "compile",
@@ -131,7 +142,7 @@ def compile(  # the verb that users know from every other compiler's API
     *,
     dims: Mapping[str, int] | None = None,
     weights: bool = True,
-    objective: Objective | str = Objective.LATENCY,
+    objective: Objective | AnyMetric | str = Objective.LATENCY,
     stages: int | None = None,
     matmul_format: str | None = None,
     max_latency: float | str | None = None,
@@ -150,7 +161,7 @@ def compile(  # the verb that users know from every other compiler's API
         dims: Sizes of symbolic input dimensions by name.
         weights: As in `load`; without them the last stage must be extract or an earlier one.
         objective: "latency", "throughput", "energy" or "sram" (bytes of a tile), or weights of several,
-            such as "latency:0.7,energy:0.3"; see `tilewright.extract.objective`.
+            such as "latency:0.7,energy:0.3", see `tilewright.extract.objective`; or a `UserMetric`.
         stages: Stages of a pipeline on disjoint tiles: their number, 0 for whatever is best, None for that
             where the objective is throughput, and one otherwise.
         matmul_format: Block format in which the matrix units multiply floats, "mxint8" or "bfp16_64"; None
@@ -200,7 +211,7 @@ def explore(
     *,
     dims: Mapping[str, int] | None = None,
     weights: bool = True,
-    objective: Objective | str = Objective.LATENCY,
+    objective: Objective | AnyMetric | str = Objective.LATENCY,
     without_rules: Sequence[str] = (),
     rules: UserRules | None = None,
     progress: Progress | None = None,
@@ -213,7 +224,7 @@ def explore(
         dims: Sizes of symbolic input dimensions by name.
         weights: As in `load`; without them plans cannot be lowered.
         objective: "latency", "throughput", "energy" or "sram" (bytes of a tile), or weights of several,
-            such as "latency:0.7,energy:0.3"; see `tilewright.extract.objective`.
+            such as "latency:0.7,energy:0.3", see `tilewright.extract.objective`; or a `UserMetric`.
         without_rules: Names of rules or of whole rule sets to leave out.
         rules: More rules, from `load_rules`.
         progress: Called with a line of text as the work goes on.
@@ -244,7 +255,7 @@ def explore(
 def front(
     model: ModelSource | Graph,
     target: str | Target = DEFAULT_TARGET,
-    objectives: Sequence[Metric | str] = ("latency", "energy"),
+    objectives: Sequence[AnyMetric | str] = ("latency", "energy"),
     *,
     points: int = 8,
     dims: Mapping[str, int] | None = None,
@@ -260,7 +271,7 @@ def front(
     Args:
         model: An ONNX file, its bytes, or a graph from `load`.
         target: A preset's name, `mesh_RxC`, a YAML file, or a `Target`.
-        objectives: Two or three of "latency", "throughput", "energy" and "sram".
+        objectives: Two or three of "latency", "throughput", "energy", "sram" and metrics of users.
         points: Plans wanted at most.
         dims: Sizes of symbolic input dimensions by name.
         weights: As in `load`; without them plans cannot be lowered.
@@ -274,7 +285,7 @@ def front(
     Raises:
         CompileError: With what is wrong, where, and what to change.
     """
-    metrics = check_metrics(tuple(parse_metric(name, "objective") for name in objectives))
+    metrics = check_metrics(tuple(map(_metric, objectives)))
     check_points(points)
     done = compile(
         model,
@@ -426,8 +437,14 @@ def _choice[T: StrEnum](kind: type[T], name: str, what: str) -> T:
         raise CompileError(f"{what} '{name}' is unknown; choose one of {known}") from None
 
 
-def _objective(given: Objective | str) -> Objective:
-    return given if isinstance(given, Objective) else parse_objective(given)
+def _objective(given: Objective | AnyMetric | str) -> Objective:
+    if isinstance(given, Objective):
+        return given
+    return single(given) if isinstance(given, Metric | UserMetric) else parse_objective(given)
+
+
+def _metric(given: AnyMetric | str) -> AnyMetric:
+    return given if isinstance(given, UserMetric) else parse_metric(given, "objective")
 
 
 def _check_names(options: CompileOptions) -> None:

@@ -16,7 +16,7 @@ from tilewright.commands import check_folder, make_folder
 from tilewright.errors import CompileError
 from tilewright.explore_commands import ExploreRequest
 from tilewright.extract.front import check_metrics, check_points
-from tilewright.extract.objective import UNITS, Metric, parse_metric
+from tilewright.extract.objective import Metric, parse_metric
 from tilewright.extract.reweigh import Point
 from tilewright.front_picture import amount_text, front_picture
 from tilewright.fronts import Front
@@ -100,7 +100,7 @@ def _print_front(
 ) -> None:
     others = [m for m in (Metric.LATENCY, Metric.ENERGY, Metric.SRAM) if m not in found.metrics]
     shown = (*found.metrics, *others)
-    header = ("point", "weights", "SRAM limit", *(f"{m}, {UNITS[m]}" for m in shown), "gap")
+    header = ("point", "weights", "SRAM limit", *(f"{m}, {m.unit}" for m in shown), "gap")
     rows: list[Row] = []
     for number, point in enumerate(points, 1):
         is_limited = point.limit_bytes < found.planner.capacity_bytes
@@ -114,7 +114,7 @@ def _print_front(
         rows.append(tuple(cells))
     if lowered:
         header = (*header, "simulated")
-    names = ", ".join(found.metrics)
+    names = ", ".join(map(str, found.metrics))
     title = f"{found.graph.name} on {found.target.name}: no plan is better than another in {names}"
     print_table(console, title, header, rows, left=2)
     first, last = points[0], points[-1]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil, floor, log10
 from xml.sax.saxutils import escape
 
-from tilewright.extract.objective import UNITS, Metric
+from tilewright.extract.objective import AnyMetric, Metric
 from tilewright.extract.reweigh import Point
 
 _WIDTH, _HEIGHT = 760, 500
@@ -26,7 +26,7 @@ _LOGARITHMIC = 8.0
 _SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
-def amount_text(metric: Metric, amount: float) -> str:
+def amount_text(metric: AnyMetric, amount: float) -> str:
     """Write an amount with its unit, in three digits.
 
     >>> amount_text(Metric.ENERGY, 1_234_567.0), amount_text(Metric.LATENCY, 640)
@@ -36,7 +36,7 @@ def amount_text(metric: Metric, amount: float) -> str:
         for factor, unit in ((1e12, "J"), (1e9, "mJ"), (1e6, "uJ"), (1e3, "nJ")):
             if amount >= factor:
                 return f"{_digits(amount / factor)} {unit}"
-    return f"{_short(amount)} {UNITS[metric]}"
+    return f"{_short(amount)} {metric.unit}"
 
 
 def _short(amount: float) -> str:
@@ -89,7 +89,7 @@ def _axis(amounts: Sequence[float], first: float, last: float) -> _Axis:
     return _Axis(low=least - margin, high=most + margin, first=first, last=last, is_log=False)
 
 
-def front_picture(title: str, metrics: tuple[Metric, ...], points: Sequence[Point]) -> str:
+def front_picture(title: str, metrics: tuple[AnyMetric, ...], points: Sequence[Point]) -> str:
     """Return the picture; points are numbered as in the table."""
     x, y = metrics[0], metrics[1]
     right = _WIDTH - _RIGHT - (_LEGEND if len(metrics) > 2 else 0)
@@ -116,15 +116,15 @@ def front_picture(title: str, metrics: tuple[Metric, ...], points: Sequence[Poin
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _tick(metric: Metric, amount: float) -> str:
+def _tick(metric: AnyMetric, amount: float) -> str:
     return amount_text(metric, amount) if metric is Metric.ENERGY else _short(amount)
 
 
-def _title(metric: Metric) -> str:
-    return metric if metric is Metric.ENERGY else f"{metric}, {UNITS[metric]}"
+def _title(metric: AnyMetric) -> str:
+    return escape(str(metric) if metric is Metric.ENERGY else f"{metric}, {metric.unit}")
 
 
-def _grid(x: Metric, y: Metric, across: _Axis, up: _Axis) -> list[str]:
+def _grid(x: AnyMetric, y: AnyMetric, across: _Axis, up: _Axis) -> list[str]:
     low, high = up.first, up.last
     parts = []
     for mark in across.ticks():
@@ -148,7 +148,7 @@ def _grid(x: Metric, y: Metric, across: _Axis, up: _Axis) -> list[str]:
     return parts
 
 
-def _colour(metrics: tuple[Metric, ...], points: Sequence[Point], point: Point) -> str:
+def _colour(metrics: tuple[AnyMetric, ...], points: Sequence[Point], point: Point) -> str:
     if len(metrics) == 2:
         return _POINT
     amounts = [p.amounts[metrics[2]] for p in points]
@@ -162,27 +162,27 @@ def _mark(
     number: int,
     at: tuple[float, float],
     colour: str,
-    amounts: Mapping[Metric, float],
-    metrics: tuple[Metric, ...],
+    amounts: Mapping[AnyMetric, float],
+    metrics: tuple[AnyMetric, ...],
 ) -> list[str]:
     text = ", ".join(f"{metric} {amount_text(metric, amounts[metric])}" for metric in metrics)
     return [
         f'<circle cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="5.5" fill="{colour}" stroke="{_INK}" '
-        f'stroke-width="0.8"><title>{number}: {text}</title></circle>',
+        f'stroke-width="0.8"><title>{number}: {escape(text)}</title></circle>',
         f'<text x="{at[0] + 9:.1f}" y="{at[1] - 7:.1f}">{number}</text>',
     ]
 
 
-def _legend(metric: Metric, points: Sequence[Point]) -> list[str]:
+def _legend(metric: AnyMetric, points: Sequence[Point]) -> list[str]:
     amounts = [p.amounts[metric] for p in points]
     left, top, height = _WIDTH - _RIGHT - _LEGEND + 34, _TOP + 24, 160
     low, high = ("#" + "".join(f"{c:02x}" for c in colour) for colour in (_LOW, _HIGH))
     return [
         f'<defs><linearGradient id="third" x1="0" y1="1" x2="0" y2="0"><stop offset="0" '
         f'stop-color="{low}"/><stop offset="1" stop-color="{high}"/></linearGradient></defs>',
-        f'<text x="{left}" y="{top - 10}" font-weight="600">{metric}</text>',
+        f'<text x="{left}" y="{top - 10}" font-weight="600">{escape(str(metric))}</text>',
         f'<rect x="{left}" y="{top}" width="14" height="{height}" fill="url(#third)"/>',
         f'<text x="{left + 20}" y="{top + 10}">{_short(max(amounts))}</text>',
         f'<text x="{left + 20}" y="{top + height}">{_short(min(amounts))}</text>',
-        f'<text x="{left}" y="{top + height + 18}" fill="#6b7280">{UNITS[metric]}</text>',
+        f'<text x="{left}" y="{top + height + 18}" fill="#6b7280">{escape(metric.unit)}</text>',
     ]

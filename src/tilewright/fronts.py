@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tilewright.compiler import Compilation, Progress, extract_options
 from tilewright.extract.front import FrontPlanner, front
-from tilewright.extract.objective import Metric
+from tilewright.extract.objective import AnyMetric, Metric
 from tilewright.extract.reweigh import Point
 from tilewright.graph import Graph
 from tilewright.hwmodel.target import Target
@@ -26,7 +26,7 @@ class Front:
 
     graph: Graph
     target: Target
-    metrics: tuple[Metric, ...]
+    metrics: tuple[AnyMetric, ...]
     points: tuple[Point, ...]
     planner: FrontPlanner
 
@@ -52,7 +52,7 @@ class Front:
 
 def find_front(
     saturated: Compilation,
-    metrics: tuple[Metric, ...],
+    metrics: tuple[AnyMetric, ...],
     points: int,
     progress: Progress | None = None,
 ) -> Front:

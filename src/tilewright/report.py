@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from tilewright.compiler import Compilation
 from tilewright.extract.amounts import amounts
 from tilewright.extract.limited import latency_cycles
-from tilewright.extract.objective import MIXED_UNIT, UNITS, Metric, Objective
+from tilewright.extract.objective import MIXED_UNIT, Metric, Objective
 from tilewright.extract.plan import Plan
 from tilewright.graph import Graph
 from tilewright.hwmodel.roofline import roofline
@@ -138,14 +138,14 @@ def _objective_facts(done: Compilation, plan: Plan) -> list[Fact]:
         return []
     found = amounts(plan, done.target)
     texts = [
-        f"{metric} {found[metric]:,.0f} {UNITS[metric]}"
-        for metric in Metric
+        f"{metric} {found[metric]:,.0f} {metric.unit}"
+        for metric in found
         if metric is not Metric.THROUGHPUT or metric in plan.objective.metrics
     ]
     facts = [("it takes", ", ".join(texts))]
     if plan.objective.unit == MIXED_UNIT:
         pairs = zip(plan.objective.metrics, plan.objective.rates, strict=True)
-        rates = (f"{metric} {rate:.4g} for each of its {UNITS[metric]}" for metric, rate in pairs)
+        rates = (f"{metric} {rate:.4g} for each of its {metric.unit}" for metric, rate in pairs)
         facts.append(("weighted cycles", ", ".join(rates)))
     if done.options.max_latency is not None:
         limit = latency_cycles(done.options.max_latency, done.target)
@@ -161,6 +161,8 @@ def cost_text(plan: Plan, target: Target, cost: float) -> str:
         return f"{cost:,.0f} weighted cycles"
     if plan.objective == Objective.ENERGY:
         return f"{cost / 1e6:,.2f} uJ"
+    if not plan.objective.is_time:
+        return f"{cost:,.6g} {plan.objective.unit} of {plan.objective}"
     return f"{cost:,.0f} cycles ({target.seconds(cost) * 1e6:,.1f} us)"
 
 

@@ -24,13 +24,14 @@ from tilewright.extract.front import FrontPlanner, front
 from tilewright.extract.limited import extract_within_latency
 from tilewright.extract.model_tables import build_tables
 from tilewright.extract.move_buffers import shard_bytes
-from tilewright.extract.objective import Metric, Objective, parse_objective
+from tilewright.extract.objective import Metric, Objective, parse_objective, single
 from tilewright.extract.options import Option
 from tilewright.extract.plan import Delivery, Memory, Placement, Plan, Proof
 from tilewright.extract.plan_writer import PlanWriter
 from tilewright.extract.profile import delivery_bytes
 from tilewright.extract.pruning import prune
 from tilewright.extract.reshard import dram_placement
+from tilewright.extract.user_metric import UserMetric
 from tilewright.extract.validate import validate_plan
 from tilewright.graph import Graph
 from tilewright.hwmodel.family import mesh_target
@@ -248,6 +249,23 @@ def test_no_plan_is_better(number: int, text: str) -> None:
     if is_sparing:
         total = total + objective.rate(Metric.SRAM) * peaks_of(number, objective.additive)
     assert plan.cost == pytest.approx(total.min(), rel=1e-9)
+    assert plan.bound == pytest.approx(plan.cost, rel=1e-6)
+
+
+USER_METRICS = (
+    UserMetric("slowest", lambda o: max(o.core_cycles, o.dram_cycles, o.link_cycles)),
+    UserMetric("all", lambda o: o.core_cycles + 3 * o.dram_cycles + o.link_cycles),
+)
+
+
+@pytest.mark.parametrize("number", range(len(MODELS)))
+@pytest.mark.parametrize("metric", USER_METRICS, ids=str)
+def test_no_plan_is_better_by_a_metric_of_a_user(number: int, metric: UserMetric) -> None:
+    case = case_of(number)
+    plan = case.extract(single(metric))
+    validate_plan(plan, case.target)
+    _, costs = enumerated(number, single(metric), False)
+    assert plan.cost == pytest.approx(costs.min(), rel=1e-9)
     assert plan.bound == pytest.approx(plan.cost, rel=1e-6)
 
 

@@ -92,6 +92,8 @@ def test_all_gather_on_the_toy_mesh_by_hand() -> None:
     cost = collective_cost(TOY, MESH, 1, Collective.ALL_GATHER, 3200)
     assert cost.cycles == 3 + 6 + (16 + 1) + 6 + 3 * 3200 / 32
     assert cost.noc_bytes == 3 * 3200
+    assert cost.link_cycles == 3 * 3200 / 32
+    assert cost.core_cycles == 5 * 3200 / TOY.tile.sram.bytes_per_cycle
     # A shard leaves by one port and passes 3 mesh links and 3 ports; it is read once, written 4 times.
     assert cost.energy_pj == pytest.approx(3200 * (1 + 3 + 3) * 0.5 + 5 * 3200 * 1.0)
 

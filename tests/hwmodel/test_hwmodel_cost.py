@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, Literal
 
 import pytest
@@ -14,6 +15,7 @@ from tilewright.hwmodel.cost import (
     KernelCost,
     dram_cycles,
     dram_read_cost,
+    dram_write_cost,
     dram_write_cycles,
     matmul_cost,
     matrix_cycles,
@@ -23,6 +25,7 @@ from tilewright.hwmodel.cost import (
     vector_cycles,
 )
 from tilewright.hwmodel.load import load_target
+from tilewright.hwmodel.network import Network, Route
 from tilewright.hwmodel.target import Dataflow, Target, Tile
 
 TOY = load_target("toy")
@@ -196,6 +199,33 @@ def test_dram_time_by_hand() -> None:
     assert dram_write_cycles(TOY, 1024, 1024) == pytest.approx(start + 16 * 1024 / 57.6)
     assert dram_cycles(TOY, 0, 0, 64) == 0
     assert [padded_bytes(TOY, 96, run) for run in (0, 32, 64, 96)] == [96, 192, 96, 128]
+
+
+@pytest.mark.parametrize("name", ["toy", "mesh_3x5", "wormhole_n150"])
+def test_occupancy_of_transfers_equals_a_naive_sum_over_links(name: str) -> None:
+    target, each = load_target(name), 4096
+    network, tiles = Network(target), range(target.tiles)
+    inner = set(range(len(network.links))) - set(network.dram_ports)
+
+    def busiest(routes: list[Route]) -> float:
+        load: Counter[int] = Counter()
+        for route in routes:
+            for link, weight in zip(route.links, route.weights, strict=True):
+                load[link] += weight * each  # type: ignore[assignment]
+        return max(load[link] / network.links[link].bytes_per_cycle for link in inner)
+
+    reads = dram_read_cost(target, target.tiles * each, each, each).occupancy(target)
+    assert reads.link_cycles == pytest.approx(busiest([network.dram_read(t) for t in tiles]))
+    assert reads.dram_bytes == target.tiles * each
+    assert reads.dram_cycles == reads.dram_bytes / target.dram_bytes_per_cycle
+    writes = dram_write_cost(target, each, each).occupancy(target)
+    assert writes.link_cycles == pytest.approx(busiest([network.dram_write(t) for t in tiles]))
+    assert writes.dram_bytes == reads.dram_bytes
+    shared = dram_read_cost(target, each, each, each)
+    if target.dram.read_multicast:
+        assert shared.link_cycles == pytest.approx(busiest([network.dram_read_multicast(tiles)]))
+    port_cycles = each / target.tile.sram.bytes_per_cycle
+    assert reads.core_cycles == writes.core_cycles == port_cycles, "no engine computes"
 
 
 def test_dram_without_multicast_serves_each_tile() -> None:
