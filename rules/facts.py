@@ -177,6 +177,16 @@ def _is_float(known: Vocabulary) -> Iterable[Row]:
     return ((str(d),) for d in DType if d.is_float)
 
 
+@function(egg_fn="is_integer")
+def is_integer(dtype: StringLike) -> Unit:
+    """Hold when the element type is an integer type."""
+
+
+@fact_table(is_integer)
+def _is_integer(known: Vocabulary) -> Iterable[Row]:
+    return ((str(d),) for d in DType if not d.is_float and d is not DType.BOOL)
+
+
 @function(egg_fn="is_full_float")
 def is_full_float(dtype: StringLike) -> Unit:
     """Hold when the element type is f32 or f64, which decompositions do not round more coarsely."""

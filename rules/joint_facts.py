@@ -45,6 +45,20 @@ def _joining(known: Vocabulary, behind: int) -> Iterator[tuple[int, int, str]]:
         yield from ((i, j, str(t.rank - behind)) for i in numbers for j in numbers)
 
 
+@function(egg_fn="multiplies")
+def multiplies(first: i64Like, second: i64Like) -> Unit:
+    """Hold when the first of two types has as many columns as the second has rows; at least rank 2."""
+
+
+@fact_table(multiplies)
+def _multiplies(known: Vocabulary) -> Iterable[Row]:
+    matrices = [(number, t) for number, t in enumerate(known.types) if t.rank >= 2]
+    rows: dict[int, list[int]] = {}
+    for number, t in matrices:
+        rows.setdefault(t.shape[-2], []).append(number)
+    return ((i, j) for i, t in matrices for j in rows.get(t.shape[-1], ()))
+
+
 @function(egg_fn="joins_kernels")
 def joins_kernels(first: i64Like, second: i64Like) -> Unit:
     """Hold when two types of convolution weights [o, c, r, s] differ at most in their outputs."""

@@ -29,6 +29,7 @@ _MODULES = (
         "algebra.heads",
         "algebra.joining",
         "algebra.padding",
+        "algebra.parting",
         "algebra.products",
         "algebra.scales",
         "algebra.normalisation",

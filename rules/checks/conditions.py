@@ -15,7 +15,7 @@ _ENOUGH = 10
 """So often must a condition fail alone before it is called needless."""
 
 
-_MEANT_FOR = frozenset({"is_float", "is_full_float", "single_element"})
+_MEANT_FOR = frozenset({"is_float", "is_full_float", "is_integer", "single_element"})
 """Conditions that say what a rule is meant for: floats, or a scalar operand."""
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from tilewright.dtypes import DType
 from tilewright.errors import RuleError, ShapeError
+from tilewright.graph import Op
 from tilewright.reference import AnyArray
 from tilewright.rules.checks.conditions import required
 from tilewright.rules.checks.counterexample import counterexample
@@ -42,7 +43,13 @@ _TIMEOUT_MS = 2000
 
 
 _MOVEMENT = frozenset(("reshape", "transpose", "slice", "pad", "expand", "concat"))
-"""Operators that mean the same for integers, whose sums would wrap around."""
+"""Operators that mean the same for integers."""
+_RING = frozenset(("add", "sub", "mul"))
+"""Functions that, with products and movement, make polynomials with whole coefficients.
+
+Two of these that are equal for all reals are one polynomial, so that they are equal in every commutative
+ring: for integers that wrap around, too.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +161,9 @@ class _Prover:
             name: self._symbols(name, array.shape) for name, array in instance.leaves.items()
         }
         try:
-            left = self._value(self._pattern.left, symbols, bindings)
-            right = self._value(self._pattern.right, symbols, bindings)
+            whole = all(array.dtype.kind in "iu" for array in instance.leaves.values())
+            left = self._value(self._pattern.left, symbols, bindings, whole)
+            right = self._value(self._pattern.right, symbols, bindings, whole)
         except (ShapeError, ValueError, IndexError) as error:
             return Failure(Kind.TYPES, instance, bindings, "a tensor", f"has no type: {error}")
         if left.shape != right.shape:
@@ -177,6 +185,8 @@ class _Prover:
         if self._symbolic.unknown:
             functions = ", ".join(sorted(self._symbolic.unknown))
             return f"holds, if at all, for what is special about {functions}"
+        if self._wraps(self._pattern.left, bindings) or self._wraps(self._pattern.right, bindings):
+            return "differs for reals, which says little of integers that wrap around"
         model = solver.model()
         concrete = {name: self._numbers(model, array) for name, array in symbols.items()}
         return Failure(
@@ -196,15 +206,25 @@ class _Prover:
             array[index] = self._z3.Real(f"{name}{list(index)}")
         return array
 
-    def _value(self, term: Term, symbols: dict[str, AnyArray], bindings: Bindings) -> AnyArray:
+    def _value(
+        self, term: Term, symbols: dict[str, AnyArray], bindings: Bindings, whole: bool
+    ) -> AnyArray:
+        """Return the entries of a term; `whole`: all variables are tensors of integers."""
         if isinstance(term, Variable):
             return symbols[term.name]
         op, dtype = operator_of(term, bindings)
-        if dtype is not DType.F64 and op.kind not in _MOVEMENT:
+        is_covered = dtype is DType.F64 or op.kind in _MOVEMENT or (whole and _is_of_ring(op))
+        if not is_covered:
             raise NotSymbolicError(f"{op.kind} gives {dtype}")
-        return self._symbolic.apply(
-            op, [self._value(operand, symbols, bindings) for operand in term.operands]
-        )
+        operands = [self._value(operand, symbols, bindings, whole) for operand in term.operands]
+        return self._symbolic.apply(op, operands)
+
+    def _wraps(self, term: Term, bindings: Bindings) -> bool:
+        if isinstance(term, Variable):
+            return False
+        op, dtype = operator_of(term, bindings)
+        is_sum = dtype is not DType.F64 and op.kind not in _MOVEMENT
+        return is_sum or any(self._wraps(operand, bindings) for operand in term.operands)
 
     def _numbers(self, model: Any, array: AnyArray) -> AnyArray:
         def number(entry: Any) -> float:
@@ -214,3 +234,10 @@ class _Prover:
             return float(value.as_fraction())
 
         return np.array([number(entry) for entry in array.flat]).reshape(array.shape)
+
+
+def _is_of_ring(op: Op) -> bool:
+    """Whether an operator's result is a polynomial of its operands with whole coefficients."""
+    if op.kind == "matmul":
+        return not op.attrs.get("epilogue")
+    return op.kind == "map" and op.text("fn") in _RING

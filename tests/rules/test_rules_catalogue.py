@@ -60,6 +60,26 @@ def gate_of_lstm(b: Builder) -> Graph:
     return b.graph(b.op("map", *products, fn="add"))
 
 
+def new_key(b: Builder) -> Graph:
+    """Multiply a query with the keys of a cache and one that is new, of which no mesh splits the number."""
+    q, old, new = integers(b, (8, 1, 64), (8, 64, 256), (8, 64, 1))
+    return product(b, q, b.op("concat", old, new, axis=2))
+
+
+def new_value(b: Builder) -> Graph:
+    """Weigh the values of a cache and one that is new."""
+    p, r, old, new = integers(b, (8, 1, 256), (8, 1, 1), (8, 256, 64), (8, 1, 64))
+    return product(b, b.op("concat", p, r, axis=2), b.op("concat", old, new, axis=1))
+
+
+def integers(b: Builder, *shapes: tuple[int, ...]) -> list[str]:
+    return [b.input(f"i{n}", *shape, dtype=DType.I8) for n, shape in enumerate(shapes)]
+
+
+def product(b: Builder, x: str, y: str) -> Graph:
+    return b.graph(b.op("matmul", x, y, dtype=DType.I32))
+
+
 def query_and_key(b: Builder) -> Graph:
     x = b.op("map", b.input("x", 8, 256), fn="tanh")
     q, k = (b.op("matmul", x, b.constant(name, 256, 8)) for name in "qk")
@@ -379,6 +399,8 @@ ENTRIES = (
     Entry(("algebra.sum_of_products",), shared_left_factor),
     Entry(("algebra.product_with_sum",), shared_right_factor),
     Entry(("algebra.sum_of_products_as_one",), gate_of_lstm),
+    Entry(("algebra.product_in_columns",), new_key, GRID),
+    Entry(("algebra.product_in_terms",), new_value, GRID),
     Entry(PRODUCTS, query_and_key),
     Entry(("algebra.joined_products", *PRODUCTS), joined),
     Entry(("algebra.joined_convolutions", *CONVOLUTIONS), inception),

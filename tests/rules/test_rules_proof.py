@@ -16,10 +16,11 @@ from tilewright.errors import RuleError
 from tilewright.graph import AttrValue, Op, TensorType
 from tilewright.reference import evaluate_op
 from tilewright.rules.checks.proof import Counterexample, NotCovered, Proof, prove_rule
+from tilewright.rules.facts import is_integer
 from tilewright.rules.inference import infer_type
 from tilewright.rules.options import builtin_rules
 from tilewright.rules.registry import Numerics, Rewrite, define
-from tilewright.rules.terms import Tensor, map1, map2
+from tilewright.rules.terms import Tensor, map1, map2, matmul
 
 RULES = {rule.name: rule for rule in builtin_rules()}
 
@@ -50,6 +51,8 @@ from tilewright.rules.checks.symbolic import NotSymbolicError, Symbolic  # noqa:
         "fusion.transposed_left_operand",
         "fusion.third_operand_before_matmul",
         "fusion.dequantised_weight",
+        "algebra.product_in_columns",
+        "algebra.product_in_terms",
     ],
 )
 def test_linear_rules_are_proved(name: str) -> None:
@@ -119,6 +122,19 @@ def sum_of_bytes(x: Tensor, y: Tensor) -> Rewrite:
 def test_whole_numbers_that_may_wrap_around_are_not_covered() -> None:
     rule = define("user.rule", sum_of_bytes, numerics=Numerics.EXACT, source="test")
     assert prove_rule(rule) == NotCovered("user.rule", "not over the reals: map gives i8")
+
+
+def double_of_product(x: Tensor, y: Tensor, d: String) -> Rewrite:
+    """x y = x y + x y, wrong but where integers wrap around to nothing."""
+    product = matmul(x, y, d)
+    return Rewrite(product, to=map2(product, product, "add", d), when=(is_integer(d),))
+
+
+def test_what_differs_for_reals_may_hold_for_integers() -> None:
+    rule = define("user.rule", double_of_product, numerics=Numerics.EXACT, source="test")
+    found = prove_rule(rule)
+    assert isinstance(found, NotCovered)
+    assert "wrap around" in found.reason
 
 
 CONV: Mapping[str, AttrValue] = {
