@@ -70,6 +70,10 @@ def parser() -> argparse.ArgumentParser:
     stream.add_argument("--python", type=Path, help="interpreter of an environment with stream-dse")
     stream.add_argument("--repeats", type=int, default=3, help="measurements of CPU time")
     stream.add_argument("--write", action="store_true", help="rewrite docs/stream.md")
+    peer = commands.add_parser("set", help="SET's cells under its three-term cost")
+    peer.add_argument("names", nargs="*", help="only these networks, by SET's name")
+    peer.add_argument("--program", type=Path, help="SET's build/stschedule, to search beside")
+    peer.add_argument("--write", action="store_true", help="rewrite docs/set.md")
     measure = commands.add_parser("measure", help="one model on one target, as JSON")
     measure.add_argument("model")
     measure.add_argument("target")
@@ -113,6 +117,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return stream_report.main(
             python=args.python, names=args.names, repeats=args.repeats, write=args.write
         )
+    if args.command == "set":
+        from benchmarks.set import report as set_report
+
+        return set_report.main(program=args.program, names=args.names, write=args.write)
     if args.command == "iopddl-work":
         iopddl.work(args.path, args.seconds)
         return 0
