@@ -14,10 +14,11 @@ import numpy as np
 
 from tilewright.compiler import Compilation, extract_options
 from tilewright.errors import InfeasibleError
-from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Solution
+from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs
 from tilewright.extract.exploration.warm import resolve
 from tilewright.extract.extraction import choose, prepare
 from tilewright.extract.plan import Plan, Proof
+from tilewright.extract.solution import Solution
 
 SPREAD = (0.1, 1.5)
 """Standard deviations of the logarithms of the factors, of the first plan and the last."""

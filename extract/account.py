@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Indices
+from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Indices, Mask
 
-Mask = NDArray[np.bool_]
 Kept = tuple[Indices, ...]
 """Numbers of the options that are left of each variable."""
 

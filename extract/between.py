@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tilewright.extract.certificate import LinkPrices
 from tilewright.extract.choice import (
     FORBIDDEN,
     ChoiceProblem,
@@ -64,8 +65,10 @@ class Between:
 
 def with_links_as_costs(
     problem: ChoiceProblem, links: Sequence[Between], instances: Sequence[int]
-) -> ChoiceProblem:
+) -> tuple[ChoiceProblem, LinkPrices | None]:
     """Return a problem with what links between its instances cost at least in the costs of options.
+
+    The second result are the prices that prove it, if there are some.
 
     Args:
         problem: The choice for one instance of each variable, its costs those of all instances.
@@ -75,7 +78,7 @@ def with_links_as_costs(
     ends = _ends(links, instances)
     averages = _Averages(problem, links, ends)
     prices = averages.prices()
-    return problem if prices is None else _with_costs(problem, links, ends, prices)
+    return (problem, None) if prices is None else _with_costs(problem, links, ends, prices)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -219,7 +222,7 @@ def _matrix(link: Between, producer: _End, consumer: _End) -> Costs:
 
 def _with_costs(
     problem: ChoiceProblem, links: Sequence[Between], ends: Sequence[_End], prices: list[Costs]
-) -> ChoiceProblem:
+) -> tuple[ChoiceProblem, LinkPrices]:
     """Return the problem with the prices of ends in its costs, as far as they are safe."""
     prices = [
         own if end.is_whole else np.minimum(own, 0.0) for end, own in zip(ends, prices, strict=True)
@@ -234,11 +237,20 @@ def _with_costs(
         least = float((own - ends[right].parts[number] * prices[right]).min())
         constant += least
         room.append(own - least)
-    costs = [own.copy() for own in problem.costs]
-    costs[links[0].consumer] += constant  # whatever is chosen
+    added = [np.zeros(len(own)) for own in problem.costs]
+    shares: dict[tuple[int, bool], Costs] = {}
     for end, own in zip(ends, prices, strict=True):
         if not end.is_producer:  # as dear as may be, so that what reads nothing stays cheapest
             own = np.stack([room[number] / part for number, part in end.parts.items()]).min(axis=0)
             own = own if end.is_whole else np.minimum(own, 0.0)
-        costs[end.variable] += own[end.ports]
-    return replace(problem, costs=tuple(np.minimum(own, FORBIDDEN) for own in costs))
+        added[end.variable] += own[end.ports]
+        for number, part in end.parts.items():
+            shares[number, end.is_producer] = part * own[end.ports]
+    proof = LinkPrices(
+        made=tuple(shares[number, True] for number in range(len(links))),
+        wanted=tuple(shares[number, False] for number in range(len(links))),
+        added=tuple(added),
+    )
+    costs = [own + more for own, more in zip(problem.costs, added, strict=True)]
+    costs[links[0].consumer] += constant  # whatever is chosen
+    return replace(problem, costs=tuple(np.minimum(own, FORBIDDEN) for own in costs)), proof

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 Costs = NDArray[np.float64]
 Indices = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 FORBIDDEN = 1e11
 """Stands for "not allowed"; costs are scaled to stay far below it and far above its rounding error."""
@@ -68,39 +69,6 @@ class ChoiceProblem:
             delta[usage.low] += amount
             delta[usage.high] -= amount
         return np.cumsum(delta)[: self.rows]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Solution:
-    """A choice with its cost, a proven lower bound of any choice's cost, and the method that proves it.
-
-    `multipliers` are the capacity prices of the bound, `tried` the choices that were best at some prices,
-    whether they fit or not.
-    """
-
-    choice: tuple[int, ...]
-    cost: float
-    bound: float
-    method: str
-    multipliers: Costs
-    feasible: bool
-    tried: tuple[tuple[int, ...], ...] = ()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Relaxation:
-    """A proven lower bound of every choice that fits, and what it says about the options."""
-
-    bound: float
-    prices: Costs
-    """Of a unit of each row, in the bound."""
-    above: tuple[Costs, ...]
-    """By how much a choice with this option costs more than the bound at least, for each variable."""
-    method: str
-    likely: tuple[int, ...]
-    """The option of each variable that the relaxation has most of."""
-    edges_above: tuple[Costs, ...] = ()
-    """By how much more a choice with a pair of ports costs, for each edge; inf where nothing is known."""
 
 
 def priced(problem: ChoiceProblem, prices: Costs) -> tuple[Costs, ...]:

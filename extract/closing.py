@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 
 from tilewright.errors import InfeasibleError
+from tilewright.extract.certificate import Certificate
 from tilewright.extract.copies import copies
 from tilewright.extract.deadline import NO_DEADLINE, Deadline
 from tilewright.extract.exact import MOST_VARIABLES, search_exactly
 from tilewright.extract.model_tables import ModelTables
-from tilewright.extract.plan import Plan
+from tilewright.extract.plan import Plan, Proof
 from tilewright.extract.profile import SramProfile, sram_profile
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
@@ -47,6 +48,8 @@ class Within:
     bound: float
     failed: InfeasibleError | None = None
     choice: tuple[int, ...] | None = None
+    proof: Proof = field(default_factory=lambda: Proof(method="choice"))
+    """That of the bound."""
 
 
 def closed(
@@ -105,7 +108,8 @@ def closed(
         bound = found.cost
         if plan is not None:
             method = f"{plan.proof.method.removesuffix(_SEARCHED)}{_SEARCHED}"
-            plan = replace(plan, proof=replace(plan.proof, method=method))
+            certificate = Certificate(is_exhausted=True) if scales == Scales() else None
+            plan = replace(plan, proof=replace(plan.proof, method=method, certificate=certificate))
     return Within(plan=plan, bound=bound, failed=known.failed, choice=found.choice)
 
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tilewright.extract.choice import ChoiceProblem, Costs, Indices, restricted
+from tilewright.extract.certificate import Dropped
+from tilewright.extract.choice import ChoiceProblem, Costs, Indices, Mask, restricted
 from tilewright.extract.dominance_core import add_worst
 
 _PASSES = 3
@@ -30,6 +31,12 @@ Incident = tuple[int, Costs, Indices, Indices]
 
 def without_dominated(problem: ChoiceProblem) -> tuple[ChoiceProblem, tuple[Indices, ...]]:
     """Return the problem without dominated options, and the numbers of those that are left."""
+    kept, _ = find_dominated(problem)
+    return restricted(problem, kept), kept
+
+
+def find_dominated(problem: ChoiceProblem) -> tuple[tuple[Indices, ...], tuple[Dropped, ...]]:
+    """Return the numbers of options that are left, and the others in the order in which they went."""
     kept = [np.arange(len(own)) for own in problem.costs]
     incident: list[list[Incident]] = [[] for _ in problem.costs]
     for e in problem.edges:
@@ -39,15 +46,20 @@ def without_dominated(problem: ChoiceProblem) -> tuple[ChoiceProblem, tuple[Indi
     for usage in problem.usages:
         amounts[usage.variable].append(usage.amounts)
     room = _room(problem)
+    dropped: list[Dropped] = []
     for _ in range(_PASSES):
         before = sum(map(len, kept))
         for variable, own in enumerate(problem.costs):
             if 1 < len(kept[variable]) <= _MOST_OPTIONS:
-                beaten = _beaten(own, incident[variable], amounts[variable], kept, variable, room)
-                kept[variable] = kept[variable][~beaten]
+                beaten, by = _beaten(
+                    own, incident[variable], amounts[variable], kept, variable, room
+                )
+                if beaten.any():
+                    dropped.append(Dropped(variable, kept[variable][beaten], by))
+                    kept[variable] = kept[variable][~beaten]
         if sum(map(len, kept)) == before:
             break
-    return restricted(problem, kept), tuple(kept)
+    return tuple(kept), tuple(dropped)
 
 
 def _beaten(
@@ -57,19 +69,24 @@ def _beaten(
     kept: list[Indices],
     variable: int,
     room: Room,
-) -> Indices:
-    """Return which of the variable's options that are left another one beats."""
+) -> tuple[Mask, Indices]:
+    """Return which of the variable's options that are left another one beats, and by which that stays."""
     options = kept[variable]
     # more[a, b]: what a may cost more than b
     more = costs[options][:, None] - costs[options][None, :]
     for other, matrix, ports, other_ports in edges:
         add_worst(matrix, ports[options], other_ports[kept[other]], *room, more)
-    beats = more <= 0
+    is_lean = np.ones(more.shape, dtype=bool)
     for amount in amounts:
-        beats &= amount[options][:, None] <= amount[options][None, :]
+        is_lean &= amount[options][:, None] <= amount[options][None, :]
+    beats = is_lean & (more <= 0)
     # of options that beat each other, the first stays
     beats &= ~(beats.T & np.tri(len(options), k=0, dtype=bool))
-    return np.asarray(beats.any(axis=0))
+    beaten = np.asarray(beats.any(axis=0))
+    stays = np.flatnonzero(~beaten)
+    pairs = np.ix_(stays, np.flatnonzero(beaten))
+    cheapest = np.where(is_lean[pairs], more[pairs], np.inf).argmin(axis=0)
+    return beaten, options[stays[cheapest]]
 
 
 def _room(problem: ChoiceProblem) -> Room:

@@ -12,7 +12,8 @@ import numpy as np
 
 from tilewright.errors import InfeasibleError, TimeLimitError
 from tilewright.extract.between import with_links_as_costs
-from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Solution, Usage
+from tilewright.extract.certificate import Certificate, LinkPrices
+from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Usage
 from tilewright.extract.closing import Scales, Within, closed, counted, with_account
 from tilewright.extract.filling import Fillable, Replaced, filled
 from tilewright.extract.footprint import spare_scratchpad
@@ -27,6 +28,7 @@ from tilewright.extract.plan_writer import PlanWriter
 from tilewright.extract.profile import SramProfile, resident_constants_bytes, sram_profile
 from tilewright.extract.pruning import prune
 from tilewright.extract.repeats import account_of, resident_bytes
+from tilewright.extract.solution import Solution
 from tilewright.extract.solve import Floor, SolveOptions, floor, lower_bound, solve
 from tilewright.extract.spans import bound_by_spans
 from tilewright.extract.tiling_candidates import tiling_candidates
@@ -148,17 +150,17 @@ class _Planner:
         """Return the best plan of least additive cost with a limit of scratchpad."""
         setting = _narrowed(self.setting, limit_bytes)
         tables, options = setting.tables, self._options.solve
-        failed: InfeasibleError | None = None
-        plan: Plan | None = None
         bounder = _Bounder(tables, options)
         below = bounder.below
+        first = solve(tables.problem, options, below=below)
+        bound = bounder.bound(first)
         try:
-            first = solve(tables.problem, options, below=below)
-            plan = _chosen(setting, options, below, first, bounder.bound(first))
-            plan = _with_repeats_bounded(setting, plan, bounder.below.problem)
+            plan = _chosen(setting, options, below, first, bound)
         except InfeasibleError as error:
-            failed = error
-        known = Within(plan=plan, bound=0.0 if plan is None else plan.bound, failed=failed)
+            known = Within(plan=None, bound=bound[0], failed=error, proof=bound[1])
+        else:
+            plan = _with_repeats_bounded(setting, plan, bounder.below.problem)
+            known = Within(plan=plan, bound=plan.bound, proof=plan.proof)
         return self.search(known, Scales(), limit_bytes)
 
     def search(self, known: Within, scales: Scales, limit_bytes: int) -> Within:
@@ -172,7 +174,7 @@ def close(setting: Setting, known: Within, scales: Scales) -> Within:
     def write(choice: tuple[int, ...]) -> Plan:
         s = setting
         writer = PlanWriter(s.graph, s.rolled, s.alternatives, s.tables, choice, s.pricing)
-        return writer.write((0.0, Proof(method="choice")))
+        return writer.write((known.bound, known.proof))
 
     own = setting.pricing
     return closed(
@@ -533,7 +535,7 @@ def _with_repeats_bounded(setting: Setting, plan: Plan, relaxed: ChoiceProblem) 
         (plan.cost - plan.bound) / setting.pricing.limit_bytes,
     )
     alignment = setting.pricing.target.tile.sram.alignment_bytes
-    bound = bound_by_spans(
+    bound, spans = bound_by_spans(
         relaxed,
         account_of(tables, setting.alternatives, setting.pricing.mesh, alignment),
         resident_bytes(tables),
@@ -544,8 +546,14 @@ def _with_repeats_bounded(setting: Setting, plan: Plan, relaxed: ChoiceProblem) 
     )
     if bound / tables.scale <= plan.bound:
         return plan
-    details = {**plan.proof.details, "capacity_price": price, "scaled_bound": bound}
-    proof = Proof(method="rows by spans + capacity prices", details=MappingProxyType(details))
+    assert plan.proof.certificate is not None, "bounds of whole models have one"
+    proof = Proof(
+        method="rows by spans + capacity prices",
+        details=MappingProxyType(
+            {**plan.proof.details, "capacity_price": price, "scaled_bound": bound}
+        ),
+        certificate=replace(plan.proof.certificate, spans=spans),
+    )
     return replace(plan, bound=bound / tables.scale, proof=proof)
 
 
@@ -562,15 +570,17 @@ class _Bounder:
         if self._options.deadline.is_past or not self._misses_links(solution):
             return found
         tables = self._tables
-        relaxed = with_links_as_costs(tables.relaxed, tables.between, tables.instances)
+        relaxed, links = with_links_as_costs(tables.relaxed, tables.between, tables.instances)
         below = floor(relaxed, self._options)
-        with_links = self._bound_by(below, solution)
+        with_links = self._bound_by(below, solution, links)
         if with_links[0] <= found[0]:
             return found
         self.below = below
         return with_links
 
-    def _bound_by(self, below: Floor, solution: Solution) -> tuple[float, Proof]:
+    def _bound_by(
+        self, below: Floor, solution: Solution, links: LinkPrices | None = None
+    ) -> tuple[float, Proof]:
         tables, options = self._tables, self._options
         cutoff = below.problem.cost(solution.choice) if solution.feasible else inf
         if tables.has_repeats and any(own.any() for own in resident_bytes(tables)):
@@ -584,7 +594,10 @@ class _Bounder:
             "scaled_bound": found.bound,
             "scale": tables.scale,
         }
-        proof = Proof(method=found.method, details=MappingProxyType(details))
+        certificate = None if found.proof is None else Certificate(priced=found.proof, links=links)
+        proof = Proof(
+            method=found.method, details=MappingProxyType(details), certificate=certificate
+        )
         return found.bound / tables.scale, proof
 
     def _misses_links(self, solution: Solution) -> bool:

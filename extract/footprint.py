@@ -91,7 +91,8 @@ def spare_scratchpad(planner: Planner, objective: Objective, capacity: int) -> P
         within = planner.within(plan.peak_sram_bytes).plan
         plan = plan if within is None else replace(within, proof=plan.proof)
     cost = scales.cost(plan)
-    return replace(plan, objective=objective, cost=cost, bound=min(found.bound, cost))
+    proof = replace(plan.proof, certificate=None)  # that would be of its additive cost alone
+    return replace(plan, objective=objective, cost=cost, bound=min(found.bound, cost), proof=proof)
 
 
 def _halved(planner: Planner, scales: Scales, capacity: int) -> tuple[Plan, list[_Span]]:
@@ -123,9 +124,7 @@ def _halved(planner: Planner, scales: Scales, capacity: int) -> tuple[Plan, list
         spans.remove(span)
         spans.append(replace(span, low=middle + unit, is_final=middle + unit > high))
         least = max(span.least, found.bound)
-        if found.plan is None:
-            least = inf if found.bound == inf else span.least
-        elif scales.cost(found.plan) < scales.cost(best):
+        if found.plan is not None and scales.cost(found.plan) < scales.cost(best):
             best = found.plan
         is_final = found.plan is None or middle - span.low < unit
         spans.append(_Span(low=span.low, high=middle, least=least, is_final=is_final))

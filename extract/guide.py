@@ -12,8 +12,9 @@ from collections import Counter
 
 import numpy as np
 
-from tilewright.extract.choice import ChoiceProblem, Edge, Relaxation
-from tilewright.extract.linear import Mask, linear_relaxation
+from tilewright.extract.choice import ChoiceProblem, Edge, Mask
+from tilewright.extract.linear import linear_relaxation
+from tilewright.extract.solution import Relaxation
 
 _NEAR = 0.001
 """Distance from the bound, relative to it, within which pairs of ports are considered."""

@@ -17,26 +17,25 @@ Sources:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import networkx as nx
 import numpy as np
 import scipy
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from tilewright.extract.certificate import Cut, Dual
 from tilewright.extract.choice import (
     FORBIDDEN,
     ChoiceProblem,
     Costs,
     Indices,
-    Relaxation,
+    Mask,
     cheapest_of_groups,
 )
 from tilewright.extract.deadline import NO_DEADLINE, Deadline
 from tilewright.extract.exclusive import Exclusive, find_exclusive, find_patterns
-
-Mask = NDArray[np.bool_]
+from tilewright.extract.solution import Relaxation
 
 MOST_COLUMNS = 400_000
 """Size of the largest relaxation that is worth its time."""
@@ -136,9 +135,18 @@ class _Transport:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Ends:
+    """The rows of the two ends of an edge that each group of options is in."""
+
+    left: Indices
+    right: Indices
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Flow:
     """Columns of an edge's transport, [groups used, ports of the user], -1 where it is forbidden."""
 
+    edge: int
     columns: Indices
     group_ports: Indices
     """The row of `columns` of each group of the variable that is used."""
@@ -167,6 +175,9 @@ class LinearProgram:
             self._add_variable(variable)
         self.flows: dict[tuple[int, int], _Flow] = {}
         self.transports: list[_Transport] = []
+        self.ends: list[_Ends] = []
+        self.cuts: list[Cut] = []
+        """Those of the rows of `most`, without prices."""
         found = find_exclusive(problem, self.patterns)
         self.told_apart = {(e.variable, user) for e in found for user, _ in e.uses}
         """Used variables and users whose flows matter by pattern."""
@@ -221,6 +232,24 @@ class LinearProgram:
         return Relaxation(
             *(bound, prices, above, "linear relaxation", self.choice(found.x)),
             self._edges_above(extra),
+            self._dual(found.eqlin.marginals, -multipliers, prices),
+        )
+
+    def _dual(self, equal: Costs, most: Costs, prices: Costs) -> Dual:
+        """Return the dual solution in terms of the problem."""
+        groups = self.group_of
+        return Dual(
+            prices=prices,
+            messages=tuple(
+                (equal[ends.left][groups[edge.left]], equal[ends.right][groups[edge.right]])
+                for edge, ends in zip(self.problem.edges, self.ends, strict=True)
+            ),
+            cuts=tuple(
+                replace(cut, price=float(price))
+                for cut, price in zip(self.cuts, most, strict=True)
+                if price > 0
+            ),
+            idle=tuple(own.idle for own in self.patterns),
         )
 
     def _edges_above(self, extra: Costs) -> tuple[Costs, ...]:
@@ -265,6 +294,7 @@ class LinearProgram:
             is_possible &= allowed[np.ix_(left, right)]
         rows, columns = np.nonzero(is_possible)
         flow = self._new_columns(matrix[rows, columns])
+        ends = []
         for variable, ports, places in (
             (edge.left, left_of, rows),
             (edge.right, right_of, columns),
@@ -273,13 +303,15 @@ class LinearProgram:
             self.equal.put(first + places, flow, 1.0)
             groups = self.first[variable] + np.arange(len(ports))
             self.equal.put(first + ports, groups, -1.0)
+            ends.append(first + ports)
+        self.ends.append(_Ends(*ends))
         self.transports.append(_Transport(left[rows], right[columns], flow))
         table = np.full(matrix.shape, -1)
         table[rows, columns] = flow
         if right_demands:
-            self.flows[edge.left, edge.right] = _Flow(table, left_of, right_patterns)
+            self.flows[edge.left, edge.right] = _Flow(number, table, left_of, right_patterns)
         if left_demands:
-            self.flows[edge.right, edge.left] = _Flow(table.T, right_of, left_patterns)
+            self.flows[edge.right, edge.left] = _Flow(number, table.T, right_of, left_patterns)
 
     def _ports(
         self, variable: int, ports: Indices, is_user: bool
@@ -318,6 +350,18 @@ class LinearProgram:
             )
             self.most.put(row, flat[flat >= 0], 1.0)
             self.most.put(row, self.first[used] + stock, -1.0)
+            self.cuts.append(
+                Cut(
+                    variable=used,
+                    part=np.isin(self.group_of[used], groups),
+                    stock=np.isin(self.group_of[used], stock),
+                    users=tuple(
+                        (flow.edge, np.isin(self.patterns[user].of_option, patterns))
+                        for flow, (user, patterns) in zip(flows, by_user.items(), strict=True)
+                    ),
+                    price=0.0,
+                )
+            )
 
     def _add_capacity(self) -> int:
         """Add the use of each row, as a part of the limit: that of the row before plus what changes."""

@@ -15,14 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tilewright.extract.choice import (
-    ChoiceProblem,
-    Costs,
-    Edge,
-    Indices,
-    Relaxation,
-    priced,
-)
+from tilewright.extract.certificate import Dual
+from tilewright.extract.choice import ChoiceProblem, Costs, Edge, Indices, priced
+from tilewright.extract.solution import Relaxation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,6 +114,19 @@ class MessagePassing:
                 above[variable] += slack + (half.matrix - sent[:, None]).min(axis=0)[half.ports]
         return bound, tuple(above)
 
+    def messages(self) -> tuple[tuple[Costs, Costs], ...]:
+        """Return what the last backward pass moves of each edge to its left and its right end, by option."""
+        found = []
+        for number, edge in enumerate(self._problem.edges):
+            is_left_first = edge.left < edge.right
+            first = self._messages[2 * number + is_left_first]
+            ports, others = edge.left_ports, edge.right_ports
+            table = edge.matrix[ports] if is_left_first else edge.matrix.T[others]
+            rest = (table - first[:, None]).min(axis=0)  # all that is left of the edge
+            ends = (first, rest[others if is_left_first else ports])
+            found.append(ends if is_left_first else ends[::-1])
+        return tuple(found)
+
     def decode(self, costs: tuple[Costs, ...], *, backwards: bool) -> tuple[int, ...]:
         """Fix the variables one by one: fixed neighbours by their choice, others by their messages.
 
@@ -185,4 +193,5 @@ def message_relaxation(problem: ChoiceProblem, prices: Costs, sweeps: int) -> Re
     bound, above = passing.option_bounds(costs)
     offset = float(prices.sum()) * problem.limit
     likely = tuple(int(own.argmin()) for own in above)
-    return Relaxation(bound - offset, prices, above, "message passing", likely)
+    dual = Dual(prices=prices, messages=passing.messages())
+    return Relaxation(bound - offset, prices, above, "message passing", likely, dual=dual)

@@ -19,23 +19,16 @@ from typing import Protocol
 import numpy as np
 
 from tilewright.extract.branching import branch_and_bound, is_shared
-from tilewright.extract.choice import (
-    FORBIDDEN,
-    ChoiceProblem,
-    Costs,
-    Indices,
-    Relaxation,
-    Solution,
-    priced,
-    restricted,
-)
+from tilewright.extract.certificate import Dropped, Priced
+from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Indices, priced, restricted
 from tilewright.extract.deadline import NO_DEADLINE, Deadline
-from tilewright.extract.dominance import without_dominated
+from tilewright.extract.dominance import find_dominated, without_dominated
 from tilewright.extract.elimination import POLISH_ENTRIES, Elimination, groups_of, polish
 from tilewright.extract.guide import guiding_relaxation
 from tilewright.extract.linear import columns_of, linear_relaxation
 from tilewright.extract.local_search import completed, improve_feasible, repair
 from tilewright.extract.message_passing import MessagePassing, message_relaxation
+from tilewright.extract.solution import Relaxation, Solution
 
 _CLOSING_TABLE = 400_000_000
 """Entries of the largest table when closing a gap."""
@@ -140,6 +133,7 @@ class Floor:
     problem: ChoiceProblem
     fewer: ChoiceProblem
     kept: tuple[Indices, ...]
+    dropped: tuple[Dropped, ...]
     elimination: Elimination
     relaxation: Relaxation | None
 
@@ -147,11 +141,12 @@ class Floor:
 def floor(problem: ChoiceProblem, options: SolveOptions | None = None) -> Floor:
     """Return a problem with its relaxation, to bound it or one of the same options that is never cheaper."""
     options = options or SolveOptions()
-    fewer, kept = without_dominated(problem)
+    kept, dropped = find_dominated(problem)
+    fewer = restricted(problem, kept)
     elimination = Elimination(fewer)
     is_exact = not problem.costs or _is_exact(elimination, options)
     relaxation = None if is_exact else _relaxation(fewer, np.zeros(problem.rows), options)
-    return Floor(problem, fewer, kept, elimination, relaxation)
+    return Floor(problem, fewer, kept, dropped, elimination, relaxation)
 
 
 def solve(
@@ -236,7 +231,7 @@ def lower_bound(
     best = _Best(prices)
     if relaxation is None:
         _search(fewer, _Exact(below.elimination), best, prices, options)
-        return _solution(problem, fewer, kept, best, "elimination")
+        return _proven(_solution(problem, fewer, kept, best, "elimination"), below)
     best.raise_bound(relaxation.bound, relaxation.prices)
     best.cost = cutoff
     shared_price, closing = 0.0, options
@@ -244,8 +239,16 @@ def lower_bound(
         shared_price = float(relaxation.prices.sum())
         closing = replace(options, price_steps=1)
     method = relaxation.method + _close(fewer, relaxation, best, closing)
-    method += _branch(fewer, best, _BOUND_GAP, shared_price, options)
-    return _solution(problem, fewer, kept, best, method)
+    branched = _branch(fewer, best, _BOUND_GAP, shared_price, options)
+    found = _solution(problem, fewer, kept, best, method + branched)
+    return _proven(found, below, "HiGHS" if branched else "")
+
+
+def _proven(found: Solution, below: Floor, solver: str = "") -> Solution:
+    """Return a solution whose bound counts with what it takes to compute that again."""
+    dual = None if below.relaxation is None else below.relaxation.dual
+    proof = Priced(dropped=below.dropped, dual=dual, prices=found.multipliers, solver=solver)
+    return replace(found, proof=proof)
 
 
 def _empty(problem: ChoiceProblem) -> Solution:

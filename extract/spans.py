@@ -26,6 +26,7 @@ import networkx as nx
 import numpy as np
 
 from tilewright.extract.account import Account, Kept, consistent
+from tilewright.extract.certificate import Spans, SpanStep, Split
 from tilewright.extract.choice import ChoiceProblem, Costs, restricted
 from tilewright.extract.deadline import NO_DEADLINE, Deadline
 from tilewright.extract.dominance import without_dominated
@@ -70,8 +71,8 @@ def bound_by_spans(
     known: float = -inf,
     most_splits: int = _MOST_SPLITS,
     deadline: Deadline = NO_DEADLINE,
-) -> float:
-    """Return a lower bound of the cost of all repeats together.
+) -> tuple[float, Spans]:
+    """Return a lower bound of the cost of all repeats together, and the steps that prove it.
 
     Args:
         problem: The choice for one repeat of each variable, its costs those of all repeats. Its usages
@@ -80,14 +81,17 @@ def bound_by_spans(
         shared: What an option keeps in every row in all repeats together, [bytes] by variable and option.
         price: Of such a byte, at least 0.
         aim: The bound need not be above it.
-        known: Another bound. As soon as what can be proven is nearer to it than to the aim, the work ends.
+        known: Another bound, which is not proven here. As soon as what can be proven is nearer to it than
+            to the aim, the work ends.
         most_splits: How often options are split.
         deadline: After which no more are.
     """
     limit, work = problem.limit, _Work(most_splits, deadline)
     costs = tuple(own + price * kept for own, kept in zip(problem.costs, shared, strict=True))
     priced = replace(problem, costs=costs, usages=(), rows=0)
-    parts = [_Steps(part_of(priced, part), account.part(part), work) for part in _parts(priced)]
+    variables = _parts(priced)
+    parts = [_Steps(part_of(priced, part), account.part(part), work) for part in variables]
+    walked: list[SpanStep] = []
     least = max(float(own.min()) for own in account.own_bytes)
     bound, most = aim, float(floor(limit))
     while most >= least:
@@ -98,6 +102,7 @@ def bound_by_spans(
             others = sum(s.value for s in steps) + sum(p.least for p in parts[len(steps) + 1 :])
             steps.append(part.at(most, enough - others))
         value = sum(step.value for step in steps)
+        walked.append(SpanStep(most, tuple(step.value for step in steps)))
         if value - price * (limit - least) >= bound:
             break  # and so is what is left
         low = max(step.low for step in steps)
@@ -105,10 +110,16 @@ def bound_by_spans(
             low = max(least, min(low, most - floor(_CONCEDED * limit)))
         bound = min(bound, value - price * (limit - low))
         if bound < (known + aim) / 2:
-            return known
+            bound = -inf  # rows of fewer bytes were not looked at
+            break
         below = floor(limit - (value - bound) / price) if price > 0 else least - 1
         most = min(low - 1, below)  # in between, the bound is no lower
-    return max(known, bound)
+    splits = tuple(
+        tuple(replace(split, variable=own[split.variable]) for split in part.splits)
+        for own, part in zip(variables, parts, strict=True)
+    )
+    made = tuple(map(tuple, variables))
+    return max(known, bound), Spans(price=price, steps=tuple(walked), parts=made, splits=splits)
 
 
 @dataclass(slots=True)
@@ -169,6 +180,7 @@ class _Steps:
         self._core_account = account.part(self._core).coarse(_SMALL * problem.limit)
         self._open: list[_Node] = []
         self._count = 0
+        self.splits: list[Split] = []
         self._add(tuple(np.arange(len(own)) for own in self._core_problem.costs), -inf)
 
     @property
@@ -268,6 +280,7 @@ class _Steps:
             if mask[own].all():
                 continue
             self._work.left -= 1
+            self.splits.append(Split(node.number, self._core[variable], mask))
             for side in (own[mask[own]], own[~mask[own]]):
                 kept = (*node.kept[:variable], side, *node.kept[variable + 1 :])
                 self._add(kept, node.bound)

@@ -417,8 +417,20 @@ def _check_cost(plan: Plan, target: Target, peak_bytes: int) -> None:
 
 
 def _check_memory(plan: Plan, target: Target) -> int:
-    """Count, op by op, everything that some later op (or this one) still needs; return the most."""
-    alignment, capacity = target.tile.sram.alignment_bytes, target.tile.sram.size_bytes
+    """Check the fullest moment, and return its bytes."""
+    capacity, peak = target.tile.sram.size_bytes, 0
+    for what, needed in moments(plan, target):
+        if needed > capacity:
+            raise PlanError(f"{what} needs {needed} bytes of scratchpad, {capacity} are there")
+        peak = max(peak, needed)
+    if plan.peak_sram_bytes not in (0, peak):  # 0: not counted yet
+        raise PlanError(f"the plan's fullest moment takes {peak} bytes, not {plan.peak_sram_bytes}")
+    return peak
+
+
+def moments(plan: Plan, target: Target) -> Iterator[tuple[str, int]]:
+    """Count, op by op and move by move, the bytes of everything that this one or a later op still needs."""
+    alignment = target.tile.sram.alignment_bytes
 
     def size(placement: Placement, name: str) -> int:
         if placement.memory is Memory.DRAM:
@@ -441,7 +453,6 @@ def _check_memory(plan: Plan, target: Target) -> int:
             root[planned.op.output] = root.get(planned.op.inputs[0], planned.op.inputs[0])
         for delivery in planned.deliveries:
             uses[root.get(delivery.tensor, delivery.tensor)] = position
-    peak = 0
     leaving = {d.tensor: d for d in plan.output_deliveries}
     for position, planned in enumerate(plan.ops):
         before = resident
@@ -472,17 +483,8 @@ def _check_memory(plan: Plan, target: Target) -> int:
         for delivery in planned.deliveries:
             if delivery.moves and planned.op.kind != "reshape":
                 alive += size(delivery.after, delivery.tensor)
-        if alive > capacity:
-            raise PlanError(
-                f"'{planned.op.name}' needs {alive} bytes of scratchpad, {capacity} are there"
-            )
-        for what, needed in steps:
-            if needed > capacity:
-                raise PlanError(f"'{planned.op.name}': {what} needs {needed} of {capacity} bytes")
-        peak = max([peak, alive, *(needed for _, needed in steps)])
-    if plan.peak_sram_bytes not in (0, peak):  # 0: not counted yet
-        raise PlanError(f"the plan's fullest moment takes {peak} bytes, not {plan.peak_sram_bytes}")
-    return peak
+        yield f"'{planned.op.name}'", alive
+        yield from ((f"'{planned.op.name}': {what}", needed) for what, needed in steps)
 
 
 def _steps(

@@ -10,7 +10,7 @@ from math import inf
 import numpy as np
 
 from tilewright.errors import DemandError, InfeasibleError
-from tilewright.extract.choice import ChoiceProblem, Solution
+from tilewright.extract.choice import ChoiceProblem
 from tilewright.extract.closing import Scales, Within
 from tilewright.extract.exploration.conflict import explain_conflict, explain_shortage
 from tilewright.extract.exploration.demand import Demand, check_value, satisfies
@@ -30,6 +30,7 @@ from tilewright.extract.extraction import ExtractOptions, Setting, choose, close
 from tilewright.extract.options import ABSENT
 from tilewright.extract.origins import Variable, find_origins
 from tilewright.extract.plan import Plan, Proof
+from tilewright.extract.solution import Solution
 from tilewright.extract.solve import floor, lower_bound, solve
 from tilewright.extract.tiling_candidates import tiling_candidates
 from tilewright.graph import Graph
@@ -288,7 +289,7 @@ def _best(setting: Setting, search: Callable[[], tuple[Plan, Solution]]) -> tupl
     tables, solution = setting.tables, None
     try:
         plan, solution = search()
-        known = Within(plan=plan, bound=plan.bound)
+        known = Within(plan=plan, bound=plan.bound, proof=plan.proof)
     except InfeasibleError as error:
         known = Within(plan=None, bound=0.0, failed=error)
     found = close(setting, known, Scales())

@@ -11,14 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tilewright.extract.choice import (
-    FORBIDDEN,
-    ChoiceProblem,
-    Costs,
-    Indices,
-    Solution,
-    priced,
-)
+from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Indices, priced
 from tilewright.extract.dominance import without_dominated
 from tilewright.extract.elimination import Elimination, polish
 from tilewright.extract.local_search import completed, fits, improve_feasible, repair
@@ -26,6 +19,7 @@ from tilewright.extract.message_passing import MessagePassing
 from tilewright.extract.model_tables import ModelTables
 from tilewright.extract.options import Option
 from tilewright.extract.origins import Variable
+from tilewright.extract.solution import Solution
 from tilewright.extract.solve import SolveOptions, solve
 
 EXACT_ENTRIES = 100_000

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from tilewright.errors import InfeasibleError
-from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Solution
+from tilewright.extract.choice import FORBIDDEN, ChoiceProblem
 from tilewright.extract.large.contest import read_contest
 from tilewright.extract.large.solve import LargeOptions, solve_large
+from tilewright.extract.solution import Solution
 
 _RESERVE = 0.03
 """Share of the time kept for starting up, the last round and writing the result."""

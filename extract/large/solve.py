@@ -17,9 +17,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Indices, Solution
+from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Indices
 from tilewright.extract.large.contraction import Contracted, contract
 from tilewright.extract.large.worker import Worker
+from tilewright.extract.solution import Solution
 
 _LEAST_REDUCTION = 0.9
 """A problem is contracted anew when no more than this share of its options is left."""

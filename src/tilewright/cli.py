@@ -123,6 +123,10 @@ def compile_command(
     verify: Annotated[
         bool, typer.Option("--verify", help="Run the instructions and compare with onnxruntime.")
     ] = False,
+    check_bound: Annotated[
+        bool,
+        typer.Option("--check-bound", help="Prove the plan's bound again from its certificate."),
+    ] = False,
     simulate: Annotated[bool, typer.Option(help="Simulate the timing.")] = True,
     emit: Annotated[
         list[Emit] | None, typer.Option(help="What to write to the output folder; repeatable.")
@@ -162,6 +166,7 @@ def compile_command(
         max_latency=max_latency,
         time_limit_seconds=time_limit,
         verify=verify,
+        check_bound=check_bound,
         tolerance=tolerance,
         simulate=simulate,
         emit=tuple(dict.fromkeys(item.value for item in emit or ())),

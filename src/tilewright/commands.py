@@ -16,8 +16,10 @@ from rich.text import Text
 
 from tilewright import api, report
 from tilewright.arrays import read_arrays, write_file
+from tilewright.bound_check import check_bound
 from tilewright.compiler import Compilation, Stage
 from tilewright.errors import CompileError
+from tilewright.extract.objective import Metric, parse_objective
 from tilewright.inputs import example_inputs, read_inputs
 from tilewright.listings import alternatives_text, blocks_text, graph_text, plan_text, program_text
 from tilewright.lowering.assembler import disassemble
@@ -73,6 +75,7 @@ class CompileRequest:
     max_latency: str | None = None
     time_limit_seconds: float | None = None
     verify: bool = False
+    check_bound: bool = False
     tolerance: float | None = None
     simulate: bool = True
     emit: tuple[str, ...] = ()
@@ -124,6 +127,11 @@ def compile_and_report(request: CompileRequest, console: Console) -> bool:
             tell("simulating the timing")
             timing = simulate(done.program, trace="trace" in request.emit)
     _print_plan(done, timing, console)
+    if request.check_bound:
+        with progress(console, begin) as tell, _timed(seconds, "bound check"):
+            tell("computing the bound again")
+            check_bound(done)
+        print_text(console, "bound: follows from its certificate, checked apart from the search")
     if request.stop_after is not None:
         _print_stage(done, request.last, console)
     checks: tuple[OutputCheck, ...] | None = None
@@ -154,6 +162,8 @@ def _check_request(request: CompileRequest) -> None:
                 f"--emit {name} needs stage {EMITTED_AFTER[name]}, --stop-after is {request.last}; "
                 "drop one of the two"
             )
+    if request.check_bound:
+        _check_bound_request(request)
     if request.verify and request.last is not Stage.LOWER:
         raise CompileError(
             f"--verify runs the program, --stop-after {request.last} makes none; drop one of the two"
@@ -170,6 +180,19 @@ def _check_request(request: CompileRequest) -> None:
         read_arrays(request.inputs)
     if request.output is not None:
         check_folder(request.output)
+
+
+def _check_bound_request(request: CompileRequest) -> None:
+    if _ORDER.index(request.last) < _ORDER.index(Stage.EXTRACT):
+        raise CompileError(
+            f"--check-bound is of a plan, --stop-after {request.last} makes none; drop one of the two"
+        )
+    weighs_footprint = Metric.SRAM in parse_objective(request.objective).metrics
+    if weighs_footprint or request.max_latency is not None:
+        raise CompileError(
+            "--check-bound: the bound is put together of several for an objective with sram, and for "
+            "--max-latency, and has no certificate then; drop one of the two"
+        )
 
 
 def check_folder(folder: Path) -> None:

@@ -36,6 +36,13 @@ def test_module_runs() -> None:
     assert done.stdout == f"tilewright {__version__}\n"
 
 
+def test_compile_checks_the_bound(tilewright, cnn: Path) -> None:
+    ran = tilewright("compile", cnn, *COMPILE, "--check-bound", "--stop-after", "extract")
+    assert ran.code == 0, ran.err
+    assert "bound: follows from its certificate" in ran.out
+    assert "bound check" in ran.out
+
+
 def test_compile_reports_and_verifies(tilewright, cnn: Path, compiled: Compilation) -> None:
     ran = tilewright("compile", cnn, *COMPILE, "--verify")
     assert ran.code == 0, ran.err

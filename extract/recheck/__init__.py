@@ -1,0 +1,1 @@
+"""An independent check of the bounds that plans carry, from their certificates."""
