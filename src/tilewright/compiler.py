@@ -275,7 +275,9 @@ def _realise(
         target=target,
         limit_bytes=limit_bytes,
     )
-    plan, program = found.planned, found.program
+    # what is proven of plans within less scratchpad does not bound the others
+    plan = replace(found.planned, bound=plan.bound, proof=plan.proof)
+    program = found.program
     if options.max_latency is None:
         others = _others(plan, partial(plan_within, limit_bytes, hides=False))
         plan, program = _fastest(plan, program, others, lower)

@@ -6,11 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import product
+from typing import Any
 
 import pytest
-from extract_cases import MODELS, Case, saturated, tiny
+from extract_cases import MODELS, Case, saturated, tiny, with_sram
 from test_rolled import layers
 
+from tilewright import compiler
+from tilewright.bound_check import check_bound
+from tilewright.errors import InfeasibleError
 from tilewright.extract.certificate import Certificate
 from tilewright.extract.choice import ChoiceProblem, Usage
 from tilewright.extract.extraction import ExtractOptions, Setting, plan_setting, prepare
@@ -99,6 +103,26 @@ def test_footprints_have_no_certificate() -> None:
     plan, setting = planned(tiny("residual", 1, 2), options)
     with pytest.raises(PlanError, match="no certificate"):
         validate_bound(plan, setting)
+
+
+def test_a_plan_that_is_made_again_keeps_the_bound_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans within less scratchpad cost more at least; those that were sent back do not."""
+    real, sent_back = compiler.build_program, list[Plan]()
+
+    def refusing(plan: Plan, *others: Any) -> Any:
+        if len(sent_back) < 3:
+            sent_back.append(plan)
+            raise InfeasibleError("no room")
+        return real(plan, *others)
+
+    monkeypatch.setattr(compiler, "build_program", refusing)
+    target = with_sram(mesh_target(1, 2), 3072)
+    done = compiler.compile_graph(MODELS["residual"](), target)
+    assert done.plan is not None
+    first, *_, last = sent_back
+    assert last.bound > first.cost
+    assert done.plan.bound == first.bound <= first.cost
+    check_bound(done)
 
 
 def naively_below(
