@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterable
 from itertools import accumulate
 
 from tilewright.graph import Graph, Op
@@ -35,7 +36,43 @@ def run_time_ops(rolled: Rolled) -> tuple[tuple[Op, ...], ...]:
     return tuple(found)
 
 
-def cut_into_items(graph: Graph, rolled: Rolled, legality: Legality, wanted: int) -> Rolled:
+class Places:
+    """The operators of a model that run on the machine, in order, and where between them stages may be cut.
+
+    Place p is in front of operator p.
+    """
+
+    def __init__(self, graph: Graph, rolled: Rolled, legality: Legality) -> None:
+        self._graph, self._legality = graph, legality
+        self.ops = tuple(op for part in run_time_ops(rolled) for op in part)
+        self.boundaries = (0, *(i.stop for i in rolled.instances))
+        """Places between blocks, and both ends of the model."""
+        self.made_by = {name: place for place, op in enumerate(self.ops) for name in op.outputs}
+        """The operator that makes each value."""
+        self._uses, self._able = last_uses(self.ops), repeatable(graph, self.ops, legality)
+
+    def cuts(self, place: int) -> tuple[Cut, Cut]:
+        """Return the cut at a place if nothing is computed again behind it, and if all that can be is."""
+        edges, uses = self.boundaries, self._uses
+        none, able = (
+            cut_at(*(self._graph, self.ops, uses, place), at_boundary=place in edges, again=again)
+            for again in (frozenset[str](), self._able)
+        )
+        return none, able
+
+    def is_legal(self, place: int) -> bool:
+        """Whether a rule allows a cut at a place inside of the model."""
+        inside = 0 < place < len(self.ops)
+        return inside and any(is_legal(cut, self._legality) for cut in self.cuts(place))
+
+    def work(self) -> list[int]:
+        """Return about how much there is to compute up to each operator, itself included."""
+        return list(accumulate(_work(self._graph, op) for op in self.ops))
+
+
+def cut_into_items(
+    graph: Graph, rolled: Rolled, legality: Legality, wanted: int, also: Iterable[int] = ()
+) -> Rolled:
     """Cut blocks that do not repeat where the rules allow it, at places that balance the work.
 
     Stages begin and end at items only, and rules do not see across them; so blocks that repeat stay whole.
@@ -45,17 +82,16 @@ def cut_into_items(graph: Graph, rolled: Rolled, legality: Legality, wanted: int
         rolled: Its blocks.
         legality: Where a cut is legal.
         wanted: About how many items to make in all.
+        also: More places to cut at, legal ones.
     """
-    ops = tuple(op for part in run_time_ops(rolled) for op in part)
-    boundaries = [rolled.instances[0].start, *(i.stop for i in rolled.instances)]
-    work = list(accumulate(_work(graph, op) for op in ops))
+    known = Places(graph, rolled, legality)
+    work = known.work()
     counts = [sum(i.block == b for i in rolled.instances) for b in range(len(rolled.blocks))]
-    places = set(boundaries)
-    legal = _legal_places(graph, ops, boundaries, legality)
+    places = {*known.boundaries, *also}
     for instance in rolled.instances:
         if counts[instance.block] > 1:
             continue
-        inside = [place for place in legal if instance.start < place < instance.stop]
+        inside = [p for p in range(instance.start + 1, instance.stop) if known.is_legal(p)]
         levels = [work[place - 1] for place in inside]
         for part in range(1, wanted):
             target = work[-1] * part / wanted
@@ -103,23 +139,6 @@ def is_legal(cut: Cut, legality: Legality) -> bool:
 def last_uses(ops: tuple[Op, ...]) -> dict[str, int]:
     """Return the place of the last operator that reads each value."""
     return {name: place for place, op in enumerate(ops) for name in op.inputs}
-
-
-def _legal_places(
-    graph: Graph, ops: tuple[Op, ...], boundaries: list[int], legality: Legality
-) -> list[int]:
-    uses, able = last_uses(ops), repeatable(graph, ops, legality)
-    found = []
-    for place in range(1, len(ops)):
-        if place in boundaries:
-            continue
-        cuts = (
-            cut_at(graph, ops, uses, place, at_boundary=False, again=again)
-            for again in (frozenset[str](), able)
-        )
-        if any(is_legal(cut, legality) for cut in cuts):
-            found.append(place)
-    return found
 
 
 def _work(graph: Graph, op: Op) -> int:

@@ -26,6 +26,9 @@ Prices = NDArray[np.float64]
 
 Items are numbered from 0; the array is [items, items + 1, shapes]."""
 
+Permitted = NDArray[np.bool_]
+"""Whether stage `number`, from 0, may be such a stage: [number, first, last, shape]."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
@@ -49,15 +52,12 @@ class Room:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """What to minimise: `sum_weight` times the sum of the stages and `slowest_weight` times the slowest.
-
-    `stages` is the number wanted, 0 for any up to `most`.
-    """
+    """What to minimise: `sum_weight` times the sum of the stages and `slowest_weight` times the slowest."""
 
     sum_weight: float
     slowest_weight: float
-    stages: int = 0
-    most: int = 8
+    counts: tuple[int, ...]
+    """Numbers of stages to choose from."""
     latency_limit: float = inf
     """What an inference may take: the sum of the stages and `waits` times the slowest."""
     waits: float = 0.0
@@ -79,22 +79,30 @@ class Division:
     stages: tuple[Stage, ...]
 
 
-def divide(prices: Prices, room: Room, goal: Goal) -> Division | None:
+def divide(
+    prices: Prices, room: Room, goal: Goal, permitted: Permitted | None = None
+) -> Division | None:
     """Return the best division of all items into stages, None if there is none.
 
     Ties go to fewer stages, then to earlier cuts.
+
+    Args:
+        prices: What stages cost.
+        room: The tiles.
+        goal: What to minimise.
+        permitted: Which stages may be the first, the second and so on, up to the largest count; None: all.
     """
     finite = np.unique(prices[np.isfinite(prices)])
     best: Division | None = None
     is_limited = goal.latency_limit < inf
     if goal.sum_weight == 0.0 and not is_limited:
-        found = _least(prices, room, goal, inf, np.maximum)
+        found = _least(prices, room, goal, permitted, inf, np.maximum)
         return _valued(found, prices, goal)
     thresholds = finite if goal.slowest_weight or is_limited else finite[-1:]
     for slowest in thresholds:
         if best is not None and goal.slowest_weight * slowest >= best.value:
             break
-        found = _least(prices, room, goal, float(slowest), np.add)
+        found = _least(prices, room, goal, permitted, float(slowest), np.add)
         division = _valued(found, prices, goal)
         if division is not None and (best is None or division.value < best.value):
             best = division
@@ -111,17 +119,23 @@ def _valued(stages: tuple[Stage, ...] | None, prices: Prices, goal: Goal) -> Div
 
 
 def _least(
-    prices: Prices, room: Room, goal: Goal, slowest: float, join: np.ufunc
+    prices: Prices,
+    room: Room,
+    goal: Goal,
+    permitted: Permitted | None,
+    slowest: float,
+    join: np.ufunc,
 ) -> tuple[Stage, ...] | None:
     """Return the stages whose joined price is least, none of them above `slowest`.
 
     `value[k, i, t]`: the best k stages of the first i items on tiles before t.
     """
     items = prices.shape[0]
-    counts = min(goal.stages or goal.most, items)
-    if goal.stages > counts:
+    wanted = [count for count in goal.counts if count <= items]
+    if not wanted:
         return None
-    allowed = np.where(prices <= slowest, prices, inf)
+    counts = max(wanted)
+    cheap = np.where(prices <= slowest, prices, inf)
     begins = [
         [tile for tile in range(room.tiles - size + 1) if room.fits_at(shape, tile)]
         for shape, size in enumerate(room.sizes)
@@ -130,6 +144,7 @@ def _least(
     value[0, 0, :] = 0.0
     came: dict[tuple[int, int, int], Stage] = {}
     for k in range(1, counts + 1):
+        allowed = cheap if permitted is None else np.where(permitted[k - 1], cheap, inf)
         for last in range(k, items + 1):
             for shape, size in enumerate(room.sizes):
                 column = allowed[:last, last, shape]
@@ -145,7 +160,6 @@ def _least(
                 if value[k, last, end - 1] <= value[k, last, end]:
                     value[k, last, end] = value[k, last, end - 1]
                     came.pop((k, last, end), None)
-    wanted = (counts,) if goal.stages else range(1, counts + 1)
     chosen = min(wanted, key=lambda k: (value[k, items, room.tiles], k))
     if not np.isfinite(value[chosen, items, room.tiles]):
         return None

@@ -23,8 +23,8 @@ from tilewright.rules.roll import Block, Instance, Rolled
 class Segment:
     """Instances `first <= i < last` as a model: what they read from elsewhere are its inputs.
 
-    `keys` say for each of its blocks which one it is of the whole model; values that it computes again are in
-    a block of their own, in front.
+    `keys` say for each of its blocks what it computes, however the model is cut; values that it computes
+    again are in a block of their own, in front.
     """
 
     first: int
@@ -48,6 +48,12 @@ class Segment:
                 origins[instance.tensors[port.tensor]] = (number, place)
         outputs = tuple(sorted({origins[port.tensor] for port in self.graph.outputs}))
         return (*parts, outputs)
+
+
+def _key(block: Block) -> Hashable:
+    """Return what tells a block from others of the same model, whose tensors have one maker each."""
+    made = tuple(name for op in block.graph.ops for name in op.outputs)
+    return made, block.outputs
 
 
 class Segments:
@@ -74,6 +80,13 @@ class Segments:
             cut = cut_at(graph, ops, uses, place, at_boundary=True, again=self._again)
             legal.append(place == len(ops) or is_legal(cut, legality))
         self._is_legal = tuple(legal)
+        until = [-1]
+        for number, part in enumerate(parts):
+            names = (name for op in part for name in op.outputs if name not in self._again)
+            until.append(max(until[number], *(self._last_read(name) for name in names), -1))
+        self._read_until = tuple(until)
+        """The last instance that reads what instances before each make, and is not computed again."""
+        self._block_keys = tuple(_key(block) for block in rolled.blocks)
 
     @property
     def computed_again(self) -> frozenset[str]:
@@ -87,11 +100,23 @@ class Segments:
         """
         if not (self._is_legal[first] and self._is_legal[last]):
             return False
-        passing = any(
-            made < first and self._last_read(name) >= last and name not in self._again
-            for name, made in self._made_in.items()
-        )
+        passing = self._read_until[first] >= last
         return not passing and bool(self._outputs(first, last))
+
+    def block_key(self, number: int) -> Hashable:
+        """Return what tells a block of the model from others, however the model is cut."""
+        return self._block_keys[number]
+
+    def item_of(self, name: str) -> int:
+        """Return the instance that computes a value at run time."""
+        return self._made_in[name]
+
+    def computes(self, name: str, first: int, last: int) -> bool:
+        """Whether instances `first <= i < last` compute a value, themselves or again."""
+        if first <= self._made_in[name] < last:
+            return True
+        again = self._needed_again(first, last) if name in self._again else ()
+        return any(name in op.outputs for op in again)
 
     def segment(self, first: int, last: int) -> Segment:
         """Return the instances `first <= i < last` as a model."""
@@ -108,7 +133,7 @@ class Segments:
         graph = self._model(f"{self._graph.name}[{first}:{last}]", ops, self._outputs(first, last))
         numbers = tuple(dict.fromkeys(instance.block for instance in instances))
         blocks = [self._rolled.blocks[number] for number in numbers]
-        keys: list[Hashable] = list(numbers)
+        keys: list[Hashable] = [self._block_keys[number] for number in numbers]
         shift = instances[0].start
         found = [
             replace(i, block=numbers.index(i.block), start=i.start - shift, stop=i.stop - shift)

@@ -130,7 +130,7 @@ def test_best_of_all_stages(objective: Objective, count: int) -> None:
     goal = Goal(
         sum_weight=0.0 if is_throughput else 1.0,
         slowest_weight=count if is_throughput else count - 1,
-        most=3,
+        counts=(1, 2, 3),
     )
     best = min(every_value(table, room, goal))
     assert plan.cost == pytest.approx(best)

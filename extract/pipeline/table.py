@@ -1,0 +1,169 @@
+"""What every stage of a model costs, as far as it is known: exact prices, guesses and bounds.
+
+Pricing a stage is an extraction. Until then a stage is bounded by the sum of its blocks' bounds, and guessed
+at by the sum of its blocks' prices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from math import gcd, inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilewright.extract.pipeline.prices import Price, Prices
+from tilewright.extract.pipeline.search import Prices as Table
+from tilewright.extract.pipeline.search import Room, Stage
+from tilewright.extract.pipeline.segments import Segments
+from tilewright.graph import Graph
+from tilewright.hwmodel.network import network_of
+from tilewright.hwmodel.submesh import Submesh, fits_at
+from tilewright.hwmodel.target import Target
+from tilewright.rules.roll import Rolled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Parts:
+    """What stages are made of: items of a model, and sub-rectangles of a machine, the whole of it first."""
+
+    graph: Graph
+    rolled: Rolled
+    segments: Segments
+    target: Target
+    shapes: tuple[Submesh, ...]
+
+    @property
+    def items(self) -> int:
+        """Number of items."""
+        return len(self.rolled.instances)
+
+    @property
+    def is_divisible(self) -> bool:
+        """Whether stages can run the model: nothing is for the host, and every output is computed."""
+        return is_divisible(self.graph)
+
+    def is_all(self, first: int, last: int) -> bool:
+        """Whether items `first <= i < last` are the whole model."""
+        return last - first == self.items
+
+    def exchange_cycles(self, first: int, last: int) -> float:
+        """Return what a stage adds to the plan of its part: signals to its neighbours, a barrier at its end.
+
+        With the next stage it waits until that one has read what it wrote.
+        """
+        if self.is_all(first, last):
+            return 0.0
+        tile = self.target.tile
+        far = network_of(self.target).route(0, self.target.tiles - 1).latency_cycles
+        read = tile.dma.startup_cycles + self.target.dram.latency_cycles
+        neighbours = (first > 0) + (last < self.items)
+        barrier = 2 * far + 8 * tile.control.issue_cycles
+        return neighbours * far + (last < self.items) * (far + read) + barrier
+
+
+def is_divisible(graph: Graph) -> bool:
+    """Whether stages can run a model: nothing is for the host, and every output is computed."""
+    made = {name for op in graph.ops for name in op.outputs}
+    return not graph.host_models and all(port.tensor in made for port in graph.outputs)
+
+
+class StageTable:
+    """Prices of the stages of a model on a machine, [first, last, shape] as in `search.py`."""
+
+    def __init__(self, parts: Parts, prices: Prices) -> None:
+        """Enter the sums of the blocks' prices for all legal stages."""
+        self.parts, self.prices = parts, prices
+        size = (parts.items, parts.items + 1, len(parts.shapes))
+        self.lower: Table = np.full(size, inf)
+        self.known: Table = np.full(size, inf)
+        self.is_priced: NDArray[np.bool_] = np.zeros(size, dtype=np.bool_)
+        self._guess: Table = np.full(size, inf)
+        self._asked: set[Hashable] = set()
+        self._fill()
+
+    @property
+    def room(self) -> Room:
+        """The tiles, in the largest units in which all sub-rectangles are whole."""
+        target, shapes = self.parts.target, self.parts.shapes
+        sizes = [self.prices.target_of(shape).tiles for shape in shapes]
+        unit = gcd(*sizes, target.tiles)
+        return Room(
+            tiles=target.tiles // unit,
+            sizes=tuple(size // unit for size in sizes),
+            fits_at=lambda shape, tile: fits_at(target, shapes[shape], tile * unit),
+        )
+
+    @property
+    def asked(self) -> int:
+        """Number of kinds of stages priced so far, here."""
+        return len(self._asked)
+
+    def set(self, place: tuple[int, int, int], price: Price) -> None:
+        """Enter the price of a stage."""
+        extra = self.parts.exchange_cycles(place[0], place[1])
+        self.known[place] = price.cost + extra
+        self.lower[place] = max(self.lower[place], price.bound + extra)
+        self.is_priced[place] = True
+
+    def unpriced(self, stages: tuple[Stage, ...]) -> list[Stage]:
+        """Return the stages that are not priced yet."""
+        return [s for s in stages if not self.is_priced[s.first, s.last, s.shape]]
+
+    def price(self, stage: Stage) -> None:
+        """Find out what a stage costs."""
+        segment = self.parts.segments.segment(stage.first, stage.last)
+        price = self.prices.stage(segment, self.parts.shapes[stage.shape])
+        self.set((stage.first, stage.last, stage.shape), price)
+        self._asked.add((segment.signature, stage.shape))
+
+    def guesses(self) -> Table:
+        """Return known prices, and the blocks' sums for the rest, scaled by what they were off so far.
+
+        Longer stages have less scratchpad for each block, so they are off by as much as shorter ones.
+        """
+        items, table = self.parts.items, self.known.copy()
+        for shape in range(len(self.parts.shapes)):
+            worst = np.ones(items + 1)
+            for first, last in np.argwhere(self.is_priced[:, :, shape]):
+                known, guess = self.known[first, last, shape], self._guess[first, last, shape]
+                if np.isfinite(known) and 0.0 < guess < inf:
+                    worst[last - first] = max(worst[last - first], known / guess)
+            worst = np.maximum.accumulate(worst)
+            lengths = np.maximum(np.arange(items + 1)[None, :] - np.arange(items)[:, None], 0)
+            guessed = np.maximum(self._guess[:, :, shape] * worst[lengths], self.lower[:, :, shape])
+            table[:, :, shape] = np.where(
+                self.is_priced[:, :, shape], self.known[:, :, shape], guessed
+            )
+        return table
+
+    def _fill(self) -> None:
+        parts = self.parts
+        rolled, segments, may_divide = parts.rolled, parts.segments, parts.is_divisible
+        is_legal = np.zeros((parts.items, parts.items + 1), dtype=np.bool_)
+        extra = np.zeros(is_legal.shape)
+        for first in range(parts.items):
+            for last in range(first + 1, parts.items + 1):
+                is_legal[first, last] = may_divide and segments.is_legal(first, last)
+                extra[first, last] = parts.exchange_cycles(first, last)
+        for number, shape in enumerate(parts.shapes):
+            allowed = is_legal.copy()
+            allowed[0, parts.items] |= number == 0
+            alone = [
+                self.prices.alone(segments.block_key(i.block), rolled.blocks[i.block], shape)
+                for i in rolled.instances
+            ]
+            self.lower[:, :, number] = _sums([p.bound for p in alone], extra, allowed)
+            self._guess[:, :, number] = _sums([p.cost for p in alone], extra, allowed)
+
+
+def _sums(
+    values: list[float], extra: NDArray[np.float64], allowed: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Return the sums of the values of runs of items, [first, last], with what is added; inf if illegal."""
+    finite = np.isfinite(values)
+    sums = np.cumsum([0.0, *np.where(finite, values, 0.0)])
+    counts = np.cumsum([0, *~finite])
+    is_finite = counts[None, :] == counts[:-1, None]
+    return np.where(allowed & is_finite, sums[None, :] - sums[:-1, None] + extra, inf)
