@@ -98,7 +98,7 @@ class _Linker:
             ]
             outputs |= {t.name: replace(t, address=moved(t.address)) for t in part.outputs}
             groups.append(self._group(number, moved, len(tags), handovers))
-            tags += [f"stage {number} {tag}" for tag in part.tags]
+            tags += [f"stage {number + 1} {tag}" for tag in part.tags]
         return Program(
             name=self._pipeline.graph.name,
             target=self._target,
@@ -120,7 +120,7 @@ class _Linker:
     def _facts(self) -> dict[str, str]:
         """Return what the compiler claims of the plan, and what it says of the parts."""
         facts = plan_facts(self._pipeline) | {"stages": str(len(self._pipeline.stages))}
-        for number, part in enumerate(self._parts):
+        for number, part in enumerate(self._parts, 1):
             schedule = {k: v for k, v in part.facts.items() if k.startswith("schedule_")}
             facts |= {f"stage {number} {key}": value for key, value in schedule.items()}
             # one part without values is enough: the whole can only be timed

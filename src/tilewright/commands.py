@@ -225,7 +225,7 @@ def _print_plan(done: Compilation, timing: TimingReport | None, console: Console
         return
     stages = () if done.pipeline is None else done.pipeline.stages
     is_divided = done.pipeline is not None and done.pipeline.is_divided
-    parts = [(f"stage {n}", stage.plan, None) for n, stage in enumerate(stages)]
+    parts = [(f"stage {n}", stage.plan, None) for n, stage in enumerate(stages, 1)]
     for name, part, timed in parts if is_divided else [("where the time goes", plan, timing)]:
         header, rows, left = report.op_table(part, timed, console.width)
         title = f"{name}: the {len(rows)} dearest of {len(part.ops)} ops"

@@ -245,7 +245,7 @@ def program_facts(program: Program, file_bytes: int | None = None) -> list[Fact]
 def schedule_facts(program: Program) -> list[Fact]:
     """Hold the static schedule of each stage against what bounds it."""
     count = len(program.groups)
-    stages = [""] if count == 1 else [f"stage {number} " for number in range(count)]
+    stages = [""] if count == 1 else [f"stage {number} " for number in range(1, count + 1)]
     facts: list[Fact] = []
     for stage in stages:
         part = {

@@ -28,7 +28,7 @@ def pipeline_facts(
         facts.insert(1, ("simulated interval", f"{time(simulated_cycles)} between inferences"))
     if not pipeline.is_divided:
         return [*facts, ("stages", "1, all tiles work on everything")]
-    for number, stage in enumerate(pipeline.stages):
+    for number, stage in enumerate(pipeline.stages, 1):
         shape = " x ".join(str(units) for units in stage.shape)
         facts.append(
             (

@@ -47,8 +47,8 @@ def test_stages_are_reported() -> None:
     assert done.pipeline is not None
     facts = dict(pipeline_facts(done.pipeline, TARGET, 1234.0))
     assert {"predicted interval", "simulated interval", "proven bound"} <= set(facts)
-    assert "1 x 1 tiles from 0" in facts["stage 0"]
-    assert "1 x 1 tiles from 1" in facts["stage 1"]
+    assert "1 x 1 tiles from 0" in facts["stage 1"]
+    assert "1 x 1 tiles from 1" in facts["stage 2"]
     assert api.compile(two_layers(), TARGET, stop_after="extract").pipeline is None
 
 
@@ -56,10 +56,10 @@ def test_each_stage_has_a_schedule() -> None:
     done = api.compile(two_layers(), TARGET, stages=2, objective="throughput")
     assert done.program is not None
     facts = dict(schedule_facts(done.program))
-    assert list(facts) == ["stage 0 schedule", "stage 1 schedule"]
+    assert list(facts) == ["stage 1 schedule", "stage 2 schedule"]
     assert all("critical path" in text and "busiest engine" in text for text in facts.values())
     # facts of a file are free text
-    broken = replace(done.program, facts={"stage 0 schedule_cycles": "many"})
+    broken = replace(done.program, facts={"stage 1 schedule_cycles": "many"})
     assert schedule_facts(broken) == []
 
 
