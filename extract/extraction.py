@@ -133,11 +133,29 @@ def plan_setting(setting: Setting, options: ExtractOptions) -> Plan:
     limit_bytes = options.sram_limit_bytes or setting.pricing.limit_bytes
     if Metric.SRAM in objective.metrics:
         return spare_scratchpad(_Planner(setting, options), objective, limit_bytes)
-    found = _Planner(setting, options).within(limit_bytes)
+    return plan_with_start(setting, options)[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What a search began with: a solution of the problem, and of the one that bounds."""
+
+    first: Solution
+    relaxed: Solution
+
+
+def plan_with_start(setting: Setting, options: ExtractOptions) -> tuple[Plan, Start | None]:
+    """Return the best plan of a setting found, for an objective of costs that add up, and what led to it.
+
+    Raises:
+        InfeasibleError: Nothing fits the scratchpad.
+    """
+    planner = _Planner(setting, options)
+    found = planner.within(options.sram_limit_bytes or setting.pricing.limit_bytes)
     if found.plan is None:
         assert found.failed is not None, "nothing is found for a reason"
         raise found.failed
-    return replace(found.plan, bound=found.bound)
+    return replace(found.plan, bound=found.bound), planner.start
 
 
 class _Planner:
@@ -145,6 +163,8 @@ class _Planner:
 
     def __init__(self, setting: Setting, options: ExtractOptions) -> None:
         self.setting, self._options = setting, options
+        self.start: Start | None = None
+        """Of the last search."""
 
     def within(self, limit_bytes: int) -> Within:
         """Return the best plan of least additive cost with a limit of scratchpad."""
@@ -154,6 +174,7 @@ class _Planner:
         below = bounder.below
         first = solve(tables.problem, options, below=below)
         bound = bounder.bound(first)
+        self.start = Start(first=first, relaxed=bounder.relaxed)
         try:
             plan = _chosen(setting, options, below, first, bound)
         except InfeasibleError as error:
@@ -221,15 +242,18 @@ def prepare(
     target: Target,
     mesh: LogicalMesh,
     options: ExtractOptions,
+    pricing: Pricing | None = None,
 ) -> Setting:
     """Price all options; the arguments are those of `extract`.
+
+    Settings of models that have blocks in common may share their pricing, which remembers what it priced.
 
     Raises:
         InfeasibleError: Some tensor cannot be computed within the scratchpad.
     """
     alternatives = tuple(prune(found) for found in alternatives)
     options = replace(options, objective=options.objective.on(graph, target))
-    pricing = pricing_of(alternatives, target, mesh, options)
+    pricing = pricing or pricing_of(alternatives, target, mesh, options)
     tables = build_tables(graph, rolled, alternatives, pricing)
     return Setting(
         graph=graph, rolled=rolled, alternatives=alternatives, pricing=pricing, tables=tables
@@ -563,6 +587,13 @@ class _Bounder:
     def __init__(self, tables: ModelTables, options: SolveOptions) -> None:
         self.below = floor(tables.relaxed, options)
         self._tables, self._options = tables, options
+        self._relaxed: Solution | None = None
+
+    @property
+    def relaxed(self) -> Solution:
+        """The last solution of the problem below, without what links between instances cost."""
+        assert self._relaxed is not None, "a choice is bounded first"
+        return self._relaxed
 
     def bound(self, solution: Solution) -> tuple[float, Proof]:
         """Return the lower bound in units of the objective, with its proof, given a choice."""
@@ -589,6 +620,7 @@ class _Bounder:
             *(below, cutoff, solution.multipliers, options),
             repeats_differ=tables.has_repeats,
         )
+        self._relaxed = self._relaxed or found
         details = {
             "capacity_price": float(found.multipliers.sum()) / tables.scale,
             "scaled_bound": found.bound,

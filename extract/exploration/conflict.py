@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -37,22 +37,27 @@ def explain_conflict(
     alternatives: tuple[Alternatives, ...], placed: Sequence[Placed]
 ) -> DemandError:
     """Return the error that names a smallest set of demands which no way satisfies."""
-    core = _core(placed, lambda some: bool(restrictions(alternatives, some)))
+    core = core_of(placed, lambda some: bool(restrictions(alternatives, some)))
     if len(core) == 1:
         (demand, variable) = core[0]
         return _impossible(alternatives, demand, variable)
-    return DemandError(_contradiction(core))
+    return DemandError(contradiction(demand for demand, _ in core))
 
 
-def _contradiction(core: Sequence[Placed]) -> str:
-    named = " and ".join(f"'{demand}'" for demand, _ in core)
-    return f"demands {named} contradict each other: no plan satisfies {len(core)} of them; drop one"
+def contradiction(core: Iterable[Demand], why: str = "") -> str:
+    """Return the text that names demands of which none can be left out, perhaps with the reason."""
+    named = [f"'{demand}'" for demand in core]
+    reason = f" ({why})" if why else ""
+    return (
+        f"demands {' and '.join(named)} contradict each other: no plan satisfies {len(named)} of them"
+        f"{reason}; drop one"
+    )
 
 
-def _core(placed: Sequence[Placed], holds: Callable[[Sequence[Placed]], bool]) -> list[Placed]:
+def core_of[T](demands: Sequence[T], holds: Callable[[Sequence[T]], bool]) -> list[T]:
     """Return demands that fail together and none of which can be left out, the first dropped first."""
-    core = list(placed)
-    for one in placed:
+    core = list(demands)
+    for one in demands:
         rest = [other for other in core if other is not one]
         if not holds(rest):
             core = rest
@@ -70,11 +75,11 @@ def _impossible(
         return DemandError(
             f"demand '{demand}': the rule {what}; 'tilewright rules stats' shows what rules did"
         )
-    offered = _offered(alternatives[variable[0]], variable[1], demand.aspect)
-    return DemandError(_nothing_offered(demand, offered))
+    found = offered(alternatives[variable[0]], variable[1], demand.aspect)
+    return DemandError(nothing_offered(demand, found))
 
 
-def _offered(found: Alternatives, number: int, aspect: Aspect) -> list[str]:
+def offered(found: Alternatives, number: int, aspect: Aspect) -> list[str]:
     """Return the values of an aspect that ways to compute a class have."""
     values: dict[str, None] = {}
     nodes = {n.number: n for n in found.nodes if number in (n.results or (n.result,))}
@@ -119,7 +124,7 @@ def explain_shortage(
     named = "demands " + ", ".join(f"'{demand}'" for demand, _ in placed)
 
     def fits(limit_bytes: int) -> bool:
-        memo = OptionMemo(_with_limit(base, limit_bytes))
+        memo = _memo(_with_limit(base, limit_bytes))
         return bool(_plans(memo, found, try_plan))
 
     low, unit = limit, base.pricing.target.tile.sram.alignment_bytes
@@ -136,7 +141,7 @@ def explain_shortage(
         middle = (low + high) // 2 // unit * unit
         if low < middle < high:
             low, high = (low, middle) if fits(middle) else (middle, high)
-    here = OptionMemo(base)
+    here = _memo(base)
     changes = [f"sram={high:,} bytes a tile"]
     for one in placed if len(placed) > 1 else ():
         rest = restrictions(alternatives, [other for other in placed if other is not one])
@@ -149,6 +154,10 @@ def explain_shortage(
         unit="bytes of scratchpad in a tile",
         changes=tuple(changes),
     )
+
+
+def _memo(base: Setting) -> OptionMemo:
+    return OptionMemo(base.graph, base.rolled, base.pricing)
 
 
 def _with_limit(base: Setting, limit_bytes: float) -> Setting:
@@ -183,14 +192,14 @@ def _without_options(
         holds = partial(_has_options, roomy.pricing, found.alternatives[block], number)
         if holds(own):
             continue
-        core = _core(own, holds)
+        core = core_of(own, holds)
         if len(core) > 1:
-            return DemandError(_contradiction(core))
+            return DemandError(contradiction(demand for demand, _ in core))
         ((demand, _),) = core
         mesh = roomy.pricing.mesh
         every = demanded_options(alternatives[block], number, True, roomy.pricing, {}, ())
         values = sorted({_option_value(mesh, demand.aspect, option) for option in every} - {""})
-        return DemandError(_nothing_offered(demand, values))
+        return DemandError(nothing_offered(demand, values))
     return None
 
 
@@ -202,13 +211,19 @@ def _has_options(
     return bool(demanded_options(found, number, True, pricing, {}, demands))
 
 
-def _nothing_offered(demand: Demand, offered: Sequence[str]) -> str:
-    shown = ", ".join(offered[:_SHOWN]) + (", …" if len(offered) > _SHOWN else "")
+def nothing_offered(demand: Demand, values: Sequence[str]) -> str:
+    """Return the text of a demand that no way to compute its tensor satisfies, with what there is instead."""
+    shown = shortened(values)
     verb = "satisfies it" if demand.is_forced else "does without"
     return (
         f"demand '{demand}': no way to compute '{demand.tensor}' {verb}; "
         f"expected one of: {shown or 'nothing'}"
     )
+
+
+def shortened(values: Sequence[str]) -> str:
+    """Return the first of some values."""
+    return ", ".join(values[:_SHOWN]) + (", …" if len(values) > _SHOWN else "")
 
 
 def _option_value(mesh: LogicalMesh, aspect: Aspect, option: Option) -> str:

@@ -2,6 +2,10 @@
 
 A demand is written `ASPECT=VALUE@TENSOR`: `sharding=y:S0,x:R@fc1`, `split=y:m,x:n@fc1`, `tile=m=16,n=64@fc1`,
 `memory=dram@fc1`, `weights=streamed@fc1`, `rule=fusion.bias@fc1`; a rule may go without a tensor.
+
+Demands on the stages of a pipeline: `stage=2@fc1` (the second stage computes it), `cut@fc1` (a stage ends
+behind the op that makes it), `part=2x4@fc1` (the stage that computes it has such a part of the machine: units
+of each axis), and `stages=3` (so many in all).
 """
 
 from __future__ import annotations
@@ -26,7 +30,14 @@ class Aspect(StrEnum):
     TILE = "tile"
     MEMORY = "memory"
     WEIGHTS = "weights"
+    STAGE = "stage"
+    STAGES = "stages"
+    CUT = "cut"
+    PART = "part"
 
+
+STAGE_ASPECTS = frozenset({Aspect.STAGE, Aspect.STAGES, Aspect.CUT, Aspect.PART})
+"""Those of pipelines."""
 
 WEIGHTS = ("resident", "streamed")
 
@@ -38,7 +49,8 @@ class Demand:
     """A property that the way to compute a tensor must have, or must not have.
 
     Without a tensor (rules only), a forced rule must have made some op of the plan or its split, and a
-    forbidden one none. In repeated blocks a demand is on every repeat, which share their choice.
+    forbidden one none. In repeated blocks a demand is on every repeat, which share their choice; stages
+    choose for themselves. A cut has no value, a number of stages no tensor.
     """
 
     aspect: Aspect
@@ -48,9 +60,17 @@ class Demand:
 
     def __post_init__(self) -> None:
         """Refuse a demand without a value, or without a tensor where it needs one."""
-        if not self.value:
+        if not self.value and self.aspect is not Aspect.CUT:
             raise DemandError(f"demand '{self}': found no value; {_FORM}")
-        if self.tensor is None and self.aspect is not Aspect.RULE:
+        if self.value and self.aspect is Aspect.CUT:
+            raise DemandError(f"demand '{self}': found a value, which no cut has; write cut@fc1")
+        if self.tensor is not None and self.aspect is Aspect.STAGES:
+            raise DemandError(
+                f"demand '{self}': found a tensor, stages are counted in all; write stages={self.value}, or "
+                f"stage={self.value}@{self.tensor} for the stage that computes it"
+            )
+        may_go_without = self.tensor is None and self.aspect in (Aspect.RULE, Aspect.STAGES)
+        if not self.tensor and not may_go_without:
             raise DemandError(
                 f"demand '{self}': found no tensor, which only rules may go without; {_FORM}"
             )
@@ -58,7 +78,19 @@ class Demand:
     def __str__(self) -> str:
         """Return the demand as it is written, with its verb."""
         at = "" if self.tensor is None else f"@{self.tensor}"
-        return f"{'force' if self.is_forced else 'forbid'} {self.aspect}={self.value}{at}"
+        value = f"={self.value}" if self.value or self.aspect is not Aspect.CUT else ""
+        return f"{'force' if self.is_forced else 'forbid'} {self.aspect}{value}{at}"
+
+    @property
+    def subject(self) -> str:
+        """The tensor that it is on; not for demands that go without."""
+        assert self.tensor is not None, f"demand '{self}' is on no tensor"
+        return self.tensor
+
+    @property
+    def is_on_stages(self) -> bool:
+        """Whether it is on the stages of a pipeline."""
+        return self.aspect in STAGE_ASPECTS
 
 
 def parse_demand(text: str, *, is_forced: bool = True) -> Demand:
@@ -66,10 +98,15 @@ def parse_demand(text: str, *, is_forced: bool = True) -> Demand:
 
     >>> str(parse_demand("tile=m=16,n=64@fc1"))
     'force tile=m=16,n=64@fc1'
+    >>> str(parse_demand("cut@fc1", is_forced=False))
+    'forbid cut@fc1'
 
     Raises:
         DemandError: It is no demand; says how to write one.
     """
+    if text.startswith(f"{Aspect.CUT}@"):
+        tensor = text.removeprefix(f"{Aspect.CUT}@")
+        return Demand(aspect=Aspect.CUT, value="", tensor=tensor, is_forced=is_forced)
     name, equals, rest = text.partition("=")
     if not equals or name not in set(Aspect):
         known = ", ".join(Aspect)
@@ -121,7 +158,8 @@ def allows_way(
 ) -> bool:
     """Whether ways to run a node with this implementation (None: a host region) may satisfy a demand.
 
-    Tiles, memories and weights are seen in options only.
+    Tiles, memories and weights are seen in options only. The mesh may lack axes that a demand names: no way
+    splits anything over these.
     """
     match demand.aspect:
         case Aspect.RULE:
@@ -129,10 +167,10 @@ def allows_way(
             holds = any(_is_of(rule, demand.value) for rule in rules)
         case Aspect.SHARDING:
             own = implementation.result if implementation else (-1,) * mesh.rank
-            holds = _axes(demand, sharding_text(mesh, own), "R") == _axes(demand, mesh=mesh)
+            holds = _axes(demand, sharding_text(mesh, own), "R") == _axes(demand)
         case Aspect.SPLIT:
             text = split_text(node, implementation, mesh) if implementation else "-"
-            holds = _axes(demand, text, "") == _axes(demand, mesh=mesh)
+            holds = _axes(demand, text, "") == _axes(demand)
         case _:
             return True
     return holds == demand.is_forced

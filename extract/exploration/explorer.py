@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from math import inf
 
-import numpy as np
-
-from tilewright.errors import DemandError, InfeasibleError
+from tilewright.errors import InfeasibleError
 from tilewright.extract.choice import ChoiceProblem
-from tilewright.extract.closing import Scales, Within
 from tilewright.extract.exploration.conflict import explain_conflict, explain_shortage
 from tilewright.extract.exploration.demand import Demand, check_value, satisfies
+from tilewright.extract.exploration.naming import unknown_tensor, variables_of
+from tilewright.extract.exploration.replan import best_of, replanned
 from tilewright.extract.exploration.restrict import Placed, Restriction, restrictions
 from tilewright.extract.exploration.tables import NoOptionError, OptionMemo
 from tilewright.extract.exploration.warm import (
@@ -24,11 +22,10 @@ from tilewright.extract.exploration.warm import (
     marginals,
     resolve,
     row_prices,
-    warm_bound,
 )
-from tilewright.extract.extraction import ExtractOptions, Setting, choose, close, prepare
+from tilewright.extract.extraction import ExtractOptions, Setting, choose, prepare
 from tilewright.extract.options import ABSENT
-from tilewright.extract.origins import Variable, find_origins
+from tilewright.extract.origins import Variable
 from tilewright.extract.plan import Plan, Proof
 from tilewright.extract.solution import Solution
 from tilewright.extract.solve import floor, lower_bound, solve
@@ -109,13 +106,13 @@ class Explorer:
             relaxed.append(found)
             return found.bound / setting.tables.scale, Proof(method=found.method)
 
-        plan, solution = _best(setting, lambda: choose(setting, solved, bound))
+        plan, solution = best_of(setting, lambda: choose(setting, solved, bound))
         # forms that pruning leaves out may be asked for, with their tilings
         every = tiling_candidates(alternatives, mesh, target, self.options.tiling)
         self.setting = replace(setting, pricing=replace(setting.pricing, tilings=every))
         self.known = known(setting.tables, solution, relaxed[0])
-        self.memo = OptionMemo(self.setting)
-        self._names = _variables(graph, rolled, alternatives)
+        self.memo = OptionMemo(graph, rolled, self.setting.pricing)
+        self._names = variables_of(graph, rolled, alternatives)
         self.base = Answer(
             demands=(), plan=plan, delta=0.0, setting=self.setting, solution=solution
         )
@@ -160,12 +157,7 @@ class Explorer:
         """
         found = self._names.get(tensor)
         if found is None:
-            graph = self.setting.graph
-            is_given = tensor in graph.constants or tensor in {p.tensor for p in graph.inputs}
-            close = get_close_matches(tensor, self._names, 3)
-            hint = f"did you mean {' or '.join(close)}" if close else "see 'tilewright compile'"
-            reason = "is an input or a constant" if is_given else "is not in the model"
-            raise DemandError(f"tensor '{tensor}' {reason}, expected one that is computed; {hint}")
+            raise unknown_tensor(tensor, self.setting.graph, self._names)
         return found
 
     def answer(self, *demands: Demand) -> Answer:
@@ -261,16 +253,7 @@ class Explorer:
         return self._found(setting, demands, is_closed=True)
 
     def _found(self, setting: Setting, demands: tuple[Demand, ...], *, is_closed: bool) -> Answer:
-
-        def bound(solution: Solution) -> tuple[float, Proof]:
-            prices = row_prices(setting.tables, self.known.relaxed_prices)
-            found = warm_bound(setting.tables.relaxed, prices, 0.0)
-            return max(0.0, found.bound) / setting.tables.scale, Proof(method=found.method)
-
-        def search() -> tuple[Plan, Solution]:
-            return choose(setting, lambda problem, _: self.solved(setting, problem), bound)
-
-        plan, solution = _best(setting, search) if is_closed else search()
+        plan, solution = replanned(setting, self.known, is_closed=is_closed)
         return Answer(
             demands=demands,
             plan=plan,
@@ -278,44 +261,3 @@ class Explorer:
             setting=setting,
             solution=solution,
         )
-
-
-def _best(setting: Setting, search: Callable[[], tuple[Plan, Solution]]) -> tuple[Plan, Solution]:
-    """Return the plan that a search finds; of small problems, the best one, as compiling does.
-
-    Raises:
-        InfeasibleError: Nothing that was found fits.
-    """
-    tables, solution = setting.tables, None
-    try:
-        plan, solution = search()
-        known = Within(plan=plan, bound=plan.bound, proof=plan.proof)
-    except InfeasibleError as error:
-        known = Within(plan=None, bound=0.0, failed=error)
-    found = close(setting, known, Scales())
-    if found.plan is None:
-        assert found.failed is not None, "nothing is found for a reason"
-        raise found.failed
-    if found.choice is not None:
-        prices = np.zeros(len(tables.problem.costs)) if solution is None else solution.multipliers
-        cost = tables.problem.cost(found.choice)
-        solution = Solution(found.choice, cost, found.bound, "exact search", prices, True)
-    assert solution is not None, "a plan writes a choice out"
-    return replace(found.plan, bound=found.bound), solution
-
-
-def _variables(
-    graph: Graph, rolled: Rolled, alternatives: tuple[Alternatives, ...]
-) -> dict[str, Variable]:
-    """Return the variable of each computed tensor, by the names of the model and those of plans."""
-    names = {
-        name: origin.made[1]
-        for name, origin in find_origins(graph, rolled, alternatives).items()
-        if origin.made is not None
-    }
-    for number, instance in enumerate(rolled.instances):
-        block = rolled.blocks[instance.block]
-        for tensor in alternatives[instance.block].classes:
-            if not tensor.names and not tensor.is_constant and not tensor.is_input:
-                names[f"{block.name}.{number}.{tensor.number}"] = (instance.block, tensor.number)
-    return names

@@ -14,7 +14,7 @@ from tilewright.rules.alternatives import Alternatives, Implementation, LogicalN
 Placed = tuple[Demand, Variable | None]
 """A demand with the variable of its tensor; None: it is on the whole plan."""
 
-_MOST_BRANCHES = 24
+MOST_BRANCHES = 24
 """Ways in which a rule can be made use of, or a value be read, that are tried."""
 
 
@@ -55,7 +55,7 @@ def restrictions(
         for branch in _with_required(left, forced):
             every = {v: (*everywhere, *own) for v, own in demands.items()}
             found.append(Restriction(alternatives=branch, demands=every))
-            if len(found) == _MOST_BRANCHES:
+            if len(found) == MOST_BRANCHES:
                 return tuple(found)
     return tuple(found)
 

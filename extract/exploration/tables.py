@@ -16,7 +16,9 @@ from tilewright.extract.origins import Variable
 from tilewright.extract.overlap import NEVER, LateOperand
 from tilewright.extract.pruning import prune
 from tilewright.extract.tiling_choice import Candidates
+from tilewright.graph import Graph
 from tilewright.rules.alternatives import Alternatives, LogicalNode
+from tilewright.rules.roll import Rolled
 
 
 class NoOptionError(Exception):
@@ -31,9 +33,15 @@ class NoOptionError(Exception):
 class OptionMemo:
     """The options of variables that were priced once, by what they depend on."""
 
-    def __init__(self, base: Setting) -> None:
-        """Begin with those of a setting."""
-        self._base = base
+    def __init__(self, graph: Graph, rolled: Rolled, pricing: Pricing) -> None:
+        """Remember nothing yet.
+
+        Args:
+            graph: The model.
+            rolled: Its blocks.
+            pricing: What options are priced with.
+        """
+        self._graph, self._rolled, self._pricing = graph, rolled, pricing
         self._known: dict[tuple[object, ...], tuple[Option, ...]] = {}
 
     def setting(self, restriction: Restriction) -> Setting:
@@ -42,7 +50,6 @@ class OptionMemo:
         Raises:
             NoOptionError: Some variable has none.
         """
-        base = self._base
         pruned = tuple(prune(found) for found in restriction.alternatives)
         ways = [_ways_by_class(found) for found in pruned]
 
@@ -56,16 +63,22 @@ class OptionMemo:
             if key not in self._known:
                 found = pruned[block]
                 self._known[key] = (
-                    demanded_options(found, number, needed, base.pricing, late, demands)
+                    demanded_options(found, number, needed, self._pricing, late, demands)
                     if demands
-                    else variable_options(found, number, needed, base.pricing, late)
+                    else variable_options(found, number, needed, self._pricing, late)
                 )
             if not self._known[key]:
                 raise NoOptionError(variable)
             return self._known[key]
 
-        tables = build_tables(base.graph, base.rolled, pruned, base.pricing, options)
-        return replace(base, alternatives=pruned, tables=tables)
+        graph, rolled, pricing = self._graph, self._rolled, self._pricing
+        return Setting(
+            graph=graph,
+            rolled=rolled,
+            alternatives=pruned,
+            pricing=pricing,
+            tables=build_tables(graph, rolled, pruned, pricing, options),
+        )
 
 
 def _ways_by_class(found: Alternatives) -> dict[int, tuple[tuple[int, int], ...]]:

@@ -97,7 +97,7 @@ def plan_pipeline(
     goal = goal_of(options.objective, stages)
     found = search(table, goal, None, stages.evaluations, stages.evaluations, whole)
     if found.division is None:
-        raise _infeasible(table, goal, stages)
+        raise no_division(table, goal, stages)
     return written(table, found.division, found.bound, options.objective, stages, whole)
 
 
@@ -240,7 +240,7 @@ class _Search:
         return bool(todo)
 
 
-def _infeasible(table: StageTable, goal: Goal, stages: StageOptions) -> InfeasibleError:
+def no_division(table: StageTable, goal: Goal, stages: StageOptions) -> InfeasibleError:
     """Return the error of a search that found nothing; the limit of latency may be the reason."""
     parts = table.parts
     unlimited = replace(goal, sum_weight=1.0, slowest_weight=goal.waits, latency_limit=inf)

@@ -8,12 +8,21 @@ from math import inf
 from types import MappingProxyType
 
 from tilewright.errors import InfeasibleError
-from tilewright.extract.extraction import ExtractOptions, extract, pricing_of
+from tilewright.extract.extraction import (
+    ExtractOptions,
+    Setting,
+    plan_setting,
+    prepare,
+    pricing_of,
+)
 from tilewright.extract.model_tables import build_tables
+from tilewright.extract.options import Pricing
 from tilewright.extract.pipeline.segments import Segment
 from tilewright.extract.plan import Plan
 from tilewright.extract.pruning import prune
 from tilewright.extract.solve import floor, lower_bound, solve
+from tilewright.extract.tiling_candidates import tiling_candidates
+from tilewright.extract.tiling_choice import Candidates
 from tilewright.graph import Graph
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.network import logical_mesh
@@ -33,6 +42,13 @@ class Price:
     bound: float
 
 
+def alone(block: Block) -> Rolled:
+    """Return a block as a model of its own."""
+    names = MappingProxyType({name: name for name in block.graph.types})
+    only = Instance(block=0, start=0, stop=len(block.graph.ops), tensors=names)
+    return Rolled(blocks=(block,), instances=(only,))
+
+
 class Prices:
     """Prices by (blocks of a stage, sub-rectangle), and the tables of (block, sub-rectangle) behind them."""
 
@@ -43,14 +59,18 @@ class Prices:
         options: ExtractOptions,
         reserved_semaphores: int,
     ) -> None:
-        self._target = target
-        self._saturate = saturate
-        self._options = options
-        self._reserved = reserved_semaphores
+        self.target, self.saturate, self.options = target, saturate, options
+        self.reserved_semaphores = reserved_semaphores
         self._targets: dict[Submesh, Target] = {}
         self._alternatives: dict[tuple[Hashable, Submesh], Alternatives] = {}
+        self._pricings: dict[
+            Submesh, tuple[Pricing, dict[tuple[object, ...], Candidates], set[Hashable]]
+        ] = {}
+        """What options are priced with on each part, its tilings, and the blocks that these are of."""
         self._alone: dict[tuple[Hashable, Submesh], Price] = {}
-        self._stages: dict[tuple[Hashable, Submesh], Price] = {}
+        self._stages: dict[Hashable, Price] = {}
+        self._plans: dict[Hashable, Plan] = {}
+        """By what prices depend on, and what a stage makes last: stages of one price differ in names."""
 
     @property
     def evaluated(self) -> int:
@@ -61,7 +81,7 @@ class Prices:
         """Return the part of the machine."""
         if shape not in self._targets:
             self._targets[shape] = submesh_target(
-                self._target, shape, reserved_semaphores=self._reserved
+                self.target, shape, reserved_semaphores=self.reserved_semaphores
             )
         return self._targets[shape]
 
@@ -76,14 +96,15 @@ class Prices:
 
     def stage(self, segment: Segment, shape: Submesh) -> Price:
         """Return the price of a stage."""
-        key = (segment.signature, shape)
+        key = self.key(segment, shape)
         if key not in self._stages:
             lower = sum(
                 self.alone(segment.keys[i.block], segment.rolled.blocks[i.block], shape).bound
                 for i in segment.rolled.instances
             )
             try:
-                plan = self.plan(segment, shape)
+                plan = self._plan(segment, shape)
+                self._plans[key, segment.graph.ops[-1].outputs] = plan
                 self._stages[key] = Price(cost=plan.cost, bound=max(lower, plan.bound))
             except InfeasibleError:
                 self._stages[key] = Price(cost=inf, bound=lower)
@@ -95,35 +116,87 @@ class Prices:
         Raises:
             InfeasibleError: Nothing that was found fits.
         """
-        target = self.target_of(shape)
-        alternatives = tuple(
-            self._of_block(key, block, shape)
-            for key, block in zip(segment.keys, segment.rolled.blocks, strict=True)
-        )
-        return extract(
-            segment.graph, segment.rolled, alternatives, target, logical_mesh(target), self._options
+        key = self.key(segment, shape), segment.graph.ops[-1].outputs
+        if key not in self._plans:
+            self._plans[key] = self._plan(segment, shape)
+        return self._plans[key]
+
+    def _plan(self, segment: Segment, shape: Submesh) -> Plan:
+        return plan_setting(self.setting(segment, shape), self.options)
+
+    def key(self, segment: Segment, shape: Submesh) -> Hashable:
+        """Return what the price of a stage depends on."""
+        return segment.signature, shape
+
+    def setting(self, segment: Segment, shape: Submesh) -> Setting:
+        """Return what the plan of a stage is chosen from.
+
+        Raises:
+            InfeasibleError: Some tensor cannot be computed within the scratchpad.
+        """
+        target, alternatives = self.target_of(shape), self.alternatives(segment, shape)
+        pricing = self.pricing_of(segment, shape)
+        mesh = pricing.mesh
+        return prepare(
+            segment.graph, segment.rolled, alternatives, target, mesh, self.options, pricing
         )
 
-    def _of_block(self, key: Hashable, block: Block, shape: Submesh) -> Alternatives:
+    def pricing_of(
+        self, segment: Segment, shape: Submesh, *, is_everything: bool = False
+    ) -> Pricing:
+        """Return what the options of a stage are priced with; stages on a part share what was priced.
+
+        Args:
+            segment: The stage.
+            shape: Its part of the machine.
+            is_everything: Whether forms that pruning leaves out may be asked for, too.
+        """
+        found = self.alternatives(segment, shape)
+        return self._pricing(segment.keys, found, shape, is_everything=is_everything)
+
+    def _pricing(
+        self,
+        keys: tuple[Hashable, ...],
+        blocks: tuple[Alternatives, ...],
+        shape: Submesh,
+        *,
+        is_everything: bool = False,
+    ) -> Pricing:
+        """Return what the options of blocks on a part are priced with: one for all blocks."""
+        target = self.target_of(shape)
+        mesh = logical_mesh(target)
+        if shape not in self._pricings:
+            own = pricing_of((), target, mesh, self.options)
+            tilings = dict[tuple[object, ...], Candidates]()
+            self._pricings[shape] = replace(own, tilings=tilings), tilings, set()
+        found, tilings, known = self._pricings[shape]
+        for key, block in zip(keys, blocks, strict=True):
+            if (key, is_everything) not in known:
+                known.add((key, is_everything))
+                some = block if is_everything else prune(block)
+                tilings |= tiling_candidates((some,), mesh, target, self.options.tiling)
+        return found
+
+    def alternatives(self, segment: Segment, shape: Submesh) -> tuple[Alternatives, ...]:
+        """Return the alternatives of each block of a stage."""
+        pairs = zip(segment.keys, segment.rolled.blocks, strict=True)
+        return tuple(self.of_block(key, block, shape) for key, block in pairs)
+
+    def of_block(self, key: Hashable, block: Block, shape: Submesh) -> Alternatives:
+        """Return the alternatives of a block on a part."""
         if (key, shape) not in self._alternatives:
             mesh = logical_mesh(self.target_of(shape))
-            self._alternatives[key, shape] = self._saturate(block.graph, mesh)
+            self._alternatives[key, shape] = self.saturate(block.graph, mesh)
         return self._alternatives[key, shape]
 
     def _price_alone(self, key: Hashable, block: Block, shape: Submesh) -> Price:
-        target = self.target_of(shape)
-        found = (prune(self._of_block(key, block, shape)),)
-        names = MappingProxyType({name: name for name in block.graph.types})
-        alone = Rolled(
-            blocks=(block,),
-            instances=(Instance(block=0, start=0, stop=len(block.graph.ops), tensors=names),),
-        )
+        found = (prune(self.of_block(key, block, shape)),)
         try:
-            pricing = pricing_of(found, target, logical_mesh(target), self._options)
-            tables = build_tables(block.graph, alone, found, pricing, are_ports_free=True)
+            pricing = self._pricing((key,), found, shape)
+            tables = build_tables(block.graph, alone(block), found, pricing, are_ports_free=True)
         except InfeasibleError:
             return Price(cost=inf, bound=inf)
-        few = replace(self._options.solve, price_steps=4, branching_gap=inf)
+        few = replace(self.options.solve, price_steps=4, branching_gap=inf)
         below = floor(tables.relaxed, few)
         solution = solve(tables.problem, few, below=below)
         cutoff = tables.relaxed.cost(solution.choice) if solution.feasible else inf

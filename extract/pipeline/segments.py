@@ -80,12 +80,11 @@ class Segments:
             cut = cut_at(graph, ops, uses, place, at_boundary=True, again=self._again)
             legal.append(place == len(ops) or is_legal(cut, legality))
         self._is_legal = tuple(legal)
-        until = [-1]
-        for number, part in enumerate(parts):
-            names = (name for op in part for name in op.outputs if name not in self._again)
-            until.append(max(until[number], *(self._last_read(name) for name in names), -1))
-        self._read_until = tuple(until)
-        """The last instance that reads what instances before each make, and is not computed again."""
+        kept = [[n for op in p for n in op.outputs if n not in self._again] for p in parts]
+        self._read_until = tuple(max(map(self._last_read, own), default=-1) for own in kept)
+        """The last instance that reads what each makes, and is not computed again."""
+        results = {self._made_in.get(port.tensor, -1) for port in graph.outputs}
+        self._makes_output = tuple(number in results for number in range(len(parts)))
         self._block_keys = tuple(_key(block) for block in rolled.blocks)
 
     @property
@@ -100,8 +99,9 @@ class Segments:
         """
         if not (self._is_legal[first] and self._is_legal[last]):
             return False
-        passing = self._read_until[first] >= last
-        return not passing and bool(self._outputs(first, last))
+        passing = max(self._read_until[:first], default=-1) >= last
+        crossing = max(self._read_until[first:last]) >= last
+        return not passing and (crossing or any(self._makes_output[first:last]))
 
     def block_key(self, number: int) -> Hashable:
         """Return what tells a block of the model from others, however the model is cut."""

@@ -6,7 +6,8 @@ at by the sum of its blocks' prices.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from copy import copy
 from dataclasses import dataclass
 from math import gcd, inf
 
@@ -38,6 +39,12 @@ class Parts:
     def items(self) -> int:
         """Number of items."""
         return len(self.rolled.instances)
+
+    @property
+    def edges(self) -> tuple[int, ...]:
+        """Places between operators where items begin and end."""
+        instances = self.rolled.instances
+        return (instances[0].start, *(instance.stop for instance in instances))
 
     @property
     def is_divisible(self) -> bool:
@@ -72,8 +79,16 @@ def is_divisible(graph: Graph) -> bool:
 class StageTable:
     """Prices of the stages of a model on a machine, [first, last, shape] as in `search.py`."""
 
-    def __init__(self, parts: Parts, prices: Prices) -> None:
-        """Enter the sums of the blocks' prices for all legal stages."""
+    def __init__(
+        self, parts: Parts, prices: Prices, alone: Callable[[int, Submesh], Price] | None = None
+    ) -> None:
+        """Enter the sums of the items' prices for all legal stages.
+
+        Args:
+            parts: What stages are made of.
+            prices: Prices stages.
+            alone: Returns the price of an item by itself on a part; that of its block by default.
+        """
         self.parts, self.prices = parts, prices
         size = (parts.items, parts.items + 1, len(parts.shapes))
         self.lower: Table = np.full(size, inf)
@@ -81,7 +96,37 @@ class StageTable:
         self.is_priced: NDArray[np.bool_] = np.zeros(size, dtype=np.bool_)
         self._guess: Table = np.full(size, inf)
         self._asked: set[Hashable] = set()
-        self._fill()
+        self._before = frozenset[Hashable]()
+        self._fill(alone or self._alone)
+
+    def copy(self) -> StageTable:
+        """Return a table that knows the same, and counts what is asked from now on."""
+        other = copy(self)
+        other.lower, other.known = self.lower.copy(), self.known.copy()
+        other.is_priced, other._asked = self.is_priced.copy(), set(self._asked)
+        other._before = frozenset(self._asked)
+        return other
+
+    def carry(self, known: StageTable) -> None:
+        """Enter what another table knows of stages that are the same here.
+
+        Its model is cut at all the places where this one's is, or at fewer; its parts are among those here.
+        """
+        edges, theirs = self.parts.edges, known.parts.edges
+        for first, last, shape in np.argwhere(known.is_priced):
+            begin, end = edges.index(theirs[first]), edges.index(theirs[last])
+            if end - begin == last - first:
+                place = begin, end, self.parts.shapes.index(known.parts.shapes[shape])
+                self.known[place] = known.known[first, last, shape]
+                self.lower[place] = known.lower[first, last, shape]
+                self.is_priced[place] = True
+        self._before = frozenset(known._asked)
+
+    def price_with(self, prices: Prices, touched: NDArray[np.bool_]) -> None:
+        """Go on with other prices, which some stages, [first, last], have; bounds hold for them, too."""
+        self.prices = prices
+        self.known[touched] = inf
+        self.is_priced[touched] = False
 
     @property
     def room(self) -> Room:
@@ -98,7 +143,7 @@ class StageTable:
     @property
     def asked(self) -> int:
         """Number of kinds of stages priced so far, here."""
-        return len(self._asked)
+        return len(self._asked - self._before)
 
     def set(self, place: tuple[int, int, int], price: Price) -> None:
         """Enter the price of a stage."""
@@ -116,7 +161,7 @@ class StageTable:
         segment = self.parts.segments.segment(stage.first, stage.last)
         price = self.prices.stage(segment, self.parts.shapes[stage.shape])
         self.set((stage.first, stage.last, stage.shape), price)
-        self._asked.add((segment.signature, stage.shape))
+        self._asked.add(self.prices.key(segment, self.parts.shapes[stage.shape]))
 
     def guesses(self) -> Table:
         """Return known prices, and the blocks' sums for the rest, scaled by what they were off so far.
@@ -138,9 +183,16 @@ class StageTable:
             )
         return table
 
-    def _fill(self) -> None:
+    def _alone(self, item: int, shape: Submesh) -> Price:
+        rolled = self.parts.rolled
+        number = rolled.instances[item].block
+        return self.prices.alone(
+            self.parts.segments.block_key(number), rolled.blocks[number], shape
+        )
+
+    def _fill(self, alone_of: Callable[[int, Submesh], Price]) -> None:
         parts = self.parts
-        rolled, segments, may_divide = parts.rolled, parts.segments, parts.is_divisible
+        segments, may_divide = parts.segments, parts.is_divisible
         is_legal = np.zeros((parts.items, parts.items + 1), dtype=np.bool_)
         extra = np.zeros(is_legal.shape)
         for first in range(parts.items):
@@ -150,10 +202,7 @@ class StageTable:
         for number, shape in enumerate(parts.shapes):
             allowed = is_legal.copy()
             allowed[0, parts.items] |= number == 0
-            alone = [
-                self.prices.alone(segments.block_key(i.block), rolled.blocks[i.block], shape)
-                for i in rolled.instances
-            ]
+            alone = [alone_of(item, shape) for item in range(parts.items)]
             self.lower[:, :, number] = _sums([p.bound for p in alone], extra, allowed)
             self._guess[:, :, number] = _sums([p.cost for p in alone], extra, allowed)
 

@@ -29,6 +29,13 @@ explore_app = typer.Typer(
 )
 
 Tensor = Annotated[str, typer.Argument(help="A tensor that the model computes.")]
+Explained = Annotated[
+    str,
+    typer.Argument(
+        metavar="TENSOR",
+        help="A tensor that the model computes, or cut@TENSOR for the stages there.",
+    ),
+]
 ShapesOnly = Annotated[
     bool, typer.Option("--shapes-only", help="Load no weights from external files.")
 ]
@@ -38,7 +45,8 @@ Demands = Annotated[
     typer.Argument(
         metavar="DEMAND...",
         help="ASPECT=VALUE@TENSOR; aspects: rule, sharding (y:S0,x:R), split (y:m,x:n), tile (m=16,n=64), "
-        "memory (sram, dram), weights (resident, streamed). A rule may go without a tensor.",
+        "memory (sram, dram), weights (resident, streamed). A rule may go without a tensor. Of stages: "
+        "stage=2@TENSOR, cut@TENSOR, part=2x4@TENSOR, stages=3.",
     ),
 ]
 AlsoForbid = Annotated[
@@ -129,9 +137,9 @@ def alternatives_command(
 @_asking
 def explain_command(
     request: ExploreRequest,
-    tensor: Tensor,
+    tensor: Explained,
 ) -> None:
-    """Say why a tensor is computed as it is: against the next best way, and what binds."""
+    """Say why a tensor is computed as it is: against the next best way, and what binds; or why a cut is."""
     from tilewright.explore_commands import report_explanation
     from tilewright.terminal import output_console
 

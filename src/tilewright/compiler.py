@@ -325,7 +325,13 @@ def _on_fewer_tiles(
     if whole is None or not shapes or not is_free or options.objective != Objective.LATENCY:
         return done
     tell(f"planning for {len(shapes)} parts near the DRAM port")
-    model = (done.graph, rolled, done.target, _saturated(done, options), extract_options(options))
+    model = (
+        done.graph,
+        rolled,
+        done.target,
+        saturation_of(done, options),
+        extract_options(options),
+    )
     work = partial(plan_on_part, *model, whole, shapes)
     try:
         pipeline = timed(Stage.EXTRACT, work)
@@ -336,7 +342,7 @@ def _on_fewer_tiles(
         return replace(done, rejected=(*done.rejected, str(error)))
 
 
-def _saturated(done: Compilation, options: CompileOptions) -> Saturate:
+def saturation_of(done: Compilation, options: CompileOptions) -> Saturate:
     """Return what gives the alternatives of a block on any mesh."""
     return partial(
         saturate,
@@ -376,7 +382,7 @@ def _pipelined(
             inf if options.max_latency is None else latency_cycles(options.max_latency, done.target)
         ),
     )
-    run = _saturated(done, options)
+    run = saturation_of(done, options)
     tell("dividing the model into stages")
     try:
         pipeline = timed(

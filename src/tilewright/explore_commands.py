@@ -12,6 +12,7 @@ from rich.console import Console
 
 from tilewright import api
 from tilewright.exploring import Session, WhatIf
+from tilewright.extract.exploration.demand import Aspect, parse_demand
 from tilewright.extract.exploration.explain import Explanation
 from tilewright.extract.exploration.explorer import Answer
 from tilewright.extract.exploration.resources import Change
@@ -19,8 +20,17 @@ from tilewright.extract.exploration.ways import Way
 from tilewright.extract.plan import Plan
 from tilewright.report import cost_text
 from tilewright.rule_commands import PlanRequest, print_refusals
+from tilewright.stage_commands import (
+    cut_data,
+    division_data,
+    print_cut,
+    print_division,
+    print_two_divisions,
+    two_divisions_data,
+)
 from tilewright.terminal import Row, print_facts, print_table, print_text, progress, shorten
 
+_CUT = f"{Aspect.CUT}@"
 _SHOWN_WAYS, _SHOWN_CHANGES = 16, 12
 
 
@@ -35,8 +45,8 @@ class ExploreRequest:
     as_json: bool = False
 
 
-def _opened(request: ExploreRequest, console: Console) -> Session:
-    """Plan the model; with JSON nothing but the answer is printed."""
+def _opened(request: ExploreRequest, console: Console, *, divides: bool = False) -> Session:
+    """Plan the model, perhaps in stages; with JSON nothing but the answer is printed."""
     quiet = Console(quiet=True) if request.as_json else console
     with progress(quiet, time.monotonic()) as tell:
         admission = request.plan.sources.admit(tell)
@@ -50,6 +60,8 @@ def _opened(request: ExploreRequest, console: Console) -> Session:
             rules=admission.rules,
             progress=tell,
         )
+        if divides:
+            session.divided  # noqa: B018  # the first question takes long
     print_refusals(admission.refused, quiet)
     return session
 
@@ -100,7 +112,10 @@ def _print_legend(console: Console, base: Plan, session: Session) -> None:
 
 
 def report_explanation(request: ExploreRequest, tensor: str, console: Console) -> None:
-    """Print the chosen way to compute a tensor against the next best, term by term."""
+    """Print the chosen way to compute a tensor against the next best, term by term; or why a cut is there."""
+    if tensor.startswith(_CUT):
+        _report_cut(request, tensor.removeprefix(_CUT), console)
+        return
     session = _opened(request, console)
     found = session.explain(tensor)
     if request.as_json:
@@ -123,6 +138,14 @@ def report_explanation(request: ExploreRequest, tensor: str, console: Console) -
         print_table(console, title, header, [*rows, total], left=1)
 
 
+def _report_cut(request: ExploreRequest, tensor: str, console: Console) -> None:
+    session = _opened(request, console, divides=True)
+    if request.as_json:
+        _print_json(console, cut_data(session, tensor))
+    else:
+        print_cut(session, tensor, console)
+
+
 def _way_line(way: Way) -> str:
     by = f" by {way.rule}" if way.rule else ""
     weights = f", weights {way.weights}" if way.weights != "-" else ""
@@ -134,6 +157,9 @@ def _way_line(way: Way) -> str:
 
 def report_answer(request: ExploreRequest, console: Console) -> None:
     """Print the plan under demands, and how it differs from the one without."""
+    if _is_on_stages(request.forced, request.forbidden):
+        _report_division(request, console)
+        return
     session = _opened(request, console)
     begin = time.process_time()
     answer = session.force(*request.forced, forbidding=request.forbidden)
@@ -154,8 +180,36 @@ def report_answer(request: ExploreRequest, console: Console) -> None:
     _print_changes(console, changes, "what changes against the plan without demands")
 
 
+def _is_on_stages(*demands: tuple[str, ...]) -> bool:
+    """Whether some demand is on stages; all are read before anything is planned."""
+    return any([parse_demand(text).is_on_stages for some in demands for text in some])
+
+
+def _report_division(request: ExploreRequest, console: Console) -> None:
+    session = _opened(request, console, divides=True)
+    if request.as_json:
+        _print_json(console, division_data(session, request.forced, request.forbidden))
+    else:
+        print_division(session, request.forced, request.forbidden, console)
+
+
+def _report_two_divisions(
+    request: ExploreRequest, against: tuple[str, ...], console: Console
+) -> None:
+    session = _opened(request, console, divides=True)
+    first = session.divide(*against) if against else session.divided
+    second = session.divide(*request.forced, forbidding=request.forbidden)
+    if request.as_json:
+        _print_json(console, two_divisions_data(first, second))
+    else:
+        print_two_divisions(first, second, session.target, console)
+
+
 def report_diff(request: ExploreRequest, against: tuple[str, ...], console: Console) -> None:
     """Print how the plan under demands differs from another one."""
+    if _is_on_stages(request.forced, request.forbidden, against):
+        _report_two_divisions(request, against, console)
+        return
     session = _opened(request, console)
     first = session.force(*against)
     second = session.force(*request.forced, forbidding=request.forbidden)

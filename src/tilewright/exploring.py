@@ -4,6 +4,8 @@ session = tilewright.explore("model.onnx", "corsair")
 for way in session.alternatives("fc1"): ...
 answer = session.force("sharding=y:S0,x:R@fc1")
 print(answer.delta, session.diff(session.base.plan, answer.plan))
+divided = session.divide("cut@fc1", "part=2x4@fc1")
+print(divided.delta, [stage.tiles for stage in divided.pipeline.stages])
 """
 
 from __future__ import annotations
@@ -18,23 +20,27 @@ from tilewright.compiler import (
     available_rules,
     compile_graph,
     extract_options,
+    saturation_of,
 )
 from tilewright.errors import CompileError, DemandError
 from tilewright.extract.exploration.demand import Aspect, Demand, parse_demand
 from tilewright.extract.exploration.explain import Explanation, explain
 from tilewright.extract.exploration.explorer import Answer, Explorer
 from tilewright.extract.exploration.resources import Change, Resource, diff, resources
+from tilewright.extract.exploration.staging import CutReason, PipelineAnswer, StageExplorer
 from tilewright.extract.exploration.warm import Known
 from tilewright.extract.exploration.ways import Way, alternatives
 from tilewright.extract.objective import Metric, Objective
+from tilewright.extract.pipeline.planner import StageOptions
 from tilewright.extract.plan import Plan
 from tilewright.hwmodel.change import changed_target
 from tilewright.hwmodel.network import logical_mesh
 from tilewright.hwmodel.target import Target
+from tilewright.lowering.link import build_pipeline
 from tilewright.lowering.lower import build_program
 from tilewright.lowering.program import Program
 from tilewright.realising import realised
-from tilewright.rules.options import AnyRule, suggestion
+from tilewright.rules.options import AnyRule, SaturationOptions, suggestion
 
 DemandLike = str | Demand
 
@@ -73,6 +79,8 @@ class Session:
         self._done = _weighing(saturated)
         self._tell("extracting a plan")
         self.explorer = _explorer(self._done, self.target, None, None)
+        self._stages: dict[tuple[tuple[str, ...], int | None], StageExplorer] = {}
+        """Divisions into stages by the rules left out and the limit of scratchpad, once asked for."""
 
     @property
     def base(self) -> Answer:
@@ -122,9 +130,73 @@ class Session:
         """Return the best plan found that does not do what is named; see `force`."""
         return self._answered((*_demands(demands, False), *_demands(forcing, True)), None)
 
+    @property
+    def divided(self) -> PipelineAnswer:
+        """The best stages without demands, which the first question about stages finds."""
+        return PipelineAnswer(demands=(), pipeline=self._stages_without((), None).base, delta=0.0)
+
+    def divide(self, *demands: DemandLike, forbidding: Sequence[DemandLike] = ()) -> PipelineAnswer:
+        """Return the best stages found that do what is demanded.
+
+        Args:
+            demands: On stages, as `stage=2@fc1`, `cut@fc1`, `part=2x4@fc1` or `stages=3`; others hold for the
+                stage that computes their tensor.
+            forbidding: Demands on what the stages must not be.
+
+        Raises:
+            DemandError: A demand cannot be read or met, or some contradict each other.
+            InfeasibleError: No division found under the demands fits.
+            CompileError: The objective is not a time, or stages cannot run the model.
+        """
+        return self._divided((*_demands(demands, True), *_demands(forbidding, False)), None)
+
+    def explain_cut(self, tensor: str) -> CutReason:
+        """Return why stages are cut behind a tensor, or why not: against the best that differs there.
+
+        Raises:
+            DemandError: The tensor is unknown.
+        """
+        return self._stages_without((), None).explain(tensor)
+
+    def _divided(self, demands: tuple[Demand, ...], limit_bytes: int | None) -> PipelineAnswer:
+        rules = available_rules(self._done.options.user_rules)
+        left_out = self._left_out(demands, (*_pricing(rules), *rules.pipeline))
+        rest = [demand for demand in demands if demand.value not in left_out]
+        found = self._stages_without(left_out, limit_bytes).answer(*rest)
+        delta = found.pipeline.cost - self.divided.pipeline.cost
+        return replace(found, demands=demands, delta=delta)
+
+    def _stages_without(self, left_out: tuple[str, ...], limit_bytes: int | None) -> StageExplorer:
+        """Return the divided model, with some rules left out."""
+        key = left_out, limit_bytes
+        if key not in self._stages:
+            done, choice = self._done, extract_options(self._done.options, left_out)
+            chosen = available_rules(done.options.user_rules).chosen(
+                (*done.options.without_rules, *left_out)
+            )
+            assert done.rolled is not None, "the model is saturated"
+            self._tell("dividing the model into stages")
+            is_known = key == ((), None) and choice.objective == Objective.LATENCY
+            self._stages[key] = StageExplorer(
+                done.graph,
+                done.rolled,
+                self.target,
+                saturation_of(done, done.options),
+                replace(choice, sram_limit_bytes=limit_bytes or choice.sram_limit_bytes),
+                StageOptions(rules=chosen.pipeline),
+                self.base.plan if is_known else None,
+            )
+        return self._stages[key]
+
     def _answered(self, demands: tuple[Demand, ...], limit_bytes: int | None) -> Answer:
         """Answer demands; tiling, memory and collective rules are forbidden by pricing without them."""
-        left_out = self._priced_by(demands)
+        staged = next((demand for demand in demands if demand.is_on_stages), None)
+        if staged is not None:
+            raise DemandError(
+                f"demand '{staged}': found one on stages, expected those on one plan; ask `Session.divide`"
+            )
+        rules = available_rules(self._done.options.user_rules)
+        left_out = self._left_out(demands, _pricing(rules))
         explorer = self.explorer
         if left_out or limit_bytes is not None:
             known = self.explorer.known
@@ -134,15 +206,16 @@ class Session:
         delta = found.plan.cost - self.base.plan.cost
         return replace(found, demands=demands, delta=delta)
 
-    def _priced_by(self, demands: tuple[Demand, ...]) -> tuple[str, ...]:
-        """Return the rules of pricing that demands forbid.
+    def _left_out(
+        self, demands: tuple[Demand, ...], general: tuple[AnyRule, ...]
+    ) -> tuple[str, ...]:
+        """Return the rules that demands forbid among those that are not of single tensors.
 
         Raises:
-            DemandError: A rule is unknown, or one of pricing is forced or forbidden on one tensor.
+            DemandError: A rule is unknown, or such a rule is forced or forbidden on one tensor.
         """
         rules = available_rules(self._done.options.user_rules)
-        priced: tuple[AnyRule, ...] = (*rules.tiling, *rules.memory, *rules.collective)
-        pricing = {name for rule in priced for name in (rule.name, rule.ruleset)}
+        pricing = {name for rule in general for name in (rule.name, rule.ruleset)}
         known = {name for rule in rules.everything for name in (rule.name, rule.ruleset)}
         asked = [demand for demand in demands if demand.aspect is Aspect.RULE]
         for demand in asked:
@@ -151,8 +224,8 @@ class Session:
                 raise DemandError(f"demand '{demand}': there is no such rule; {hint}")
             if demand.value in pricing and (demand.is_forced or demand.tensor is not None):
                 raise DemandError(
-                    f"demand '{demand}': the rule prices all tensors alike, expected to forbid it for "
-                    "the whole plan; for one tensor demand a tile or a memory"
+                    f"demand '{demand}': the rule treats all tensors alike, expected to forbid it for "
+                    "the whole plan; for one tensor demand a tile, a memory or a cut"
                 )
         return tuple(demand.value for demand in asked if demand.value in pricing)
 
@@ -191,7 +264,7 @@ class Session:
             after=resources(found.base.plan, target),
         )
 
-    def lower(self, answer: Answer) -> Program:
+    def lower(self, answer: Answer | PipelineAnswer) -> Program:
         """Return the program of an answer.
 
         A plan that cannot be allocated is made again with less scratchpad to plan with.
@@ -199,6 +272,8 @@ class Session:
         Raises:
             InfeasibleError: No plan under the demands that was found can be lowered.
         """
+        if isinstance(answer, PipelineAnswer):
+            return self._linked(answer)
         found = realised(
             answer,
             lambda answer: build_program(answer.plan, self.target),
@@ -208,6 +283,22 @@ class Session:
             limit_bytes=answer.setting.pricing.limit_bytes,
         )
         return found.program
+
+    def _linked(self, answer: PipelineAnswer) -> Program:
+        found = realised(
+            answer,
+            lambda answer: build_pipeline(answer.pipeline, self.target),
+            lambda answer, limit_bytes: self._divided(answer.demands, limit_bytes),
+            what=f"model '{answer.pipeline.graph.name}' in stages",
+            target=self.target,
+            limit_bytes=self.base.setting.pricing.limit_bytes,
+        )
+        return found.program
+
+
+def _pricing(rules: SaturationOptions) -> tuple[AnyRule, ...]:
+    """Return the rules by which options are priced."""
+    return (*rules.tiling, *rules.memory, *rules.collective)
 
 
 def _weighing(done: Compilation) -> Compilation:

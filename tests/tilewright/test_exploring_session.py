@@ -43,7 +43,7 @@ def test_rules_that_price_are_forbidden_for_the_whole_plan(session: Session) -> 
     assert any(any(p.resident) for p in session.base.plan.ops)
     assert not any(any(p.resident) for p in answer.plan.ops)
     assert answer.delta > 0
-    with pytest.raises(DemandError, match="prices all tensors alike"):
+    with pytest.raises(DemandError, match="treats all tensors alike"):
         session.force("rule=memory.weight_resident")
     with pytest.raises(DemandError, match="there is no such rule; did you mean fusion"):
         session.forbid("rule=fusio")
