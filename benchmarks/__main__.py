@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     explore = commands.add_parser("explore", help="how fast a planned model answers demands")
     explore.add_argument("--model", default="llama_prefill_32x64", help="another model")
     explore.add_argument("--target", default="toy", help="another target")
+    explore.add_argument("--stages", action="store_true", help="ask about the stages of a pipeline")
     contest = commands.add_parser("iopddl", help="the contest on intra-operator parallelism")
     contest.add_argument("path", type=Path, help="a folder of instances, or one instance")
     contest.add_argument("instances", nargs="*", help="only these, such as A G")
@@ -161,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.command == "showcase":
         return showcase.main(target=args.target, names=args.models)
     if args.command == "explore":
-        return explore.main(model=args.model, target=args.target)
+        return explore.main(model=args.model, target=args.target, stages=args.stages)
     if args.command is None:
         return max(quality.main(subset="quick", names=(), update=False), speed.main())
     subset = "full" if args.full else "quick"

@@ -10,6 +10,8 @@ from benchmarks.tables import print_table
 from tilewright import api
 from tilewright.errors import CompileError, InfeasibleError
 from tilewright.exploring import Session
+from tilewright.extract.pipeline.plan import PipelinePlan
+from tilewright.extract.plan import Plan
 
 LIMIT_SECONDS = 1.0
 
@@ -24,21 +26,34 @@ FORCED = (
     "rule=fusion@layers.3.attn.mixed",
     "weights=resident@logits",
 )
+STAGED = (
+    "stages=3",
+    "cut@layers.15.mlp.residual",
+    "cut@layers.11.mlp.residual",
+    "stage=2@layers.20.mlp.residual",
+    "stage=3@layers.31.mlp.residual",
+    "part=1x4@logits",
+    "part=2x4@layers.0.mlp.residual",
+)
+UNSTAGED = ("stages=4", "cut@layers.7.mlp.residual", "part=1x4@logits")
+"""Forced and forbidden stages."""
 FORBIDDEN = ("rule=fusion", "rule=algebra", "memory=sram@layers.3.mlp.residual")
 
 
-def main(*, model: str, target: str) -> int:
+def main(*, model: str, target: str, stages: bool) -> int:
     """Measure and print; return the exit code: 1 if an answer took longer than the limit."""
     begin = time.process_time()
     case = case_of(model)
-    session = api.explore(model_of(case), target, dims=case.dims)
+    objective = "throughput" if stages else "latency"
+    session = api.explore(model_of(case), target, dims=case.dims, objective=objective)
+    base: Plan | PipelinePlan = session.divided.pipeline if stages else session.base.plan
     planned = time.process_time() - begin
-    base = session.base.plan
-    asked = [(text, True) for text in FORCED] + [(text, False) for text in FORBIDDEN]
+    forced, forbidden = (STAGED, UNSTAGED) if stages else (FORCED, FORBIDDEN)
+    asked = [(text, True) for text in forced] + [(text, False) for text in forbidden]
     rows: list[tuple[str, ...]] = []
     slowest = 0.0
     for text, is_forced in asked:
-        seconds, row = _row(session, text, is_forced)
+        seconds, row = _row(session, text, is_forced, stages)
         rows.append(row)
         slowest = max(slowest, seconds)
     title = f"{model} on {target}: planned in {planned:.1f} s, cost {base.cost:,.0f}, gap {base.gap:.1%}"
@@ -49,17 +64,24 @@ def main(*, model: str, target: str) -> int:
     return int(slowest > LIMIT_SECONDS)
 
 
-def _row(session: Session, text: str, is_forced: bool) -> tuple[float, tuple[str, ...]]:
-    ask = session.force if is_forced else session.forbid
+def _row(
+    session: Session, text: str, is_forced: bool, stages: bool
+) -> tuple[float, tuple[str, ...]]:
+    forced, forbidden = ((text,), ()) if is_forced else ((), (text,))
     name = f"{'force' if is_forced else 'forbid'} {text}"
     begin = time.process_time()
+    plan: Plan | PipelinePlan
     try:
-        answer = ask(text)
+        if stages:
+            divided = session.divide(*forced, forbidding=forbidden)
+            plan, delta = divided.pipeline, divided.delta
+        else:
+            answer = session.force(*forced, forbidding=forbidden)
+            plan, delta = answer.plan, answer.delta
     except InfeasibleError as error:
         return 0.0, (name, "-", str(error)[:40], "-", "-", "-")
     except CompileError as error:
         raise SystemExit(f"{name}: {error}") from error
     seconds = time.process_time() - begin
-    plan = answer.plan
-    cells = (f"{plan.cost:,.0f}", f"{answer.delta:+,.0f}", f"{plan.bound:,.0f}", f"{plan.gap:.1%}")
+    cells = (f"{plan.cost:,.0f}", f"{delta:+,.0f}", f"{plan.bound:,.0f}", f"{plan.gap:.1%}")
     return seconds, (name, f"{seconds:.2f}", *cells)

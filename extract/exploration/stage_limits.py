@@ -178,8 +178,8 @@ class StageLimits:
         for demand in demands:
             if demand.tensor and inner[demand.tensor] not in variables:
                 raise DemandError(
-                    f"demand '{demand}': found that '{demand.tensor}' equals an input or a constant, expected "
-                    "a tensor that is computed; demand something of what reads it"
+                    f"demand '{demand}': found that '{demand.tensor}' equals an input or a constant, "
+                    "expected a tensor that is computed; demand something of what reads it"
                 )
         placed = [(d, variables[inner[d.tensor]] if d.tensor else None) for d in demands]
         return ask(found, placed)

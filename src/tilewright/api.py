@@ -230,7 +230,8 @@ def explore(
         progress: Called with a line of text as the work goes on.
 
     Returns:
-        The session: `alternatives`, `explain`, `diff`, `force`, `forbid`, `what_if`; of stages `divide`, `explain_cut`.
+        The session: `alternatives`, `explain`, `diff`, `force`, `forbid`, `what_if`, and of stages `divide`
+        and `explain_cut`.
 
     Raises:
         CompileError: With what is wrong, where, and what to change.
