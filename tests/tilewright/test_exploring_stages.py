@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tilewright import api
 from tilewright.errors import CompileError, DemandError
 from tilewright.exploring import Session
+from tilewright.extract.exploration.demand import parse_demand
 from tilewright.extract.validate import validate_plan
 from tilewright.simulator.timing import interval_cycles
 
@@ -82,6 +83,27 @@ def test_rules_are_forbidden_for_all_stages(session: Session) -> None:
     assert not any(any(p.resident) for stage in answer.pipeline.stages for p in stage.plan.ops)
     with pytest.raises(DemandError, match="treats all tensors alike"):
         session.divide("stages=2", "rule=pipeline.cut_at_one_value")
+
+
+def test_more_cuts_than_tiles_are_refused(session: Session) -> None:
+    with pytest.raises(DemandError, match="found 3 stages, expected at most 2, so many tiles has"):
+        session.divide("cut@a", "cut@b")
+    assert len(session.divide("cut@a", forbidding=["cut@b"]).pipeline.stages) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("cut=2@a", "write cut@fc1"),
+        ("cut@", "found no tensor"),
+        ("stages=2@a", "write stages=2, or stage=2@a"),
+        ("stage=2", "found no tensor"),
+        ("stage=@a", "found no value"),
+    ],
+)
+def test_stages_are_written_in_one_form(text: str, reason: str) -> None:
+    with pytest.raises(DemandError, match=reason):
+        parse_demand(text)
 
 
 def test_stages_need_an_objective_of_time(layers: Path) -> None:
