@@ -90,7 +90,7 @@ class StageExplorer:
         stages: StageOptions | None = None,
         whole: Plan | None = None,
         *,
-        enough: int = 4,
+        enough: int = 2,
     ) -> None:
         """Divide the model; the other arguments are those of `plan_pipeline`.
 
