@@ -114,6 +114,8 @@ class PlannedOp:
     cost_units: float
     """This op's share of the objective, deliveries included."""
     block: str = ""
+    instance: int = 0
+    """Instance of the rolled graph that it is of."""
     rule: str = ""
     split_rules: tuple[str, ...] = ()
     macros: tuple[str, ...] = ()

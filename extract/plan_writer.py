@@ -156,6 +156,7 @@ class PlanWriter:
                 cost=option.cost,
                 cost_units=option.units + moved,
                 block=self.rolled.blocks[instance.block].name,
+                instance=number,
                 rule=node.origin,
                 split_rules=implementation.rules if implementation else (),
                 macros=implementation.macros if implementation else (),

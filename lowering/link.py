@@ -125,6 +125,10 @@ class _Linker:
             facts |= {f"stage {number} {key}": value for key, value in schedule.items()}
             # one part without values is enough: the whole can only be timed
             facts |= {k: v for k, v in part.facts.items() if k in VALUES_ABSENT}
+        cycles = [part.scheduled_cycles for part in self._parts]
+        if None not in cycles and self._pipeline.micro_batches == 1:
+            ends = self._pipeline.ends([c for c in cycles if c is not None])
+            facts["schedule_cycles"] = repr(max(ends))
         return facts
 
     def _moves_of(self, number: int) -> Callable[[int], int]:

@@ -86,7 +86,7 @@ class Program:
 
     @property
     def scheduled_cycles(self) -> float | None:
-        """What the static schedule predicts of an inference; None of programs of several stages."""
+        """What the static schedule, or those of the stages, predict of an inference."""
         try:
             return float(self.facts["schedule_cycles"])
         except (KeyError, ValueError):  # facts are free text

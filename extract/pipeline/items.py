@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
+from tilewright.extract.pipeline.branches import branch_places, in_branch_order
 from tilewright.graph import Graph, Op
 from tilewright.hwmodel.roofline import contraction_macs
 from tilewright.rules.pipeline.legality import Legality
 from tilewright.rules.pipeline.ruleset import Cut
-from tilewright.rules.roll import Rolled, roll_at
+from tilewright.rules.roll import Rolled, roll_at, run_time_ops
 
 
-def run_time_ops(rolled: Rolled) -> tuple[tuple[Op, ...], ...]:
+def instance_ops(rolled: Rolled) -> tuple[tuple[Op, ...], ...]:
     """Return the operators of each instance that run on the machine, by the model's names of tensors."""
     found = []
     for instance in rolled.instances:
@@ -44,7 +45,7 @@ class Places:
 
     def __init__(self, graph: Graph, rolled: Rolled, legality: Legality) -> None:
         self._graph, self._legality = graph, legality
-        self.ops = tuple(op for part in run_time_ops(rolled) for op in part)
+        self.ops = tuple(op for part in instance_ops(rolled) for op in part)
         self.boundaries = (0, *(i.stop for i in rolled.instances))
         """Places between blocks, and both ends of the model."""
         self.made_by = {name: place for place, op in enumerate(self.ops) for name in op.outputs}
@@ -67,7 +68,26 @@ class Places:
 
     def work(self) -> list[int]:
         """Return about how much there is to compute up to each operator, itself included."""
-        return list(accumulate(_work(self._graph, op) for op in self.ops))
+        return _work_so_far(self._graph, self.ops)
+
+
+def with_branches(graph: Graph, legality: Legality, most: int) -> tuple[Graph, frozenset[int]]:
+    """Return a model with every branch in one piece, and the places to cut branches out.
+
+    If no branches are worth it, or no rule allows the cuts, it is the same model.
+
+    Args:
+        graph: The model.
+        legality: Where a cut is legal.
+        most: Cuts at most.
+    """
+    ordered = in_branch_order(graph)
+    ops, outputs = run_time_ops(ordered), [port.tensor for port in graph.outputs]
+    places = branch_places(ops, outputs, _work_so_far(graph, ops), most)
+    uses = last_uses(ops)
+    cuts = {place: cut_at(graph, ops, uses, place, at_branch=True) for place in sorted(places)}
+    legal = frozenset(place for place, cut in cuts.items() if is_legal(cut, legality))
+    return (ordered, legal) if legal else (graph, legal)
 
 
 def cut_into_items(
@@ -121,13 +141,20 @@ def cut_at(
     last_use: dict[str, int],
     place: int,
     *,
-    at_boundary: bool,
+    at_boundary: bool = False,
+    at_branch: bool = False,
     again: frozenset[str] = frozenset(),
 ) -> Cut:
     """Return the cut in front of an operator; what is computed again does not cross it."""
     made = tuple(name for op in ops[:place] for name in op.outputs if name not in again)
     read = tuple(name for name in made if last_use.get(name, -1) >= place)
-    return Cut(made=made, read=read, types=graph.types, is_block_boundary=at_boundary)
+    return Cut(
+        made=made,
+        read=read,
+        types=graph.types,
+        is_block_boundary=at_boundary,
+        is_branch_boundary=at_branch,
+    )
 
 
 def is_legal(cut: Cut, legality: Legality) -> bool:
@@ -139,6 +166,11 @@ def is_legal(cut: Cut, legality: Legality) -> bool:
 def last_uses(ops: tuple[Op, ...]) -> dict[str, int]:
     """Return the place of the last operator that reads each value."""
     return {name: place for place, op in enumerate(ops) for name in op.inputs}
+
+
+def _work_so_far(graph: Graph, ops: Sequence[Op]) -> list[int]:
+    """Return the work of each operator and all before it."""
+    return list(accumulate(_work(graph, op) for op in ops))
 
 
 def _work(graph: Graph, op: Op) -> int:

@@ -59,7 +59,8 @@ def plan_on_part(
     if best is None:
         return None
     plan, part, shape = best
-    stage = PlannedStage(plan=plan, target=part, shape=shape, tiles=tiles_of(target, shape))
+    tiles = tiles_of(target, shape)
+    stage = PlannedStage(plan=plan, target=part, shape=shape, tiles=tiles, cycles=plan.cost)
     return PipelinePlan(
         graph=graph,
         target_name=target.name,

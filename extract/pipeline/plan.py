@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tilewright.extract.objective import Objective
@@ -9,6 +10,14 @@ from tilewright.extract.plan import Plan, Proof
 from tilewright.graph import Graph
 from tilewright.hwmodel.submesh import Submesh
 from tilewright.hwmodel.target import Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """What a stage reads of another one before it, and the cycles that it has left when it comes to that."""
+
+    stage: int
+    left_cycles: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,15 +33,18 @@ class PlannedStage:
     shape: Submesh
     tiles: tuple[int, ...]
     """Ids of the tiles in the whole machine, in the order of the part."""
+    cycles: float
+    """What its plan takes, and the exchange with its neighbours."""
+    waits: tuple[Wait, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelinePlan:
     """Stages in the order of the model, with the value of the objective and how good it is.
 
-    Throughput: cycles of the slowest stage, the time from one inference to the next. Latency: the sum of the
-    stages and, of several micro-batches, the slowest once for each but the first. A stage takes its plan's
-    latency and the exchange with its neighbours. `bound` is below every
+    Throughput: cycles of the slowest stage, the time from one inference to the next. Latency: the longest
+    path through the stages, which wait for what they read of others; of several micro-batches, the sum of the
+    stages and the slowest once for each but the first. `bound` is below every
     division into stages that was considered: cuts, sub-rectangles and, in each stage, what bounds its plan.
     """
 
@@ -49,6 +61,23 @@ class PipelinePlan:
     def is_divided(self) -> bool:
         """Whether there are several stages, or one on a part of the machine."""
         return len(self.stages) > 1 or self.stages[0].target.name != self.target_name
+
+    def ends(self, plan_cycles: Sequence[float] | None = None) -> tuple[float, ...]:
+        """Return when each stage has ended, of one inference that begins at 0.
+
+        Args:
+            plan_cycles: What the plan of each stage takes by a better estimate than its cost.
+        """
+        ends: list[float] = []
+        for number, stage in enumerate(self.stages):
+            cost = stage.plan.cost
+            exchange = stage.cycles - cost
+            rate = 1.0 if plan_cycles is None or not cost else plan_cycles[number] / cost
+            arrivals = (
+                ends[wait.stage] + (wait.left_cycles - exchange) * rate for wait in stage.waits
+            )
+            ends.append(max(cost * rate, max(arrivals, default=0.0)) + exchange)
+        return tuple(ends)
 
     @property
     def gap(self) -> float:

@@ -4,6 +4,10 @@ Pricing a stage is an extraction, so only those are priced that could matter. Un
 the sum of its blocks' bounds where the division bounds, and with the sum of its blocks' prices where it
 guesses what to price next. Each division into stages that comes out with stages not priced yet has
 them priced, until the division by guesses is priced throughout, and then until the one by bounds is.
+
+For the latency of one inference stages are not in a row: branches run side by side, on parts of their own,
+and what is read behind them passes by. In a stream that would not do: a stage ends an inference when all that
+it wrote is read, and would wait for the longest way to a reader.
 """
 
 from __future__ import annotations
@@ -13,11 +17,14 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from types import MappingProxyType
 
+import numpy as np
+
 from tilewright.errors import CompileError, InfeasibleDemandError, InfeasibleError
 from tilewright.extract.extraction import ExtractOptions
 from tilewright.extract.objective import Objective
-from tilewright.extract.pipeline.items import cut_into_items
-from tilewright.extract.pipeline.plan import PipelinePlan, PlannedStage
+from tilewright.extract.pipeline.items import cut_into_items, with_branches
+from tilewright.extract.pipeline.paths import Left, divide_into_paths
+from tilewright.extract.pipeline.plan import PipelinePlan, PlannedStage, Wait
 from tilewright.extract.pipeline.prices import Price, Prices, Saturate
 from tilewright.extract.pipeline.search import Division, Goal, Permitted, divide
 from tilewright.extract.pipeline.search import Prices as Table
@@ -30,7 +37,7 @@ from tilewright.hwmodel.target import Target
 from tilewright.rules.pipeline.family import pipeline_rules
 from tilewright.rules.pipeline.legality import Legality
 from tilewright.rules.pipeline.ruleset import PipelineRule
-from tilewright.rules.roll import Rolled
+from tilewright.rules.roll import Rolled, roll
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,16 +96,36 @@ def plan_pipeline(
         check_divisible(graph)
     # A stage begins an inference when it has completed the one before: what counts is how long it takes.
     timed = replace(options, objective=Objective.LATENCY)
-    items = cut_into_items(graph, rolled, Legality(rules=stages.rules), stages.items)
-    table = StageTable(
-        parts_of(graph, items, target, stages),
-        Prices(target, saturate, timed, stages.reserved_semaphores),
-    )
+    legality, branches = Legality(rules=stages.rules), frozenset[int]()
+    is_single = options.objective == Objective.LATENCY and stages.micro_batches == 1
+    if is_single and is_divisible(graph):
+        graph, branches = with_branches(graph, legality, stages.items)
+        rolled = roll(graph) if branches else rolled
+    items = cut_into_items(graph, rolled, legality, stages.items, branches)
+    parts = parts_of(graph, items, target, stages)
+    is_row = all(n in reads for n, reads in enumerate(parts.segments.reads[1:]))
+    if is_single and not is_row:
+        parts = replace(parts, are_beside=True, cuts=some_cuts(items, branches))
+    reserved = stages.reserved_semaphores + max(0, stages.stages - _STAGES_THAT_MEET)
+    table = StageTable(parts, Prices(target, saturate, timed, reserved))
     goal = goal_of(options.objective, stages)
     found = search(table, goal, None, stages.evaluations, stages.evaluations, whole)
     if found.division is None:
         raise no_division(table, goal, stages)
     return written(table, found.division, found.bound, options.objective, stages, whole)
+
+
+_STAGES_THAT_MEET = 10
+"""Stages that may all read of each other with the semaphores that are reserved: 7 are the barrier's."""
+_PLACES = 24
+"""Cuts besides those around branches: inside of branches they save no latency, and layers may be many."""
+
+
+def some_cuts(rolled: Rolled, branches: frozenset[int]) -> frozenset[int]:
+    """Return where between items stages side by side may be cut: around branches, and some more."""
+    items = len(rolled.instances)
+    edges = [n for n, instance in enumerate(rolled.instances) if instance.start in branches]
+    return frozenset((*edges, *range(0, items, -(-items // _PLACES)), items))
 
 
 def check_objective(objective: Objective) -> None:
@@ -194,7 +221,7 @@ def search(
     asked = _Search(table, goal, permitted, most, enough)
     asked.improve()
     best = asked.close()
-    bounded = asked.divided(table.lower)
+    bounded = asked.divided(table.lower, table.left_at_least)
     bound = inf if bounded is None else bounded.value
     return Found(division=best, bound=bound if best is None else min(best.value, bound))
 
@@ -208,21 +235,37 @@ class _Search:
         self._table, self._goal, self._permitted = table, goal, permitted
         self._room, self._most, self._enough = table.room, most, enough
 
-    def divided(self, prices: Table) -> Division | None:
-        """Return the best division for given prices."""
+    def divided(self, prices: Table, left: Left) -> Division | None:
+        """Return the best division for given prices, and what is left of stages from an item on."""
+        parts = self._table.parts
+        if parts.are_beside:
+            assert self._permitted is None, "demands are for stages in a row"
+            return divide_into_paths(prices, left, parts.segments.reads, self._room, self._goal)
         return divide(prices, self._room, self._goal, self._permitted)
+
+    def known(self) -> Division | None:
+        """Return the best division of stages that are priced."""
+        return self.divided(self._table.known, self._table.left)
 
     def improve(self) -> None:
         """Price the best division by guesses until it is priced throughout."""
         while True:
-            division = self.divided(self._table.guesses())
+            division = self.divided(self._table.guesses(), self._table.left_by_guess)
             if division is None or not self._price(division):
                 return
 
     def close(self) -> Division | None:
-        """Price the best division by bounds until it proves the best one known, which is returned."""
+        """Price the best division by bounds until it proves the best one known, which is returned.
+
+        Side by side, bounds of what is left of a stage would not rise when it is priced; so it counts then
+        with what its plan takes.
+        """
+        table = self._table
         while True:
-            best, division = self.divided(self._table.known), self.divided(self._table.lower)
+            best, bounds = self.known(), table.lower
+            if table.parts.are_beside:
+                bounds = np.where(table.is_priced, table.known, bounds)
+            division = self.divided(bounds, table.left_if_known)
             if division is None or (best is not None and division.value >= best.value * (1 - 1e-9)):
                 return best
             if not self._price(division):
@@ -233,7 +276,7 @@ class _Search:
         todo = self._table.unpriced(division.stages)
         for stage in todo:
             if self._table.asked >= self._enough:
-                is_known = self.divided(self._table.known) is not None
+                is_known = self.known() is not None
                 if is_known or self._table.asked >= self._most:
                     return False
             self._table.price(stage)
@@ -244,7 +287,7 @@ def no_division(table: StageTable, goal: Goal, stages: StageOptions) -> Infeasib
     """Return the error of a search that found nothing; the limit of latency may be the reason."""
     parts = table.parts
     unlimited = replace(goal, sum_weight=1.0, slowest_weight=goal.waits, latency_limit=inf)
-    fastest = divide(table.known, table.room, unlimited)
+    fastest = _Search(table, unlimited, None, 0, 0).known()
     name = f"model '{parts.graph.name}' on '{parts.target.name}'"
     if fastest is not None:
         return InfeasibleDemandError(
@@ -272,7 +315,7 @@ def written(
 ) -> PipelinePlan:
     """Return the pipeline of a division; the arguments are those of `search`, and what it found."""
     parts, room, planned = table.parts, table.room, []
-    for stage in division.stages:
+    for number, stage in enumerate(division.stages):
         shape: Submesh = parts.shapes[stage.shape]
         target = table.prices.target_of(shape)
         is_whole = parts.is_all(stage.first, stage.last) and shape == whole_machine(parts.target)
@@ -280,10 +323,19 @@ def written(
         plan = whole if is_whole and whole is not None else table.prices.plan(segment, shape)
         tile = stage.first_tile * target.tiles // room.sizes[stage.shape]
         tiles = tiles_of(parts.target, shape, tile)
-        planned.append(PlannedStage(plan=plan, target=target, shape=shape, tiles=tiles))
+        planned.append(
+            PlannedStage(
+                plan=plan,
+                target=target,
+                shape=shape,
+                tiles=tiles,
+                cycles=float(table.known[stage.first, stage.last, stage.shape]),
+                waits=_waits(table, division, number),
+            )
+        )
     details = {
         "stages_priced": float(table.asked),
-        "places_to_cut": float(parts.items - 1),
+        "places_to_cut": float(parts.items - 1 if parts.cuts is None else len(parts.cuts) - 2),
         "sub_rectangles": float(len(parts.shapes)),
     }
     return PipelinePlan(
@@ -296,3 +348,15 @@ def written(
         bound=bound,
         proof=Proof(method="division by bounds", details=MappingProxyType(details)),
     )
+
+
+def _waits(table: StageTable, division: Division, number: int) -> tuple[Wait, ...]:
+    """Return what a stage of a division reads of others."""
+    stage, left = division.stages[number], dict[int, float]()
+    for item in range(stage.first, stage.last):
+        for made in table.parts.segments.reads[item]:
+            if made < stage.first:
+                other = next(n for n, s in enumerate(division.stages) if s.last > made)
+                cycles = table.left(stage.first, stage.last, stage.shape, item)
+                left.setdefault(other, cycles)
+    return tuple(Wait(stage=n, left_cycles=left[n]) for n in sorted(left))

@@ -20,6 +20,7 @@ from tilewright.extract.options import Pricing
 from tilewright.extract.pipeline.segments import Segment
 from tilewright.extract.plan import Plan
 from tilewright.extract.pruning import prune
+from tilewright.extract.reshard import delivery_units
 from tilewright.extract.solve import floor, lower_bound, solve
 from tilewright.extract.tiling_candidates import tiling_candidates
 from tilewright.extract.tiling_choice import Candidates
@@ -40,6 +41,8 @@ class Price:
 
     cost: float
     bound: float
+    items: tuple[float, ...] = ()
+    """What each item of the stage costs in that plan."""
 
 
 def alone(block: Block) -> Rolled:
@@ -105,7 +108,9 @@ class Prices:
             try:
                 plan = self._plan(segment, shape)
                 self._plans[key, segment.graph.ops[-1].outputs] = plan
-                self._stages[key] = Price(cost=plan.cost, bound=max(lower, plan.bound))
+                self._stages[key] = Price(
+                    cost=plan.cost, bound=max(lower, plan.bound), items=_item_costs(plan, segment)
+                )
             except InfeasibleError:
                 self._stages[key] = Price(cost=inf, bound=lower)
         return self._stages[key]
@@ -203,3 +208,17 @@ class Prices:
         relaxed = lower_bound(below, cutoff, solution.multipliers, few)
         cost = solution.cost / tables.scale if solution.feasible else inf
         return Price(cost=cost, bound=relaxed.bound / tables.scale)
+
+
+def _item_costs(plan: Plan, segment: Segment) -> tuple[float, ...]:
+    """Return what each item of a stage costs; what is computed again belongs to the first one."""
+    count = segment.last - segment.first
+    extra = len(segment.rolled.instances) - count
+    costs = [0.0] * count
+    makers = {name: op.instance for op in plan.ops for name in op.op.outputs}
+    for op in plan.ops:
+        costs[max(0, op.instance - extra)] += op.cost_units
+    for delivery in {delivery.tensor: delivery for delivery in plan.output_deliveries}.values():
+        maker = max(0, makers.get(delivery.tensor, 0) - extra)
+        costs[maker] += delivery_units(delivery, plan.objective)
+    return tuple(costs)

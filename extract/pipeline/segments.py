@@ -9,10 +9,10 @@ from types import MappingProxyType
 from tilewright.constants import Constants, absent, known
 from tilewright.extract.pipeline.items import (
     cut_at,
+    instance_ops,
     is_legal,
     last_uses,
     repeatable,
-    run_time_ops,
 )
 from tilewright.graph import Graph, Op, Port
 from tilewright.rules.pipeline.legality import Legality
@@ -62,7 +62,7 @@ class Segments:
     def __init__(self, graph: Graph, rolled: Rolled, legality: Legality) -> None:
         self._graph = graph
         self._rolled = rolled
-        parts = run_time_ops(rolled)
+        parts = instance_ops(rolled)
         ops = tuple(op for part in parts for op in part)
         self._makers = {name: op for op in ops for name in op.outputs}
         self._made_in = {
@@ -85,6 +85,8 @@ class Segments:
         """The last instance that reads what each makes, and is not computed again."""
         results = {self._made_in.get(port.tensor, -1) for port in graph.outputs}
         self._makes_output = tuple(number in results for number in range(len(parts)))
+        self.reads = self._find_reads()
+        """For each instance, those before it whose results it reads, unless it computes them again."""
         self._block_keys = tuple(_key(block) for block in rolled.blocks)
 
     @property
@@ -92,16 +94,26 @@ class Segments:
         """Values that every stage that reads them computes for itself."""
         return self._again
 
-    def is_legal(self, first: int, last: int) -> bool:
+    def _find_reads(self) -> tuple[tuple[int, ...], ...]:
+        found: list[set[int]] = [set() for _ in self._rolled.instances]
+        for name, readers in self._read_in.items():
+            made = self._made_in.get(name)
+            if made is not None and name not in self._again:
+                for reader in readers:
+                    found[reader].add(made)
+        return tuple(tuple(sorted(made - {n})) for n, made in enumerate(found))
+
+    def is_legal(self, first: int, last: int, *, may_pass: bool = False) -> bool:
         """Whether instances `first <= i < last` may be a stage.
 
-        Both cuts are legal, it makes something, and nothing that other stages make passes it by.
+        Both cuts are legal, it makes something, and nothing that other stages make passes it by, unless it
+        may.
         """
         if not (self._is_legal[first] and self._is_legal[last]):
             return False
         passing = max(self._read_until[:first], default=-1) >= last
         crossing = max(self._read_until[first:last]) >= last
-        return not passing and (crossing or any(self._makes_output[first:last]))
+        return (may_pass or not passing) and (crossing or any(self._makes_output[first:last]))
 
     def block_key(self, number: int) -> Hashable:
         """Return what tells a block of the model from others, however the model is cut."""

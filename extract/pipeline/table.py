@@ -34,6 +34,10 @@ class Parts:
     segments: Segments
     target: Target
     shapes: tuple[Submesh, ...]
+    are_beside: bool = False
+    """Whether stages that do not wait for each other run side by side; else they are in a row."""
+    cuts: frozenset[int] | None = None
+    """The items in front of which, or behind all, stages may be cut; None: everywhere."""
 
     @property
     def items(self) -> int:
@@ -51,6 +55,11 @@ class Parts:
         """Whether stages can run the model: nothing is for the host, and every output is computed."""
         return is_divisible(self.graph)
 
+    def may_be(self, first: int, last: int) -> bool:
+        """Whether items `first <= i < last` may be a stage."""
+        is_cut = self.cuts is None or {first, last} <= self.cuts
+        return is_cut and self.segments.is_legal(first, last, may_pass=self.are_beside)
+
     def is_all(self, first: int, last: int) -> bool:
         """Whether items `first <= i < last` are the whole model."""
         return last - first == self.items
@@ -58,7 +67,8 @@ class Parts:
     def exchange_cycles(self, first: int, last: int) -> float:
         """Return what a stage adds to the plan of its part: signals to its neighbours, a barrier at its end.
 
-        With the next stage it waits until that one has read what it wrote.
+        Of an inference in a stream it waits at the end until others have read what it wrote. On the path
+        of a single one there is the signal that it is written, and the barrier of what nobody reads.
         """
         if self.is_all(first, last):
             return 0.0
@@ -67,6 +77,10 @@ class Parts:
         read = tile.dma.startup_cycles + self.target.dram.latency_cycles
         neighbours = (first > 0) + (last < self.items)
         barrier = 2 * far + 8 * tile.control.issue_cycles
+        if self.are_beside:
+            reads = self.segments.reads[last:]
+            is_read = any(first <= made < last for found in reads for made in found)
+            return far if is_read else barrier
         return neighbours * far + (last < self.items) * (far + read) + barrier
 
 
@@ -95,6 +109,10 @@ class StageTable:
         self.known: Table = np.full(size, inf)
         self.is_priced: NDArray[np.bool_] = np.zeros(size, dtype=np.bool_)
         self._guess: Table = np.full(size, inf)
+        self._extra = np.zeros(size[:2])
+        self._items_alone = np.zeros((2, len(parts.shapes), parts.items))
+        """What each item by itself costs, and at least."""
+        self._item_costs: dict[tuple[int, int, int], tuple[float, ...]] = {}
         self._asked: set[Hashable] = set()
         self._before = frozenset[Hashable]()
         self._fill(alone or self._alone)
@@ -104,6 +122,7 @@ class StageTable:
         other = copy(self)
         other.lower, other.known = self.lower.copy(), self.known.copy()
         other.is_priced, other._asked = self.is_priced.copy(), set(self._asked)
+        other._item_costs = dict(self._item_costs)
         other._before = frozenset(self._asked)
         return other
 
@@ -120,6 +139,7 @@ class StageTable:
                 self.known[place] = known.known[first, last, shape]
                 self.lower[place] = known.lower[first, last, shape]
                 self.is_priced[place] = True
+                self._item_costs[place] = known._item_costs[int(first), int(last), int(shape)]
         self._before = frozenset(known._asked)
 
     def price_with(self, prices: Prices, touched: NDArray[np.bool_]) -> None:
@@ -149,6 +169,7 @@ class StageTable:
         """Enter the price of a stage."""
         extra = self.parts.exchange_cycles(place[0], place[1])
         self.known[place] = price.cost + extra
+        self._item_costs[place] = price.items
         self.lower[place] = max(self.lower[place], price.bound + extra)
         self.is_priced[place] = True
 
@@ -183,6 +204,33 @@ class StageTable:
             )
         return table
 
+    def left(self, first: int, last: int, shape: int, item: int) -> float:
+        """Return what the plan of a stage that is priced has left to do when it comes to an item."""
+        if item == first or not self.parts.are_beside:
+            return float(self.known[first, last, shape])
+        costs = self._item_costs[first, last, shape][item - first :]
+        return sum(costs) + float(self._extra[first, last])
+
+    def left_at_least(self, first: int, last: int, shape: int, item: int) -> float:
+        """Return what every plan of a stage has left to do when it comes to an item."""
+        if item == first:
+            return float(self.lower[first, last, shape])
+        bounds = self._items_alone[1, shape, item:last]
+        return float(bounds.sum() + self._extra[first, last])
+
+    def left_if_known(self, first: int, last: int, shape: int, item: int) -> float:
+        """Return what a stage has left to do, at least if it is not priced."""
+        is_priced = self.is_priced[first, last, shape]
+        return (self.left if is_priced else self.left_at_least)(first, last, shape, item)
+
+    def left_by_guess(self, first: int, last: int, shape: int, item: int) -> float:
+        """Return what a stage has left to do: its share of the items' prices, unless it is priced."""
+        if self.is_priced[first, last, shape]:
+            return self.left(first, last, shape, item)
+        costs = self._items_alone[0, shape]
+        share = costs[item:last].sum() / max(costs[first:last].sum(), 1.0)
+        return float(share * self._guess[first, last, shape])
+
     def _alone(self, item: int, shape: Submesh) -> Price:
         rolled = self.parts.rolled
         number = rolled.instances[item].block
@@ -192,17 +240,18 @@ class StageTable:
 
     def _fill(self, alone_of: Callable[[int, Submesh], Price]) -> None:
         parts = self.parts
-        segments, may_divide = parts.segments, parts.is_divisible
+        may_divide = parts.is_divisible
         is_legal = np.zeros((parts.items, parts.items + 1), dtype=np.bool_)
-        extra = np.zeros(is_legal.shape)
+        extra = self._extra
         for first in range(parts.items):
             for last in range(first + 1, parts.items + 1):
-                is_legal[first, last] = may_divide and segments.is_legal(first, last)
+                is_legal[first, last] = may_divide and parts.may_be(first, last)
                 extra[first, last] = parts.exchange_cycles(first, last)
         for number, shape in enumerate(parts.shapes):
             allowed = is_legal.copy()
             allowed[0, parts.items] |= number == 0
             alone = [alone_of(item, shape) for item in range(parts.items)]
+            self._items_alone[:, number] = [[p.cost for p in alone], [p.bound for p in alone]]
             self.lower[:, :, number] = _sums([p.bound for p in alone], extra, allowed)
             self._guess[:, :, number] = _sums([p.cost for p in alone], extra, allowed)
 

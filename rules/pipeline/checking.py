@@ -186,7 +186,13 @@ def _cut_cases(rule: PipelineRule) -> Iterator[None]:
         given = {"x": draw.integers(-4, 5, types["x"].shape).astype(np.float64)}
         whole = _run(ops, given, types)
         for place in range(1, len(ops)):
-            cut = cut_of(ops[:place], ops[place:], types, is_block_boundary=number % 2 == 0)
+            cut = cut_of(
+                ops[:place],
+                ops[place:],
+                types,
+                is_block_boundary=number % 2 == 0,
+                is_branch_boundary=number % 3 == 0,
+            )
             carried = _names(rule, cut)
             if carried is None:
                 continue
@@ -200,6 +206,7 @@ def cut_of(
     types: dict[str, TensorType],
     *,
     is_block_boundary: bool,
+    is_branch_boundary: bool,
 ) -> Cut:
     """Return the cut between two lists of operators."""
     made = tuple(name for op in before for name in op.outputs)
@@ -209,6 +216,7 @@ def cut_of(
         read=tuple(name for name in made if name in read),
         types=types,
         is_block_boundary=is_block_boundary,
+        is_branch_boundary=is_branch_boundary,
     )
 
 

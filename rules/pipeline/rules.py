@@ -21,6 +21,12 @@ def cut_between_blocks(cut: Cut) -> Carried:
     return cut.read if cut.is_block_boundary else None
 
 
+@pipeline.cuts(source="GraphPipe (ASPLOS 2025, arXiv:2406.17145): stages that form a graph")
+def cut_between_branches(cut: Cut) -> Carried:
+    """h(f(x), g(y)) = send f(x) and g(y), then h of what arrived: f and g depend on nothing of each other."""
+    return cut.read if cut.is_branch_boundary else None
+
+
 @pipeline.splits_batch(source="GPipe (NeurIPS 2019); Alpa (OSDI 2022)")
 def micro_batch(batch: Batch) -> int | None:
     """f(x) = concat(f(x_1), f(x_2), ...) over pieces of the batch: no result depends on two samples."""

@@ -36,6 +36,8 @@ class Cut:
     types: Mapping[str, TensorType]
     is_block_boundary: bool
     """Whether one block ends and another begins."""
+    is_branch_boundary: bool = False
+    """Whether a branch, which does not depend on what runs beside it, begins or ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -242,7 +242,7 @@ def _print_plan(done: Compilation, timing: TimingReport | None, console: Console
         print_facts(console, "program", report.program_facts(done.program))
     if timing is not None and done.program is not None:
         is_time = plan.objective.is_time
-        predicted = sum(stage.plan.cost for stage in stages) if is_divided else plan.cost
+        predicted = max(done.pipeline.ends()) if done.pipeline and is_divided else plan.cost
         print_timing(timing, done.program, predicted if is_time else None, console)
 
 

@@ -41,6 +41,8 @@ from tilewright.rules.registry import Numerics
 from tilewright.rules.roll import Rolled, roll
 from tilewright.rules.user_rules import UserRules
 
+_CLEARLY = 0.95
+"""What stages may take of the time of all tiles: schedules are off by 5 % at worst (docs/accuracy.md)."""
 _MUCH_HIDDEN = 0.015
 """Part of a plan's cost that, hidden behind products, makes a plan that hides nothing worth a look."""
 
@@ -395,10 +397,30 @@ def _pipelined(
                 run,
                 extract_options(options),
                 wanted,
+                whole=done.plan if options.objective == Objective.LATENCY else None,
             ),
         )
-        return _linked(replace(done, pipeline=pipeline), pipeline, options, tell, timed)
+        divided = _linked(replace(done, pipeline=pipeline), pipeline, options, tell, timed)
     except CompileError as error:
         if is_demand:
             raise
         return replace(done, pipeline=None, rejected=(*done.rejected, str(error)))
+    return divided if is_demand else _sooner(done, divided)
+
+
+def _sooner(whole: Compilation, divided: Compilation) -> Compilation:
+    """Return stages, for latency only if by static schedules they clearly end an inference first.
+
+    Planning adds up what an order of instructions lets overlap, and all tiles together leave more of that.
+    """
+    is_latency = whole.options.objective == Objective.LATENCY
+    one, other = (c.program.scheduled_cycles if c.program else None for c in (whole, divided))
+    if divided.pipeline is None or not divided.pipeline.is_divided:
+        return divided
+    if not is_latency or one is None or other is None or other <= _CLEARLY * one:
+        return divided
+    reason = (
+        f"{len(divided.pipeline.stages)} stages would take {other:,.0f} cycles by their static schedules, "
+        f"all tiles together {one:,.0f}"
+    )
+    return replace(whole, rejected=(*whole.rejected, reason))

@@ -28,13 +28,15 @@ def pipeline_facts(
         facts.insert(1, ("simulated interval", f"{time(simulated_cycles)} between inferences"))
     if not pipeline.is_divided:
         return [*facts, ("stages", "1, all tiles work on everything")]
-    for number, stage in enumerate(pipeline.stages, 1):
+    for number, (stage, end) in enumerate(zip(pipeline.stages, pipeline.ends(), strict=True), 1):
         shape = " x ".join(str(units) for units in stage.shape)
+        read = ", ".join(str(wait.stage + 1) for wait in stage.waits)
         facts.append(
             (
                 f"stage {number}",
                 f"{len(stage.plan.ops)} ops on {shape} tiles from {stage.tiles[0]}, "
-                f"{time(stage.plan.cost)}",
+                f"{time(stage.plan.cost)}, {f'reads stage {read}' if read else 'waits for none'}, "
+                f"ends at cycle {end:,.0f}",
             )
         )
     return facts

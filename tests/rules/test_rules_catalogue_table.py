@@ -21,6 +21,7 @@ FILES = {
     "mesh": TESTS / "test_rules_catalogue_mesh.py",
     "macros": TESTS / "test_rules_macros.py",
     "stages": TESTS.parent / "extract" / "test_pipeline_plans.py",
+    "branches": TESTS.parent / "extract" / "test_pipeline_side_by_side.py",
     "batches": TESTS.parent / "extract" / "test_pipeline_batches.py",
 }
 WITHOUT_RULES = ("20", "22")
