@@ -223,9 +223,9 @@ def measure_alternatives(name: str, target: str) -> dict[str, Any]:
         name: A case of `benchmarks.models`.
         target: Name of a target.
     """
-    from benchmarks.alternatives import alternative_plans
     from benchmarks.models import case_of, model_of
     from tilewright import api
+    from tilewright.alternative_plans import alternative_plans
     from tilewright.compiler import CompileOptions, Stage, compile_graph
     from tilewright.errors import InfeasibleError
     from tilewright.hwmodel.load import load_target

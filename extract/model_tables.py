@@ -33,7 +33,13 @@ from tilewright.extract.options import (
 from tilewright.extract.origins import Variable, find_origins, leaf_name
 from tilewright.extract.overlap import LateOperand, late_operands
 from tilewright.extract.plan import Memory, Placement
-from tilewright.extract.reshard import ReshardTable, build_table, dram_placement
+from tilewright.extract.reshard import (
+    Crossing,
+    ReshardTable,
+    build_table,
+    crosses,
+    dram_placement,
+)
 from tilewright.graph import Graph, TensorType
 from tilewright.hwmodel.mesh import is_partial, local_shape
 from tilewright.rules.alternatives import Alternatives, LogicalNode
@@ -80,6 +86,7 @@ class ModelTables:
     links: tuple[Link, ...]
     tables: Mapping[Variable, ReshardTable]
     input_tables: Mapping[TensorType, ReshardTable]
+    output_tables: Mapping[Variable, ReshardTable]
     problem: ChoiceProblem
     relaxed: ChoiceProblem
     """The problem that bounds: without the links between instances of repeated blocks and the model's inputs
@@ -319,11 +326,15 @@ class _ProblemBuilder:
         self.row = dict(self.number)
         self.between: list[Between] = []
         self.input_tables: dict[TensorType, ReshardTable] = {}
+        self.output_tables: dict[Variable, ReshardTable] = {}
         self.tables: dict[Variable, ReshardTable] = {}
 
     def build(self) -> ModelTables:
         for variable, options in zip(self.variables, self.options, strict=True):
             self.tables[variable] = self._table(self._type(variable), options)
+            if self.output_uses.get(variable, 0):
+                out = self._table(self._type(variable), options, Crossing.OUTPUT)
+                self.output_tables[variable] = out
         costs = [
             np.array([option.units for option in options]) * self.multiplicity[variable[0]]
             for variable, options in zip(self.variables, self.options, strict=True)
@@ -361,6 +372,7 @@ class _ProblemBuilder:
             links=self.links,
             tables=self.tables,
             input_tables=self.input_tables,
+            output_tables=self.output_tables,
             problem=problem,
             relaxed=relaxed,
             between=tuple(self.between),
@@ -372,14 +384,16 @@ class _ProblemBuilder:
     def _type(self, variable: Variable) -> TensorType:
         return self.alternatives[variable[0]].classes[variable[1]].type
 
-    def _table(self, tensor: TensorType, options: Iterable[Option]) -> ReshardTable:
+    def _table(
+        self, tensor: TensorType, options: Iterable[Option], crossing: Crossing = Crossing.NONE
+    ) -> ReshardTable:
         partials = frozenset(
             o.result.sharding
             for o in options
             if o.result is not None and is_partial(o.result.sharding)
         )
-        key = (tensor, partials)
         memo, pricing = self.pricing.reshards, self.pricing
+        key = (tensor, partials, crosses(pricing.target, crossing))
         if key not in memo:
             largest = pricing.limit_bytes * LARGEST_SHARD
             memo[key] = build_table(
@@ -391,6 +405,7 @@ class _ProblemBuilder:
                 largest,
                 pricing.limit_bytes,
                 pricing.collective,
+                crossing,
             )
         return memo[key]
 
@@ -401,7 +416,7 @@ class _ProblemBuilder:
         count = self.output_uses.get(variable, 0)
         if not count:
             return np.zeros(len(options))
-        table = self.tables[variable]
+        table = self.output_tables[variable]
         dram = table.index[dram_placement(self.pricing.mesh)]
         return np.array(
             [
@@ -424,7 +439,7 @@ class _ProblemBuilder:
         wanted, wanted_ports = self._wanted(link)
         if link.producer is None:
             tensor = self.alternatives[link.consumer[0]].classes[link.argument].type
-            table = self._table(tensor, ())
+            table = self._table(tensor, (), Crossing.INPUT)
             self.input_tables[tensor] = table
             source: tuple[Placement | None, ...] = (dram_placement(self.pricing.mesh),)
             matrix = self._matrix(table, source, wanted, scale * link.count)

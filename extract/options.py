@@ -40,7 +40,7 @@ from tilewright.extract.overlap import (
     rounded_cycles,
 )
 from tilewright.extract.plan import Memory, Placement, Tiling
-from tilewright.extract.reshard import ReshardTable
+from tilewright.extract.reshard import Crossing, ReshardTable
 from tilewright.extract.tiling_choice import Candidates, Ranking, tiling_key, whole_candidate
 from tilewright.graph import TensorType, dequantises
 from tilewright.hwmodel.cost import KernelCost
@@ -144,7 +144,7 @@ class Pricing:
     """Memo of the tilings worth keeping, by `Kernel.shape_key`; another pricing has another one."""
     alike: dict[Hashable, tuple[tuple[int, Option], ...]] = field(default_factory=dict, init=False)
     """Memo of the options of nodes, each with the number of its implementation, by `priced_alike`."""
-    reshards: dict[tuple[TensorType, frozenset[Sharding]], ReshardTable] = field(
+    reshards: dict[tuple[TensorType, frozenset[Sharding], Crossing], ReshardTable] = field(
         default_factory=dict
     )
     """Memo of the chains of moves of each tensor type, by the partial shardings that are made of it."""

@@ -52,7 +52,8 @@ class MoveKind(StrEnum):
 class Move:
     """One collective or copy that turns `before` into `after`. `axis` is -1 for load and store.
 
-    `energy_pj` is that of all tiles.
+    Of a load or store, `lead_cycles` pass before bytes move; `cycles` has the share of them that the plan
+    counts (`hwmodel.exposure`). `energy_pj` is that of all tiles.
     """
 
     kind: MoveKind
@@ -62,6 +63,7 @@ class Move:
     before: Placement
     after: Placement
     cycles: float
+    lead_cycles: float = 0.0
     energy_pj: float = 0.0
     occupancy: Occupancy = field(default_factory=Occupancy)
 

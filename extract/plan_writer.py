@@ -248,7 +248,7 @@ class PlanWriter:
         if origin.made is None:  # an input or a constant, which are in DRAM anyway
             self._fold_by_name(origin.tensor)
             return Delivery(tensor=origin.tensor, before=wanted, moves=(), after=wanted)
-        result, table = self._result(*origin.made), self.tables.tables[origin.made[1]]
+        result, table = self._result(*origin.made), self.tables.output_tables[origin.made[1]]
         moves = table.moves(table.index[result], table.index[wanted])
         return Delivery(tensor=origin.tensor, before=result, moves=moves, after=wanted)
 

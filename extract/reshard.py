@@ -9,6 +9,7 @@ longer chains follow from the search.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import product
 from math import prod
 
@@ -24,7 +25,8 @@ from tilewright.extract.plan import Delivery, Memory, Move, MoveKind, Placement
 from tilewright.extract.transfer import dram_transfer_cost
 from tilewright.graph import TensorType
 from tilewright.hwmodel.collectives import collective_cost
-from tilewright.hwmodel.cost import Occupancy
+from tilewright.hwmodel.cost import Occupancy, dram_lead_cycles
+from tilewright.hwmodel.exposure import FULL, exposure_of
 from tilewright.hwmodel.mesh import (
     PARTIAL_SUM,
     REPLICATED,
@@ -45,6 +47,14 @@ UNREACHABLE = float("inf")
 
 _MINIMAL_COST, _MINIMAL_SHARE = 1e-3, 1e-6
 """A move is never free, so that chains have no detours: in units of the objective, or of the dearest one."""
+
+
+class Crossing(StrEnum):
+    """Which of the model's boundaries a tensor passes on its way."""
+
+    NONE = "none"
+    INPUT = "input"
+    OUTPUT = "output"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +111,7 @@ def build_table(
     largest_shard_bytes: float = float("inf"),
     largest_buffers_bytes: float = float("inf"),
     rules: tuple[CollectiveRule, ...] | None = None,
+    crossing: Crossing = Crossing.NONE,
 ) -> ReshardTable:
     """Return the table of a tensor type.
 
@@ -113,6 +124,7 @@ def build_table(
         largest_shard_bytes: Placements with larger shards are no stations of a chain.
         largest_buffers_bytes: Moves that need more bytes beside their source are left out.
         rules: The collective rules that run; all of the package by default.
+        crossing: Whether the tensor is an input or output of the model.
     """
     placements = tuple(
         p
@@ -123,7 +135,7 @@ def build_table(
     index = {placement: number for number, placement in enumerate(placements)}
     single: dict[tuple[int, int], Move] = {}
     for number, placement in enumerate(placements):
-        for move in single_moves(placement, tensor, mesh, target, rules):
+        for move in single_moves(placement, tensor, mesh, target, rules, crossing):
             other = index.get(move.after)
             if other is not None and (
                 move_buffers_bytes(move, tensor, mesh, alignment) <= largest_buffers_bytes
@@ -169,6 +181,7 @@ def single_moves(
     mesh: LogicalMesh,
     target: Target,
     rules: tuple[CollectiveRule, ...] | None = None,
+    crossing: Crossing = Crossing.NONE,
 ) -> list[Move]:
     """Return every single move that a tensor in this placement can make.
 
@@ -178,15 +191,21 @@ def single_moves(
         mesh: The logical mesh.
         target: The machine.
         rules: The collective rules that run; all of the package by default.
+        crossing: Whether the tensor is an input or output of the model.
     """
     if placement.memory is Memory.DRAM:
-        return _loads(placement, tensor, mesh, target)
-    moves = _stores(placement, tensor, mesh, target)
+        return _loads(placement, tensor, mesh, target, crossing)
+    moves = _stores(placement, tensor, mesh, target, crossing)
     fusing = collective_rules() if rules is None else rules
     for axis in range(mesh.rank):
         if mesh.sizes[axis] > 1:
             moves += _axis_moves(placement, axis, tensor, mesh, target, fusing)
     return moves
+
+
+def crosses(target: Target, crossing: Crossing) -> Crossing:
+    """Return a crossing if moves across it cost anything else than others do."""
+    return crossing if exposure_of(target) != FULL else Crossing.NONE
 
 
 def dram_placement(mesh: LogicalMesh) -> Placement:
@@ -216,21 +235,28 @@ def _placements(
 
 
 def _loads(
-    placement: Placement, tensor: TensorType, mesh: LogicalMesh, target: Target
+    placement: Placement,
+    tensor: TensorType,
+    mesh: LogicalMesh,
+    target: Target,
+    crossing: Crossing,
 ) -> list[Move]:
     moves = []
+    share = exposure_of(target).input if crossing is Crossing.INPUT else 1.0
     states = [
         (REPLICATED,) if size == 1 else (REPLICATED, *range(tensor.rank)) for size in mesh.sizes
     ]
     for sharding in product(*states):
         if is_legal(mesh, sharding, tensor.shape):
             cost = dram_transfer_cost(target, mesh, tensor, sharding, write=False)
+            lead = min(dram_lead_cycles(target, 0, 0), cost.latency_cycles)
             moves.append(
                 Move(
                     kind=MoveKind.LOAD,
                     before=placement,
                     after=Placement(Memory.SRAM, sharding),
-                    cycles=cost.latency_cycles,
+                    cycles=cost.latency_cycles - (1.0 - share) * lead,
+                    lead_cycles=lead,
                     energy_pj=cost.energy_pj * mesh.tiles,
                     occupancy=cost.occupancy(target),
                 )
@@ -239,17 +265,25 @@ def _loads(
 
 
 def _stores(
-    placement: Placement, tensor: TensorType, mesh: LogicalMesh, target: Target
+    placement: Placement,
+    tensor: TensorType,
+    mesh: LogicalMesh,
+    target: Target,
+    crossing: Crossing,
 ) -> list[Move]:
     if is_partial(placement.sharding):
         return []
     cost = dram_transfer_cost(target, mesh, tensor, placement.sharding, write=True)
+    own = _local_bytes(tensor, placement.sharding, mesh) / target.tile.dma.out_bytes_per_cycle
+    lead = min(dram_lead_cycles(target, 0, 0), cost.latency_cycles - own)
+    share = exposure_of(target).output if crossing is Crossing.OUTPUT else 1.0
     return [
         Move(
             kind=MoveKind.STORE,
             before=placement,
             after=dram_placement(mesh),
-            cycles=cost.latency_cycles,
+            cycles=cost.latency_cycles - (1.0 - share) * lead,
+            lead_cycles=lead,
             energy_pj=cost.energy_pj * mesh.tiles,
             occupancy=cost.occupancy(target),
         )

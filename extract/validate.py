@@ -21,7 +21,7 @@ from tilewright.extract.objective import AnyMetric, Metric, Objective
 from tilewright.extract.plan import Delivery, Memory, Move, MoveKind, Placement, Plan, PlannedOp
 from tilewright.extract.plan_error import PlanError
 from tilewright.extract.planned import planned_kernel, planned_nest
-from tilewright.extract.reshard import single_moves
+from tilewright.extract.reshard import Crossing, single_moves
 from tilewright.extract.user_metric import UserMetric
 from tilewright.extract.validate_halo import check_halo
 from tilewright.extract.validate_vocabulary import check_vocabulary
@@ -47,13 +47,16 @@ def validate_plan(plan: Plan, target: Target) -> None:
     result; the cost is the sum of its parts and not below the bound; memory fits.
     """
     placements = _check_order(plan)
+    inputs = {port.tensor for port in plan.graph.inputs}
     for planned in plan.ops:
         for delivery in planned.deliveries:
-            _check_delivery(plan, target, delivery, placements, planned.op.name)
+            is_input = delivery.tensor in inputs
+            crossing = Crossing.INPUT if is_input else Crossing.NONE
+            _check_delivery(plan, target, delivery, placements, crossing, planned.op.name)
         if planned.op.kind != "host":
             _check_shares(plan, planned, target)
     for delivery in plan.output_deliveries:
-        _check_delivery(plan, target, delivery, placements, "model output")
+        _check_delivery(plan, target, delivery, placements, Crossing.OUTPUT, "model output")
         if delivery.after.memory is not Memory.DRAM:
             raise PlanError(f"model output '{delivery.tensor}' does not end in DRAM")
     peak_bytes = _check_memory(plan, target)
@@ -87,7 +90,12 @@ def _check_order(plan: Plan) -> dict[str, Placement]:
 
 
 def _check_delivery(
-    plan: Plan, target: Target, delivery: Delivery, placements: dict[str, Placement], where: str
+    plan: Plan,
+    target: Target,
+    delivery: Delivery,
+    placements: dict[str, Placement],
+    crossing: Crossing,
+    where: str,
 ) -> None:
     known = placements.get(delivery.tensor)
     if known is None:
@@ -100,7 +108,7 @@ def _check_delivery(
     for move in delivery.moves:
         if move.before != current:
             raise PlanError(f"'{where}': the moves of '{delivery.tensor}' are not a chain")
-        _check_move(plan, target, delivery, move, where)
+        _check_move(plan, target, delivery, move, crossing, where)
         current = move.after
     if current != delivery.after:
         raise PlanError(
@@ -108,9 +116,11 @@ def _check_delivery(
         )
 
 
-def _check_move(plan: Plan, target: Target, delivery: Delivery, move: Move, where: str) -> None:
+def _check_move(
+    plan: Plan, target: Target, delivery: Delivery, move: Move, crossing: Crossing, where: str
+) -> None:
     tensor = plan.types[delivery.tensor]
-    for kind in single_moves(move.before, tensor, plan.mesh, target):
+    for kind in single_moves(move.before, tensor, plan.mesh, target, crossing=crossing):
         if replace(kind, cycles=move.cycles, energy_pj=move.energy_pj) == move:
             if abs(kind.cycles - move.cycles) > _RELATIVE * max(1.0, kind.cycles):
                 raise PlanError(

@@ -121,7 +121,7 @@ def _load_mesh(name: str, match: re.Match[str]) -> Target:
     return target
 
 
-class _StrictLoader(yaml.SafeLoader):
+class StrictLoader(yaml.SafeLoader):
     """Safe YAML without duplicate keys, aliases and keys that are no text."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
@@ -151,7 +151,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 def _read_yaml(text: str, where: str) -> object:
     try:
-        data = yaml.load(text, Loader=_StrictLoader)
+        data = yaml.load(text, Loader=StrictLoader)
         json.dumps(data)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark

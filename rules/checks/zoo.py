@@ -143,9 +143,11 @@ def transformer(layers: int, tokens: int = 8, width: int = 16, heads: int = 4) -
     return b.graph(x)
 
 
-def encoder(layers: int, tokens: int = 8, width: int = 16, heads: int = 4) -> Graph:
+def encoder(
+    layers: int, tokens: int = 8, width: int = 16, heads: int = 4, dtype: DType = DType.F64
+) -> Graph:
     """Return a BERT-like encoder: biases, LayerNorm with scale and shift, GELU."""
-    b = GraphBuilder("encoder")
+    b = GraphBuilder("encoder", dtype=dtype)
     size = width // heads
     x, mask = b.input("x", 1, tokens, width), b.input("mask", 1, 1, 1, tokens)
 
@@ -172,9 +174,9 @@ def encoder(layers: int, tokens: int = 8, width: int = 16, heads: int = 4) -> Gr
     return b.graph(x)
 
 
-def resnet(blocks: int, channels: int = 4, size: int = 6) -> Graph:
+def resnet(blocks: int, channels: int = 4, size: int = 6, dtype: DType = DType.F64) -> Graph:
     """Return a residual CNN of bottleneck blocks with a classifier."""
-    b = GraphBuilder("resnet")
+    b = GraphBuilder("resnet", dtype=dtype)
     x = b.op("map", b.conv(b.input("x", 2, 3, size, size), "stem", 4 * channels, 3), fn="relu")
     for i in range(blocks):
         y = b.op("map", b.conv(x, f"{i}.a", channels, 1), fn="relu")

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from tilewright.calibration import Calibration, check_calibration, read_calibration
 from tilewright.capacity import check_capacity
 from tilewright.compiler import (
     Compilation,
@@ -150,6 +151,7 @@ def compile(  # the verb that users know from every other compiler's API
     without_rules: Sequence[str] = (),
     rules: UserRules | None = None,
     schedule: Scheduling | str = Scheduling.LIST,
+    calibration: Calibration | str | os.PathLike[str] | None = None,
     stop_after: Stage | str = Stage.LOWER,
     progress: Progress | None = None,
 ) -> Compilation:
@@ -173,6 +175,8 @@ def compile(  # the verb that users know from every other compiler's API
         rules: More rules, from `load_rules`.
         schedule: Orders of the instructions to try besides the plan's: those of "list" scheduling, also an
             "exact" one where the program is short, or none ("program").
+        calibration: Constants of the cost model to plan with, or the file that `tilewright calibrate` wrote
+            for this target; None for the cost model as it is.
         stop_after: The last stage to run: frontend, roll, saturate, extract or lower.
         progress: Called with a line of text as the work goes on.
 
@@ -182,6 +186,9 @@ def compile(  # the verb that users know from every other compiler's API
     Raises:
         CompileError: With what is wrong, where, and what to change.
     """
+    machine = target if isinstance(target, Target) else load_target(target)
+    if matmul_format is not None:
+        machine = with_block_format(machine, matmul_format)
     options = CompileOptions(
         objective=_objective(objective),
         stages=stages,
@@ -191,11 +198,9 @@ def compile(  # the verb that users know from every other compiler's API
         user_rules=rules or UserRules(),
         stop_after=_choice(Stage, stop_after, "stage"),
         scheduling=_choice(Scheduling, schedule, "schedule"),
+        calibration=None if calibration is None else _calibration(calibration, machine),
     )
     _check_names(options)
-    machine = target if isinstance(target, Target) else load_target(target)
-    if matmul_format is not None:
-        machine = with_block_format(machine, matmul_format)
     start = time.process_time()
     graph = model if isinstance(model, Graph) else load(model, dims=dims, weights=weights)
     seconds = {str(Stage.FRONTEND): time.process_time() - start}
@@ -446,6 +451,13 @@ def _objective(given: Objective | AnyMetric | str) -> Objective:
 
 def _metric(given: AnyMetric | str) -> AnyMetric:
     return given if isinstance(given, UserMetric) else parse_metric(given, "objective")
+
+
+def _calibration(given: Calibration | str | os.PathLike[str], machine: Target) -> Calibration:
+    if isinstance(given, Calibration):
+        check_calibration(given, machine, "given")
+        return given
+    return read_calibration(Path(given), machine)
 
 
 def _check_names(options: CompileOptions) -> None:

@@ -120,6 +120,12 @@ def compile_command(
             min=0, metavar="SECONDS", help="Take the best plan that is found in this time."
         ),
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Plan with constants from 'tilewright calibrate' for this target."
+        ),
+    ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Run the instructions and compare with onnxruntime.")
     ] = False,
@@ -165,6 +171,7 @@ def compile_command(
         matmul_format=matmul_format,
         max_latency=max_latency,
         time_limit_seconds=time_limit,
+        calibration=calibration,
         verify=verify,
         check_bound=check_bound,
         tolerance=tolerance,
@@ -272,6 +279,45 @@ def targets_command(
     from tilewright.terminal import output_console
 
     report_targets(name, output_console())
+
+
+@app.command("calibrate")
+def calibrate_command(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Write the constants there.")
+    ],
+    models: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="MODEL...", help="ONNX models to measure, two or more; else built-in programs."
+        ),
+    ] = None,
+    target: TargetName = "corsair",
+    dim: Dims = None,
+    plans: Annotated[
+        int, typer.Option(min=1, max=1000, metavar="N", help="Plans of each program to try.")
+    ] = 6,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Seed of what makes plans differ.")
+    ] = 0,
+    schedule: Annotated[
+        ScheduleName, typer.Option(help="Order of instructions, as in compilations to come.")
+    ] = ScheduleName.list,
+) -> None:
+    """Fit constants of the cost model to simulated plans; a compile uses them with --calibration."""
+    from tilewright.calibrate_command import CalibrateRequest, calibrate_and_report
+    from tilewright.terminal import output_console
+
+    request = CalibrateRequest(
+        target=target,
+        models=tuple(models or ()),
+        dims=parse_dims(dim),
+        plans=plans,
+        seed=seed,
+        schedule=schedule.value,
+        output=output,
+    )
+    calibrate_and_report(request, output_console())
 
 
 @app.command("assign")

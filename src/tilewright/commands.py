@@ -74,6 +74,7 @@ class CompileRequest:
     matmul_format: str | None = None
     max_latency: str | None = None
     time_limit_seconds: float | None = None
+    calibration: Path | None = None
     verify: bool = False
     check_bound: bool = False
     tolerance: float | None = None
@@ -113,6 +114,7 @@ def compile_and_report(request: CompileRequest, console: Console) -> bool:
             matmul_format=request.matmul_format,
             max_latency=request.max_latency,
             time_limit_seconds=request.time_limit_seconds,
+            calibration=request.calibration,
             without_rules=request.without_rules,
             rules=admission.rules,
             stop_after=request.last,

@@ -10,6 +10,7 @@ from enum import StrEnum
 from functools import partial
 from math import inf
 
+from tilewright.calibration import Calibration
 from tilewright.constant_outputs import fold_constant_outputs
 from tilewright.constants import absent
 from tilewright.errors import CompileError, InfeasibleError, TimeLimitError
@@ -23,6 +24,7 @@ from tilewright.extract.pipeline.planner import StageOptions, plan_pipeline
 from tilewright.extract.pipeline.prices import Saturate
 from tilewright.extract.plan import Plan
 from tilewright.graph import Graph
+from tilewright.hwmodel.exposure import exposed
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.network import logical_mesh
 from tilewright.hwmodel.submesh import boxes_near_port
@@ -78,6 +80,8 @@ class CompileOptions:
     extract: ExtractOptions = field(default_factory=ExtractOptions)
     time_limit_seconds: float | None = None
     """Wall time of planning, after which the best plan found is taken."""
+    calibration: Calibration | None = None
+    """Constants to plan with in place of the cost model's own."""
     only_timed: bool = False
     """Lower a model whose weights were not loaded, to a program that can be timed and not run."""
 
@@ -102,6 +106,12 @@ class Compilation:
     program: Program | None = None
     seconds: Mapping[str, float]
     rejected: tuple[str, ...] = ()
+
+    @property
+    def planning_target(self) -> Target:
+        """The machine at the constants that plans are priced with, which a calibration may give."""
+        calibration = self.options.calibration
+        return self.target if calibration is None else exposed(self.target, calibration.constants)
 
 
 def allowed_numerics(graph: Graph) -> frozenset[Numerics]:
@@ -250,13 +260,13 @@ def _realise(
     timed: _Timed,
 ) -> Compilation:
     """Extract and lower."""
-    target, choice = done.target, extract_options(options)
+    target, priced, choice = done.target, done.planning_target, extract_options(options)
     limit_bytes = choice.sram_limit_bytes or target.tile.sram.size_bytes
 
-    def plan_within(limit_bytes: int, *, hides: bool = True) -> Plan:
+    def plan_within(limit_bytes: int, *, hides: bool = choice.hides) -> Plan:
         tell("extracting a plan" if hides else "extracting a plan in which products cover nothing")
         within = replace(choice, sram_limit_bytes=limit_bytes, hides=hides)
-        model = (done.graph, rolled, alternatives, target, done.mesh, within)
+        model = (done.graph, rolled, alternatives, priced, done.mesh, within)
         if options.max_latency is None:
             return timed(Stage.EXTRACT, partial(extract, *model))
         most = latency_cycles(options.max_latency, target)
@@ -330,7 +340,7 @@ def _on_fewer_tiles(
     model = (
         done.graph,
         rolled,
-        done.target,
+        done.planning_target,
         saturation_of(done, options),
         extract_options(options),
     )
@@ -393,7 +403,7 @@ def _pipelined(
                 plan_pipeline,
                 done.graph,
                 rolled,
-                done.target,
+                done.planning_target,
                 run,
                 extract_options(options),
                 wanted,

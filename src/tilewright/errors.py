@@ -27,6 +27,10 @@ class TargetError(CompileError):
     """The hardware description is wrong."""
 
 
+class CalibrationError(CompileError):
+    """A calibration file is broken, or for something else, or no calibration would help."""
+
+
 class RuleError(CompileError):
     """A rewrite rule is wrong."""
 

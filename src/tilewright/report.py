@@ -128,6 +128,8 @@ def plan_facts(done: Compilation, plan: Plan) -> list[Fact]:
         ),
         ("rules used", _counted([op.rule for op in plan.ops if op.rule]) or "none"),
     ]
+    if done.options.calibration is not None:
+        facts.insert(1, ("calibrated", done.options.calibration.line))
     facts[1:1] = _objective_facts(done, plan)
     return facts + [("sent back", reason) for reason in done.rejected]
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 from benchmarks.accuracy import ALTERNATIVES, Sample, accuracy_of, limits_broken
-from benchmarks.alternatives import alternative_plans
 from benchmarks.quality import TINY, key_of
 from benchmarks.scatter import Series, scatter
 from end_to_end import EndToEnd
 
+from tilewright.alternative_plans import alternative_plans
 from tilewright.extract.validate import validate_plan
 from tilewright.lowering.lower import build_program
 from tilewright.simulator.timing import simulate
