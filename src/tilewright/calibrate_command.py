@@ -19,6 +19,7 @@ from tilewright.calibration import (
     Summary,
     calibration_text,
 )
+from tilewright.commands import check_folder
 from tilewright.errors import CalibrationError
 from tilewright.hwmodel.load import load_target
 from tilewright.lowering.scheduled import Scheduling
@@ -50,12 +51,16 @@ def calibrate_and_report(request: CalibrateRequest, console: Console) -> None:
         CompileError: A model or the target is wrong, or constants would not help; nothing is written.
     """
     target = load_target(request.target)
+    if request.output.is_dir():
+        raise CalibrationError(
+            f"-o '{request.output}' is a folder, expected a file; choose another name"
+        )
+    check_folder(request.output.parent)
     with progress(console, time.monotonic()) as tell:
         sources = [] if request.models else list(built_in_sources())
         for path in request.models:
             tell(f"reading {path.name}")
             sources.append(model_source(path, request.dims))
-        _check_names([source.name for source in sources])
         found = calibrate(
             target,
             sources,
@@ -73,15 +78,6 @@ def calibrate_and_report(request: CalibrateRequest, console: Console) -> None:
     write_file(request.output, calibration_text(found).encode())
     console.print()
     print_text(console, f"wrote {request.output}; no compile uses it without --calibration")
-
-
-def _check_names(names: list[str]) -> None:
-    for name in names:
-        if names.count(name) > 1:
-            raise CalibrationError(
-                f"found {names.count(name)} programs of the name '{name}', expected different ones; "
-                "rename a model"
-            )
 
 
 def _row(program: ProgramRecord) -> Row:

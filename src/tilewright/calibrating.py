@@ -104,17 +104,14 @@ def calibrate(
             programs do not predict a program better, or make its plans slower.
     """
     tell = progress or (lambda text: None)
+    _check_number([source.name for source in sources], "are given")
     known: list[_Program] = []
     for source in sources:
         tell(f"simulating plans of {source.name}")
         found = _Program.planned(source, target, schedule)
         if found is not None and found.measure(plans, seed):
             known.append(found)
-    if len(known) < 2:
-        raise CalibrationError(
-            f"target '{target.name}': {len(known)} of {len(sources)} programs could be planned and lowered, "
-            "expected 2 or more, so that one can be held out; give more models"
-        )
+    _check_number([program.source.name for program in known], f"fit '{target.name}'")
     measured = [m for program in known for m in program.measured]
     exposure, tests = fitted(measured), held_out(measured)
     records = []
@@ -183,6 +180,20 @@ class _Program:
         program = build_program(plan, self.done.target, self.schedule)
         cycles = simulate(program, network=NETWORK).run.cycles
         return measurement(plan, self.source.name, exposure, cycles)
+
+
+def _check_number(names: Sequence[str], what: str) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise CalibrationError(
+                f"calibration: {names.count(name)} programs of the name '{name}' {what}, expected different "
+                "names; rename a model"
+            )
+    if len(names) < 2:
+        raise CalibrationError(
+            f"calibration: {len(names)} programs {what}, expected 2 or more, so that each can be predicted "
+            "by constants fitted to the others; give more models"
+        )
 
 
 def _check_worth(summary: Summary, target: Target) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pytest
 
-from tilewright import api, calibrating
+from tilewright import api, calibrate_command, calibrating
 from tilewright.calibrating import Source, calibrate
 from tilewright.calibration import (
     Calibration,
@@ -27,6 +28,17 @@ from tilewright.hwmodel.exposure import Exposure
 from tilewright.hwmodel.load import load_target
 from tilewright.lowering.program_file import program_bytes
 from tilewright.report import plan_facts
+
+
+class Ran(Protocol):
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Ran]
 
 
 def synthetic(
@@ -211,6 +223,40 @@ def test_a_calibration_is_for_one_target_and_version(tmp_path: Path) -> None:
     words = toy.model_copy(update={"description": "other words"})
     path.write_text(calibration_text(found()))
     assert read_calibration(path, words) == found()
+
+
+def test_the_command_writes_what_a_compile_reads(
+    tilewright: Command, cnn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate_command, "built_in_sources", sources)
+    path = tmp_path / "toy.yaml"
+    ran = tilewright("calibrate", "-t", "toy", "-o", path, "--plans", "2", "--seed", "3")
+    assert (ran.code, ran.err) == (0, "")
+    assert "no compile uses it without --calibration" in ran.out
+    assert path.read_text() == calibration_text(found())
+    arguments = ("compile", cnn, "-t", "toy", "--dim", "batch=2", "--stop-after", "extract")
+    told = tilewright(*arguments, "--calibration", path)
+    assert told.code == 0
+    assert "calibrated" in told.out
+    assert "calibrated" not in tilewright(*arguments).out
+
+
+def test_the_command_refuses_before_it_measures(
+    tilewright: Command, cnn: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "toy.yaml"
+    ran = tilewright("calibrate", cnn, cnn, "-t", "toy", "-o", path, "--dim", "batch=2")
+    assert ran.code == 1
+    assert "2 programs of the name 'cnn.onnx'" in ran.err
+    ran = tilewright("calibrate", cnn, "-t", "toy", "-o", path, "--dim", "batch=2")
+    assert ran.code == 1
+    assert "expected 2 or more" in ran.err
+    assert not path.exists()
+    path.write_text("not a calibration")
+    ran = tilewright("compile", cnn, "-t", "toy", "--dim", "batch=2", "--calibration", path)
+    assert ran.code == 1
+    assert "Traceback" not in ran.err
+    assert f"calibration {path}" in ran.err
 
 
 def test_built_in_programs_are_the_same_every_time() -> None:
