@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import chain
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean, geometric_mean, median
 
@@ -40,7 +41,9 @@ from tilewright.graph import Graph
 from tilewright.hwmodel.exposure import FULL, Exposure, exposed
 from tilewright.hwmodel.target import Target
 from tilewright.lowering.lower import build_program
+from tilewright.lowering.program import Program
 from tilewright.lowering.scheduled import Scheduling
+from tilewright.realising import realised
 from tilewright.simulator.timing import NetworkModel, simulate
 
 NETWORK = NetworkModel.FLUID
@@ -59,7 +62,7 @@ class Source:
 
 
 def built_in_sources() -> tuple[Source, ...]:
-    """Return the programs that are always measured."""
+    """Return the programs that are measured unless models are given."""
     return tuple(
         Source(name=name, source=f"built in: tilewright.calibration_programs, {name}", graph=graph)
         for name, graph in built_in_programs().items()
@@ -105,9 +108,7 @@ def calibrate(
     known: list[_Program] = []
     for source in sources:
         tell(f"simulating plans of {source.name}")
-        found = _Program.planned(source, target, schedule)
-        if found is not None and found.measure(plans, seed):
-            known.append(found)
+        known += _measured(source, target, plans, seed, schedule)
     _check_number([program.source.name for program in known], f"fit '{target.name}'")
     measured = [m for program in known for m in program.measured]
     exposure, tests = fitted(measured), held_out(measured)
@@ -134,49 +135,57 @@ def calibrate(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Program:
-    """A planned program, and what was measured of it: the best plan first."""
+    """A saturated program, and what was measured of it: the best plan first."""
 
     source: Source
     done: Compilation
     schedule: Scheduling
-    measured: list[Measurement] = field(default_factory=list)
-
-    @staticmethod
-    def planned(source: Source, target: Target, schedule: Scheduling) -> _Program | None:
-        """Plan a program on all tiles, with nothing hidden behind products; None if nothing fits."""
-        check_capacity(source.graph, target)
-        nothing_hidden = ExtractOptions(hides=False)
-        options = CompileOptions(stop_after=Stage.EXTRACT, stages=1, extract=nothing_hidden)
-        try:
-            done = compile_graph(source.graph, target, options)
-        except InfeasibleError:
-            return None
-        return _Program(source=source, done=done, schedule=schedule)
-
-    def measure(self, plans: int, seed: int) -> bool:
-        """Simulate the best plan and others; return whether the best one can be lowered."""
-        assert self.done.plan is not None, "the compilation got there"
-        others = alternative_plans(self.done, plans - 1, seed) if plans > 1 else ()
-        for plan in chain((self.done.plan,), others):
-            try:
-                self.measured.append(self._simulated(plan, FULL))
-            except InfeasibleError:  # its buffers cannot be packed
-                if not self.measured:
-                    return False
-        return True
+    measured: tuple[Measurement, ...] = ()
 
     def best(self, exposure: Exposure) -> Measurement:
-        """Simulate the plan that is best at other shares."""
-        done = self.done
-        assert done.rolled is not None, "the compilation got beyond"
+        """Simulate the plan that is best at these shares, with less scratchpad if it cannot be lowered.
+
+        Raises:
+            InfeasibleError: None can be.
+        """
+        done, options = self.done, extract_options(self.done.options)
+        assert done.rolled is not None, "the program is saturated"
         machine = exposed(done.target, exposure)
         model = (done.graph, done.rolled, done.alternatives, machine, done.mesh)
-        return self._simulated(extract(*model, extract_options(done.options)), exposure)
+        found = realised(
+            extract(*model, options),
+            partial(build_program, target=done.target, scheduling=self.schedule),
+            lambda _, limit_bytes: extract(*model, replace(options, sram_limit_bytes=limit_bytes)),
+            what=f"program '{self.source.name}'",
+            target=done.target,
+            limit_bytes=done.target.tile.sram.size_bytes,
+        )
+        return self._simulated(found.planned, found.program, exposure)
 
-    def _simulated(self, plan: Plan, exposure: Exposure) -> Measurement:
-        program = build_program(plan, self.done.target, self.schedule)
+    def others(self, plans: int, seed: int) -> Iterator[Measurement]:
+        """Simulate plans that are best if prices are off, but for those that cannot be lowered."""
+        for plan in alternative_plans(self.done, plans, seed) if plans else ():
+            with suppress(InfeasibleError):
+                program = build_program(plan, self.done.target, self.schedule)
+                yield self._simulated(plan, program, FULL)
+
+    def _simulated(self, plan: Plan, program: Program, exposure: Exposure) -> Measurement:
         cycles = simulate(program, network=NETWORK).run.cycles
         return measurement(plan, self.source.name, exposure, cycles)
+
+
+def _measured(
+    source: Source, target: Target, plans: int, seed: int, schedule: Scheduling
+) -> Iterator[_Program]:
+    """Yield a program with its measurements, unless no plan of it fits the machine."""
+    check_capacity(source.graph, target)
+    # what products cover of a move is not linear in its share
+    options = CompileOptions(stop_after=Stage.SATURATE, extract=ExtractOptions(hides=False))
+    done = compile_graph(source.graph, target, options)
+    program = _Program(source=source, done=done, schedule=schedule)
+    with suppress(InfeasibleError):
+        best = program.best(FULL)
+        yield replace(program, measured=(best, *program.others(plans - 1, seed)))
 
 
 def _check_number(names: Sequence[str], what: str) -> None:

@@ -263,7 +263,7 @@ def _realise(
     target, priced, choice = done.target, done.planning_target, extract_options(options)
     limit_bytes = choice.sram_limit_bytes or target.tile.sram.size_bytes
 
-    def plan_within(limit_bytes: int, *, hides: bool = choice.hides) -> Plan:
+    def plan_within(limit_bytes: int, *, hides: bool = True) -> Plan:
         tell("extracting a plan" if hides else "extracting a plan in which products cover nothing")
         within = replace(choice, sram_limit_bytes=limit_bytes, hides=hides)
         model = (done.graph, rolled, alternatives, priced, done.mesh, within)
