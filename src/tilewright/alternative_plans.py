@@ -39,7 +39,8 @@ def alternative_plans(done: Compilation, count: int = PLANS, seed: int = 0) -> I
     """
     assert done.rolled is not None, "the model is saturated"
     options = extract_options(done.options)
-    setting = prepare(done.graph, done.rolled, done.alternatives, done.target, done.mesh, options)
+    model = (done.graph, done.rolled, done.alternatives, done.planning_target, done.mesh)
+    setting = prepare(*model, options)
     seen = set[tuple[object, ...]]()
     for number, spread in enumerate(np.linspace(*SPREAD, count)):
         try:

@@ -23,5 +23,5 @@ def check_bound(done: Compilation) -> None:
     assert done.plan is not None, "the compilation got there"
     options = extract_options(done.options)
     options = replace(options, solve=replace(options.solve, deadline=NO_DEADLINE))
-    model = (done.graph, done.rolled, done.alternatives, done.target, done.mesh)
+    model = (done.graph, done.rolled, done.alternatives, done.planning_target, done.mesh)
     validate_bound(done.plan, prepare(*model, options))

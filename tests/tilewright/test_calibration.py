@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tilewright import api, calibrate_command, calibrating
+from tilewright.bound_check import check_bound
 from tilewright.calibrating import Source, calibrate
 from tilewright.calibration import (
     Calibration,
@@ -156,6 +157,7 @@ def test_a_compile_uses_constants_only_if_told(tmp_path: Path) -> None:
     assert told.plan.cost < plain.plan.cost
     assert told.plan.bound <= told.plan.cost
     validate_plan(told.plan, told.planning_target)
+    check_bound(told)
     assert told.target == plain.target
     assert ("calibrated", found().line) in plan_facts(told, told.plan)
     assert not any(name == "calibrated" for name, _ in plan_facts(plain, plain.plan))
