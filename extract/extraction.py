@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -13,21 +13,21 @@ import numpy as np
 from tilewright.errors import InfeasibleError, TimeLimitError
 from tilewright.extract.between import with_links_as_costs
 from tilewright.extract.certificate import Certificate, LinkPrices
-from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Usage
-from tilewright.extract.closing import Scales, Within, closed, counted, with_account
-from tilewright.extract.filling import Fillable, Replaced, filled
+from tilewright.extract.choice import ChoiceProblem, Usage
+from tilewright.extract.closing import Scales, Within, closed, with_account
+from tilewright.extract.differing import with_differing_repeats
 from tilewright.extract.footprint import spare_scratchpad
 from tilewright.extract.linear import columns_of
-from tilewright.extract.mixing import Choice, Use, mixtures
 from tilewright.extract.model_tables import ModelTables, build_tables
 from tilewright.extract.objective import Metric, Objective
 from tilewright.extract.options import Pricing
 from tilewright.extract.origins import Variable
 from tilewright.extract.plan import Plan, Proof
 from tilewright.extract.plan_writer import PlanWriter
-from tilewright.extract.profile import SramProfile, resident_constants_bytes, sram_profile
+from tilewright.extract.profile import SramProfile, sram_profile
 from tilewright.extract.pruning import prune
 from tilewright.extract.repeats import account_of, resident_bytes
+from tilewright.extract.setting import Setting, narrowed
 from tilewright.extract.solution import Solution
 from tilewright.extract.solve import Floor, SolveOptions, floor, lower_bound, solve
 from tilewright.extract.spans import bound_by_spans
@@ -62,9 +62,6 @@ which on they are worth their time."""
 
 _QUICK_COLUMNS = 60_000
 """Of a relaxation that may be solved, or searched in, some more times."""
-
-_MIXTURES = 3
-"""Of two choices, that are written out."""
 
 _CLOSE_GAP = 0.0195
 """Up to which the bound of a model with repeated blocks is good enough."""
@@ -168,7 +165,7 @@ class _Planner:
 
     def within(self, limit_bytes: int) -> Within:
         """Return the best plan of least additive cost with a limit of scratchpad."""
-        setting = _narrowed(self.setting, limit_bytes)
+        setting = narrowed(self.setting, limit_bytes)
         tables, options = setting.tables, self._options.solve
         bounder = _Bounder(tables, options)
         below = bounder.below
@@ -186,7 +183,7 @@ class _Planner:
 
     def search(self, known: Within, scales: Scales, limit_bytes: int) -> Within:
         """Look exactly for what is better than a known plan, if the problem is small."""
-        return close(_narrowed(self.setting, limit_bytes), known, scales)
+        return close(narrowed(self.setting, limit_bytes), known, scales)
 
 
 def close(setting: Setting, known: Within, scales: Scales) -> Within:
@@ -208,31 +205,6 @@ def close(setting: Setting, known: Within, scales: Scales) -> Within:
         scales,
         own.deadline,
     )
-
-
-def _narrowed(setting: Setting, limit_bytes: int) -> Setting:
-    """Return the setting with less scratchpad; options keep their prices."""
-    tables, limit = setting.tables, float(limit_bytes)
-    return replace(
-        setting,
-        pricing=replace(setting.pricing, limit_bytes=limit_bytes),
-        tables=replace(
-            tables,
-            problem=replace(tables.problem, limit=limit),
-            relaxed=replace(tables.relaxed, limit=limit),
-        ),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """What a plan is chosen from: the model, its alternatives without beaten ones, and the priced tables."""
-
-    graph: Graph
-    rolled: Rolled
-    alternatives: tuple[Alternatives, ...]
-    pricing: Pricing
-    tables: ModelTables
 
 
 def prepare(
@@ -354,7 +326,7 @@ def choose(
         peak = max(profile.rows, default=0)
         shortage = peak - capacity
         if shortage <= 0:
-            return _filled(setting, solution, with_account(plan, profile)), solution
+            return with_differing_repeats(setting, solution, with_account(plan, profile)), solution
         where = _name_of_fullest(plan, profile)
         is_again = last is not None and last.choice == solution.choice
         problem = _surcharged(
@@ -378,108 +350,6 @@ def choose(
         f"scratchpad of a tile; "
         "use more tiles, a target with more SRAM or a smaller batch"
     )
-
-
-def _filled(setting: Setting, solution: Solution, plan: Plan) -> Plan:
-    """Return a plan in which instances of blocks keep different constants if that is better.
-
-    The best choice without them need not be the best with them: those that the search tried have a say.
-    """
-    if not setting.tables.has_repeats:
-        return plan
-    choices = [
-        choice
-        for choice in dict.fromkeys((solution.choice, *solution.tried))
-        if setting.tables.problem.cost(choice) < FORBIDDEN
-    ]
-    best, uses = plan, []
-    for choice in choices:
-        if setting.pricing.deadline.is_past:
-            return best
-        written = _Written(setting, choice, plan)
-        best = _better(setting, written, best, plan)
-        uses.append(written.use)
-    blocks = [instance.block for instance in setting.rolled.instances]
-    for mixture in mixtures(uses, blocks, setting.pricing.limit_bytes)[:_MIXTURES]:
-        if mixture.units >= best.cost or setting.pricing.deadline.is_past:
-            break
-        with suppress(
-            InfeasibleError
-        ):  # what one choice makes may not get to where the other needs it
-            written = _Written(setting, mixture.choice, plan, mixture.others)
-            best = _better(setting, written, best, plan)
-    return best
-
-
-def _better(setting: Setting, written: _Written, best: Plan, unfilled: Plan) -> Plan:
-    """Return the better of a known plan and what was written, with what is best to keep in each instance."""
-    own = written.filled()
-    if own.peak_sram_bytes <= setting.pricing.limit_bytes and own.cost < best.cost:
-        return replace(own, unfilled=unfilled)
-    return best
-
-
-class _Written:
-    """A choice, or several, written out with one set of constants for all instances of a choice."""
-
-    def __init__(
-        self,
-        setting: Setting,
-        choice: Choice,
-        known: Plan,
-        others: Mapping[int, Choice] = MappingProxyType({}),
-    ) -> None:
-        self._setting, self._choice, self._others = setting, choice, others
-        self._bound = known.bound, known.proof
-        self._writer = self._writer_with(MappingProxyType({}))
-        self._plan = self._writer.write(self._bound)
-        self._profile = sram_profile(self._plan, setting.pricing.target)
-
-    @property
-    def use(self) -> Use:
-        """What the choice costs and keeps in each instance."""
-        mesh, alignment = self._plan.mesh, self._setting.pricing.target.tile.sram.alignment_bytes
-        count = len(self._setting.rolled.instances)
-        units, kept = [0.0] * count, [0] * count
-        for instance, planned in zip(self._writer.op_instances, self._plan.ops, strict=True):
-            units[instance] += planned.cost_units
-            kept[instance] += resident_constants_bytes(planned, self._plan.types, mesh, alignment)
-        return Use(
-            choice=self._choice,
-            units=tuple(units),
-            resident_bytes=tuple(kept),
-            row_bytes=max(self._profile.rows, default=0) - self._profile.resident_bytes,
-        )
-
-    def filled(self) -> Plan:
-        """Return the plan with the constants that are best to keep in each instance."""
-        tables = self._setting.tables
-        rows: dict[tuple[Variable, Choice], int] = {}
-        instances: dict[tuple[Variable, Choice], list[int]] = {}
-        for variable, instance, row in zip(
-            self._writer.op_variables, self._writer.op_instances, self._profile.rows, strict=True
-        ):
-            key = variable, self._others.get(instance, self._choice)
-            instances.setdefault(key, []).append(instance)
-            rows[key] = max(rows.get(key, 0), row - self._profile.resident_bytes)
-        fillables = [
-            Fillable(
-                variable=variable,
-                instances=tuple(own),
-                options=tables.options[tables.number[variable]],
-                chosen=choice[tables.number[variable]],
-                row_bytes=rows[variable, choice],
-            )
-            for (variable, choice), own in instances.items()
-        ]
-        different = filled(fillables, self._setting.pricing.limit_bytes)
-        plan = self._writer_with(different).write(self._bound)
-        return counted(plan, self._setting.pricing.target)
-
-    def _writer_with(self, replaced: Replaced) -> PlanWriter:
-        s = self._setting
-        parts = (s.graph, s.rolled, s.alternatives, s.tables, self._choice, s.pricing)
-        return PlanWriter(*parts, replaced, self._others)
 
 
 def pricing_of(

@@ -71,18 +71,18 @@ def _mixed(lean: Use, fast: Use, blocks: Sequence[int], capacity_bytes: int) -> 
     needed = [
         more - less for less, more in zip(lean.resident_bytes, fast.resident_bytes, strict=True)
     ]
-    worth: dict[int, list[int]] = {}
+    members: dict[int, list[int]] = {}
     for instance, block in enumerate(blocks):
-        worth.setdefault(block, []).append(instance)
+        members.setdefault(block, []).append(instance)
 
     def rate(block: int) -> float:
-        gain = sum(saved[i] for i in worth[block])
-        size = sum(needed[i] for i in worth[block])
+        gain = sum(saved[i] for i in members[block])
+        size = sum(needed[i] for i in members[block])
         return gain / size if size > 0 else float("inf")
 
     taken: list[int] = []
-    for block in sorted(worth, key=lambda block: (-rate(block), block)):
-        for instance in worth[block]:
+    for block in sorted(members, key=lambda block: (-rate(block), block)):
+        for instance in members[block]:
             if saved[instance] > 0 and needed[instance] <= room:
                 room -= needed[instance]
                 taken.append(instance)

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tilewright.extract.amounts import amounts
-from tilewright.extract.extraction import ExtractOptions, Setting, plan_setting, prepare
+from tilewright.extract.extraction import ExtractOptions, plan_setting, prepare
 from tilewright.extract.model_tables import build_tables
 from tilewright.extract.objective import AnyMetric, Metric, Objective
 from tilewright.extract.options import Option
 from tilewright.extract.origins import Variable
 from tilewright.extract.overlap import LateOperand
 from tilewright.extract.plan import Plan
+from tilewright.extract.setting import Setting
 from tilewright.graph import Graph
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target

@@ -17,10 +17,10 @@ from tilewright.extract.exploration.demand import (
 )
 from tilewright.extract.exploration.restrict import Placed, Restriction, restrictions
 from tilewright.extract.exploration.tables import NoOptionError, OptionMemo, demanded_options
-from tilewright.extract.extraction import Setting
 from tilewright.extract.options import Option, Pricing
 from tilewright.extract.origins import Variable
 from tilewright.extract.plan import Plan
+from tilewright.extract.setting import Setting
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.rules.alternatives import Alternatives
 

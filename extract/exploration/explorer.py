@@ -23,10 +23,11 @@ from tilewright.extract.exploration.warm import (
     resolve,
     row_prices,
 )
-from tilewright.extract.extraction import ExtractOptions, Setting, choose, prepare
+from tilewright.extract.extraction import ExtractOptions, choose, prepare
 from tilewright.extract.options import ABSENT
 from tilewright.extract.origins import Variable
 from tilewright.extract.plan import Plan, Proof
+from tilewright.extract.setting import Setting
 from tilewright.extract.solution import Solution
 from tilewright.extract.solve import floor, lower_bound, solve
 from tilewright.extract.tiling_candidates import tiling_candidates

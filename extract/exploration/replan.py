@@ -10,8 +10,9 @@ import numpy as np
 from tilewright.errors import InfeasibleError
 from tilewright.extract.closing import Scales, Within
 from tilewright.extract.exploration.warm import Known, carried, resolve, row_prices, warm_bound
-from tilewright.extract.extraction import Setting, choose, close
+from tilewright.extract.extraction import choose, close
 from tilewright.extract.plan import Plan, Proof
+from tilewright.extract.setting import Setting
 from tilewright.extract.solution import Solution
 
 

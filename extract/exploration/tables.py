@@ -9,12 +9,12 @@ import numpy as np
 
 from tilewright.extract.exploration.demand import Aspect, Demand, allows_option, tile_sizes
 from tilewright.extract.exploration.restrict import Restriction
-from tilewright.extract.extraction import Setting
 from tilewright.extract.model_tables import build_tables, variable_options
 from tilewright.extract.options import ABSENT, Option, Pricing, class_options
 from tilewright.extract.origins import Variable
 from tilewright.extract.overlap import NEVER, LateOperand
 from tilewright.extract.pruning import prune
+from tilewright.extract.setting import Setting
 from tilewright.extract.tiling_choice import Candidates
 from tilewright.graph import Graph
 from tilewright.rules.alternatives import Alternatives, LogicalNode

@@ -17,9 +17,9 @@ from tilewright.extract.exploration.explorer import Answer, Explorer
 from tilewright.extract.exploration.restrict import with_node
 from tilewright.extract.exploration.tables import NoOptionError
 from tilewright.extract.exploration.warm import marginals, row_prices, with_fixed
-from tilewright.extract.extraction import Setting
 from tilewright.extract.options import Option
 from tilewright.extract.origins import Variable
+from tilewright.extract.setting import Setting
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.rules.alternatives import LogicalNode
 

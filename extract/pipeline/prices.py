@@ -10,7 +10,6 @@ from types import MappingProxyType
 from tilewright.errors import InfeasibleError
 from tilewright.extract.extraction import (
     ExtractOptions,
-    Setting,
     plan_setting,
     prepare,
     pricing_of,
@@ -21,6 +20,7 @@ from tilewright.extract.pipeline.segments import Segment
 from tilewright.extract.plan import Plan
 from tilewright.extract.pruning import prune
 from tilewright.extract.reshard import delivery_units
+from tilewright.extract.setting import Setting
 from tilewright.extract.solve import floor, lower_bound, solve
 from tilewright.extract.tiling_candidates import tiling_candidates
 from tilewright.extract.tiling_choice import Candidates

@@ -12,7 +12,6 @@ import numpy as np
 from tilewright.extract.certificate import Certificate, Priced
 from tilewright.extract.choice import ChoiceProblem, restricted
 from tilewright.extract.copies import copies
-from tilewright.extract.extraction import Setting
 from tilewright.extract.plan import Plan, Proof
 from tilewright.extract.plan_error import PlanError
 from tilewright.extract.plan_writer import PlanWriter
@@ -23,6 +22,7 @@ from tilewright.extract.recheck.links import with_links
 from tilewright.extract.recheck.min_sum import least_cost
 from tilewright.extract.recheck.spans import spans_bound
 from tilewright.extract.repeats import account_of, resident_bytes
+from tilewright.extract.setting import Setting
 from tilewright.extract.validate import moments
 
 _RELATIVE = 1e-8

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilewright import api
-from tilewright.extract import extraction
+from tilewright.extract import differing
 from tilewright.extract.mixing import Use, mixtures
 from tilewright.extract.plan import Plan
 from tilewright.extract.validate import validate_plan
@@ -66,7 +66,7 @@ def test_the_cheapest_mixture_of_two_choices_comes_first(
 def planned(monkeypatch: pytest.MonkeyPatch, *, mixes: bool) -> Plan:
     with monkeypatch.context() as patch:
         if not mixes:
-            patch.setattr(extraction, "mixtures", lambda *_: ())
+            patch.setattr(differing, "mixtures", lambda *_: ())
         plan = api.compile(model_of(case_of(LAYERS)), TARGET, stop_after="extract").plan
     assert plan is not None
     return plan

@@ -17,12 +17,13 @@ from tilewright.bound_check import check_bound
 from tilewright.errors import InfeasibleError
 from tilewright.extract.certificate import Certificate
 from tilewright.extract.choice import ChoiceProblem, Usage
-from tilewright.extract.extraction import ExtractOptions, Setting, plan_setting, prepare
+from tilewright.extract.extraction import ExtractOptions, plan_setting, prepare
 from tilewright.extract.objective import Objective
 from tilewright.extract.plan import Plan
 from tilewright.extract.plan_error import PlanError
 from tilewright.extract.recheck.bound import validate_bound
 from tilewright.extract.recheck.exhausted import choices_below
+from tilewright.extract.setting import Setting
 from tilewright.extract.solve import SolveOptions
 from tilewright.hwmodel.family import mesh_target
 
