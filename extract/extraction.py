@@ -177,7 +177,7 @@ class _Planner:
         except InfeasibleError as error:
             known = Within(plan=None, bound=bound[0], failed=error, proof=bound[1])
         else:
-            plan = _with_repeats_bounded(setting, plan, bounder.below.problem)
+            plan = _with_repeats_bounded(setting, plan, bounder.below)
             known = Within(plan=plan, bound=plan.bound, proof=plan.proof)
         return self.search(known, Scales(), limit_bytes)
 
@@ -414,23 +414,24 @@ def _surcharged(
     return replace(problem, usages=(*problem.usages, *extra))
 
 
-def _with_repeats_bounded(setting: Setting, plan: Plan, relaxed: ChoiceProblem) -> Plan:
+def _with_repeats_bounded(setting: Setting, plan: Plan, below: Floor) -> Plan:
     """Return a plan of a model with repeated blocks with a better bound, if that is worth its time.
 
-    `relaxed` is the problem that bounds.
+    `below` is the problem that bounds.
     """
     tables, deadline = setting.tables, setting.pricing.deadline
     if not tables.has_repeats or plan.gap <= _CLOSE_GAP or deadline.is_past:
         return plan
     # At the prices of the relaxation, all rows may be worth little, since none of its mixtures of options
     # is too full. What the whole scratchpad is worth is then what there is to gain.
-    price = max(
-        plan.proof.details["capacity_price"],
-        (plan.cost - plan.bound) / setting.pricing.limit_bytes,
-    )
+    price, limit_bytes = plan.proof.details["capacity_price"], setting.pricing.limit_bytes
+    missing = plan.cost - plan.bound
+    if price * limit_bytes < _ROWS_SHARE * missing and columns_of(below.fewer) > _QUICK_COLUMNS:
+        return plan
+    price = max(price, missing / limit_bytes)
     alignment = setting.pricing.target.tile.sram.alignment_bytes
     bound, spans = bound_by_spans(
-        relaxed,
+        below.problem,
         account_of(tables, setting.alternatives, setting.pricing.mesh, alignment),
         resident_bytes(tables),
         price * tables.scale,
