@@ -426,7 +426,7 @@ def _with_repeats_bounded(setting: Setting, plan: Plan, below: Floor) -> Plan:
     # is too full. What the whole scratchpad is worth is then what there is to gain.
     price, limit_bytes = plan.proof.details["capacity_price"], setting.pricing.limit_bytes
     missing = plan.cost - plan.bound
-    if price * limit_bytes < _ROWS_SHARE * missing and columns_of(below.fewer) > _QUICK_COLUMNS:
+    if price * limit_bytes < _ROWS_SHARE * missing and not below.elimination.is_small:
         return plan
     price = max(price, missing / limit_bytes)
     alignment = setting.pricing.target.tile.sram.alignment_bytes
