@@ -27,6 +27,19 @@ class PairUsage:
     """By (option of the producer, option of the consumer)."""
 
 
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class CopiedBytes:
+    """Bytes of the copies that a use makes, by (option of the producer, option of the consumer).
+
+    `arrived` are the copies while the reader runs, `with_moves` what they need at most: what moves take on
+    their way, such as slots to reduce from, counts of the operand that is delivered last, when the copies
+    of all others are there.
+    """
+
+    arrived: Costs
+    with_moves: Costs
+
+
 def copies(
     tables: ModelTables,
     alternatives: tuple[Alternatives, ...],
@@ -38,7 +51,7 @@ def copies(
         PairUsage(
             tables.number[link.producer],
             tables.number[link.consumer],
-            copied_bytes(tables, alternatives, link, mesh, alignment_bytes),
+            copied_bytes(tables, alternatives, link, mesh, alignment_bytes).with_moves,
         )
         for link in tables.links
         if link.producer is not None and link.producer != link.consumer
@@ -51,15 +64,8 @@ def copied_bytes(
     link: Link,
     mesh: LogicalMesh,
     alignment_bytes: int,
-    *,
-    with_moves: bool = True,
-) -> Costs:
-    """Return the bytes of copies for a use, by (option of the producer, option of the consumer).
-
-    They are beside the reader's result and buffers. What moves need on their way, such as slots to reduce
-    from, is counted of the operand that is delivered last, when the copies of all others are there; not
-    so without `with_moves`.
-    """
+) -> CopiedBytes:
+    """Return the bytes of copies for a use, which are beside the reader's result and buffers."""
     assert link.producer is not None, "somebody makes the value"
     tensor = alternatives[link.consumer[0]].classes[link.argument].type
     table = tables.tables[link.producer]
@@ -82,19 +88,18 @@ def copied_bytes(
         moving = chain_bytes(table.moves(start, end), tensor, mesh, alignment_bytes)
         return moving - size_bytes(wanted)
 
-    found = np.zeros((len(places), len(uses)))
+    lasts = _numbered([use.last for use in uses])
+    moving = np.array([[moving_bytes(made, last) for last in lasts] for made in places])
+    arrived = np.zeros((len(places), len(uses)))
+    more = np.zeros(arrived.shape)
     for use, column in uses.items():
-        found[:, column] = sum(map(size_bytes, use.wanted))
+        arrived[:, column] = sum(map(size_bytes, use.wanted))
         for wanted in use.wanted:
             if wanted in places:
-                found[places[wanted], column] -= size_bytes(wanted)
-    if with_moves:
-        lasts = _numbered([use.last for use in uses])
-        moving = np.array([[moving_bytes(made, last) for last in lasts] for made in places])
-        for use, column in uses.items():
-            more = moving[:, lasts[use.last]] - use.working_bytes
-            found[:, column] += np.maximum(more, 0)
-    return found[np.ix_([places[made] for made in makers], [uses[use] for use in used])]
+                arrived[places[wanted], column] -= size_bytes(wanted)
+        more[:, column] = np.maximum(moving[:, lasts[use.last]] - use.working_bytes, 0)
+    pairs = np.ix_([places[made] for made in makers], [uses[use] for use in used])
+    return CopiedBytes(arrived=arrived[pairs], with_moves=(arrived + more)[pairs])
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,10 @@ from types import MappingProxyType
 from tilewright.errors import InfeasibleError
 from tilewright.extract.choice import FORBIDDEN
 from tilewright.extract.closing import counted
-from tilewright.extract.filling import Fillable, Replaced, filled
+from tilewright.extract.filling import Fillable, filled
 from tilewright.extract.mixing import Choice, Use, mixtures
 from tilewright.extract.origins import Variable
 from tilewright.extract.plan import Plan
-from tilewright.extract.plan_writer import PlanWriter
 from tilewright.extract.profile import resident_constants_bytes, sram_profile
 from tilewright.extract.setting import Setting
 from tilewright.extract.solution import Solution
@@ -72,7 +71,7 @@ class _Written:
     ) -> None:
         self._setting, self._choice, self._others = setting, choice, others
         self._bound = known.bound, known.proof
-        self._writer = self._writer_with(MappingProxyType({}))
+        self._writer = setting.writer(choice, others=others)
         self._plan = self._writer.write(self._bound)
         self._profile = sram_profile(self._plan, setting.pricing.target)
 
@@ -82,9 +81,11 @@ class _Written:
         mesh, alignment = self._plan.mesh, self._setting.pricing.target.tile.sram.alignment_bytes
         count = len(self._setting.rolled.instances)
         units, kept = [0.0] * count, [0] * count
-        for instance, planned in zip(self._writer.op_instances, self._plan.ops, strict=True):
-            units[instance] += planned.cost_units
-            kept[instance] += resident_constants_bytes(planned, self._plan.types, mesh, alignment)
+        for planned in self._plan.ops:
+            units[planned.instance] += planned.cost_units
+            kept[planned.instance] += resident_constants_bytes(
+                planned, self._plan.types, mesh, alignment
+            )
         return Use(
             choice=self._choice,
             units=tuple(units),
@@ -97,11 +98,11 @@ class _Written:
         tables = self._setting.tables
         rows: dict[tuple[Variable, Choice], int] = {}
         instances: dict[tuple[Variable, Choice], list[int]] = {}
-        for variable, instance, row in zip(
-            self._writer.op_variables, self._writer.op_instances, self._profile.rows, strict=True
+        for variable, planned, row in zip(
+            self._writer.op_variables, self._plan.ops, self._profile.rows, strict=True
         ):
-            key = variable, self._others.get(instance, self._choice)
-            instances.setdefault(key, []).append(instance)
+            key = variable, self._others.get(planned.instance, self._choice)
+            instances.setdefault(key, []).append(planned.instance)
             rows[key] = max(rows.get(key, 0), row - self._profile.resident_bytes)
         fillables = [
             Fillable(
@@ -114,10 +115,5 @@ class _Written:
             for (variable, choice), own in instances.items()
         ]
         different = filled(fillables, self._setting.pricing.limit_bytes)
-        plan = self._writer_with(different).write(self._bound)
+        plan = self._setting.writer(self._choice, different, self._others).write(self._bound)
         return counted(plan, self._setting.pricing.target)
-
-    def _writer_with(self, replaced: Replaced) -> PlanWriter:
-        s = self._setting
-        parts = (s.graph, s.rolled, s.alternatives, s.tables, self._choice, s.pricing)
-        return PlanWriter(*parts, replaced, self._others)

@@ -275,7 +275,7 @@ def without(
     factors: list[Factor], scope: tuple[int, ...], variable: int
 ) -> tuple[Costs, NDArray[np.int16]]:
     """Return the least sum of the factors over the groups of a variable, and which group gives it."""
-    tables = [_spread(factor, (*scope, variable)) for factor in factors]
+    tables = [spread(factor, (*scope, variable)) for factor in factors]
     shape = np.broadcast_shapes(*(table.shape for table in tables))
     if prod(shape) >= _COMPILED_ENTRIES and scope:
         return _compiled(tables, shape)
@@ -343,7 +343,7 @@ def _total(parts: list[Costs]) -> Costs:
     return total
 
 
-def _spread(factor: Factor, axes: tuple[int, ...]) -> Costs:
+def spread(factor: Factor, axes: tuple[int, ...]) -> Costs:
     """Return a factor's table with an axis for each of the given variables."""
     place = {variable: number for number, variable in enumerate(axes)}
     positions = [place[u] for u in factor.scope]

@@ -23,7 +23,7 @@ from tilewright.extract.choice import (
 )
 from tilewright.extract.copies import PairUsage
 from tilewright.extract.deadline import NO_DEADLINE, Deadline
-from tilewright.extract.elimination import grouped
+from tilewright.extract.elimination import Factor, groups_of, spread
 
 _MOST_ENTRIES = 2_000_000
 """Of the largest table; problems with larger ones are not searched."""
@@ -105,55 +105,41 @@ class _Tables:
 
 def _tables(problem: ChoiceProblem) -> _Tables | None:
     """Eliminate all variables and keep what that took."""
-    count = len(problem.costs)
-    ports: list[list[Indices]] = [[] for _ in range(count)]
-    for edge in problem.edges:
-        ports[edge.left].append(edge.left_ports)
-        ports[edge.right].append(edge.right_ports)
-    grouping = [grouped(own, len(c)) for own, c in zip(ports, problem.costs, strict=True)]
-    groups = [groups for groups, _ in grouping]
-    cheapest = [cheapest_of_groups(c, g) for c, g in zip(problem.costs, groups, strict=True)]
-    factors: list[tuple[tuple[int, ...], Costs]] = [
-        ((v,), problem.costs[v][cheapest[v]]) for v in range(count)
+    count, groups = len(problem.costs), groups_of(problem)
+    cheapest = [cheapest_of_groups(c, g) for c, g in zip(problem.costs, groups.number, strict=True)]
+    factors = [Factor((v,), problem.costs[v][cheapest[v]]) for v in range(count)]
+    factors += [
+        Factor((edge.left, edge.right), table)
+        for edge, table in zip(problem.edges, groups.tables, strict=True)
     ]
-    for edge in problem.edges:
-        rows, columns = grouping[edge.left][1], grouping[edge.right][1]
-        table = edge.matrix[np.ix_(edge.left_ports[rows], edge.right_ports[columns])]
-        factors.append(((edge.left, edge.right), table))
     sizes = [len(one) for one in cheapest]
     left, steps, least = set(range(count)), [], 0.0
     while left:
         joined = {
-            v: tuple(sorted({u for own, _ in factors if v in own for u in own} - {v})) for v in left
+            v: tuple(sorted({u for f in factors if v in f.scope for u in f.scope} - {v}))
+            for v in left
         }
         v = min(left, key=lambda u: (prod(sizes[w] for w in (*joined[u], u)), u))
         scope = joined[v]
         if prod(sizes[u] for u in scope) * sizes[v] > _MOST_ENTRIES:
             return None
         table = np.zeros([sizes[u] for u in (*scope, v)])
-        for own, values in factors:
-            if v in own:
-                table = table + _spread(values, own, (*scope, v))
-        factors = [(own, values) for own, values in factors if v not in own]
+        for factor in factors:
+            if v in factor.scope:
+                table = table + spread(factor, (*scope, v))
+        factors = [factor for factor in factors if v not in factor.scope]
         steps.append(_Step(v, scope, table))
         rest = table.min(axis=-1)
         if scope:
-            factors.append((scope, rest))
+            factors.append(Factor(scope, rest))
         else:
             least += float(rest)
         left.remove(v)
     extra = tuple(
         costs - costs[first][own]
-        for costs, own, first in zip(problem.costs, groups, cheapest, strict=True)
+        for costs, own, first in zip(problem.costs, groups.number, cheapest, strict=True)
     )
-    return _Tables(tuple(reversed(steps)), tuple(groups), extra, least)
-
-
-def _spread(values: Costs, own: tuple[int, ...], axes: tuple[int, ...]) -> Costs:
-    """Return a table over some variables with an axis for each of `axes`."""
-    order = sorted(range(len(own)), key=lambda n: axes.index(own[n]))
-    shape = [values.shape[own.index(u)] if u in own else 1 for u in axes]
-    return np.transpose(values, order).reshape(shape)
+    return _Tables(tuple(reversed(steps)), groups.number, extra, least)
 
 
 class _Search:

@@ -23,7 +23,6 @@ from tilewright.extract.objective import Metric, Objective
 from tilewright.extract.options import Pricing
 from tilewright.extract.origins import Variable
 from tilewright.extract.plan import Plan, Proof
-from tilewright.extract.plan_writer import PlanWriter
 from tilewright.extract.profile import SramProfile, sram_profile
 from tilewright.extract.pruning import prune
 from tilewright.extract.repeats import account_of, resident_bytes
@@ -190,9 +189,7 @@ def close(setting: Setting, known: Within, scales: Scales) -> Within:
     """Return the best plan of a setting after an exact search, if it is small; see `closed`."""
 
     def write(choice: tuple[int, ...]) -> Plan:
-        s = setting
-        writer = PlanWriter(s.graph, s.rolled, s.alternatives, s.tables, choice, s.pricing)
-        return writer.write((known.bound, known.proof))
+        return setting.writer(choice).write((known.bound, known.proof))
 
     own = setting.pricing
     return closed(
@@ -318,9 +315,7 @@ def choose(
             bound = bounder(solution)
         if not solution.feasible:
             break
-        writer = PlanWriter(
-            graph, setting.rolled, setting.alternatives, tables, solution.choice, setting.pricing
-        )
+        writer = setting.writer(solution.choice)
         plan = writer.write(bound)
         profile = sram_profile(plan, target)
         peak = max(profile.rows, default=0)

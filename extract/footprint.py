@@ -85,9 +85,8 @@ def spare_scratchpad(planner: Planner, objective: Objective, capacity: int) -> P
     found = planner.search(Within(plan=best, bound=bound), scales, capacity)
     assert found.plan is not None, "one was known"
     plan = found.plan
-    if (
-        not is_sum and not planner.setting.pricing.deadline.is_past
-    ):  # of the plans of least footprint, the fastest
+    is_late = planner.setting.pricing.deadline.is_past
+    if not is_sum and not is_late:  # of the plans of least footprint, the fastest
         within = planner.within(plan.peak_sram_bytes).plan
         plan = plan if within is None else replace(within, proof=plan.proof)
     cost = scales.cost(plan)

@@ -30,7 +30,7 @@ from tilewright.extract.options import (
     Pricing,
     class_options,
 )
-from tilewright.extract.origins import Variable, find_origins, leaf_name
+from tilewright.extract.origins import Origin, Variable, find_origins, leaf_name
 from tilewright.extract.overlap import LateOperand, late_operands
 from tilewright.extract.plan import Memory, Placement
 from tilewright.extract.reshard import (
@@ -98,6 +98,8 @@ class ModelTables:
     scale: float
     multiplicity: tuple[int, ...]
     number: Mapping[Variable, int]
+    origins: Mapping[str, Origin]
+    """Where each tensor of the model comes from."""
 
     @property
     def instances(self) -> tuple[int, ...]:
@@ -151,7 +153,8 @@ def build_tables(
             f"ways to compute {len(options)} of {len(variables)} tensors of '{graph.name}' are priced"
         )
         options.append(source((b, c), c in needed[b], late[b]))
-    links = tuple(_links(graph, rolled, alternatives))
+    origins = find_origins(graph, rolled, alternatives)
+    links = tuple(_links(rolled, alternatives, origins))
     builder = _ProblemBuilder(
         alternatives,
         pricing,
@@ -159,7 +162,8 @@ def build_tables(
         variables,
         tuple(options),
         links,
-        _output_uses(graph, rolled, alternatives),
+        _output_uses(graph, origins),
+        origins,
         are_ports_free=are_ports_free,
     )
     return builder.build()
@@ -215,8 +219,9 @@ def variable_options(
     return options if needed else (*options, ABSENT)
 
 
-def _links(graph: Graph, rolled: Rolled, alternatives: tuple[Alternatives, ...]) -> Iterable[Link]:
-    origins = find_origins(graph, rolled, alternatives)
+def _links(
+    rolled: Rolled, alternatives: tuple[Alternatives, ...], origins: Mapping[str, Origin]
+) -> Iterable[Link]:
     ends: dict[tuple[Variable | None, Variable, int], list[tuple[int, int]]] = {}
     crossing = set()
     uses = [_uses(found) for found in alternatives]
@@ -258,11 +263,8 @@ def _uses(alternatives: Alternatives) -> list[tuple[int, int]]:
     return list(pairs)
 
 
-def _output_uses(
-    graph: Graph, rolled: Rolled, alternatives: tuple[Alternatives, ...]
-) -> dict[Variable, int]:
+def _output_uses(graph: Graph, origins: Mapping[str, Origin]) -> dict[Variable, int]:
     """Return how many instances of each variable are model outputs."""
-    origins = find_origins(graph, rolled, alternatives)
     counts: dict[Variable, int] = {}
     for name in dict.fromkeys(origins[port.tensor].tensor for port in graph.outputs):
         made = origins[name].made
@@ -311,6 +313,7 @@ class _ProblemBuilder:
         options: tuple[tuple[Option, ...], ...],
         links: tuple[Link, ...],
         output_uses: dict[Variable, int],
+        origins: Mapping[str, Origin],
         *,
         are_ports_free: bool,
     ) -> None:
@@ -322,6 +325,7 @@ class _ProblemBuilder:
         self.options = options
         self.links = links
         self.output_uses = output_uses
+        self.origins = origins
         self.number = {variable: n for n, variable in enumerate(variables)}
         self.row = dict(self.number)
         self.between: list[Between] = []
@@ -379,6 +383,7 @@ class _ProblemBuilder:
             scale=scale,
             multiplicity=tuple(self.multiplicity),
             number=self.number,
+            origins=self.origins,
         )
 
     def _type(self, variable: Variable) -> TensorType:

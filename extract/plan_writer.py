@@ -10,7 +10,7 @@ import networkx as nx
 from tilewright.extract.filling import Replaced
 from tilewright.extract.model_tables import ModelTables
 from tilewright.extract.options import Option, Pricing
-from tilewright.extract.origins import Variable, find_origins, leaf_name
+from tilewright.extract.origins import Variable, leaf_name
 from tilewright.extract.plan import Delivery, Memory, Move, Placement, Plan, PlannedOp, Proof
 from tilewright.extract.reshard import delivery_units, dram_placement
 from tilewright.graph import Graph, Op, TensorType
@@ -48,15 +48,13 @@ class PlanWriter:
             for place, number in replaced.items()
         }
         """Options of single instances that differ from the choice in what they keep and how they tile."""
-        self.origins = find_origins(graph, rolled, alternatives)
+        self.origins = tables.origins
         self.types: dict[str, TensorType] = dict(graph.types)
         self.ops: list[PlannedOp] = []
         self.folded: list[Op] = []
         self.folded_names: set[str] = set()
         self.op_variables: list[Variable] = []
         """The variable of each op."""
-        self.op_instances: list[int] = []
-        """The instance of each op."""
         self.cover_cycles: dict[tuple[int, int], float] = {}
         """Cycles left to cover deliveries, of the product that makes a class in an instance."""
 
@@ -139,7 +137,6 @@ class PlanWriter:
         objective = self.pricing.objective
         moved = sum(delivery_units(delivery, objective) for delivery in deliveries)
         self.op_variables.append(variable)
-        self.op_instances.append(number)
         implementation = option.implementation
         is_alone = implementation is not None and not any(implementation.macros)
         self.cover_cycles[number, class_number] = option.cost.matrix_cycles if is_alone else 0.0

@@ -7,7 +7,7 @@ import numpy as np
 from tilewright.extract.account import Account, Reader
 from tilewright.extract.branching import is_shared
 from tilewright.extract.choice import Costs
-from tilewright.extract.copies import copied_bytes
+from tilewright.extract.copies import CopiedBytes, copied_bytes
 from tilewright.extract.model_tables import Link, ModelTables
 from tilewright.extract.move_buffers import shard_bytes
 from tilewright.extract.plan import Placement
@@ -51,11 +51,8 @@ def account_of(
     readers: list[list[Reader]] = [[] for _ in tables.options]
     for link in inside:
         if link.producer is not None and link.consumer[0] not in disordered:
-            copied, arrived = (
-                copied_bytes(tables, alternatives, link, mesh, alignment_bytes, with_moves=moves)
-                for moves in (True, False)
-            )
-            readers[tables.number[link.producer]].append(_reader(tables, link, copied, arrived))
+            copied = copied_bytes(tables, alternatives, link, mesh, alignment_bytes)
+            readers[tables.number[link.producer]].append(_reader(tables, link, copied))
     return Account(
         own_bytes=tuple(own), alive_bytes=tuple(alive), readers=tuple(map(tuple, readers))
     )
@@ -70,7 +67,7 @@ def resident_bytes(tables: ModelTables) -> tuple[Costs, ...]:
     )
 
 
-def _reader(tables: ModelTables, link: Link, copied: Costs, arrived: Costs) -> Reader:
+def _reader(tables: ModelTables, link: Link, copied: CopiedBytes) -> Reader:
     assert link.producer is not None, "links inside a block have one"
     makers = tables.options[tables.number[link.producer]]
     readers = tables.options[tables.number[link.consumer]]
@@ -88,7 +85,7 @@ def _reader(tables: ModelTables, link: Link, copied: Costs, arrived: Costs) -> R
     return Reader(
         variable=tables.number[link.consumer],
         reads=reads,
-        copied_bytes=copied,
-        arrived_bytes=arrived,
+        copied_bytes=copied.with_moves,
+        arrived_bytes=copied.arrived,
         is_same=is_same & reads,
     )

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
 
+from tilewright.extract.filling import Replaced
+from tilewright.extract.mixing import Choice
 from tilewright.extract.model_tables import ModelTables
 from tilewright.extract.options import Pricing
+from tilewright.extract.plan_writer import PlanWriter
 from tilewright.graph import Graph
 from tilewright.rules.alternatives import Alternatives
 from tilewright.rules.roll import Rolled
+
+_NONE: Mapping[Any, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +28,13 @@ class Setting:
     alternatives: tuple[Alternatives, ...]
     pricing: Pricing
     tables: ModelTables
+
+    def writer(
+        self, choice: Choice, replaced: Replaced = _NONE, others: Mapping[int, Choice] = _NONE
+    ) -> PlanWriter:
+        """Return what writes out a choice; the other arguments are those of `PlanWriter`."""
+        parts = (self.graph, self.rolled, self.alternatives, self.tables, choice, self.pricing)
+        return PlanWriter(*parts, replaced, others)
 
 
 def narrowed(setting: Setting, limit_bytes: int) -> Setting:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from math import inf
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tilewright.errors import DemandError
+from tilewright.extract.choice import Mask
 from tilewright.extract.exploration.conflict import (
     contradiction,
     core_of,
@@ -25,8 +25,6 @@ from tilewright.extract.pipeline.prices import alone
 from tilewright.extract.pipeline.search import Goal, Permitted, divide
 from tilewright.extract.pipeline.table import StageTable
 from tilewright.hwmodel.submesh import Submesh
-
-Mask = NDArray[np.bool_]
 
 
 class StageLimits:

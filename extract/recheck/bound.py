@@ -14,7 +14,6 @@ from tilewright.extract.choice import ChoiceProblem, restricted
 from tilewright.extract.copies import copies
 from tilewright.extract.plan import Plan, Proof
 from tilewright.extract.plan_error import PlanError
-from tilewright.extract.plan_writer import PlanWriter
 from tilewright.extract.recheck.dual import left_over, proven_by, with_costs, with_prices
 from tilewright.extract.recheck.exclusive import check_cuts
 from tilewright.extract.recheck.exhausted import choices_below
@@ -74,12 +73,11 @@ def _check_exhausted(plan: Plan, setting: Setting) -> None:
     tables, own = setting.tables, setting.pricing
     if tables.has_repeats:
         raise PlanError("repeats that differ are no choice that can be searched for")
-    parts = (setting.graph, setting.rolled, setting.alternatives, tables)
     alignment = own.target.tile.sram.alignment_bytes
     pairs = copies(tables, setting.alternatives, own.mesh, alignment)
     enough = plan.bound * tables.scale * (1 - _RELATIVE)
     for choice in choices_below(tables.problem, tables.relaxed.usages, pairs, enough):
-        other = PlanWriter(*parts, choice, own).write((0.0, Proof(method="choice")))
+        other = setting.writer(choice).write((0.0, Proof(method="choice")))
         if max(needed for _, needed in moments(other, own.target)) <= own.limit_bytes:
             raise PlanError(
                 f"the bound {plan.bound:.9g} is above a plan that costs {other.cost:.9g}"

@@ -9,12 +9,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from extract_cases import Builder
+from numpy.typing import NDArray
 from test_pipeline_search import every_value
 
 from tilewright.errors import CompileError, InfeasibleError
 from tilewright.extract.extraction import ExtractOptions
 from tilewright.extract.objective import Objective
 from tilewright.extract.pipeline.items import cut_into_items
+from tilewright.extract.pipeline.plan import PipelinePlan
 from tilewright.extract.pipeline.planner import StageOptions, plan_pipeline
 from tilewright.extract.pipeline.prices import Prices
 from tilewright.extract.pipeline.search import Goal, Room
@@ -34,6 +36,8 @@ from tilewright.rules.roll import roll
 
 LEGALITY = Legality(rules=pipeline_rules())
 TARGET = mesh_target(1, 3, name="row_of_three", sram_kib=24)
+
+Values = dict[str, NDArray[np.generic]]
 
 
 @cache
@@ -139,13 +143,8 @@ def test_best_of_all_stages(objective: Objective, count: int) -> None:
     assert len(plan.stages) == (2 if is_throughput else 1)
 
 
-def test_plans_of_stages_are_valid_and_compute_the_model() -> None:
-    graph = layers()
-    options = ExtractOptions(objective=Objective.THROUGHPUT)
-    plan = plan_pipeline(
-        graph, roll(graph), TARGET, alternatives, options, StageOptions(stages=2, items=3)
-    )
-    assert len(plan.stages) == 2
+def computed_by_stages(graph: Graph, plan: PipelinePlan) -> tuple[Values, Values]:
+    """Return what stages, which must be valid and on tiles of their own, and their model compute."""
     draw = np.random.default_rng(0)
     values = {p.name: draw.normal(size=p.shape).astype(np.float32) for p in graph.inputs}
     expected = evaluate(graph, values)
@@ -154,6 +153,17 @@ def test_plans_of_stages_are_valid_and_compute_the_model() -> None:
     for stage in plan.stages:
         validate_plan(stage.plan, stage.target)
         values |= evaluate(stage.plan.graph, values)
+    return values, expected
+
+
+def test_plans_of_stages_are_valid_and_compute_the_model() -> None:
+    graph = layers()
+    options = ExtractOptions(objective=Objective.THROUGHPUT)
+    plan = plan_pipeline(
+        graph, roll(graph), TARGET, alternatives, options, StageOptions(stages=2, items=3)
+    )
+    assert len(plan.stages) == 2
+    values, expected = computed_by_stages(graph, plan)
     for name, array in expected.items():
         np.testing.assert_array_equal(values[name], array)
 

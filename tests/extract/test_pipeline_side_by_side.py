@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from extract_cases import Builder
 from test_pipeline_paths import Costs, end_of
-from test_pipeline_plans import LEGALITY, TARGET, alternatives
+from test_pipeline_plans import LEGALITY, TARGET, alternatives, computed_by_stages
 from test_pipeline_search import fits
 
 from tilewright.extract.extraction import ExtractOptions
@@ -21,11 +21,9 @@ from tilewright.extract.pipeline.planner import StageOptions, plan_pipeline, som
 from tilewright.extract.pipeline.prices import Prices
 from tilewright.extract.pipeline.search import Room
 from tilewright.extract.pipeline.segments import Segments
-from tilewright.extract.validate import validate_plan
 from tilewright.graph import Graph
 from tilewright.hwmodel.network import network_of
 from tilewright.hwmodel.submesh import fits_at, submeshes
-from tilewright.reference import evaluate
 from tilewright.rules.roll import roll, roll_at
 
 CHOSEN = StageOptions(most=3, items=3, evaluations=1000)
@@ -114,14 +112,7 @@ def test_best_of_all_divisions(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_stages_are_valid_and_compute_the_model(name: str) -> None:
     graph, plan = MODELS[name](), planned(name)
-    draw = np.random.default_rng(0)
-    values = {p.name: draw.normal(size=p.shape).astype(np.float32) for p in graph.inputs}
-    expected = evaluate(graph, values)
-    tiles = [tile for stage in plan.stages for tile in stage.tiles]
-    assert len(set(tiles)) == len(tiles) <= TARGET.tiles
-    for stage in plan.stages:
-        validate_plan(stage.plan, stage.target)
-        values |= evaluate(stage.plan.graph, values)
+    values, expected = computed_by_stages(graph, plan)
     for output, array in expected.items():
         np.testing.assert_allclose(values[output], array, rtol=1e-6)
 
