@@ -17,7 +17,7 @@ of them are known.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 
 from tilewright.extract.pipeline.plan import PipelinePlan
@@ -44,6 +44,22 @@ class _Handover:
     """Semaphore on the reader."""
     free: int
     """Semaphore on the writer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Home:
+    """Where a tensor lies that a stage gives or another one reads, and who puts it there."""
+
+    address: int
+    """In the whole DRAM."""
+    size_bytes: int
+    writer: int | None
+    """The stage; None for the host, which writes the model's inputs."""
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """First address and the one behind the last."""
+        return self.address, self.address + self.size_bytes
 
 
 def build_pipeline(
@@ -77,11 +93,10 @@ class _Linker:
         self._parts = parts
         self._bases = [0]
         for part in parts:
-            size_bytes = -(-part.dram_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
-            self._bases.append(self._bases[-1] + size_bytes)
+            self._bases.append(self._bases[-1] + _aligned(part.dram_bytes))
         self._model_inputs = {port.name for port in pipeline.graph.inputs}
-        self._made: dict[str, tuple[int, DramTensor]] = {}
-        """The stage that makes each tensor that others read, and the tensor in the whole DRAM."""
+        self._homes: dict[str, _Home] = {}
+        """Of what stages give; a tensor that is another one in a new shape lies where that one does."""
 
     def run(self) -> Program:
         """Link everything."""
@@ -89,7 +104,7 @@ class _Linker:
         outputs: dict[str, DramTensor] = {}
         groups, tags = [], list[str]()
         moves = [self._moves_of(number) for number in range(len(self._parts))]
-        handovers = self._handovers()
+        handovers = self._handovers(moves)
         for number, (part, moved) in enumerate(zip(self._parts, moves, strict=True)):
             inputs += [
                 replace(t, address=moved(t.address))
@@ -99,11 +114,13 @@ class _Linker:
             outputs |= {t.name: replace(t, address=moved(t.address)) for t in part.outputs}
             groups.append(self._group(number, moved, len(tags), handovers))
             tags += [f"stage {number + 1} {tag}" for tag in part.tags]
+        unread = self._unread_inputs({t.name for t in inputs})
+        end = self._bases[-1] + sum(_aligned(t.size_bytes) for t in unread)
         return Program(
             name=self._pipeline.graph.name,
             target=self._target,
             groups=tuple(groups),
-            inputs=tuple(inputs),
+            inputs=(*inputs, *unread),
             outputs=tuple(outputs[port.name] for port in self._pipeline.graph.outputs),
             constants=tuple(
                 (replace(t, name=t.name, address=moved(t.address)), array)
@@ -111,11 +128,23 @@ class _Linker:
                 for t, array in part.constants
             ),
             host_regions=(),
-            dram_bytes=self._bases[-1],
+            dram_bytes=end,
             sram_bytes=max(part.sram_bytes for part in self._parts),
             tags=tuple(tags),
             facts=self._facts(),
         )
+
+    def _unread_inputs(self, read: Set[str]) -> tuple[DramTensor, ...]:
+        """Return the model's inputs that no stage reads, behind all else; callers give them, too."""
+        unread, address = [], self._bases[-1]
+        for port in self._pipeline.graph.inputs:
+            if port.name not in read:
+                tensor = DramTensor(
+                    name=port.name, dtype=port.dtype, shape=port.shape, address=address
+                )
+                unread.append(tensor)
+                address += _aligned(tensor.size_bytes)
+        return tuple(unread)
 
     def _facts(self) -> dict[str, str]:
         """Return what the compiler claims of the plan, and what it says of the parts."""
@@ -131,34 +160,42 @@ class _Linker:
             facts["schedule_cycles"] = repr(max(ends))
         return facts
 
+    def _is_handed(self, tensor: DramTensor) -> bool:
+        return tensor.name in self._homes and tensor.name not in self._model_inputs
+
     def _moves_of(self, number: int) -> Callable[[int], int]:
-        """Return the function from addresses of a part to those of the whole."""
+        """Return the function from addresses of a part to those of the whole; note where its outputs lie."""
         part, base = self._parts[number], self._bases[number]
         linked = []
         for tensor in part.inputs:
-            if tensor.name in self._made and tensor.name not in self._model_inputs:
-                home = self._made[tensor.name][1].address
-                linked.append((tensor.address, tensor.address + tensor.size_bytes, home))
+            own = _Home(address=base + tensor.address, size_bytes=tensor.size_bytes, writer=None)
+            home = self._homes[tensor.name] if self._is_handed(tensor) else own
+            linked.append((tensor, home))
+
+        def home_of(address: int) -> tuple[int, int | None]:
+            for tensor, home in linked:
+                offset = address - tensor.address
+                if 0 <= offset < tensor.size_bytes:
+                    return home.address + offset, home.writer
+            return base + address, number
+
         for tensor in part.outputs:
-            self._made[tensor.name] = (number, replace(tensor, address=base + tensor.address))
+            address, writer = home_of(tensor.address)
+            home = _Home(address=address, size_bytes=tensor.size_bytes, writer=writer)
+            self._homes[tensor.name] = home
+        return lambda address: home_of(address)[0]
 
-        def moved(address: int) -> int:
-            for low, high, home in linked:
-                if low <= address < high:
-                    return address - low + home
-            return address + base
+    def _handovers(self, moves: Sequence[Callable[[int], int]]) -> tuple[_Handover, ...]:
+        """Return what stages hand to each other, with semaphores above those of their streams.
 
-        return moved
-
-    def _handovers(self) -> tuple[_Handover, ...]:
-        """Return what stages hand to each other, with semaphores above those of their streams."""
+        A stage that only gives what it gets in another shape does not read it.
+        """
         found: dict[tuple[int, int], list[tuple[int, int]]] = {}
         for number, part in enumerate(self._parts):
-            for tensor in part.inputs:
-                if tensor.name in self._made and tensor.name not in self._model_inputs:
-                    writer, made = self._made[tensor.name]
-                    place = (made.address, made.address + made.size_bytes)
-                    found.setdefault((writer, number), []).append(place)
+            reads = part.groups[0].run.get(Engine.DI, ())
+            for home in (self._homes[t.name] for t in part.inputs if self._is_handed(t)):
+                if home.writer is not None and _touching(reads, (home.place,), moves[number]):
+                    found.setdefault((home.writer, number), []).append(home.place)
         following = [
             self._first_semaphore(n) + _BARRIER_SEMAPHORES for n in range(len(self._parts))
         ]
@@ -206,6 +243,10 @@ class _Linker:
         return _with_barrier(run, mesh.tiles, mesh.rank, self._first_semaphore(number))
 
 
+def _aligned(size_bytes: int) -> int:
+    return -(-size_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+
+
 def _moved_stream(
     stream: Iterable[Instruction], moved: Callable[[int], int], first_tag: int
 ) -> tuple[Instruction, ...]:
@@ -225,16 +266,25 @@ def _moved_stream(
     )
 
 
+def _touching(
+    stream: Sequence[Instruction],
+    ranges: tuple[tuple[int, int], ...],
+    moved: Callable[[int], int] = lambda address: address,
+) -> list[int]:
+    """Return where accesses to ranges of DRAM are in a stream whose addresses a function is to move."""
+    return [
+        position
+        for position, i in enumerate(stream)
+        for a in (*i.sources, *(() if i.dst is None else (i.dst,)))
+        if a.space is Space.DRAM and any(low <= moved(a.base) < high for low, high in ranges)
+    ]
+
+
 def _outermost(
     stream: Sequence[Instruction], ranges: tuple[tuple[int, int], ...]
 ) -> tuple[int, int]:
     """Return where accesses to ranges of DRAM begin and end in a stream, whole loops around them included."""
-    touching = [
-        position
-        for position, i in enumerate(stream)
-        for a in (*i.sources, *(() if i.dst is None else (i.dst,)))
-        if a.space is Space.DRAM and any(low <= a.base < high for low, high in ranges)
-    ]
+    touching = _touching(stream, ranges)
     assert touching, "a stage reads its inputs and writes its outputs"
     first, last = touching[0], touching[-1]
     for start, end in matching_ends(stream).items():

@@ -384,7 +384,8 @@ def _pipelined(
     """Divide the model into stages if that was asked for, or if it is better and can be lowered."""
     is_demand = options.stages is not None and options.stages > 1
     may_help = options.objective == Objective.THROUGHPUT and not done.graph.host_models
-    if options.stages == 1 or not (is_demand or (may_help if options.stages is None else True)):
+    is_wanted = bool(done.graph.ops) and (options.stages is not None or may_help)
+    if options.stages == 1 or not (is_demand or is_wanted):
         return done
     chosen = available_rules(options.user_rules).chosen(options.without_rules)
     wanted = StageOptions(

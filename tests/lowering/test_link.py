@@ -81,6 +81,44 @@ def test_stages_compute_the_model_one_inference_and_several(stages: int) -> None
         assert all(check.passed for check in compare(dict(outputs), expected))
 
 
+def in_a_row(kinds: str) -> bytes:
+    """Products (P) of 12 x 12 and new shapes (S) one after the other, and an input that nothing reads."""
+    weight = np.random.default_rng(2).normal(size=(12, 12)).astype(np.float32)
+    stored = [numpy_helper.from_array(weight, "w")]
+    nodes, last, shape = [], "x", (4, 12)
+    for number, kind in enumerate(kinds):
+        out = f"t{number}"
+        if kind == "P":
+            nodes.append(helper.make_node("MatMul", [last, "w"], [out]))
+        else:
+            shape = (2, 2, 12) if len(shape) == 2 else (4, 12)
+            stored.append(numpy_helper.from_array(np.array(shape), f"shape{number}"))
+            nodes.append(helper.make_node("Reshape", [last, f"shape{number}"], [out]))
+        last = out
+    ports = [
+        helper.make_tensor_value_info("unread", TensorProto.FLOAT, (3, 5)),
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, (4, 12)),
+        helper.make_tensor_value_info(last, TensorProto.FLOAT, shape),
+    ]
+    graph = helper.make_graph(nodes, "row", ports[:2], ports[2:], stored)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(made)
+    return made.SerializeToString()
+
+
+@pytest.mark.parametrize("kinds", ["PS", "SP", "PSP", "SPS"])
+def test_a_stage_may_do_nothing_but_give_what_it_gets_in_a_new_shape(kinds: str) -> None:
+    compilation = api.compile(in_a_row(kinds), TARGET, stages=len(kinds))
+    program = compilation.program
+    assert program is not None
+    assert len(program.groups) == len(kinds)
+    given = [example_inputs(compilation.graph, seed) for seed in range(3)]
+    for inputs, outputs in zip(given, run_stream(program, given), strict=True):
+        checks = compare(outputs, reference_outputs(in_a_row(kinds), inputs))
+        assert [c.passed for c in checks] == [True]
+    assert simulate(program).run.cycles > 0
+
+
 def test_inferences_overlap() -> None:
     program = linked(2)
     latency = simulate(program).cycles

@@ -52,6 +52,19 @@ def test_stages_are_reported() -> None:
     assert api.compile(two_layers(), TARGET, stop_after="extract").pipeline is None
 
 
+@pytest.mark.parametrize(("objective", "stages"), [("latency", 0), ("throughput", None)])
+def test_a_model_without_operators_is_one_stage(objective: str, stages: int | None) -> None:
+    node = helper.make_node("Identity", ["x"], ["y"])
+    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, (3,)) for n in ("x", "y")]
+    graph = helper.make_graph([node], "same", ports[:1], ports[1:])
+    opset = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=9)
+    done = api.compile(model.SerializeToString(), TARGET, objective=objective, stages=stages)
+    given = {"x": np.arange(3, dtype=np.float32)}
+    assert done.program is not None
+    assert np.array_equal(api.run(done.program, given)["y"], given["x"])
+
+
 def test_each_stage_has_a_schedule() -> None:
     done = api.compile(two_layers(), TARGET, stages=2, objective="throughput")
     assert done.program is not None
