@@ -195,19 +195,31 @@ def planned(case: Case, repeats: int) -> Ours:
 
 
 def other_ways(case: Case, session: Session) -> tuple[Plan, ...]:
-    """Return the plans of the likeliest other ways to split the first product."""
-    first = next(layer for layer in case.workload.layers if layer.tensor in session.tensors)
-    ways = session.alternatives(first.tensor, top=0)
-    # the tensor may also come from the last step of an epilogue alone: these are ways to split that
-    products = [way for way in ways if way.form.startswith("matmul")]
-    chosen = {way.split for way in products if way.is_chosen}
-    splits = [s for s in dict.fromkeys(way.split for way in products) if s not in chosen]
-    found = []
-    for split in splits[:WAYS]:
-        with suppress(DemandError, InfeasibleError):
-            answer = session.force(f"split={split.replace(' ', ',')}@{first.tensor}")
-            found.append(answer.plan)
+    """Return the plans of the likeliest other ways to split the first product, then all products alike."""
+    computed = [layer.tensor for layer in case.workload.layers if layer.tensor in session.tensors]
+    first, found = computed[0], list[Plan]()
+    for tensors in dict.fromkeys(((first,), _products(session, computed))):
+        chosen = {way.split for way in session.alternatives(first, top=0) if way.is_chosen}
+        taken = chosen if len(tensors) == 1 else set[str]()
+        splits = [s for s in _splits(session, first) if s not in taken]
+        for split in splits[:WAYS]:
+            demands = [f"split={split.replace(' ', ',')}@{tensor}" for tensor in tensors]
+            with suppress(DemandError, InfeasibleError):
+                found.append(session.force(*demands).plan)
     return tuple(found)
+
+
+def _products(session: Session, tensors: Sequence[str]) -> tuple[str, ...]:
+    return tuple(tensor for tensor in tensors if _splits(session, tensor))
+
+
+def _splits(session: Session, tensor: str) -> tuple[str, ...]:
+    """Return the splits of the product that makes a tensor, the likeliest first.
+
+    The tensor may also come from the last step of an epilogue alone, which has splits of its own.
+    """
+    ways = session.alternatives(tensor, top=0)
+    return tuple(dict.fromkeys(way.split for way in ways if way.form.startswith("matmul")))
 
 
 def _job(folder: Path, case: Case, ours: Ours, repeats: int) -> Mapping[str, Any]:

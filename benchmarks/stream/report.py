@@ -29,8 +29,7 @@ Where Stream is ahead, and what the tables do not say:
 * By Stream's prices, the plan as it is loses on meshes. Where another grain of the same split closes the gap,
   the split is not the cause: Stream's model charges for boxes of few rows what ours takes to overlap.
 * On the perceptron on 2 x 2 tiles Stream splits the hidden features over both products, so that they never
-  move. Our planner cannot hold the sums of that split in 256 KiB. In the chain of two on 2 x 2 tiles it
-  splits the columns of both products; our ways differ in the first product only, and the second follows.
+  move. Our planner cannot hold the sums of that split in 256 KiB.
 * In our simulator most mappings are all but equal: what Stream's generator splits is what our planner splits.
   On 2 x 2 tiles our cost model takes 1 to 10 % less for splits that turn out up to 3 % slower than Stream's.
 * The chain of two on one tile, which Stream fuses and our kernels cannot run slice by slice, is followed with
@@ -59,8 +58,8 @@ Deviations:
 * Stream has one grain of iteration for transfers, passes and all layers of a group; our boxes are that of
   transfers alone. *Plan as it is* keeps the boxes. *Plan* is the cheapest of three grains (boxes; passes of
   64; passes with all rows), with tensors in scratchpads fused or not. *Ways* adds plans of the likeliest
-  other splits of the first product, as `tilewright explore` names them. So Stream's cost model chooses among
-  a handful of mappings of ours, which is what its `select_mapping` is for.
+  other splits, as `tilewright explore` names them, of the first product alone and of all products alike. So
+  Stream's cost model chooses among a handful of mappings of ours, which is what its `select_mapping` is for.
 * Stream's mappings in our compiler: splits, memories and tile sizes are demanded. The order of loops, where
   operands lie and how they travel is then our planner's choice, in Stream's favour. Where tiles cannot be
   demanded, they are left out.
