@@ -1,9 +1,9 @@
 """Plans of least energy, or any other objective, that take no longer than a limit.
 
-A price of a cycle, added to the objective, makes plans faster. For any price, the cost of the best plan less
-the price of the whole limit bounds every plan that keeps it. The price taken is the one at which the best
-plan known that keeps the limit costs as much as the best known that does not; if a third one is cheaper then,
-it takes the place of one of them.
+A price of a cycle, added to the objective, makes plans faster; other metrics may be limited in the same
+way. For any price, the cost of the best plan less the price of the whole limit bounds every plan that keeps
+it. The price taken is the one at which the best plan known that keeps the limit costs as much as the best
+known that does not; if a third one is cheaper then, it takes the place of one of them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import replace
 from tilewright.errors import CompileError, InfeasibleDemandError
 from tilewright.extract.amounts import additive_units
 from tilewright.extract.extraction import ExtractOptions
-from tilewright.extract.objective import Metric, Objective
+from tilewright.extract.objective import AnyMetric, Metric, Objective, single
 from tilewright.extract.plan import Plan, PlannedOp, Proof
 from tilewright.extract.reshard import delivery_units
 from tilewright.extract.reweigh import Point, Reweigher
@@ -76,53 +76,76 @@ def extract_within_latency(
     made = Reweigher(
         graph, rolled, alternatives, target, mesh, (objective, Objective.LATENCY), options
     )
-    limit_bytes = options.sram_limit_bytes
-    slow = made.plan(objective, limit_bytes)
-    if _cycles(slow) <= limit_cycles:
-        return slow.plan
-    fast = made.plan(Objective.LATENCY, limit_bytes)
-    if _cycles(fast) > limit_cycles:
-        proven = fast.plan.bound > limit_cycles
+    found = least_within(made, objective, Metric.LATENCY, limit_cycles, options.sram_limit_bytes)
+    reached = found.amounts[Metric.LATENCY]
+    if reached > limit_cycles:
+        proven = found.plan.bound > limit_cycles
         raise InfeasibleDemandError(
             f"model '{graph.name}' on '{target.name}': "
             f"{'no plan is' if proven else 'no plan found is'} within the latency limit",
-            demand=_cycles(fast),
+            demand=reached,
             limit=limit_cycles,
             unit="cycles",
-            changes=(f"--max-latency {_cycles(fast):.0f}",),
+            changes=(f"--max-latency {reached:.0f}",),
             levers="use more tiles, a faster target or a smaller batch",
         )
+    return found.plan
+
+
+def least_within(
+    made: Reweigher,
+    objective: Objective,
+    metric: AnyMetric,
+    most: float,
+    limit_bytes: int | None = None,
+) -> Point:
+    """Return the best plan found that takes at most so much of a metric, or the one found that takes least.
+
+    Args:
+        made: Makes plans for any weights.
+        objective: What to minimise.
+        metric: What is limited; it adds up.
+        most: The limit.
+        limit_bytes: The scratchpad of a tile.
+
+    Raises:
+        InfeasibleError: Nothing that was found fits the scratchpad.
+    """
+    slow = made.plan(objective, limit_bytes)
+    if slow.amounts[metric] <= most:
+        return slow
+    fast = made.plan(single(metric), limit_bytes)
+    if fast.amounts[metric] > most:
+        return fast
     bound = slow.plan.bound
     for _ in range(_PRICES):
         dearer = objective.weigh(fast.amounts) - objective.weigh(slow.amounts)
-        price = dearer / (_cycles(slow) - _cycles(fast))
+        price = dearer / (slow.amounts[metric] - fast.amounts[metric])
         if price <= 0:
             break
-        found = made.plan(_with_price(objective, price), limit_bytes)
-        bound = max(bound, found.plan.bound - price * limit_cycles)
-        line = objective.weigh(fast.amounts) + price * _cycles(fast)
+        found = made.plan(_with_price(objective, metric, price), limit_bytes)
+        bound = max(bound, found.plan.bound - price * most)
+        line = objective.weigh(fast.amounts) + price * fast.amounts[metric]
         if found.plan.cost >= line * (1 - _GAIN):
             break
-        if _cycles(found) <= limit_cycles:
+        if found.amounts[metric] <= most:
             fast = found
         else:
             slow = found
-    return _under(fast.plan, objective, bound, target)
+    proof = Proof(method=f"{fast.plan.proof.method} + price of {metric}")
+    plan = under(fast.plan, objective, bound, proof, made.target)
+    return replace(fast, plan=plan, most=(metric, most))
 
 
-def _cycles(point: Point) -> float:
-    return point.amounts[Metric.LATENCY]
-
-
-def _with_price(objective: Objective, price: float) -> Objective:
-    """Return the objective with a price of a cycle of latency added."""
+def _with_price(objective: Objective, metric: AnyMetric, price: float) -> Objective:
+    """Return the objective with a price of a unit of a metric added."""
     rates = dict(zip(objective.metrics, objective.rates, strict=True))
-    rates[Metric.LATENCY] = rates.get(Metric.LATENCY, 0.0) + price
+    rates[metric] = rates.get(metric, 0.0) + price
     return Objective(tuple(rates.items()), tuple(rates.values()))
 
 
-def _under(plan: Plan, objective: Objective, bound: float, target: Target) -> Plan:
-    """Return a plan with its cost under another objective."""
+def under(plan: Plan, objective: Objective, bound: float, proof: Proof, target: Target) -> Plan:
+    """Return a plan with its cost under another objective, and a bound of that."""
 
     def units(planned: PlannedOp) -> float:
         moved = sum(delivery_units(delivery, objective) for delivery in planned.deliveries)
@@ -135,5 +158,5 @@ def _under(plan: Plan, objective: Objective, bound: float, target: Target) -> Pl
         ops=tuple(replace(planned, cost_units=units(planned)) for planned in plan.ops),
         cost=cost,
         bound=min(bound, cost),
-        proof=Proof(method=f"{plan.proof.method} + price of latency"),
+        proof=proof,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import networkx as nx
@@ -12,10 +13,26 @@ from tilewright.extract.model_tables import ModelTables
 from tilewright.extract.options import Option, Pricing
 from tilewright.extract.origins import Variable, leaf_name
 from tilewright.extract.plan import Delivery, Memory, Move, Placement, Plan, PlannedOp, Proof
-from tilewright.extract.reshard import delivery_units, dram_placement
+from tilewright.extract.reshard import ReshardTable, delivery_units, dram_placement
 from tilewright.graph import Graph, Op, TensorType
 from tilewright.rules.alternatives import Alternatives
 from tilewright.rules.roll import Instance, Rolled
+
+Use = tuple[int, Variable, int] | str
+"""An operand of a plan: instance, variable and position; or the name of a tensor that is an output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The ends of a delivery, numbers in a table of placements."""
+
+    table: ReshardTable
+    start: int
+    end: int
+
+    def moves(self) -> tuple[Move, ...]:
+        """Return the cheapest chain."""
+        return self.table.moves(self.start, self.end)
 
 
 class PlanWriter:
@@ -31,8 +48,12 @@ class PlanWriter:
         pricing: Pricing,
         replaced: Replaced = MappingProxyType({}),
         others: Mapping[int, tuple[int, ...]] = MappingProxyType({}),
+        ways: Mapping[Use, tuple[Move, ...]] = MappingProxyType({}),
     ) -> None:
-        """Take options of single instances from `replaced`, whole choices of some from `others`."""
+        """Take options of single instances from `replaced`, whole choices of some from `others`.
+
+        `ways` has the chains of moves of some deliveries; others take the cheapest.
+        """
         self.graph = graph
         self.rolled = rolled
         self.alternatives = alternatives
@@ -48,6 +69,9 @@ class PlanWriter:
             for place, number in replaced.items()
         }
         """Options of single instances that differ from the choice in what they keep and how they tile."""
+        self.ways = ways
+        self.routes: dict[Use, Route] = {}
+        """Of each delivery that was written."""
         self.origins = tables.origins
         self.types: dict[str, TensorType] = dict(graph.types)
         self.ops: list[PlannedOp] = []
@@ -212,11 +236,17 @@ class PlanWriter:
             before, table = dram_placement(mesh), self.tables.input_tables[tensor.type]
         else:
             before, table = self._result(*made), self.tables.tables[made[1]]
-        moves = table.moves(table.index[before], table.index[wanted])
+        route = Route(table, table.index[before], table.index[wanted])
+        moves = self._moves((number, variable, position), route)
         hidden = (
             self._hidden_cycles(number, option, moves) if position == option.late.position else 0
         )
         return Delivery(tensor=name, before=before, moves=moves, after=wanted, hidden_cycles=hidden)
+
+    def _moves(self, use: Use, route: Route) -> tuple[Move, ...]:
+        self.routes[use] = route
+        known = self.ways.get(use)
+        return route.moves() if known is None else known
 
     def _result(self, number: int, variable: Variable) -> Placement:
         """Return where an instance leaves a value."""
@@ -246,7 +276,8 @@ class PlanWriter:
             self._fold_by_name(origin.tensor)
             return Delivery(tensor=origin.tensor, before=wanted, moves=(), after=wanted)
         result, table = self._result(*origin.made), self.tables.output_tables[origin.made[1]]
-        moves = table.moves(table.index[result], table.index[wanted])
+        route = Route(table, table.index[result], table.index[wanted])
+        moves = self._moves(origin.tensor, route)
         return Delivery(tensor=origin.tensor, before=result, moves=moves, after=wanted)
 
     def _fold_by_name(self, name: str) -> None:

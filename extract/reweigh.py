@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tilewright.extract.amounts import amounts
+from tilewright.extract.behind import plans_behind
 from tilewright.extract.extraction import ExtractOptions, plan_setting, prepare
 from tilewright.extract.model_tables import build_tables
 from tilewright.extract.objective import AnyMetric, Metric, Objective
@@ -13,7 +14,7 @@ from tilewright.extract.options import Option
 from tilewright.extract.origins import Variable
 from tilewright.extract.overlap import LateOperand
 from tilewright.extract.plan import Plan
-from tilewright.extract.setting import Setting
+from tilewright.extract.setting import Setting, narrowed
 from tilewright.graph import Graph
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
@@ -25,12 +26,14 @@ from tilewright.rules.roll import Rolled
 class Point:
     """A plan with its amount of every metric.
 
-    The plan's cost, bound and proof are of its objective, among plans within `limit_bytes` of scratchpad.
+    The plan's cost, bound and proof are of its objective, among plans within `limit_bytes` of scratchpad, and
+    within `most` of another metric if there is such a limit.
     """
 
     plan: Plan
     amounts: Mapping[AnyMetric, float]
     limit_bytes: int
+    most: tuple[AnyMetric, float] | None = None
 
 
 class Reweigher:
@@ -72,6 +75,11 @@ class Reweigher:
         self._weighed: dict[Objective, Setting] = {}
 
     @property
+    def target(self) -> Target:
+        """The machine."""
+        return self._setting.pricing.target
+
+    @property
     def capacity_bytes(self) -> int:
         """The scratchpad of a tile."""
         return self._setting.pricing.limit_bytes
@@ -88,6 +96,27 @@ class Reweigher:
         plan = plan_setting(setting, options)
         found = amounts(plan, setting.pricing.target, self._metrics)
         return Point(plan=plan, amounts=found, limit_bytes=limit)
+
+    def behind(
+        self,
+        objective: Objective,
+        metrics: tuple[AnyMetric, AnyMetric],
+        ends: tuple[Point, Point],
+        limit_bytes: int,
+    ) -> tuple[tuple[Point, ...], bool]:
+        """Return plans between two that cost the same, and whether there are no others; see `behind`.
+
+        Their objective, bound and proof are those of the objective, and none.
+        """
+        setting = narrowed(self._setting_of(objective), limit_bytes)
+        first, last = ((end.amounts[metrics[0]], end.amounts[metrics[1]]) for end in ends)
+        found = plans_behind(setting, metrics, (first, last))
+        target = setting.pricing.target
+        points = (
+            Point(plan=p, amounts=amounts(p, target, self._metrics), limit_bytes=limit_bytes)
+            for p in found.plans
+        )
+        return tuple(points), found.is_complete
 
     def _setting_of(self, objective: Objective) -> Setting:
         """Return the tables of an objective that adds up."""

@@ -11,7 +11,8 @@ from tilewright.extract.filling import Replaced
 from tilewright.extract.mixing import Choice
 from tilewright.extract.model_tables import ModelTables
 from tilewright.extract.options import Pricing
-from tilewright.extract.plan_writer import PlanWriter
+from tilewright.extract.plan import Move
+from tilewright.extract.plan_writer import PlanWriter, Use
 from tilewright.graph import Graph
 from tilewright.rules.alternatives import Alternatives
 from tilewright.rules.roll import Rolled
@@ -30,11 +31,15 @@ class Setting:
     tables: ModelTables
 
     def writer(
-        self, choice: Choice, replaced: Replaced = _NONE, others: Mapping[int, Choice] = _NONE
+        self,
+        choice: Choice,
+        replaced: Replaced = _NONE,
+        others: Mapping[int, Choice] = _NONE,
+        ways: Mapping[Use, tuple[Move, ...]] = _NONE,
     ) -> PlanWriter:
         """Return what writes out a choice; the other arguments are those of `PlanWriter`."""
         parts = (self.graph, self.rolled, self.alternatives, self.tables, choice, self.pricing)
-        return PlanWriter(*parts, replaced, others)
+        return PlanWriter(*parts, replaced, others, ways)
 
 
 def narrowed(setting: Setting, limit_bytes: int) -> Setting:

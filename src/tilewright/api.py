@@ -28,7 +28,8 @@ from tilewright.compiler import (
 )
 from tilewright.errors import CompileError, ProgramError
 from tilewright.exploring import Session, check_added_up
-from tilewright.extract.front import check_metrics, check_points
+from tilewright.extract.front import check_points
+from tilewright.extract.front_planner import check_metrics
 from tilewright.extract.objective import (
     AnyMetric,
     Metric,
@@ -286,7 +287,8 @@ def front(
         progress: Called with a line of text as the work goes on.
 
     Returns:
-        The front: `points`, each with plan, amounts, bound and proof, and `lower` for the program of one.
+        The front: `points`, each with plan, amounts, bound and proof, `rooms` for what may lie between
+        them, and `lower` for the program of one.
 
     Raises:
         CompileError: With what is wrong, where, and what to change.

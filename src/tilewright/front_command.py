@@ -15,7 +15,8 @@ from tilewright.arrays import write_file
 from tilewright.commands import check_folder, make_folder
 from tilewright.errors import CompileError
 from tilewright.explore_commands import ExploreRequest
-from tilewright.extract.front import check_metrics, check_points
+from tilewright.extract.front import check_points
+from tilewright.extract.front_planner import check_metrics
 from tilewright.extract.objective import Metric, parse_metric
 from tilewright.extract.reweigh import Point
 from tilewright.front_picture import amount_text, front_picture
@@ -87,8 +88,7 @@ def report_front(request: FrontRequest, console: Console) -> None:
     print_refusals(admission.refused, quiet)
     points = tuple(one.point for one in lowered) or found.points
     if explore.as_json:
-        data = [_data(n, point, lowered) for n, point in enumerate(points, 1)]
-        print_text(console, json.dumps({"metrics": list(metrics), "points": data}, indent=2))
+        print_text(console, json.dumps(_data(found, points, lowered), indent=2))
     else:
         _print_front(found, points, lowered, console)
     if request.output is not None:
@@ -101,14 +101,19 @@ def _print_front(
     others = [m for m in (Metric.LATENCY, Metric.ENERGY, Metric.SRAM) if m not in found.metrics]
     shown = (*found.metrics, *others)
     header = ("point", "weights", "SRAM limit", *(f"{m}, {m.unit}" for m in shown), "gap")
+    header = (*header, "to the next") if found.rooms else header
     rows: list[Row] = []
     for number, point in enumerate(points, 1):
         is_limited = point.limit_bytes < found.planner.capacity_bytes
         amounts = (f"{point.amounts[m]:,.0f}" for m in shown)
         weights = ",".join(f"{m}:{w:.3g}" for m, w in point.plan.objective.weights)
+        if point.most is not None:
+            weights += f", {point.most[0]} <= {point.most[1]:,.0f}"
         cells = [str(number), weights]
         cells.append(f"{point.limit_bytes:,}" if is_limited else "all")
         cells += [*amounts, f"{point.plan.gap:.2%}"]
+        if found.rooms:
+            cells.append("" if number > len(found.rooms) else _room_text(found.rooms[number - 1]))
         if lowered:
             cells.append(f"{lowered[number - 1].simulated_cycles:,.0f}")
         rows.append(tuple(cells))
@@ -123,14 +128,33 @@ def _print_front(
         for m in found.metrics
     )
     print_text(console, f"from the first to the last point: {trade}")
+    if found.rooms:
+        print_text(
+            console,
+            "to the next: by how much a plan between two points could be better than each of them, in "
+            "one metric or the other",
+        )
 
 
-def _data(number: int, point: Point, lowered: list[_Lowered]) -> dict[str, Any]:
+def _room_text(room: float) -> str:
+    return "nothing" if room == 0 else f"{room:.2%}"
+
+
+def _data(found: Front, points: tuple[Point, ...], lowered: list[_Lowered]) -> dict[str, Any]:
+    return {
+        "metrics": list(found.metrics),
+        "points": [_point_data(n, point, lowered) for n, point in enumerate(points, 1)],
+        "rooms": list(found.rooms),
+    }
+
+
+def _point_data(number: int, point: Point, lowered: list[_Lowered]) -> dict[str, Any]:
     plan = point.plan
     data: dict[str, Any] = {
         "point": number,
         "objective": str(plan.objective),
         "sram_limit_bytes": point.limit_bytes,
+        "limit": None if point.most is None else {str(point.most[0]): point.most[1]},
         "amounts": {str(metric): amount for metric, amount in point.amounts.items()},
         "cost": plan.cost,
         "bound": plan.bound,
@@ -152,10 +176,7 @@ def _write(
 ) -> None:
     """Write the picture, the table as JSON, and plan and program of each point."""
     title = f"{found.graph.name} on {found.target.name}"
-    data = {
-        "metrics": list(found.metrics),
-        "points": [_data(n, point, lowered) for n, point in enumerate(points, 1)],
-    }
+    data = _data(found, points, lowered)
     files = {
         "front.svg": front_picture(title, found.metrics, points).encode(),
         "front.json": (json.dumps(data, indent=2) + "\n").encode(),

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tilewright.compiler import Compilation, Progress, extract_options
-from tilewright.extract.front import FrontPlanner, front
+from tilewright.extract.front import front
+from tilewright.extract.front_planner import FrontPlanner
 from tilewright.extract.objective import AnyMetric, Metric
 from tilewright.extract.reweigh import Point
 from tilewright.graph import Graph
@@ -22,18 +23,23 @@ from tilewright.realising import realised
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Front:
-    """Plans of which none is better than another in every metric, in the order of the first metric."""
+    """Plans of which none is better than another in every metric, in the order of the first metric.
+
+    Between two neighbours may be plans that are better than each of the two in some metric, of two metrics at
+    most by the share in `rooms`; 0 if there are none.
+    """
 
     graph: Graph
     target: Target
     metrics: tuple[AnyMetric, ...]
     points: tuple[Point, ...]
+    rooms: tuple[float, ...]
     planner: FrontPlanner
 
     def lower(self, point: Point) -> tuple[Point, Program]:
         """Return the program of a point, and the point that it is of.
 
-        A plan that cannot be allocated is made again, for the same weights, with less scratchpad.
+        A plan that cannot be allocated is made again, for the same weights and limits, with less scratchpad.
 
         Raises:
             InfeasibleError: No plan for these weights that was found can be lowered.
@@ -42,7 +48,7 @@ class Front:
         found = realised(
             point,
             lambda point: build_program(point.plan, self.target, spares_scratchpad=spares),
-            lambda point, limit_bytes: self.planner.plan(point.plan.objective, limit_bytes),
+            self.planner.again,
             what=f"model '{self.graph.name}' for {point.plan.objective}",
             target=self.target,
             limit_bytes=point.limit_bytes,
@@ -74,10 +80,12 @@ def find_front(
         metrics,
         extract_options(saturated.options),
     )
+    found = front(planner, points, tell)
     return Front(
         graph=saturated.graph,
         target=saturated.target,
         metrics=metrics,
-        points=front(planner, points, tell),
+        points=found.points,
+        rooms=found.rooms,
         planner=planner,
     )

@@ -20,7 +20,8 @@ from tilewright.errors import InfeasibleDemandError
 from tilewright.extract.amounts import amounts
 from tilewright.extract.closing import counted
 from tilewright.extract.extraction import ExtractOptions, pricing_of
-from tilewright.extract.front import FrontPlanner, front
+from tilewright.extract.front import front
+from tilewright.extract.front_planner import FrontPlanner
 from tilewright.extract.limited import extract_within_latency
 from tilewright.extract.model_tables import build_tables
 from tilewright.extract.move_buffers import shard_bytes
@@ -286,7 +287,7 @@ def front_of(number: int, metrics: tuple[Metric, ...]) -> FrontPlanner:
 def test_a_front_has_the_best_plan_for_any_weights(number: int) -> None:
     metrics = (Metric.LATENCY, Metric.ENERGY)
     planner = front_of(number, metrics)
-    points = front(planner, 50)
+    points = front(planner, 50).points
     assert len(points) > 1, "the metrics agree, nothing is tested"
     for point in points:
         validate_plan(point.plan, case_of(number).target)
@@ -304,7 +305,7 @@ def test_a_front_has_the_best_plan_for_any_weights(number: int) -> None:
 
 @pytest.mark.parametrize("number", [_slow(0), 3])
 def test_a_front_with_the_footprint_has_the_fastest_plan_within_each_limit(number: int) -> None:
-    points = front(front_of(number, (Metric.LATENCY, Metric.SRAM)), 6)
+    points = front(front_of(number, (Metric.LATENCY, Metric.SRAM)), 6).points
     found, costs = enumerated(number, Objective.LATENCY, True)
     fullest = peaks_of(number, Objective.LATENCY)
     assert points[-1].amounts[Metric.SRAM] == fullest[np.isfinite(costs)].min()
@@ -329,7 +330,7 @@ def test_a_front_with_the_footprint_has_the_fastest_plan_within_each_limit(numbe
 def test_a_front_of_three_metrics_has_no_more_points_than_asked_for() -> None:
     metrics = (Metric.LATENCY, Metric.ENERGY, Metric.SRAM)
     planner = front_of(3, metrics)
-    many, few = front(planner, 8), front(planner, 2)
+    many, few = front(planner, 8).points, front(planner, 2).points
     assert 2 < len(many) <= 8
     assert len(few) == 2
     assert few[0].amounts[Metric.LATENCY] < few[1].amounts[Metric.LATENCY]

@@ -11,7 +11,7 @@ import tilewright
 from tilewright.api import Occupancy, UserMetric
 from tilewright.errors import CompileError
 from tilewright.extract.amounts import amounts
-from tilewright.extract.front import check_metrics
+from tilewright.extract.front_planner import check_metrics
 from tilewright.extract.objective import Metric, Objective, references, single
 from tilewright.extract.reshard import move_units
 from tilewright.extract.validate import validate_plan

@@ -65,6 +65,20 @@ def test_what_is_printed_and_written(cnn: Path, tmp_path: Path, tilewright: Comm
         assert (folder / f"point-{point['point']}.plan.txt").read_text().startswith("plan of cnn")
 
 
+def test_what_is_proven_between_points_is_said(cnn: Path, tilewright: Command) -> None:
+    arguments = ("explore", "pareto", cnn, *SMALL, "--objectives", "latency,sram", "--points", 3)
+    ran = tilewright(*arguments)
+    assert ran.code == 0, ran.err
+    assert "to the next" in ran.out
+    data = json.loads(tilewright(*arguments, "--json").out)
+    assert len(data["rooms"]) == len(data["points"]) - 1 > 0
+    for first, second, room in zip(data["points"], data["points"][1:], data["rooms"], strict=False):
+        shares = [first["amounts"]["sram"] / second["amounts"]["sram"] - 1]
+        shares.append(second["amounts"]["latency"] / first["amounts"]["latency"] - 1)
+        assert 0 <= room <= min(shares)
+        assert ("nothing" if room == 0 else f"{room:.2%}") in ran.out
+
+
 def test_nothing_is_written_by_a_request_that_is_wrong(tmp_path: Path, tilewright: Command) -> None:
     for wrong, match in (
         (("--objectives", "latency"), "two or three"),
