@@ -122,3 +122,42 @@ class Certificate:
     links: LinkPrices | None = None
     spans: Spans | None = None
     is_exhausted: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class LimitPrice:
+    """Why a bound of plans within a limit of a metric holds, see `limited`.
+
+    `certificate` is that of what every plan costs at least when a unit of the metric costs `price` more; less
+    the price of the whole limit, that bounds the plans within it.
+    """
+
+    price: float
+    certificate: Certificate
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class SpanBound:
+    """Plans with footprints up to `high` bytes and above those of the span below, see `footprint`.
+
+    `certificate` is that of what every plan within `limit_bytes` costs at least, without its footprint.
+    """
+
+    high: int
+    limit_bytes: int
+    certificate: Certificate | None
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Footprints:
+    """Why a bound of an objective that weighs the footprint holds.
+
+    If it `is_exhausted`, because every choice that costs less makes a plan that does not; these are
+    found again. Else by spans that cover all footprints, the lowest first.
+    """
+
+    spans: tuple[SpanBound, ...] = ()
+    is_exhausted: bool = False
+
+
+AnyCertificate = Certificate | LimitPrice | Footprints

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 
 from tilewright.errors import InfeasibleError
-from tilewright.extract.certificate import Certificate
+from tilewright.extract.certificate import Certificate, Footprints
 from tilewright.extract.copies import copies
 from tilewright.extract.deadline import NO_DEADLINE, Deadline
 from tilewright.extract.exact import MOST_VARIABLES, search_exactly
@@ -103,14 +103,19 @@ def closed(
     plan = known.plan
     if found.choice is not None:
         plan = counted(write(found.choice), target)
+    proof = known.proof if plan is None else plan.proof
     bound = known.bound
     if found.is_proven:
         bound = found.cost
-        if plan is not None:
-            method = f"{plan.proof.method.removesuffix(_SEARCHED)}{_SEARCHED}"
-            certificate = Certificate(is_exhausted=True) if scales == Scales() else None
-            plan = replace(plan, proof=replace(plan.proof, method=method, certificate=certificate))
-    return Within(plan=plan, bound=bound, failed=known.failed, choice=found.choice)
+        proof = replace(
+            proof,
+            method=f"{proof.method.removesuffix(_SEARCHED)}{_SEARCHED}",
+            certificate=Certificate(is_exhausted=True)
+            if scales == Scales()
+            else Footprints(is_exhausted=True),
+        )
+        plan = None if plan is None else replace(plan, proof=proof)
+    return Within(plan=plan, bound=bound, failed=known.failed, choice=found.choice, proof=proof)
 
 
 def counted(plan: Plan, target: Target) -> Plan:

@@ -436,13 +436,14 @@ def _with_repeats_bounded(setting: Setting, plan: Plan, below: Floor) -> Plan:
     )
     if bound / tables.scale <= plan.bound:
         return plan
-    assert plan.proof.certificate is not None, "bounds of whole models have one"
+    certificate = plan.proof.certificate
+    assert isinstance(certificate, Certificate), "bounds of whole models have one"
     proof = Proof(
         method="rows by spans + capacity prices",
         details=MappingProxyType(
             {**plan.proof.details, "capacity_price": price, "scaled_bound": bound}
         ),
-        certificate=replace(plan.proof.certificate, spans=spans),
+        certificate=replace(certificate, spans=spans),
     )
     return replace(plan, bound=bound / tables.scale, proof=proof)
 

@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from tilewright.errors import TimeLimitError
+from tilewright.extract.certificate import AnyCertificate, Certificate, Footprints, SpanBound
 from tilewright.extract.choice import ChoiceProblem
 from tilewright.extract.closing import Scales, Within
 from tilewright.extract.model_tables import ModelTables
@@ -52,11 +53,16 @@ class Planner(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Span:
-    """Plans with footprints from `low` to `high`; `least` bounds the additive cost of those up to `high`."""
+    """Plans with footprints from `low` to `high`; `least` bounds the additive cost of those up to `high`.
+
+    `limit_bytes` is the limit within which that was proven, with the certificate.
+    """
 
     low: int
     high: int
     least: float
+    limit_bytes: int
+    certificate: AnyCertificate | None
     is_final: bool = False
     """Whether halving it again is of no use."""
 
@@ -65,6 +71,11 @@ class _Span:
         if self.least == inf:  # 0 times inf would be no number
             return inf
         return scales.sum_price * self.least + scales.use_price * self.low
+
+    def evidence(self) -> SpanBound:
+        """Return what the bound can be computed from again."""
+        own = self.certificate if isinstance(self.certificate, Certificate) else None
+        return SpanBound(high=self.high, limit_bytes=self.limit_bytes, certificate=own)
 
 
 def spare_scratchpad(planner: Planner, objective: Objective, capacity: int) -> Plan:
@@ -90,7 +101,11 @@ def spare_scratchpad(planner: Planner, objective: Objective, capacity: int) -> P
         within = planner.within(plan.peak_sram_bytes).plan
         plan = plan if within is None else replace(within, proof=plan.proof)
     cost = scales.cost(plan)
-    proof = replace(plan.proof, certificate=None)  # that would be of its additive cost alone
+    certificate: AnyCertificate | None = found.proof.certificate
+    if found.bound <= bound:
+        ordered = sorted(spans, key=lambda span: span.low)
+        certificate = Footprints(spans=tuple(span.evidence() for span in ordered))
+    proof = replace(plan.proof, certificate=certificate)
     return replace(plan, objective=objective, cost=cost, bound=min(found.bound, cost), proof=proof)
 
 
@@ -102,7 +117,10 @@ def _halved(planner: Planner, scales: Scales, capacity: int) -> tuple[Plan, list
         raise first.failed
     best = first.plan
     low = least_bytes(planner.setting.tables.relaxed)
-    spans = [_Span(low=low, high=capacity, least=first.bound)]
+    own = first.proof.certificate
+    spans = [
+        _Span(low=low, high=capacity, least=first.bound, limit_bytes=capacity, certificate=own)
+    ]
     unit = planner.setting.pricing.target.tile.sram.alignment_bytes
     for _ in range(_SPLITS):
         if planner.setting.pricing.deadline.is_past:
@@ -122,11 +140,14 @@ def _halved(planner: Planner, scales: Scales, capacity: int) -> tuple[Plan, list
             break
         spans.remove(span)
         spans.append(replace(span, low=middle + unit, is_final=middle + unit > high))
-        least = max(span.least, found.bound)
         if found.plan is not None and scales.cost(found.plan) < scales.cost(best):
             best = found.plan
         is_final = found.plan is None or middle - span.low < unit
-        spans.append(_Span(low=span.low, high=middle, least=least, is_final=is_final))
+        lower = replace(span, high=middle, is_final=is_final)
+        if found.bound > span.least:
+            own = found.proof.certificate
+            lower = replace(lower, least=found.bound, limit_bytes=middle, certificate=own)
+        spans.append(lower)
     return best, spans
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from tilewright.errors import CompileError, InfeasibleDemandError
 from tilewright.extract.amounts import additive_units
+from tilewright.extract.certificate import Certificate, LimitPrice
 from tilewright.extract.extraction import ExtractOptions
 from tilewright.extract.objective import AnyMetric, Metric, Objective, single
 from tilewright.extract.plan import Plan, PlannedOp, Proof
@@ -68,14 +69,7 @@ def extract_within_latency(
         CompileError: The objective weighs the footprint, which has no price of cycles.
     """
     objective = options.objective.on(graph, target)
-    if Metric.SRAM in objective.metrics:
-        raise CompileError(
-            f"objective '{objective}' has no latency limit; see the plans of "
-            "'tilewright explore pareto --objectives latency,sram'"
-        )
-    made = Reweigher(
-        graph, rolled, alternatives, target, mesh, (objective, Objective.LATENCY), options
-    )
+    made = within_latency(graph, rolled, alternatives, target, mesh, options)
     found = least_within(made, objective, Metric.LATENCY, limit_cycles, options.sram_limit_bytes)
     reached = found.amounts[Metric.LATENCY]
     if reached > limit_cycles:
@@ -90,6 +84,30 @@ def extract_within_latency(
             levers="use more tiles, a faster target or a smaller batch",
         )
     return found.plan
+
+
+def within_latency(
+    graph: Graph,
+    rolled: Rolled,
+    alternatives: tuple[Alternatives, ...],
+    target: Target,
+    mesh: LogicalMesh,
+    options: ExtractOptions,
+) -> Reweigher:
+    """Return what makes plans within limits of latency; the arguments are those of `extract`.
+
+    Raises:
+        InfeasibleError: Some tensor cannot be computed within the scratchpad.
+        CompileError: The objective weighs the footprint, which has no price of cycles.
+    """
+    objective = options.objective.on(graph, target)
+    if Metric.SRAM in objective.metrics:
+        raise CompileError(
+            f"objective '{objective}' has no latency limit; see the plans of "
+            "'tilewright explore pareto --objectives latency,sram'"
+        )
+    wanted = (objective, Objective.LATENCY)
+    return Reweigher(graph, rolled, alternatives, target, mesh, wanted, options)
 
 
 def least_within(
@@ -117,14 +135,16 @@ def least_within(
     fast = made.plan(single(metric), limit_bytes)
     if fast.amounts[metric] > most:
         return fast
-    bound = slow.plan.bound
+    bound, price_of_bound, bounding = slow.plan.bound, 0.0, slow.plan
     for _ in range(_PRICES):
         dearer = objective.weigh(fast.amounts) - objective.weigh(slow.amounts)
         price = dearer / (slow.amounts[metric] - fast.amounts[metric])
         if price <= 0:
             break
-        found = made.plan(_with_price(objective, metric, price), limit_bytes)
-        bound = max(bound, found.plan.bound - price * most)
+        found = made.plan(with_price(objective, metric, price), limit_bytes)
+        if found.plan.bound - price * most > bound:
+            bound, price_of_bound = found.plan.bound - price * most, price
+            bounding = found.plan
         line = objective.weigh(fast.amounts) + price * fast.amounts[metric]
         if found.plan.cost >= line * (1 - _GAIN):
             break
@@ -132,12 +152,18 @@ def least_within(
             fast = found
         else:
             slow = found
-    proof = Proof(method=f"{fast.plan.proof.method} + price of {metric}")
+    certificate = bounding.proof.certificate
+    proof = Proof(
+        method=f"{bounding.proof.method} + price of {metric}",
+        certificate=LimitPrice(price=price_of_bound, certificate=certificate)
+        if isinstance(certificate, Certificate)
+        else None,
+    )
     plan = under(fast.plan, objective, bound, proof, made.target)
     return replace(fast, plan=plan, most=(metric, most))
 
 
-def _with_price(objective: Objective, metric: AnyMetric, price: float) -> Objective:
+def with_price(objective: Objective, metric: AnyMetric, price: float) -> Objective:
     """Return the objective with a price of a unit of a metric added."""
     rates = dict(zip(objective.metrics, objective.rates, strict=True))
     rates[metric] = rates.get(metric, 0.0) + price

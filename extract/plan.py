@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
-from tilewright.extract.certificate import Certificate
+from tilewright.extract.certificate import AnyCertificate
 from tilewright.extract.objective import Objective
 from tilewright.graph import Graph, Op, TensorType
 from tilewright.hwmodel.cost import KernelCost, Occupancy
@@ -130,7 +130,7 @@ class Proof:
     method: str
     """E.g. "elimination" (exact), "lagrangian" (dual bound), "relaxed links"."""
     details: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
-    certificate: Certificate | None = field(default=None, compare=False, repr=False)
+    certificate: AnyCertificate | None = field(default=None, compare=False, repr=False)
     """What `recheck` computes the bound from again; None where it cannot."""
 
 

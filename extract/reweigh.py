@@ -37,7 +37,7 @@ class Point:
 
 
 class Reweigher:
-    """Keeps every option that is the best for some of the given objectives."""
+    """Keeps every option than which none is better under all of the given objectives."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Reweigher:
             InfeasibleError: None was found.
         """
         limit = min(limit_bytes or self.capacity_bytes, self.capacity_bytes)
-        setting = self._setting_of(objective.additive)
+        setting = self.setting_of(objective.additive)
         options = replace(self._options, objective=objective, sram_limit_bytes=limit)
         plan = plan_setting(setting, options)
         found = amounts(plan, setting.pricing.target, self._metrics)
@@ -108,7 +108,7 @@ class Reweigher:
 
         Their objective, bound and proof are those of the objective, and none.
         """
-        setting = narrowed(self._setting_of(objective), limit_bytes)
+        setting = narrowed(self.setting_of(objective), limit_bytes)
         first, last = ((end.amounts[metrics[0]], end.amounts[metrics[1]]) for end in ends)
         found = plans_behind(setting, metrics, (first, last))
         target = setting.pricing.target
@@ -118,8 +118,8 @@ class Reweigher:
         )
         return tuple(points), found.is_complete
 
-    def _setting_of(self, objective: Objective) -> Setting:
-        """Return the tables of an objective that adds up."""
+    def setting_of(self, objective: Objective) -> Setting:
+        """Return what plans for an objective that adds up are chosen from, within all of the scratchpad."""
         known = self._weighed.get(objective)
         if known is not None:
             return known

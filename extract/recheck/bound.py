@@ -7,10 +7,12 @@ has the multipliers at which it ended, and any others in their place prove less,
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from tilewright.extract.certificate import Certificate, Priced
-from tilewright.extract.choice import ChoiceProblem, restricted
+from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, restricted
 from tilewright.extract.copies import copies
 from tilewright.extract.plan import Plan, Proof
 from tilewright.extract.plan_error import PlanError
@@ -35,14 +37,34 @@ def validate_bound(plan: Plan, setting: Setting) -> None:
         plan: With a bound for plans of the setting.
         setting: What `extraction.prepare` makes of the model with the options that the plan was made with.
     """
-    certificate, tables = plan.proof.certificate, setting.tables
-    if certificate is None:
-        raise PlanError(
-            f"the bound's proof '{plan.proof.method}' has no certificate from which it can be checked"
-        )
-    claimed = plan.bound * tables.scale
+    certificate = plan.proof.certificate
+    if not isinstance(certificate, Certificate):
+        raise no_certificate(plan.proof)
+    check_certificate(certificate, plan.bound, setting, plan.proof.method)
+
+
+def no_certificate(proof: Proof) -> PlanError:
+    """Return the error of a bound that nothing can be said of."""
+    return PlanError(
+        f"the bound's proof '{proof.method}' has no certificate from which it can be checked"
+    )
+
+
+def check_certificate(
+    certificate: Certificate, bound: float, setting: Setting, method: str
+) -> None:
+    """Raise PlanError unless a certificate proves a bound, in units of the objective, of a setting's plans.
+
+    Args:
+        certificate: What is left of the search.
+        bound: What all plans are said to cost at least.
+        setting: What plans are chosen from.
+        method: How the search proved it.
+    """
+    tables = setting.tables
+    claimed = bound * tables.scale
     if certificate.is_exhausted:
-        _check_exhausted(plan, setting)
+        _check_exhausted(bound, setting)
         return
     problem = tables.relaxed
     if certificate.links is not None:
@@ -50,7 +72,7 @@ def validate_bound(plan: Plan, setting: Setting) -> None:
     proven = _proven(problem, setting, certificate, claimed)
     if claimed > proven + _RELATIVE * max(1.0, abs(claimed)):
         raise PlanError(
-            f"the bound {plan.bound:.9g} is not proven by '{plan.proof.method}': "
+            f"the bound {bound:.9g} is not proven by '{method}': "
             f"its certificate is good for {proven / tables.scale:.9g}"
         )
 
@@ -68,20 +90,37 @@ def _proven(
     return spans_bound(problem, account, resident_bytes(tables), certificate.spans)
 
 
-def _check_exhausted(plan: Plan, setting: Setting) -> None:
+def _check_exhausted(bound: float, setting: Setting) -> None:
     """Raise PlanError if a choice that costs less than a bound makes a plan that fits."""
+    scale = setting.tables.scale
+    enough = min(bound * scale * (1 - _RELATIVE), FORBIDDEN / 2)
+    for plan, peak_bytes in plans_below(setting, setting.tables.problem, enough):
+        if peak_bytes <= setting.pricing.limit_bytes:
+            raise PlanError(f"the bound {bound:.9g} is above a plan that costs {plan.cost:.9g}")
+
+
+def plans_below(
+    setting: Setting, problem: ChoiceProblem, cost: float, row_price: float = 0.0
+) -> Iterator[tuple[Plan, int]]:
+    """Yield the plans of choices that cost less and may fit, with the bytes of their fullest moment.
+
+    Args:
+        setting: What plans are chosen from.
+        problem: What choices cost, and the limit of rows.
+        cost: What choices must be below.
+        row_price: Of a byte of the fullest row.
+
+    Raises:
+        PlanError: There are too many to look at.
+    """
     tables, own = setting.tables, setting.pricing
     if tables.has_repeats:
         raise PlanError("repeats that differ are no choice that can be searched for")
     alignment = own.target.tile.sram.alignment_bytes
     pairs = copies(tables, setting.alternatives, own.mesh, alignment)
-    enough = plan.bound * tables.scale * (1 - _RELATIVE)
-    for choice in choices_below(tables.problem, tables.relaxed.usages, pairs, enough):
-        other = setting.writer(choice).write((0.0, Proof(method="choice")))
-        if max(needed for _, needed in moments(other, own.target)) <= own.limit_bytes:
-            raise PlanError(
-                f"the bound {plan.bound:.9g} is above a plan that costs {other.cost:.9g}"
-            )
+    for choice in choices_below(problem, tables.relaxed.usages, pairs, cost, row_price):
+        plan = setting.writer(choice).write((0.0, Proof(method="choice")))
+        yield plan, max(needed for _, needed in moments(plan, own.target))
 
 
 def priced_bound(

@@ -42,6 +42,7 @@ def choices_below(
     needed: Sequence[Usage],
     together: Sequence[PairUsage],
     cost: float,
+    row_price: float = 0.0,
 ) -> Iterator[tuple[int, ...]]:
     """Yield the choices that cost less and whose rows may be within the limit.
 
@@ -50,6 +51,7 @@ def choices_below(
         needed: What every plan with an option needs of the rows at least.
         together: The same of pairs of options, in addition.
         cost: What choices must be below.
+        row_price: Of a unit of the fullest row, which then counts as well.
 
     Raises:
         PlanError: There are too many to look at.
@@ -89,7 +91,9 @@ def choices_below(
                     continue
                 more = {**chosen, v: option}
                 rows = rest[len(more)] + sum(uses[u][o] for u, o in more.items())
-                if (_with_pairs(rows, together, more) <= problem.limit).all():
+                fullest = _with_pairs(rows, together, more).max(initial=0.0)
+                is_less = best + extra + row_price * fullest < cost
+                if is_less and fullest <= problem.limit:
                     stack.append((best + float(extra), more, {**group_of, v: group}))
 
 

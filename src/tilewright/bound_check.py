@@ -7,7 +7,11 @@ from dataclasses import replace
 from tilewright.compiler import Compilation, extract_options
 from tilewright.extract.deadline import NO_DEADLINE
 from tilewright.extract.extraction import prepare
+from tilewright.extract.limited import latency_cycles, within_latency
+from tilewright.extract.objective import Metric
 from tilewright.extract.recheck.bound import validate_bound
+from tilewright.extract.recheck.footprints import validate_bound_of_footprints
+from tilewright.extract.recheck.limits import validate_bound_within
 
 
 def check_bound(done: Compilation) -> None:
@@ -24,4 +28,11 @@ def check_bound(done: Compilation) -> None:
     options = extract_options(done.options)
     options = replace(options, solve=replace(options.solve, deadline=NO_DEADLINE))
     model = (done.graph, done.rolled, done.alternatives, done.planning_target, done.mesh)
-    validate_bound(done.plan, prepare(*model, options))
+    if Metric.SRAM in done.plan.objective.metrics:
+        validate_bound_of_footprints(done.plan, prepare(*model, options))
+        return
+    if done.options.max_latency is None:
+        validate_bound(done.plan, prepare(*model, options))
+        return
+    most = latency_cycles(done.options.max_latency, done.target)
+    validate_bound_within(done.plan, within_latency(*model, options), Metric.LATENCY, most)

@@ -19,7 +19,6 @@ from tilewright.arrays import read_arrays, write_file
 from tilewright.bound_check import check_bound
 from tilewright.compiler import Compilation, Stage
 from tilewright.errors import CompileError
-from tilewright.extract.objective import Metric, parse_objective
 from tilewright.inputs import example_inputs, read_inputs
 from tilewright.listings import alternatives_text, blocks_text, graph_text, plan_text, program_text
 from tilewright.lowering.assembler import disassemble
@@ -188,12 +187,6 @@ def _check_bound_request(request: CompileRequest) -> None:
     if _ORDER.index(request.last) < _ORDER.index(Stage.EXTRACT):
         raise CompileError(
             f"--check-bound is of a plan, --stop-after {request.last} makes none; drop one of the two"
-        )
-    weighs_footprint = Metric.SRAM in parse_objective(request.objective).metrics
-    if weighs_footprint or request.max_latency is not None:
-        raise CompileError(
-            "--check-bound: the bound is put together of several for an objective with sram, and for "
-            "--max-latency, and has no certificate then; drop one of the two"
         )
 
 

@@ -98,14 +98,6 @@ def test_a_bound_without_a_reason_is_refused(certificate: Certificate | None) ->
         validate_bound(bare, setting)
 
 
-def test_footprints_have_no_certificate() -> None:
-    """The bound of a largest value is none of the problem that its parts are bounded by."""
-    options = ExtractOptions(objective=Objective.SRAM)
-    plan, setting = planned(tiny("residual", 1, 2), options)
-    with pytest.raises(PlanError, match="no certificate"):
-        validate_bound(plan, setting)
-
-
 def test_a_plan_that_is_made_again_keeps_the_bound_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans within less scratchpad cost more at least; those that were sent back do not."""
     real, sent_back = compiler.build_program, list[Plan]()

@@ -36,8 +36,12 @@ def test_module_runs() -> None:
     assert done.stdout == f"tilewright {__version__}\n"
 
 
-def test_compile_checks_the_bound(tilewright, cnn: Path) -> None:
-    ran = tilewright("compile", cnn, *COMPILE, "--check-bound", "--stop-after", "extract")
+@pytest.mark.parametrize(
+    "asked",
+    [(), ("--objective", "latency:1,sram:1"), ("--objective", "energy", "--max-latency", "1ms")],
+)
+def test_compile_checks_the_bound(tilewright, cnn: Path, asked: tuple[str, ...]) -> None:
+    ran = tilewright("compile", cnn, *COMPILE, *asked, "--check-bound", "--stop-after", "extract")
     assert ran.code == 0, ran.err
     assert "bound: follows from its certificate" in ran.out
     assert "bound check" in ran.out

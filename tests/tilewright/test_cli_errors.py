@@ -198,8 +198,6 @@ def test_scratchpad_that_holds_no_op(tilewright, tmp_path: Path) -> None:
         ((*COMPILE, "--inputs", "x.npz"), r"add --verify"),
         ((*COMPILE, "--verify", "--stop-after", "extract"), r"--stop-after extract makes none"),
         ((*COMPILE, "--check-bound", "--stop-after", "roll"), r"--stop-after roll makes none"),
-        ((*COMPILE, "--check-bound", "--objective", "latency:1,sram:1"), r"no certificate then"),
-        ((*COMPILE, "--check-bound", "--max-latency", "9us"), r"no certificate then"),
         ((*COMPILE, "--shapes-only"), r"--shapes-only.*add --stop-after extract"),
         ((*COMPILE, "--verify", "--tolerance", "nan"), r"--tolerance is nan"),
         ((*COMPILE, "--without-rule", "fusion.nothing"), r"rule 'fusion.nothing' is unknown"),
