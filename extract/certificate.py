@@ -6,6 +6,7 @@ A certificate holds the multipliers of the bound, which are few; what follows fr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tilewright.extract.choice import Costs, Indices, Mask
@@ -160,4 +161,24 @@ class Footprints:
     is_exhausted: bool = False
 
 
-AnyCertificate = Certificate | LimitPrice | Footprints
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Claim:
+    """What every plan costs at least, with what proves it; inf if there is no plan."""
+
+    bound: float
+    certificate: Certificate | None
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Divisions:
+    """Why a bound of all divisions into stages holds, see `pipeline`.
+
+    `alone[shape][item]` are claims of the items by themselves, which bound every stage; `stages` have what is
+    claimed of stages that were planned, by first item, last one (exclusive) and shape.
+    """
+
+    alone: tuple[tuple[Claim, ...], ...]
+    stages: Mapping[tuple[int, int, int], Claim]
+
+
+AnyCertificate = Certificate | LimitPrice | Footprints | Divisions

@@ -25,7 +25,7 @@ from tilewright.extract.objective import Objective
 from tilewright.extract.pipeline.items import cut_into_items, with_branches
 from tilewright.extract.pipeline.paths import Left, divide_into_paths
 from tilewright.extract.pipeline.plan import PipelinePlan, PlannedStage, Wait
-from tilewright.extract.pipeline.prices import Price, Prices, Saturate
+from tilewright.extract.pipeline.prices import Price, Prices, Saturate, claim_of
 from tilewright.extract.pipeline.search import Division, Goal, Permitted, divide
 from tilewright.extract.pipeline.search import Prices as Table
 from tilewright.extract.pipeline.segments import Segments
@@ -91,6 +91,36 @@ def plan_pipeline(
         InfeasibleError: No division found fits.
     """
     options, stages = options or ExtractOptions(), stages or StageOptions()
+    task = task_of(graph, rolled, target, saturate, options, stages)
+    table = StageTable(task.parts, task.prices)
+    found = search(table, task.goal, None, stages.evaluations, stages.evaluations, whole)
+    if found.division is None:
+        raise no_division(table, task.goal, stages)
+    return written(table, found.division, found.bound, options.objective, stages, whole)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Task:
+    """What is divided, what prices stages, and what a division minimises."""
+
+    parts: Parts
+    prices: Prices
+    goal: Goal
+
+
+def task_of(
+    graph: Graph,
+    rolled: Rolled,
+    target: Target,
+    saturate: Saturate,
+    options: ExtractOptions,
+    stages: StageOptions,
+) -> Task:
+    """Return the task of dividing a model; the arguments are those of `plan_pipeline`.
+
+    Raises:
+        CompileError: The objective is not a time, there are too few places to cut, or a host region.
+    """
     check_objective(options.objective)
     if stages.stages > 1:
         check_divisible(graph)
@@ -107,12 +137,8 @@ def plan_pipeline(
     if is_single and not is_row:
         parts = replace(parts, are_beside=True, cuts=some_cuts(items, branches))
     reserved = stages.reserved_semaphores + max(0, stages.stages - _STAGES_THAT_MEET)
-    table = StageTable(parts, Prices(target, saturate, timed, reserved))
-    goal = goal_of(options.objective, stages)
-    found = search(table, goal, None, stages.evaluations, stages.evaluations, whole)
-    if found.division is None:
-        raise no_division(table, goal, stages)
-    return written(table, found.division, found.bound, options.objective, stages, whole)
+    prices = Prices(target, saturate, timed, reserved)
+    return Task(parts=parts, prices=prices, goal=goal_of(options.objective, stages))
 
 
 _STAGES_THAT_MEET = 10
@@ -217,7 +243,7 @@ def search(
     """
     if whole is not None:
         place = (0, table.parts.items, 0)
-        table.set(place, Price(cost=whole.cost, bound=whole.bound))
+        table.set(place, Price(cost=whole.cost, bound=whole.bound, claim=claim_of(whole)))
     asked = _Search(table, goal, permitted, most, enough)
     asked.improve()
     best = asked.close()
@@ -346,7 +372,11 @@ def written(
         stages=tuple(planned),
         cost=division.value,
         bound=bound,
-        proof=Proof(method="division by bounds", details=MappingProxyType(details)),
+        proof=Proof(
+            method="division by bounds",
+            details=MappingProxyType(details),
+            certificate=table.evidence(),
+        ),
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 from types import MappingProxyType
 
 from tilewright.errors import InfeasibleError
+from tilewright.extract.certificate import Certificate, Claim
 from tilewright.extract.extraction import (
     ExtractOptions,
     plan_setting,
@@ -43,6 +44,8 @@ class Price:
     bound: float
     items: tuple[float, ...] = ()
     """What each item of the stage costs in that plan."""
+    claim: Claim | None = field(default=None, compare=False, repr=False)
+    """The part of the bound that can be checked again."""
 
 
 def alone(block: Block) -> Rolled:
@@ -109,7 +112,10 @@ class Prices:
                 plan = self._plan(segment, shape)
                 self._plans[key, segment.graph.ops[-1].outputs] = plan
                 self._stages[key] = Price(
-                    cost=plan.cost, bound=max(lower, plan.bound), items=_item_costs(plan, segment)
+                    cost=plan.cost,
+                    bound=max(lower, plan.bound),
+                    items=_item_costs(plan, segment),
+                    claim=claim_of(plan),
                 )
             except InfeasibleError:
                 self._stages[key] = Price(cost=inf, bound=lower)
@@ -194,20 +200,41 @@ class Prices:
             self._alternatives[key, shape] = self.saturate(block.graph, mesh)
         return self._alternatives[key, shape]
 
-    def _price_alone(self, key: Hashable, block: Block, shape: Submesh) -> Price:
+    def setting_alone(self, key: Hashable, block: Block, shape: Submesh) -> Setting:
+        """Return what the plan of a block by itself is chosen from, the way from and to DRAM free.
+
+        Raises:
+            InfeasibleError: Some tensor cannot be computed within the scratchpad.
+        """
         found = (prune(self.of_block(key, block, shape)),)
+        pricing, rolled = self._pricing((key,), found, shape), alone(block)
+        tables = build_tables(block.graph, rolled, found, pricing, are_ports_free=True)
+        return Setting(
+            graph=block.graph, rolled=rolled, alternatives=found, pricing=pricing, tables=tables
+        )
+
+    def _price_alone(self, key: Hashable, block: Block, shape: Submesh) -> Price:
         try:
-            pricing = self._pricing((key,), found, shape)
-            tables = build_tables(block.graph, alone(block), found, pricing, are_ports_free=True)
+            tables = self.setting_alone(key, block, shape).tables
         except InfeasibleError:
-            return Price(cost=inf, bound=inf)
+            return Price(cost=inf, bound=inf, claim=Claim(bound=inf, certificate=None))
         few = replace(self.options.solve, price_steps=4, branching_gap=inf)
         below = floor(tables.relaxed, few)
         solution = solve(tables.problem, few, below=below)
         cutoff = tables.relaxed.cost(solution.choice) if solution.feasible else inf
         relaxed = lower_bound(below, cutoff, solution.multipliers, few)
         cost = solution.cost / tables.scale if solution.feasible else inf
-        return Price(cost=cost, bound=relaxed.bound / tables.scale)
+        bound = relaxed.bound / tables.scale
+        proof = None if relaxed.proof is None else Certificate(priced=relaxed.proof)
+        return Price(cost=cost, bound=bound, claim=Claim(bound=bound, certificate=proof))
+
+
+def claim_of(plan: Plan) -> Claim | None:
+    """Return the bound of a plan of all of a part, if it can be checked again."""
+    certificate = plan.proof.certificate
+    if not isinstance(certificate, Certificate):
+        return None
+    return Claim(bound=plan.bound, certificate=certificate)
 
 
 def _item_costs(plan: Plan, segment: Segment) -> tuple[float, ...]:

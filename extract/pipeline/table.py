@@ -10,10 +10,12 @@ from collections.abc import Callable, Hashable
 from copy import copy
 from dataclasses import dataclass
 from math import gcd, inf
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tilewright.extract.certificate import Claim, Divisions
 from tilewright.extract.pipeline.prices import Price, Prices
 from tilewright.extract.pipeline.search import Prices as Table
 from tilewright.extract.pipeline.search import Room, Stage
@@ -84,6 +86,18 @@ class Parts:
         return neighbours * far + (last < self.items) * (far + read) + barrier
 
 
+def room_of(parts: Parts, prices: Prices) -> Room:
+    """Return the tiles of a machine, in the largest units in which all sub-rectangles are whole."""
+    target, shapes = parts.target, parts.shapes
+    sizes = [prices.target_of(shape).tiles for shape in shapes]
+    unit = gcd(*sizes, target.tiles)
+    return Room(
+        tiles=target.tiles // unit,
+        sizes=tuple(size // unit for size in sizes),
+        fits_at=lambda shape, tile: fits_at(target, shapes[shape], tile * unit),
+    )
+
+
 def is_divisible(graph: Graph) -> bool:
     """Whether stages can run a model: nothing is for the host, and every output is computed."""
     made = {name for op in graph.ops for name in op.outputs}
@@ -112,6 +126,9 @@ class StageTable:
         self._extra = np.zeros(size[:2])
         self._items_alone = np.zeros((2, len(parts.shapes), parts.items))
         """What each item by itself costs, and at least."""
+        self._alone_claims: list[tuple[Claim, ...]] = []
+        self._claims: dict[tuple[int, int, int], Claim] = {}
+        """Of stages that are priced."""
         self._item_costs: dict[tuple[int, int, int], tuple[float, ...]] = {}
         self._asked: set[Hashable] = set()
         self._before = frozenset[Hashable]()
@@ -122,7 +139,7 @@ class StageTable:
         other = copy(self)
         other.lower, other.known = self.lower.copy(), self.known.copy()
         other.is_priced, other._asked = self.is_priced.copy(), set(self._asked)
-        other._item_costs = dict(self._item_costs)
+        other._item_costs, other._claims = dict(self._item_costs), dict(self._claims)
         other._before = frozenset(self._asked)
         return other
 
@@ -151,14 +168,7 @@ class StageTable:
     @property
     def room(self) -> Room:
         """The tiles, in the largest units in which all sub-rectangles are whole."""
-        target, shapes = self.parts.target, self.parts.shapes
-        sizes = [self.prices.target_of(shape).tiles for shape in shapes]
-        unit = gcd(*sizes, target.tiles)
-        return Room(
-            tiles=target.tiles // unit,
-            sizes=tuple(size // unit for size in sizes),
-            fits_at=lambda shape, tile: fits_at(target, shapes[shape], tile * unit),
-        )
+        return room_of(self.parts, self.prices)
 
     @property
     def asked(self) -> int:
@@ -172,6 +182,12 @@ class StageTable:
         self._item_costs[place] = price.items
         self.lower[place] = max(self.lower[place], price.bound + extra)
         self.is_priced[place] = True
+        if price.claim is not None:
+            self._claims[place] = price.claim
+
+    def evidence(self) -> Divisions:
+        """Return what the bounds of all stages can be computed from again."""
+        return Divisions(alone=tuple(self._alone_claims), stages=MappingProxyType(self._claims))
 
     def unpriced(self, stages: tuple[Stage, ...]) -> list[Stage]:
         """Return the stages that are not priced yet."""
@@ -251,6 +267,8 @@ class StageTable:
             allowed = is_legal.copy()
             allowed[0, parts.items] |= number == 0
             alone = [alone_of(item, shape) for item in range(parts.items)]
+            nothing = Claim(bound=0.0, certificate=None)
+            self._alone_claims.append(tuple(p.claim or nothing for p in alone))
             self._items_alone[:, number] = [[p.cost for p in alone], [p.bound for p in alone]]
             self.lower[:, :, number] = _sums([p.bound for p in alone], extra, allowed)
             self._guess[:, :, number] = _sums([p.cost for p in alone], extra, allowed)

@@ -70,7 +70,7 @@ def check_certificate(
     if certificate.links is not None:
         problem = with_links(problem, tables.between, tables.instances, certificate.links)
     proven = _proven(problem, setting, certificate, claimed)
-    if claimed > proven + _RELATIVE * max(1.0, abs(claimed)):
+    if claimed > proven + _RELATIVE * max(1.0, abs(proven)):
         raise PlanError(
             f"the bound {bound:.9g} is not proven by '{method}': "
             f"its certificate is good for {proven / tables.scale:.9g}"

@@ -131,7 +131,7 @@ def compile_command(
     ] = False,
     check_bound: Annotated[
         bool,
-        typer.Option("--check-bound", help="Prove the plan's bound again from its certificate."),
+        typer.Option("--check-bound", help="Prove the bounds again from their certificates."),
     ] = False,
     simulate: Annotated[bool, typer.Option(help="Simulate the timing.")] = True,
     emit: Annotated[

@@ -131,8 +131,12 @@ def compile_and_report(request: CompileRequest, console: Console) -> bool:
     if request.check_bound:
         with progress(console, begin) as tell, _timed(seconds, "bound check"):
             tell("computing the bound again")
-            check_bound(done)
-        print_text(console, "bound: follows from its certificate, checked apart from the search")
+            bounded = check_bound(done)
+        for what in bounded:
+            print_text(
+                console,
+                f"bound of {what}: follows from its certificate, checked apart from the search",
+            )
     if request.stop_after is not None:
         _print_stage(done, request.last, console)
     checks: tuple[OutputCheck, ...] | None = None

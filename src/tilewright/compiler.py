@@ -363,6 +363,17 @@ def saturation_of(done: Compilation, options: CompileOptions) -> Saturate:
     )
 
 
+def stage_options(options: CompileOptions, target: Target) -> StageOptions:
+    """Return what a user chose of stages."""
+    chosen = available_rules(options.user_rules).chosen(options.without_rules)
+    most = options.max_latency
+    return StageOptions(
+        stages=options.stages or 0,
+        rules=chosen.pipeline,
+        max_latency_cycles=inf if most is None else latency_cycles(most, target),
+    )
+
+
 def _linked(
     done: Compilation,
     pipeline: PipelinePlan,
@@ -387,14 +398,7 @@ def _pipelined(
     is_wanted = bool(done.graph.ops) and (options.stages is not None or may_help)
     if options.stages == 1 or not (is_demand or is_wanted):
         return done
-    chosen = available_rules(options.user_rules).chosen(options.without_rules)
-    wanted = StageOptions(
-        stages=options.stages or 0,
-        rules=chosen.pipeline,
-        max_latency_cycles=(
-            inf if options.max_latency is None else latency_cycles(options.max_latency, done.target)
-        ),
-    )
+    wanted = stage_options(options, done.target)
     run = saturation_of(done, options)
     tell("dividing the model into stages")
     try:

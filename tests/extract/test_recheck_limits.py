@@ -85,15 +85,29 @@ def test_bounds_with_the_footprint_hold(name: str, text: str) -> None:
         validate_bound_of_footprints(with_certificate(plan, None), setting)
 
 
-def test_spans_of_footprints_hold() -> None:
-    """Without an exact search at the end, spans and what is proven within their limits are the proof."""
-    case = tiny("two_outputs", 1, 2)
-    objective = parse_objective("latency:1,sram:40").on(case.graph, case.target)
+def by_spans(case: Case, text: str) -> tuple[Plan, Setting]:
+    """Return a plan without an exact search at the end: spans and what is proven in them are the proof."""
+    objective = parse_objective(text).on(case.graph, case.target)
     options = ExtractOptions(objective=objective)
     model = (case.graph, case.rolled, case.alternatives, case.target, case.mesh)
     setting = prepare(*model, options)
     planner = NoLastSearch(setting, options)
-    plan = spare_scratchpad(planner, objective, setting.pricing.limit_bytes)
+    return spare_scratchpad(planner, objective, setting.pricing.limit_bytes), setting
+
+
+def test_nothing_but_no_plan_proves_a_footprint() -> None:
+    plan, setting = by_spans(tiny("two_outputs", 1, 2), "sram")
+    validate_bound_of_footprints(plan, setting)
+    certificate = plan.proof.certificate
+    assert isinstance(certificate, Footprints)
+    assert any(span.certificate is not None for span in certificate.spans)
+    for raised in (1.001 * plan.bound, 1.001 * plan.cost, 2 * plan.cost):
+        with pytest.raises(PlanError):
+            validate_bound_of_footprints(replace(plan, bound=raised), setting)
+
+
+def test_spans_of_footprints_hold() -> None:
+    plan, setting = by_spans(tiny("two_outputs", 1, 2), "latency:1,sram:40")
     certificate = plan.proof.certificate
     assert isinstance(certificate, Footprints)
     assert len(certificate.spans) > 2

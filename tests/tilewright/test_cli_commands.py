@@ -38,12 +38,18 @@ def test_module_runs() -> None:
 
 @pytest.mark.parametrize(
     "asked",
-    [(), ("--objective", "latency:1,sram:1"), ("--objective", "energy", "--max-latency", "1ms")],
+    [
+        (),
+        ("--objective", "latency:1,sram:1"),
+        ("--objective", "energy", "--max-latency", "1ms"),
+        ("--stages", "2"),
+    ],
 )
 def test_compile_checks_the_bound(tilewright, cnn: Path, asked: tuple[str, ...]) -> None:
     ran = tilewright("compile", cnn, *COMPILE, *asked, "--check-bound", "--stop-after", "extract")
     assert ran.code == 0, ran.err
-    assert "bound: follows from its certificate" in ran.out
+    assert "bound of plans on all tiles: follows from its certificate" in ran.out
+    assert ("bound of divisions into stages: follows" in ran.out) == ("--stages" in asked)
     assert "bound check" in ran.out
 
 
