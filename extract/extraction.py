@@ -464,8 +464,9 @@ class _Bounder:
 
     def bound(self, solution: Solution) -> tuple[float, Proof]:
         """Return the lower bound in units of the objective, with its proof, given a choice."""
-        found = self._bound_by(self.below, solution)
-        if self._options.deadline.is_past or not self._misses_links(solution):
+        misses_links = self._misses_links(solution)
+        found = self._bound_by(self.below, solution, is_last=not misses_links)
+        if self._options.deadline.is_past or not misses_links:
             return found
         tables = self._tables
         relaxed, links = with_links_as_costs(tables.relaxed, tables.between, tables.instances)
@@ -477,7 +478,12 @@ class _Bounder:
         return with_links
 
     def _bound_by(
-        self, below: Floor, solution: Solution, links: LinkPrices | None = None
+        self,
+        below: Floor,
+        solution: Solution,
+        links: LinkPrices | None = None,
+        *,
+        is_last: bool = True,
     ) -> tuple[float, Proof]:
         tables, options = self._tables, self._options
         cutoff = below.problem.cost(solution.choice) if solution.feasible else inf
@@ -486,6 +492,7 @@ class _Bounder:
         found = lower_bound(
             *(below, cutoff, solution.multipliers, options),
             repeats_differ=tables.has_repeats,
+            is_last=is_last,
         )
         self._relaxed = self._relaxed or found
         details = {

@@ -4,7 +4,8 @@ Problems of small tables are solved by elimination, which is exact, at every pri
 relaxation (`linear.py`, or messages where that is too large) gives a bound, prices to start with, and how
 far each option is above the bound at least. Options near the bound make a start, which is polished: parts
 of the choice are solved exactly while the rest stays. Once a choice is known, options too far above the bound
-are in none that is better; if what is left has tables small enough, elimination closes the gap.
+are in none that is better; if what is left has tables small enough, elimination closes the gap, or, where a
+bound is asked for, a part of it.
 
 For any non-negative prices, the bound of the priced problem minus prices times limit bounds every
 feasible choice from below. Choices that overflow make their rows dearer until one fits; the
@@ -32,6 +33,9 @@ from tilewright.extract.solution import Relaxation, Solution
 
 _CLOSING_TABLE = 400_000_000
 """Entries of the largest table when closing a gap."""
+
+_AIMS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15)
+"""Shares of a gap to close where a bound matters: fewer options are left for a part of it."""
 
 _NEAR = 0.02
 """Distance from the bound, relative to it, within which options are among those that improve a start."""
@@ -209,6 +213,7 @@ def lower_bound(
     options: SolveOptions,
     *,
     repeats_differ: bool = False,
+    is_last: bool = True,
 ) -> Solution:
     """Return a proven bound of a problem of which a choice of cost `cutoff` is known.
 
@@ -221,6 +226,7 @@ def lower_bound(
             and have nothing in common but what is used in every row. At the prices of the relaxation
             repeats are independent, and equal ones are best; so options that are too far above it go,
             but the prices must stay.
+        is_last: Whether nothing else will bound the choice, so that closing a part of the gap counts, too.
 
     Returns:
         A solution whose bound counts; its choice, feasible or not, is a by-product.
@@ -238,7 +244,9 @@ def lower_bound(
     if repeats_differ and any(is_shared(fewer)):
         shared_price = float(relaxation.prices.sum())
         closing = replace(options, price_steps=1)
-    method = relaxation.method + _close(fewer, relaxation, best, closing)
+    method = relaxation.method + _close(
+        fewer, relaxation, best, closing, _AIMS if is_last else _AIMS[:1]
+    )
     branched = _branch(fewer, best, _BOUND_GAP, shared_price, options)
     found = _solution(problem, fewer, kept, best, method + branched)
     return _proven(found, below, "HiGHS" if branched else "")
@@ -433,27 +441,45 @@ def _polish_among(
 
 
 def _close(
-    problem: ChoiceProblem, relaxation: Relaxation, best: _Best, options: SolveOptions
+    problem: ChoiceProblem,
+    relaxation: Relaxation,
+    best: _Best,
+    options: SolveOptions,
+    aims: tuple[float, ...] = (1.0,),
 ) -> str:
-    """Solve what is left of a problem once options far above the bound are out; return what was done."""
+    """Solve what is left of a problem once options far above the bound are out; return what was done.
+
+    Args:
+        problem: The problem.
+        relaxation: Says how far options are above its bound.
+        best: What is known, which may get better.
+        options: How long to try.
+        aims: Up to which shares of the gap above the relaxation's bound to close it, the best first: the
+            first one of which what is left is small is taken.
+    """
     if best.is_closed(options.gap) or options.deadline.is_past:
         return ""
-    slack = best.cost - relaxation.bound + 1e-9 * max(1.0, abs(best.cost))
-    kept = tuple(np.flatnonzero(own <= slack) for own in relaxation.above)
-    if not all(map(len, kept)):  # no choice is better than the known one
-        best.raise_bound(best.cost, relaxation.prices)
-        return " + fixing"
-    few = restricted(problem, kept)
-    elimination = Elimination(few, most_entries=_CLOSING_TABLE)
-    if not elimination.is_small or elimination.work > options.closing_work:
+    gap = best.cost - relaxation.bound + 1e-9 * max(1.0, abs(best.cost))
+    for aim in aims if gap < np.inf else aims[:1]:
+        slack = aim * gap
+        highest = min(best.cost, relaxation.bound + slack)
+        kept = tuple(np.flatnonzero(own <= slack) for own in relaxation.above)
+        if not all(map(len, kept)):  # no choice costs less
+            best.raise_bound(highest, relaxation.prices)
+            return " + fixing"
+        few = restricted(problem, kept)
+        elimination = Elimination(few, most_entries=_CLOSING_TABLE)
+        if elimination.is_small and elimination.work <= options.closing_work:
+            break
+    else:
         return ""
     steps = min(options.price_steps, 1 + options.closing_work // (1 + 8 * elimination.work))
     rest = _Best(relaxation.prices, relaxation.bound, cost=best.cost)
     _search(few, _Exact(elimination), rest, relaxation.prices, replace(options, price_steps=steps))
     if rest.choice is not None:
         best.keep(problem, _original(rest.choice, kept))
-    # Every choice that is cheaper than the known one is among those that are left.
-    best.raise_bound(min(rest.bound, best.cost), rest.prices)
+    # Every choice that costs less than the aim is among those that are left.
+    best.raise_bound(min(rest.bound, highest), rest.prices)
     return " + elimination"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from test_spans import best_together, naive_use, random_account
 from tilewright.extract import linear
 from tilewright.extract.between import with_links_as_costs
 from tilewright.extract.certificate import Dual, Priced, Spans
-from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs
+from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Edge
 from tilewright.extract.plan_error import PlanError
 from tilewright.extract.recheck.bound import priced_bound
 from tilewright.extract.recheck.links import with_links
@@ -74,6 +74,35 @@ def test_bounds_of_searches_are_accepted_and_none_above_the_optimum(
             assert priced_bound(problem, proof, aim) <= best + LITTLE
         tight += bound >= best - LITTLE
     assert tight >= (way != "messages")
+
+
+def joined_all_over(rng: np.random.Generator) -> ChoiceProblem:
+    """Return a problem whose relaxation is weak: an edge between any two variables."""
+    costs = tuple(rng.integers(0, 40, 6).astype(float) for _ in range(6))
+    ports = np.arange(6)
+    edges = tuple(
+        Edge(left, right, ports, ports, rng.integers(0, 20, (6, 6)).astype(float))
+        for left, right in combinations(range(6), 2)
+    )
+    return ChoiceProblem(costs, edges, (), 0, 0.0)
+
+
+@pytest.mark.parametrize("seed", [0, 3, 7, 9])
+def test_a_part_of_a_gap_is_closed_where_all_of_it_takes_too_much(seed: int) -> None:
+    """Bounds rise with what elimination may take, and none is above the optimum."""
+    problem = joined_all_over(np.random.default_rng(seed))
+    best, found = optimum(problem), []
+    below = floor(problem, SolveOptions(exact_work=0))
+    for work in 2.0 ** np.arange(8, 17, 0.5):
+        options = SolveOptions(closing_work=int(work), price_steps=1)
+        one = lower_bound(below, best, np.zeros(0), options)
+        assert one.bound <= best + LITTLE
+        assert one.proof is not None
+        assert priced_bound(problem, one.proof, one.bound) >= one.bound - LITTLE
+        found.append(one.bound)
+    assert found == sorted(found)
+    assert found[-1] == pytest.approx(best)
+    assert any(found[0] + LITTLE < bound < best - LITTLE for bound in found)
 
 
 def shaken(rng: np.random.Generator, values: Costs, by: float) -> Costs:
