@@ -21,7 +21,7 @@ from math import inf, prod
 from tilewright.extract.amounts import amounts
 from tilewright.extract.chains import Amounts, Chain, Chains, is_as_good
 from tilewright.extract.closing import counted
-from tilewright.extract.exact import MOST_VARIABLES, search_exactly
+from tilewright.extract.exact import search_exactly
 from tilewright.extract.objective import AnyMetric
 from tilewright.extract.plan import Move, Plan, Proof
 from tilewright.extract.plan_writer import PlanWriter, Use
@@ -29,6 +29,9 @@ from tilewright.extract.setting import Setting
 
 _LITTLE = 1e-9
 """A plan that is better by a smaller share is not."""
+
+_MOST_VARIABLES = 200
+"""Of models that are searched, if their tables are small."""
 
 _MOST_WAYS = 4096
 """Combinations of chains of one choice; of more, only those at the weights of the edge are looked at."""
@@ -63,8 +66,6 @@ def plans_behind(
     """
     tables, pricing = setting.tables, setting.pricing
     steps = _Steps(setting, metrics, ends)
-    if len(tables.problem.costs) > MOST_VARIABLES:
-        return Behind(plans=(), is_complete=False)
     found = search_exactly(
         tables.problem,
         tables.relaxed.usages,
@@ -73,6 +74,7 @@ def plans_behind(
         steps.cost,
         sum_price=1 / tables.scale,
         deadline=pricing.deadline,
+        most_variables=_MOST_VARIABLES,
     )
     # repeats that differ are met by no choice
     is_proven = found is not None and found.is_proven and not tables.has_repeats

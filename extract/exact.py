@@ -57,6 +57,7 @@ def search_exactly(
     use_price: float = 0.0,
     sum_price: float = 1.0,
     deadline: Deadline = NO_DEADLINE,
+    most_variables: int = MOST_VARIABLES,
 ) -> Found | None:
     """Return the best choice, None if the problem is too large to look.
 
@@ -69,8 +70,9 @@ def search_exactly(
         use_price: Of a unit of the fullest row, beside the costs.
         sum_price: Of a unit of the costs.
         deadline: After which the search gives up.
+        most_variables: Of a problem that is searched.
     """
-    tables = _tables(problem) if len(problem.costs) <= MOST_VARIABLES else None
+    tables = _tables(problem) if len(problem.costs) <= most_variables else None
     if tables is None:
         return None
     search = _Search(

@@ -21,6 +21,10 @@ _TRIES = 3
 """Limits within which plans are made at most, for each point wanted."""
 
 
+_NARROW = 0.02
+"""Largest part of a footprint that a span is not halved for."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Step:
     """What every plan within a limit takes of the metric at least, and what the best one known takes."""
@@ -119,6 +123,6 @@ class Limits:
                     min(leaner, self._amount(lean) / least - 1 if least > 0 else inf)
                     for least in (bound, step.best)
                 )
-                # if half of the range had nothing new, the rest may be empty
-                limit = high if low > leanest else int((low * high) ** 0.5)
+                # a narrow span is asked for at once whether it is empty
+                limit = high if leaner <= _NARROW else int((low * high) ** 0.5)
                 yield _Span(limit_bytes=limit, room=room, hope=hope)
