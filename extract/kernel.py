@@ -312,6 +312,12 @@ def is_staged(kernel: Kernel, operand: int) -> bool:
             return streamed or is_padded(kernel, operand)
 
 
+def streams_beside(kernel: Kernel, operand: int) -> bool:
+    """Whether an operand is the second one of a product, and both stream from DRAM."""
+    both = all(memory is Memory.DRAM for memory in kernel.operand_memory[:2])
+    return kernel.family is Family.CONTRACT and operand == 1 and both
+
+
 def is_result_staged(kernel: Kernel) -> bool:
     """Whether result boxes are made in a buffer of the kernel and then stored."""
     return kernel.result_memory is Memory.DRAM and kernel.family not in (Family.ALIAS, Family.COPY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil
 
@@ -27,6 +28,7 @@ from tilewright.extract.vector_price import vector_price
 from tilewright.graph import dequantises
 from tilewright.hwmodel.cost import (
     KernelCost,
+    dram_ahead_cycles,
     dram_lead_cycles,
     dram_read_cost,
     dram_write_cost,
@@ -60,17 +62,21 @@ def price(
     traffics, copies = transfer_work(
         kernel, tiling, target.tile.dma.burst_bytes, multicast=target.dram.read_multicast
     )
-    first_load = last_store = 0.0
+    first_load = first_beside = last_store = stored_cycles = 0.0
+    beside = _beside_bytes(traffics, target)
     for traffic in traffics:
-        cost, each_cycles = _traffic_price(traffic, target)
-        costs.append(cost)
+        cost, each_cycles = _traffic_price(traffic, target, beside[not traffic.is_beside])
         if traffic.store:
             last_store = max(last_store, each_cycles)
+            stored_cycles += cost.dma_out_cycles
+        elif traffic.is_beside and target.tile.dma.load_engines > 1:
+            first_beside += each_cycles
+            cost = replace(cost, dma_in_cycles=0.0, dma_out_cycles=cost.dma_in_cycles)
         else:
             first_load += each_cycles
+        costs.append(cost)
     for count, size_bytes in copies:
         costs.append(_local_copy_price(count, size_bytes, target))
-    stored_cycles = sum(cost.dma_out_cycles for cost in costs)
     first_chunk = 0.0
     if kernel.gather is not None:
         cost, first_chunk = gather_price(kernel, tiling, target)
@@ -82,7 +88,7 @@ def price(
     shorter = min(total.matrix_cycles, total.vector_cycles)
     # attention computes the next box's scores while it weighs those of this one
     compute = longer + shorter / (boxes if kernel.family is Family.ATTENTION else results)
-    first = max(first_load, first_chunk)
+    first = max(first_load, first_beside, first_chunk)
     sent_cycles = total.dma_out_cycles - stored_cycles
     port_cycles = total.dram_bytes * target.tiles / target.dram_bytes_per_cycle
     latency = max(
@@ -90,7 +96,7 @@ def price(
         total.dma_in_cycles + compute / boxes + last_store,
         sent_cycles + compute / boxes + last_store,
         first + compute / results + stored_cycles,
-        dram_lead_cycles(target, 0, 0) + port_cycles + compute / boxes if port_cycles else 0.0,
+        dram_lead_cycles(target) + port_cycles + compute / boxes if port_cycles else 0.0,
         total.dma_out_cycles,
         total.sram_cycles,
     )
@@ -184,8 +190,25 @@ def _matrix_price(
     return _times(one, count, target.tile.control.issue_cycles)
 
 
-def _traffic_price(work: Traffic, target: Target) -> tuple[KernelCost, float]:
-    """Return the cost of a stream and the cycles of one of its accesses, which nothing hides."""
+def _beside_bytes(traffics: Sequence[Traffic], target: Target) -> tuple[int, int]:
+    """Return the bytes that the ports move for either load engine, none unless both load."""
+    bytes_of = [0, 0]
+    for work in traffics:
+        if not work.store:
+            bytes_of[work.is_beside] += work.dram_bytes * work.groups
+    if target.tile.dma.load_engines == 1 or not all(bytes_of):
+        return 0, 0
+    return bytes_of[0], bytes_of[1]
+
+
+def _traffic_price(work: Traffic, target: Target, beside_bytes: int) -> tuple[KernelCost, float]:
+    """Return the cost of a stream and the cycles of one of its accesses, which nothing hides.
+
+    Args:
+        work: The stream.
+        target: The machine.
+        beside_bytes: What the ports move meanwhile for the other engine that loads.
+    """
     if work.size_bytes == 0:
         return KernelCost(), 0.0
     each = ceil(work.size_bytes / work.count)
@@ -196,12 +219,14 @@ def _traffic_price(work: Traffic, target: Target) -> tuple[KernelCost, float]:
         # the mean over all tiles is less than what the storing ones move
         one = replace(one, dma_out_cycles=max(one.dma_out_cycles, engine))
     else:
-        one = dram_read_cost(target, each * work.groups, each, work.run_bytes)
+        one = dram_read_cost(
+            target, each * work.groups, each, work.run_bytes, beside_bytes / work.count
+        )
     first = max(one.dma_in_cycles, one.dma_out_cycles) + issue
-    if target.tile.dma.asks_ahead and not work.store:
+    if not work.store:
         # the next one's lead passes while this one's bytes come; the longer of both is what a load takes
-        lead = dram_lead_cycles(target, each * work.groups, each)
-        one = replace(one, dma_in_cycles=max(lead, one.dma_in_cycles - lead))
+        ahead = dram_ahead_cycles(target, each * work.groups, each)
+        one = replace(one, dma_in_cycles=max(ahead, one.dma_in_cycles - ahead))
     cost = _times(one, work.count, issue)
     # the exact share of this tile, not the rounded one of each access
     share = ceil(work.dram_bytes * work.groups / target.tiles)

@@ -28,6 +28,7 @@ from tilewright.extract.kernel import (
     result_boxes,
     row_type,
     stationary_type,
+    streams_beside,
     takes_statistic,
     used_dims,
     value_types,
@@ -78,6 +79,8 @@ class Traffic:
     groups: int
     """How many tiles ask the memory for different (or separately served) bytes."""
     store: bool
+    is_beside: bool = False
+    """Whether another engine loads it, if there are two; see `streams_beside`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -521,7 +524,13 @@ def transfer_work(
             size = elements * type_.dtype.itemsize_bytes
             found.append(
                 Traffic(
-                    totals.loads, size, _padded(size, run, burst_bytes), run, groups, store=False
+                    totals.loads,
+                    size,
+                    _padded(size, run, burst_bytes),
+                    run,
+                    groups,
+                    store=False,
+                    is_beside=streams_beside(kernel, operand),
                 )
             )
     if kernel.result_memory is Memory.DRAM:

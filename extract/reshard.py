@@ -249,7 +249,7 @@ def _loads(
     for sharding in product(*states):
         if is_legal(mesh, sharding, tensor.shape):
             cost = dram_transfer_cost(target, mesh, tensor, sharding, write=False)
-            lead = min(dram_lead_cycles(target, 0, 0), cost.latency_cycles)
+            lead = min(dram_lead_cycles(target), cost.latency_cycles)
             moves.append(
                 Move(
                     kind=MoveKind.LOAD,
@@ -275,7 +275,7 @@ def _stores(
         return []
     cost = dram_transfer_cost(target, mesh, tensor, placement.sharding, write=True)
     own = _local_bytes(tensor, placement.sharding, mesh) / target.tile.dma.out_bytes_per_cycle
-    lead = min(dram_lead_cycles(target, 0, 0), cost.latency_cycles - own)
+    lead = min(dram_lead_cycles(target), cost.latency_cycles - own)
     share = exposure_of(target).output if crossing is Crossing.OUTPUT else 1.0
     return [
         Move(

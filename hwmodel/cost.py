@@ -16,7 +16,7 @@ from tilewright.dtypes import DType
 from tilewright.errors import TargetError
 from tilewright.graph import parse_pipeline
 from tilewright.hwmodel.network import network_of
-from tilewright.hwmodel.target import Dataflow, MatrixUnit, Target, Tile
+from tilewright.hwmodel.target import Dataflow, MatrixUnit, Relay, Target, Tile
 
 COMPOSITES = {
     "softmax": "max|sub|exp|sum|reciprocal|mul",
@@ -251,7 +251,7 @@ def dram_cycles(
 ) -> float:
     """Return the cycles until every tile has read its bytes from DRAM, all at the same time.
 
-        latency + startup (+ relay) + max(port time, engine time, link time)
+        latency + startup + max(port time, engine time, link time) (+ the relay's cast)
 
     A link's load is what it carries when every tile reads bytes of its own, but no more than what
     it carries when all tiles read all `total_bytes_read` by multicast.
@@ -267,7 +267,11 @@ def dram_cycles(
 
 
 def _read_cycles(
-    target: Target, total_bytes_read: int, bytes_per_tile: int, contiguous_run_bytes: int
+    target: Target,
+    total_bytes_read: int,
+    bytes_per_tile: int,
+    contiguous_run_bytes: int,
+    beside_bytes: float = 0.0,
 ) -> tuple[float, float]:
     """Return the cycles of `dram_cycles`, and those of the busiest link."""
     if bytes_per_tile == 0:
@@ -276,32 +280,57 @@ def _read_cycles(
     total = max(total_bytes_read, bytes_per_tile)
     if not target.dram.read_multicast:
         total = target.tiles * bytes_per_tile
-    lead_cycles = dram_lead_cycles(target, total, bytes_per_tile)
+    rate, relay = dma.in_bytes_per_cycle, _relay(target, total, bytes_per_tile)
+    if relay is not None:
+        rate = min(rate, relay.read_bytes_per_cycle)
     padded = padded_bytes(target, total, contiguous_run_bytes)
     own, shared, rates = network.read_kinds
     loads = np.minimum(own * bytes_per_tile, shared * total)
     link_cycles = float((loads / rates).max(initial=0.0))
-    cycles = lead_cycles + max(
-        padded / target.dram_bytes_per_cycle,
-        bytes_per_tile / dma.in_bytes_per_cycle,
-        link_cycles,
-    )
-    return cycles, link_cycles
+    cycles = max((padded + beside_bytes) / target.dram_bytes_per_cycle, bytes_per_tile / rate)
+    if relay is None:
+        cycles = max(cycles, link_cycles)
+    cast_cycles = relay_cast_cycles(target, total, bytes_per_tile)
+    return dram_lead_cycles(target) + cycles + cast_cycles, link_cycles
 
 
-def dram_lead_cycles(target: Target, total_bytes_read: int, bytes_per_tile: int) -> float:
-    """Return the cycles before bytes from DRAM come: latency, startup, and what a relaying tile reads first.
+def dram_lead_cycles(target: Target) -> float:
+    """Return the cycles before bytes from DRAM come: latency and startup."""
+    latency_cycles = target.dram.latency_cycles + network_of(target).dram_latency_cycles
+    return latency_cycles + target.tile.dma.startup_cycles
+
+
+def dram_ahead_cycles(target: Target, total_bytes_read: int, bytes_per_tile: int) -> float:
+    """Return the cycles of a read that pass while the bytes of the one before come.
+
+    That is its lead if the engine asks ahead. A tile that relays is busy until its bytes have left.
 
     Args:
         target: The machine.
         total_bytes_read: Different bytes that all tiles read together.
         bytes_per_tile: Bytes that arrive in each tile.
     """
-    relay = target.dram.relay_bytes_per_cycle
+    relays = _relay(target, total_bytes_read, bytes_per_tile) is not None
+    return dram_lead_cycles(target) if target.tile.dma.asks_ahead and not relays else 0.0
+
+
+def relay_cast_cycles(target: Target, total_bytes_read: int, bytes_per_tile: int) -> float:
+    """Return the cycles in which relaying tiles cast what they have read; the memory rests meanwhile.
+
+    The arguments are those of `dram_ahead_cycles`.
+    """
+    relay = _relay(target, total_bytes_read, bytes_per_tile)
+    if relay is None:
+        return 0.0
+    is_for_all = total_bytes_read <= bytes_per_tile
+    axes = sum(axis.size > 1 for axis in target.axes)
+    return relay.cast_cycles(bytes_per_tile, axes if is_for_all else 1)
+
+
+def _relay(target: Target, total_bytes_read: int, bytes_per_tile: int) -> Relay | None:
+    """Return how tiles relay a read, None if each gets its bytes from the memory."""
     is_shared = target.dram.read_multicast and total_bytes_read < target.tiles * bytes_per_tile
-    relayed = bytes_per_tile / relay if relay is not None and is_shared else 0.0
-    latency_cycles = target.dram.latency_cycles + network_of(target).dram_latency_cycles
-    return latency_cycles + target.tile.dma.startup_cycles + relayed
+    return target.dram.relay if is_shared else None
 
 
 def dram_write_cycles(target: Target, bytes_per_tile: int, contiguous_run_bytes: int) -> float:
@@ -421,16 +450,29 @@ def vector_cost(
 
 
 def dram_read_cost(
-    target: Target, total_bytes_read: int, bytes_per_tile: int, contiguous_run_bytes: int
+    target: Target,
+    total_bytes_read: int,
+    bytes_per_tile: int,
+    contiguous_run_bytes: int,
+    beside_bytes: float = 0.0,
 ) -> KernelCost:
     """Return one tile's cost of a read from DRAM by all tiles, as in `dram_cycles`.
 
     `dram_bytes` and the DRAM's energy are this tile's share of the total.
+
+    Args:
+        target: As for `dram_cycles`, like the next three.
+        total_bytes_read: Different bytes that all tiles read together.
+        bytes_per_tile: Bytes that arrive in each tile.
+        contiguous_run_bytes: Length of the contiguous runs in DRAM.
+        beside_bytes: Bytes that pass the ports at the same time for another engine of the tiles.
     """
     shared = target.dram.read_multicast
     total = total_bytes_read if shared else target.tiles * bytes_per_tile
     share = ceil(padded_bytes(target, total, contiguous_run_bytes) / target.tiles)
-    cycles, links = _read_cycles(target, total_bytes_read, bytes_per_tile, contiguous_run_bytes)
+    cycles, links = _read_cycles(
+        target, total_bytes_read, bytes_per_tile, contiguous_run_bytes, beside_bytes
+    )
     return _dma_cost(target, share, bytes_per_tile, dma_in_cycles=cycles, link_cycles=links)
 
 

@@ -96,8 +96,8 @@ def submesh_target(
 ) -> Target:
     """Return the machine that a stage on a sub-rectangle sees.
 
-    Stages run at the same time, so each has its share of the DRAM bandwidth, unless it is alone. A torus
-    cut open is a mesh.
+    Stages run at the same time, so each has its share of the DRAM bandwidth, unless it is alone, and loads
+    with one engine, whose order says what it has read of the others. A torus cut open is a mesh.
 
     Args:
         target: The whole machine.
@@ -107,7 +107,10 @@ def submesh_target(
     """
     semaphores = target.tile.control.semaphores - reserved_semaphores
     control = target.tile.control.model_copy(update={"semaphores": semaphores})
-    tile = target.tile.model_copy(update={"control": control})
+    dma = target.tile.dma
+    if not is_alone:
+        dma = dma.model_copy(update={"load_engines": 1})
+    tile = target.tile.model_copy(update={"control": control, "dma": dma})
     if shape == whole_machine(target):
         return target.model_copy(update={"tile": tile})
     axes = tuple(

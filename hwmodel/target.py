@@ -153,7 +153,10 @@ class Scratchpad(Frozen):
 
 
 class Dma(Frozen):
-    """The two data movers of a tile: in (DRAM to SRAM) and out (SRAM to DRAM and to other tiles)."""
+    """The two data movers of a tile: in (DRAM to SRAM) and out (SRAM to DRAM and to other tiles).
+
+    With two `load_engines`, both load: where both operands of a product stream, out takes the second one.
+    """
 
     in_bytes_per_cycle: PositiveFloat
     out_bytes_per_cycle: PositiveFloat
@@ -162,6 +165,7 @@ class Dma(Frozen):
     """Shorter contiguous runs are padded to this many bytes on the DRAM side."""
     asks_ahead: bool = False
     """Whether a load is asked for while the one before still comes, which hides the memory's latency."""
+    load_engines: Literal[1, 2] = 1
 
 
 class Control(Frozen):
@@ -182,6 +186,25 @@ class Tile(Frozen):
     control: Control
 
 
+class Relay(Frozen):
+    """Software that reads for a group of tiles: one tile reads all the bytes, then casts them to the group.
+
+    It asks for nothing else before the bytes that it casts have left.
+    """
+
+    read_bytes_per_cycle: PositiveFloat
+    """Rate at which one tile alone reads from all ports."""
+    line_bytes_per_cycle: PositiveFloat
+    """Rate at which it casts to tiles along one axis."""
+    grid_bytes_per_cycle: PositiveFloat
+    """Rate at which it casts to tiles along several axes."""
+
+    def cast_cycles(self, size_bytes: float, axes: int) -> float:
+        """Return the cycles of a cast along so many axes."""
+        rate = self.grid_bytes_per_cycle if axes > 1 else self.line_bytes_per_cycle
+        return size_bytes / rate
+
+
 class Dram(Frozen):
     """External memory: `ports` equal ports; addresses are interleaved over all of them.
 
@@ -196,11 +219,8 @@ class Dram(Frozen):
     latency_cycles: NonNegativeFloat
     read_multicast: bool
     """Whether equal reads of a group of tiles are served once and multicast."""
-    relay_bytes_per_cycle: PositiveFloat | None = None
-    """Rate at which a tile of the group reads the bytes, all of them, before it casts them to the group.
-
-    None: the memory itself casts.
-    """
+    relay: Relay | None = None
+    """None: the memory itself casts."""
     attach_axis: str | None = None
 
 

@@ -12,11 +12,12 @@ from math import ceil, prod
 from tilewright.dtypes import DType
 from tilewright.hwmodel.collectives import exchange_pattern, multicast_pattern
 from tilewright.hwmodel.cost import (
+    dram_ahead_cycles,
     dram_cycles,
-    dram_lead_cycles,
     dram_write_cycles,
     matmul_cost,
     padded_bytes,
+    relay_cast_cycles,
     vector_cycles,
 )
 from tilewright.hwmodel.halo import shift_pattern
@@ -32,9 +33,11 @@ class MicroTime:
 
     cycles: float
     port_cycles: float = 0.0
-    """Those at the end during which all DRAM ports are busy for all tiles."""
+    """Those during which all DRAM ports are busy for all tiles, up to the end or the cast."""
     ahead_cycles: float = 0.0
     """Those that may pass while what the engine moves before still comes."""
+    cast_cycles: float = 0.0
+    """Those at the end in which a tile casts what it has read for others."""
 
 
 MicroTimes = Callable[[Micro], MicroTime]
@@ -178,9 +181,14 @@ class _Clock:
         ports = padded_bytes(target, total_bytes, run_bytes) / target.dram_bytes_per_cycle
         if not is_store:
             cycles = dram_cycles(target, total_bytes, size_bytes, run_bytes)
-            asks_ahead = dma.asks_ahead and micro.opcode is Opcode.LD
-            ahead = dram_lead_cycles(target, total_bytes, size_bytes) if asks_ahead else 0.0
-            return MicroTime(cycles, min(ports, cycles), ahead)
+            if micro.opcode is not Opcode.LD:
+                return MicroTime(cycles, min(ports, cycles))
+            return MicroTime(
+                cycles,
+                min(ports, cycles),
+                ahead_cycles=dram_ahead_cycles(target, total_bytes, size_bytes),
+                cast_cycles=relay_cast_cycles(target, total_bytes, size_bytes),
+            )
         own = dma.startup_cycles + target.dram.latency_cycles + size_bytes / dma.out_bytes_per_cycle
         shared = dram_write_cycles(target, ceil(total_bytes / target.tiles), run_bytes)
         return MicroTime(max(own, shared), min(ports, max(own, shared)))

@@ -142,10 +142,12 @@ class Builder:
         mesh: LogicalMesh,
         *,
         read_multicast: bool,
+        load_engines: int = 1,
         block_format: BlockFormat | None = None,
     ) -> None:
         self.mesh = mesh
         self.read_multicast = read_multicast
+        self.load_engines = load_engines
         self.block_format = block_format
         self.buffers: list[Buffer] = []
         self.micros: list[Micro] = []
@@ -210,13 +212,24 @@ class Builder:
             Opcode.MM, Engine.ME, domain, dst, sources, fn=fn or "", accumulate=accumulate
         )
 
-    def load(self, domain: tuple[int, ...], dst: View, source: View, sharding: Sharding) -> None:
-        """Emit an LD; tiles that read the same bytes share the read if the memory can."""
+    def load(
+        self,
+        domain: tuple[int, ...],
+        dst: View,
+        source: View,
+        sharding: Sharding,
+        *,
+        is_beside: bool = False,
+    ) -> None:
+        """Emit an LD; tiles that read the same bytes share the read if the memory can.
+
+        One beside other loads goes to the second engine that loads, if there is one.
+        """
         axes = self.replica_axes(sharding) if self.read_multicast else 0
         order = _by_distance(source)
         self._strided(
             Opcode.LD,
-            Engine.DI,
+            Engine.DO if is_beside and self.load_engines > 1 else Engine.DI,
             _pick(domain, order),
             _reorder(dst, order),
             (_reorder(source, order),),

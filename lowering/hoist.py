@@ -2,7 +2,7 @@
 
 The queues decouple the engines, so a load may start long before the micros around it; but its buffer takes
 the place of buffers whose last use comes before the load in the linear order, and the load waits for that
-use. Hence a load should stand as early as the memory allows and as its own duration asks for. But the DMA
+use. Hence a load should stand as early as the memory allows and as its own duration asks for. But an engine
 loads in order: at a long load that could wait, it keeps those waiting that are needed first.
 """
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tilewright.lowering.accesses import buffers_of, live_ranges, written_by
 from tilewright.lowering.allocation import round_up
 from tilewright.lowering.durations import MicroTimes
-from tilewright.lowering.isa import Engine, Opcode, Space
+from tilewright.lowering.isa import LOADS, Engine, Opcode, Space
 from tilewright.lowering.micro import LinearProgram, Micro
 
 _EAGERNESS = 2.0
@@ -110,7 +110,7 @@ class _Held(NamedTuple):
 
 
 def _is_load(micro: Micro) -> bool:
-    return micro.engine is Engine.DI
+    return micro.opcode in LOADS
 
 
 def _fills_of_loads(micros: tuple[Micro, ...]) -> dict[int, int]:
@@ -143,7 +143,7 @@ def _hoist(
     host = -1  # the last host region that may write any buffer of DRAM
     fills = _fills_of_loads(micros)
     keys: list[tuple[int, bool, int]] = []
-    held: list[_Held] = []
+    held: dict[Engine, list[_Held]] = {engine: [] for engine in Engine}
     waiting: list[int] = []
     for position, micro in enumerate(micros):
         if position in fills:
@@ -161,9 +161,10 @@ def _hoist(
                 over = np.flatnonzero(live[target:first] + size > budget_bytes)
                 if len(over):
                     target += int(over[-1]) + 1
-            target = min(first, _behind_urgent(target, position, held, outlook))
+            mine = held[micro.engine]
+            target = min(first, _behind_urgent(target, position, mine, outlook))
             if floor >= 0:
-                held.append(_Held(position, target, outlook.ends[floor]))
+                mine.append(_Held(position, target, outlook.ends[floor]))
             if is_new and size and target < first:
                 live[target:first] += size
         # loads moved to before micro t precede it, among themselves they keep their order
@@ -205,8 +206,8 @@ def _outlook(micros: tuple[Micro, ...], durations: MicroTimes) -> _Outlook:
     """Simulate the compute of a phase, and say where each load should stand to be complete when it is needed.
 
     Compute is simulated as if loads took no time. Going backwards over the loads, each must be
-    complete before its first use and before the next load starts. It should stand before the first micro that
-    is not complete when it starts, so that it never waits for the memory of an earlier one.
+    complete before its first use and before the next load of its engine starts. It should stand before the
+    first micro that is not complete when it starts, so that it never waits for the memory of an earlier one.
     """
     starts, ends = _compute_times(micros, durations)
     horizon = list(accumulate(ends, max))
@@ -214,14 +215,15 @@ def _outlook(micros: tuple[Micro, ...], durations: MicroTimes) -> _Outlook:
     first_use: dict[int, float] = {}
     wanted, load_cycles = list(range(len(micros))), [0.0] * len(micros)
     needed = [last] * len(micros)
-    following = last
+    following = dict.fromkeys(Engine, last)
     for position in reversed(range(len(micros))):
         micro = micros[position]
         if _is_load(micro) and micro.dst is not None:
             needed[position] = first_use.get(micro.dst.buffer, last)
             load_cycles[position] = durations(micro).cycles
-            following = min(needed[position], following) - _EAGERNESS * load_cycles[position]
-            wanted[position] = bisect_right(horizon, following)
+            end = min(needed[position], following[micro.engine])
+            begin = following[micro.engine] = end - _EAGERNESS * load_cycles[position]
+            wanted[position] = bisect_right(horizon, begin)
         else:
             for number in buffers_of(micro):
                 first_use[number] = starts[position]

@@ -1,9 +1,10 @@
 """The instruction set: one definition for encoder, assembler, listings and both simulators.
 
 A tile has five engines, each with an in-order queue: matrix (ME), vector (VE), DMA-in (DI),
-DMA-out and sends (DO), control (CT). An engine executes one instruction at a time: it waits until its
-semaphore waits hold, consumes them atomically, executes, then posts. Engines of a tile share only
-the scratchpad and the semaphores; there is no other ordering between them.
+DMA-out and sends (DO; loads too on machines of two load engines), control (CT). An engine executes one
+instruction at a time: it waits until its semaphore waits hold, consumes them atomically, executes,
+then posts. Engines of a tile share only the scratchpad and the semaphores; there is no other ordering
+between them.
 
 All tiles of a group execute the same streams (SPMD). What differs between tiles is their
 coordinate on the group's logical mesh axes: the address of an access is
@@ -66,6 +67,10 @@ class Opcode(IntEnum):
     SIG = 14
 
 
+LOADS = (Opcode.LD, Opcode.GTH)
+"""What brings bytes into the scratchpad from memory."""
+
+
 SEMANTICS: dict[Opcode, str] = {
     Opcode.HALT: "any engine: end of the stream",
     Opcode.WT: "any engine: only the waits and posts",
@@ -81,7 +86,7 @@ SEMANTICS: dict[Opcode, str] = {
     Opcode.LD: (
         "DI: dst (L1) <- src (DRAM), strided copy. `axes`, if not 0: all tiles of that sub-mesh "
         "read the same bytes and the memory serves them once (multicast read); values are as "
-        "without"
+        "without. DO only on machines of two load engines"
     ),
     Opcode.GTH: (
         "DI: dst (L1) <- rows of src0 (DRAM or L1) chosen by indices src1 (L1, i32 or i64). "

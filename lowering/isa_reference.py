@@ -48,7 +48,8 @@ TIMING: dict[Opcode, str] = {
     Opcode.LOOP: "none",
     Opcode.END: "none",
     Opcode.LD: "issue, DMA startup, DRAM latency and route, then bytes over the slowest of DRAM "
-    "ports, links, DMA, SRAM; runs shorter than a burst cost a burst",
+    "ports, links, DMA, SRAM; runs shorter than a burst cost a burst; a tile that relays reads, "
+    "then casts",
     Opcode.GTH: "as LD, one run for each row; from L1 without DRAM",
     Opcode.ST: "issue, DMA startup, then bytes as LD",
     Opcode.SND: "issue, DMA startup, then bytes over the slowest of DMA, links, ports, SRAM; "

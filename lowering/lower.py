@@ -102,6 +102,7 @@ class _Lowering:
         self.builder = Builder(
             plan.mesh,
             read_multicast=target.dram.read_multicast,
+            load_engines=target.tile.dma.load_engines,
             block_format=target.tile.matrix.block_format,
         )
         self.values = evaluate_constants(plan)

@@ -16,7 +16,7 @@ from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.lowering.accesses import buffers_of
 from tilewright.lowering.conflicts import find_conflicts
 from tilewright.lowering.durations import MicroTimes
-from tilewright.lowering.isa import Engine, Space
+from tilewright.lowering.isa import LOADS, Engine, Space
 from tilewright.lowering.micro import LinearProgram, Micro
 from tilewright.lowering.scheduling.bounds import lower_bound
 from tilewright.lowering.scheduling.problem import MAX_TIME, Precedence, Problem, Solution
@@ -179,7 +179,7 @@ def _late_keys(
     users = _users(conflicts)
     for position in reversed(range(len(micros))):
         micro = micros[position]
-        if users[position] and (micro.engine is Engine.DI or micro.role == "ready"):
+        if users[position] and (micro.opcode in LOADS or micro.role == "ready"):
             keys[position] = min((keys[user][0], position) for user in users[position])
     return keys
 

@@ -62,7 +62,8 @@ def estimate_schedule(ordered: OrderedProgram, durations: MicroTimes) -> Schedul
             asked = max(moving[micro.engine], ready)
             end = max(start + own_cycles, asked + time.cycles)
         if time.port_cycles:
-            end = max(end, ports.take(end - time.port_cycles, time.port_cycles))
+            read = end - time.cast_cycles
+            end = max(end, ports.take(read - time.port_cycles, time.port_cycles) + time.cast_cycles)
         peers.record(micro, end)
         engine_free[micro.engine] = end
         moving[micro.engine] = end - own_cycles

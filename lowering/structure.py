@@ -33,7 +33,7 @@ MAX_SEMAPHORES = 256
 _MAX_TENSOR_RANK = 32
 
 ENGINES: dict[Opcode, tuple[Engine, ...]] = {
-    Opcode.LD: (Engine.DI,),
+    Opcode.LD: (Engine.DI, Engine.DO),
     Opcode.GTH: (Engine.DI,),
     Opcode.ST: (Engine.DO,),
     Opcode.SND: (Engine.DO,),
@@ -59,6 +59,7 @@ class _Machine:
     tags: int
     group: int
     groups: int
+    load_engines: int
 
 
 def _form(ok: bool, found: object, expected: str) -> None:
@@ -199,6 +200,8 @@ def _check_sends(i: Instruction, machine: _Machine) -> None:
 
 def _check(i: Instruction, machine: _Machine) -> None:
     allowed = ENGINES.get(i.opcode, tuple(Engine))
+    if i.opcode is Opcode.LD:
+        allowed = allowed[: machine.load_engines]
     _form(i.engine in allowed, f"engine {i.engine.name}", " or ".join(e.name for e in allowed))
     _form(
         len(i.waits) <= 2 and len(i.posts) <= 2,
@@ -279,6 +282,7 @@ def _check_group(number: int, group: Group, program: Program) -> None:
         len(program.tags),
         number,
         len(program.groups),
+        program.target.tile.dma.load_engines,
     )
     for phase, streams in (("load", group.load), ("run", group.run)):
         for engine, stream in streams.items():

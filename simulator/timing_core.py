@@ -10,6 +10,7 @@ from tilewright.simulator.timing_jit import compiled, compiled_part
 from tilewright.simulator.timing_sharing import share_anew
 from tilewright.simulator.timing_state import (
     ASKING,
+    CAST,
     DONE,
     ENGINES,
     EVENTS,
@@ -184,6 +185,8 @@ def complete(tables: Tables, state: State, slot: int, kind: int, leader: int, lo
         span = state.spans[state.sizes[SPANS]]
         span.slot, span.kind, span.begin, span.end = slot, kind, me.began, now
         state.sizes[SPANS] += 1
+    if what.cast > 0.0:
+        me.flowing = now  # nothing is asked for before the cast is over
     me.position += 1
     if what.posts_here:
         awaited = False
@@ -216,6 +219,18 @@ def flow_together(tables: Tables, state: State, leader: int, row: int) -> None:
     for index in range(tables.gang_start[gang], tables.gang_start[gang + 1]):
         member = tables.gang_member[index] * ENGINES + leader % ENGINES
         state.slots[member].flowing = state.clock[NOW]
+
+
+@compiled_part
+def begin_cast(tables: Tables, state: State, slot: int, kind: int) -> bool:
+    """Let a tile that has read for its group cast the bytes; return whether it has."""
+    cycles = tables.kinds[kind].cast
+    if cycles == 0.0:
+        return False
+    state.slots[slot].status = CAST
+    time = state.clock[NOW] + cycles
+    schedule(state.heap, state.place, state.times, state.sizes, HEAP, slot, time)
+    return True
 
 
 @compiled_part
@@ -281,7 +296,7 @@ def _progress(tables: Tables, state: State, slot: int, contended: int) -> None:
     if status == ISSUE and what.gang >= 0 and not skipped:
         gather(tables, state, slot, kind)
         return
-    if status != FLOW and what.work > 0.0 and not skipped:
+    if status not in (FLOW, CAST) and what.work > 0.0 and not skipped:
         me.status = FLOW
         start_flow(tables, state, kind, slot, contended)
         if what.gang >= 0 and what.ahead:
@@ -290,7 +305,10 @@ def _progress(tables: Tables, state: State, slot: int, contended: int) -> None:
     lost = 0.0
     if status == FLOW:
         finish_flow(state, slot)
-        lost = max(state.clock[NOW] - me.flowing - what.work / me.limit, 0.0)
+        if begin_cast(tables, state, slot, kind):
+            return
+    if status in (FLOW, CAST):
+        lost = max(state.clock[NOW] - me.flowing - what.cast - what.work / me.limit, 0.0)
     complete_all(tables, state, slot, kind, skipped, lost)
     post_away(tables, state, slot, kind)
 

@@ -10,6 +10,7 @@ from tilewright.simulator.timing_state import (
     ENGINES,
     FLOWING,
     HEAP,
+    LINK,
     NOW,
     PACKET,
     SORTS,
@@ -54,7 +55,8 @@ def _join(state: State, slot: int, resource: int, share: float) -> None:
 def start_flow(tables: Tables, state: State, kind: int, slot: int, contended: int) -> None:
     """Let the slot's payload move, at its limit until a contended resource says otherwise.
 
-    In packet mode links and DRAM ports are no resources of the payload, only SRAM ports are.
+    In packet mode links and DRAM ports are no resources of the payload, only SRAM ports are. What one tile
+    reads for its group takes no links on its way to that tile; the cast has a rate of its own.
     """
     now, me, what = state.clock[NOW], state.slots[slot], tables.kinds[kind]
     tile = slot // ENGINES
@@ -64,7 +66,7 @@ def start_flow(tables: Tables, state: State, kind: int, slot: int, contended: in
         limit = min(limit, state.resources[tile].capacity / what.own)
     if route >= 0:
         for sort in range(SORTS):
-            if tables.factor[kind, sort] > 0.0:
+            if tables.factor[kind, sort] > 0.0 and not (sort == LINK and what.cast > 0.0):
                 limit = min(limit, tables.route_limit[route, sort] / tables.factor[kind, sort])
     me.limit = me.speed = limit
     me.left, me.flowing, me.touched = what.work, now, now
@@ -82,6 +84,8 @@ def start_flow(tables: Tables, state: State, kind: int, slot: int, contended: in
             entry = tables.entries[number]
             it = state.resources[entry.resource]
             share = entry.share * tables.factor[kind, it.sort]
+            if it.sort == LINK and what.cast > 0.0:
+                continue
             if it.shared and share > 0.0 and (contended != PACKET or it.sort == SRAM):
                 _join(state, slot, entry.resource, share)
     me.sharing = what.sharing

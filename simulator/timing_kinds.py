@@ -17,8 +17,8 @@ The conventions, for one instruction of one tile:
   all of them; other repeats are read again.
 * LD, ST, GTH: startup, then the latency of memory and network, then the bytes. In DRAM each run of
   contiguous bytes shorter than a burst costs a burst. A source that is broadcast leaves DRAM once; where a
-  tile relays it, that tile has read all of it before the bytes come to the group. An engine that asks ahead
-  requests a load as soon as its waits hold and the bytes of the load before come.
+  tile relays it, that tile reads all of it, then casts it. An engine that asks ahead requests a load as
+  soon as its waits hold and the bytes of the load before come; one that relays does not.
 * SND, MCS: startup, then the bytes; remote posts land after the last byte plus the latency of the route.
 * HOST: starts when all tiles of the group have come to it; its tensors cross the host link once.
   What the host computes takes no time here.
@@ -62,6 +62,8 @@ class Kind:
     """Whether the latency of the route comes before the payload."""
     asks_ahead: bool = False
     """Whether the latency may pass while the engine's payload before still moves."""
+    cast_cycles: float = 0.0
+    """Time behind the payload in which the group's first tile casts it to the others."""
     work_bytes: float = 0.0
     rate_bytes_per_cycle: float = 1.0
     own_factor: float = 0.0
@@ -90,6 +92,7 @@ class _Cost:
     macs: int = 0
     mac_dtype: DType | None = None
     vector_operations: int = 0
+    cast_cycles: float = 0.0
 
 
 def kind_of(
@@ -101,9 +104,10 @@ def kind_of(
         ProgramError: The target has no figures for it, or it posts remotely where the machine cannot.
     """
     opcode, axes = instruction.opcode, instruction.axes
-    tiles = prod(size for axis, size in enumerate(mesh.sizes) if axes >> axis & 1)
+    sizes = [n for axis, n in enumerate(mesh.sizes) if axes >> axis & 1 and n > 1]
+    tiles = prod(sizes)
     is_shared = opcode is Opcode.LD and target.dram.read_multicast and tiles > 1
-    cost = _cost(target, regions, instruction, is_shared)
+    cost = _cost(target, regions, instruction, len(sizes) if is_shared else 0)
     route: RouteKey | None = None
     gang = skip = 0
     posts = tuple((p.semaphore, p.count, p.remote) for p in instruction.posts if p.count > 0)
@@ -145,7 +149,8 @@ def kind_of(
         issue_cycles=target.tile.control.issue_cycles,
         lead_cycles=cost.lead_cycles,
         lead_route=route is not None and route[0] in ("read", "write"),
-        asks_ahead=opcode is Opcode.LD and target.tile.dma.asks_ahead,
+        asks_ahead=opcode is Opcode.LD and target.tile.dma.asks_ahead and not cost.cast_cycles,
+        cast_cycles=cost.cast_cycles,
         work_bytes=cost.work_bytes,
         rate_bytes_per_cycle=cost.rate_bytes_per_cycle,
         own_factor=cost.own_factor if gang == 0 else 0.0,
@@ -168,7 +173,7 @@ def _merged_waits(instruction: Instruction) -> tuple[tuple[int, int], ...]:
 
 
 def _cost(
-    target: Target, regions: tuple[HostRegion, ...], instruction: Instruction, is_shared: bool
+    target: Target, regions: tuple[HostRegion, ...], instruction: Instruction, shared_axes: int
 ) -> _Cost:
     match instruction.opcode:
         case Opcode.MM:
@@ -176,7 +181,7 @@ def _cost(
         case Opcode.VEC | Opcode.RED:
             return _vector(target, instruction)
         case Opcode.LD | Opcode.ST | Opcode.GTH:
-            return _memory(target, instruction, is_shared)
+            return _memory(target, instruction, shared_axes)
         case Opcode.SND | Opcode.MCS:
             return _send(target, instruction)
         case Opcode.HOST:
@@ -286,7 +291,7 @@ def dram_bytes(access: Access, domain: tuple[int, ...], burst_bytes: int) -> int
     return runs * max(run, burst_bytes)
 
 
-def _memory(target: Target, instruction: Instruction, is_shared: bool) -> _Cost:
+def _memory(target: Target, instruction: Instruction, shared_axes: int) -> _Cost:
     dma, domain, dst = target.tile.dma, instruction.domain, instruction.dst
     assert dst is not None
     source = instruction.sources[0]
@@ -313,10 +318,12 @@ def _memory(target: Target, instruction: Instruction, is_shared: bool) -> _Cost:
     else:
         padded = dram_bytes(far, domain, dma.burst_bytes)
     lead = dma.startup_cycles + target.dram.latency_cycles
-    relay = target.dram.relay_bytes_per_cycle
-    if relay is not None and is_shared:
-        lead += payload / relay
-    return _Cost(lead, payload, rate, own, (1.0, moved / payload, padded / payload))
+    relay, cast_cycles = target.dram.relay, 0.0
+    if relay is not None and shared_axes:
+        rate = min(rate, relay.read_bytes_per_cycle)
+        cast_cycles = relay.cast_cycles(payload, shared_axes)
+    factors = (1.0, moved / payload, padded / payload)
+    return _Cost(lead, payload, rate, own, factors, cast_cycles=cast_cycles)
 
 
 def _send(target: Target, instruction: Instruction) -> _Cost:

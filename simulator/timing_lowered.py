@@ -80,14 +80,15 @@ class Lowered:
             numbers = expand(table, streams.get(engine, ()))
             self.streams[number, engine] = np.tile(numbers + base, repeats)
         ways: dict[RouteKey, int] = {}
-        gangs: dict[int, int] = {}
+        gangs: dict[tuple[int, Engine], int] = {}  # engines meet apart from each other
         skips: dict[int, int] = {}
         for kind in table.kinds:
             if kind.route is not None and kind.route not in ways:
                 ways[kind.route] = len(self.ways)
                 self.ways.append((kind.route, group))
-            if kind.gang and kind.gang not in gangs:
-                gangs[kind.gang] = len(self.gangs)
+            meeting = (kind.gang, kind.engine)
+            if kind.gang and meeting not in gangs:
+                gangs[meeting] = len(self.gangs)
                 self.gangs.append(self._gang_row(group, kind.gang))
             if kind.skip and kind.skip not in skips:
                 skips[kind.skip] = len(self.skips)
@@ -95,7 +96,7 @@ class Lowered:
                 self.skip_axes.append(kind.skip)
             self.kinds.append(kind)
             self.way.append(-1 if kind.route is None else ways[kind.route])
-            self.gang.append(gangs.get(kind.gang, -1))
+            self.gang.append(gangs.get(meeting, -1))
             self.skip.append(skips.get(kind.skip, -1))
 
     def _gang_row(self, group: Group, axes: int) -> Ints:

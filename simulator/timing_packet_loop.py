@@ -12,6 +12,7 @@ import numpy as np
 from tilewright.simulator.timing_core import (
     FULL,
     TOO_LONG,
+    begin_cast,
     complete_all,
     deliver,
     end_of,
@@ -45,6 +46,7 @@ from tilewright.simulator.timing_packet_routes import (
 from tilewright.simulator.timing_packet_state import DELIVERED, EVENTS_SIZE, NEWS_SIZE, Net
 from tilewright.simulator.timing_sharing import share_anew
 from tilewright.simulator.timing_state import (
+    CAST,
     DRAM,
     ENGINES,
     EVENTS,
@@ -99,13 +101,13 @@ def _finish(tables: Tables, state: State, work: PacketWork, net: Net, slot: int,
     me, what = state.slots[slot], tables.kinds[kind]
     skipped = me.status == ISSUE and is_skipped(tables, kind, slot // ENGINES)
     lost = 0.0
-    if me.status == FLOW:
-        late = 0.0
+    if me.status in (FLOW, CAST):
+        late = what.cast
         if work.late[kind]:
-            late = tables.routes[tables.route_of[what.way, slot // ENGINES]].latency
+            late += tables.routes[tables.route_of[what.way, slot // ENGINES]].latency
         lost = max(state.clock[NOW] - me.flowing - what.work / me.limit - late, 0.0)
         report = state.lost.shape[1] - 1
-        state.flow_lost[slot, report] = state.clock[NOW] - work.hold[slot]
+        state.flow_lost[slot, report] = state.clock[NOW] - what.cast - work.hold[slot]
     number = work.moving[slot]
     work.moving[slot] = -1
     complete_all(tables, state, slot, kind, skipped, lost)
@@ -139,7 +141,7 @@ def _advance(tables: Tables, state: State, work: PacketWork, net: Net, slot: int
     if status == ISSUE and what.gang >= 0 and not skipped:
         gather(tables, state, slot, kind)
         return
-    if status != FLOW and what.work > 0.0 and not skipped:
+    if status not in (FLOW, CAST) and what.work > 0.0 and not skipped:
         me.status = FLOW
         work.phase[slot] = MOVING
         start_flow(tables, state, kind, slot, PACKET)
@@ -160,6 +162,8 @@ def _advance(tables: Tables, state: State, work: PacketWork, net: Net, slot: int
         if _is_held(tables, work, net, slot, kind):
             work.phase[slot] = HELD
             return
+        if begin_cast(tables, state, slot, kind):
+            return
     _finish(tables, state, work, net, slot, kind)
 
 
@@ -172,7 +176,9 @@ def _hear(tables: Tables, state: State, work: PacketWork, net: Net) -> None:
         slot, kind = payload.slot, payload.kind
         if slot >= 0:
             if work.phase[slot] == HELD and not _is_held(tables, work, net, slot, kind):
-                _finish(tables, state, work, net, slot, kind)
+                work.phase[slot] = LATE
+                if not begin_cast(tables, state, slot, kind):
+                    _finish(tables, state, work, net, slot, kind)
         elif net.news[index, 1] == DELIVERED:
             route = payload.route
             free_payload(net, number)

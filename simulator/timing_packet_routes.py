@@ -162,7 +162,8 @@ def _paths(network: Network, key: RouteKey, group: Group, tile: int) -> list[lis
     ports = range(network.target.dram.ports)
     match name:
         case "read":
-            users = [tiles[i] for i in sub_mesh(mesh, index, axes)] if axes else [tile]
+            is_cast = axes and network.target.dram.relay is None
+            users = [tiles[i] for i in sub_mesh(mesh, index, axes)] if is_cast else [tile]
             return [[network.read_path(port, one) for one in users] for port in ports]
         case "write":
             return [[network.write_path(tile, port)] for port in ports]

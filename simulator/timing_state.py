@@ -34,9 +34,10 @@ SRAM, LINK, DRAM = 0, 1, 2
 SORTS = 3
 """Number of sorts of resources; a kind has a factor for each sort of its route's resources."""
 
-ISSUE, WAIT, GATHER, LEAD, FLOW, MEMBER, DONE = 0, 1, 2, 3, 4, 5, 6
+ISSUE, WAIT, GATHER, LEAD, FLOW, MEMBER, DONE, CAST = 0, 1, 2, 3, 4, 5, 6, 7
 """States of a slot: issuing; waiting for semaphores; waiting for its group; in the latency after the
-group met; payload moving; payload moving in the leader's name; at the end of the stream."""
+group met; payload moving; payload moving in the leader's name; at the end of the stream; casting what it
+has read for its group."""
 
 FREE, FLUID, PACKET = 0, 1, 2
 """What payloads share: nothing; all resources fairly; SRAM ports fairly and the network packet by packet."""
@@ -50,6 +51,7 @@ KIND = np.dtype(
         ("lead", "f8"),  # cycles after that and before the payload
         ("lead_route", "i8"),  # whether the route's latency adds to the lead
         ("work", "f8"),  # payload bytes
+        ("cast", "f8"),  # cycles after the payload before the instruction ends
         ("rate", "f8"),  # the engine's own limit, bytes/cycle
         ("own", "f8"),  # bytes of the tile's own SRAM port per payload byte
         ("way", "i8"),  # row of `route_of`, -1 for none

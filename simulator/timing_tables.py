@@ -240,6 +240,7 @@ def _kind_records(lowered: Lowered) -> Records:
         "lead": [k.lead_cycles for k in kinds],
         "lead_route": [k.lead_route for k in kinds],
         "work": [k.work_bytes for k in kinds],
+        "cast": [k.cast_cycles for k in kinds],
         "rate": [k.rate_bytes_per_cycle for k in kinds],
         "own": [k.own_factor for k in kinds],
         "way": lowered.way,

@@ -55,7 +55,8 @@ class GemmOutcome:
 
 
 BYTE_RATES = (
-    *("dram.port_bytes_per_cycle", "dram.relay_bytes_per_cycle", "tile.sram.bytes_per_cycle"),
+    *("dram.port_bytes_per_cycle", "dram.relay.read_bytes_per_cycle", "tile.sram.bytes_per_cycle"),
+    *("dram.relay.line_bytes_per_cycle", "dram.relay.grid_bytes_per_cycle"),
     *("tile.dma.in_bytes_per_cycle", "tile.dma.out_bytes_per_cycle"),
     "interconnects.row-column.port_bytes_per_cycle",
     "interconnects.row-column.link_bytes_per_cycle",

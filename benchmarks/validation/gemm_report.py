@@ -18,18 +18,21 @@ tenstorrent/tt-metal 06bd3735: operands and result in DRAM, 8 x 8 cores of an N1
 `benchmarks/validation/tt_matmul.py`) says how rows and columns of cores share the product, how large blocks
 are and in how many steps of k; our code generation lowers it, and the timing simulator runs it on the presets
 `wormhole_n150` and `blackhole_p150`, whose files say where each figure is from (that a P150 takes operands at
-twice the rate is assumed). No figure was fitted; what is modelled was decided with these rows in sight.
+twice the rate is assumed). One core of a row or column, or one of all, reads an operand for the others and
+then casts it, at rates that the maker measured apart from any product (`dram.relay`); the two data movers of
+a core do so at the same time. No figure was fitted; what is modelled was decided with these rows in sight.
 BFLOAT8_B is run as 8-bit integers, rates in bytes lower by the exponents' 6 %. *Our own plan* is what the
 compiler chooses when it may, blocks of results overlapping; for the squares of 2,048 and 4,096 it is the same
 scheme, boxes of the left operand to rows of tiles, of the right one to columns.
 
 What is not modelled, and where it shows:
 
-* Where the library spreads a product with 512 rows over all cores, one core reads the left operand and casts
-  it to the others: 5.7 us were measured for each of 16 steps (n of 1,024, BFLOAT16), of which reading 64 KiB
-  and then casting them, 32 bytes a cycle each, explain 4.1. That time hardly depends on n, as here.
-* The two data movers of a core work at the same time, each on its own network; here they take turns. This
-  shows on a P150 where memory is the limit (1,664 in k).
+* On a P150 with BFLOAT16 and 1,664 in k the measured time is hardly more than what the operands and the
+  result need at 92 % of the memory's bandwidth: 68.4 of 69.3 thousand cycles for 1,280 x 3,328. Here all
+  cores that read do so at the same time, then all cast at the same time, and the memory rests; it rests too
+  while the last block of k is multiplied. No public source says how the cores come to take turns.
+* A read of a page costs the data mover some 30 cycles whatever its size, which shows in pages of a kilobyte:
+  BFLOAT8_B with few rows on a P150 is faster here.
 * Sums of 16 bits are written as they are there; here they have 32 bits and the vector unit makes them 16.
 """
 

@@ -20,6 +20,7 @@ from tilewright.extract.kernel import (
     is_staged,
     result_shape,
     staging_shape,
+    streams_beside,
     trip_counts,
     used_dims,
 )
@@ -243,7 +244,13 @@ class KernelContext:
         )
         source = storage.box(tuple(low for low, _ in valid), self.rank)
         if self.kernel.operand_memory[number] is Memory.DRAM:
-            self.builder.load(lengths, inner, source, self.kernel.operand_shardings[number])
+            self.builder.load(
+                lengths,
+                inner,
+                source,
+                self.kernel.operand_shardings[number],
+                is_beside=streams_beside(self.kernel, number),
+            )
         else:
             self.builder.copy(lengths, inner, source)
         return ranges

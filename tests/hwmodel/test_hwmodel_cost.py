@@ -26,7 +26,7 @@ from tilewright.hwmodel.cost import (
 )
 from tilewright.hwmodel.load import load_target
 from tilewright.hwmodel.network import Network, Route
-from tilewright.hwmodel.target import Dataflow, Target, Tile
+from tilewright.hwmodel.target import Dataflow, Relay, Target, Tile
 
 TOY = load_target("toy")
 SIZE = st.integers(1, 300)
@@ -186,6 +186,19 @@ def test_latency_is_the_busiest_engine_and_start_up() -> None:
     assert both.latency_cycles == 105
     assert both.macs == 7
     assert isinstance(both.macs, int)
+
+
+def test_a_relayed_read_is_its_reading_and_its_cast() -> None:
+    relay = Relay(read_bytes_per_cycle=8.0, line_bytes_per_cycle=4.0, grid_bytes_per_cycle=2.0)
+    target = TOY.model_copy(update={"dram": TOY.dram.model_copy(update={"relay": relay})})
+    start = 100 + 6 * 2 + 16
+    # Four groups of four, then all sixteen tiles, read the same; nobody relays what each reads alone.
+    assert dram_cycles(target, 4 * 1024, 1024, 1024) == pytest.approx(start + 128 + 256)
+    assert dram_cycles(target, 1024, 1024, 1024) == pytest.approx(start + 128 + 512)
+    assert dram_cycles(target, 16 * 1024, 1024, 64) == dram_cycles(TOY, 16 * 1024, 1024, 64)
+    # What another engine reads passes the same ports; it does not slow the cast.
+    beside = dram_read_cost(target, 4 * 1024, 1024, 1024, beside_bytes=57_600)
+    assert beside.dma_in_cycles == pytest.approx(start + (4 * 1024 + 57_600) / 57.6 + 256)
 
 
 def test_dram_time_by_hand() -> None:

@@ -56,6 +56,14 @@ def test_a_part_has_its_share_of_the_memory(name: str) -> None:
         assert network_of(part).dram_read(part.tiles - 1).links
 
 
+def test_parts_side_by_side_load_with_one_engine() -> None:
+    target = load_target("wormhole_n150")
+    assert target.tile.dma.load_engines == 2
+    for shape in ((4, 9), (8, 9)):
+        assert submesh_target(target, shape).tile.dma.load_engines == 1
+        assert submesh_target(target, shape, is_alone=True).tile.dma.load_engines == 2
+
+
 def test_a_cut_torus_is_a_mesh() -> None:
     target = load_target("wormhole_n150")
     part = submesh_target(target, (4, 9))

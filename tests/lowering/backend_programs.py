@@ -79,8 +79,15 @@ def make_target(sram_bytes: int = 1 << 20, semaphores: int = 64) -> Target:
 class Writer:
     """Builds random programs that are right when executed one micro at a time."""
 
-    def __init__(self, draw: random.Random, mesh: LogicalMesh, pieces: int) -> None:
+    def __init__(
+        self,
+        draw: random.Random,
+        mesh: LogicalMesh,
+        pieces: int,
+        load_engines: tuple[Engine, ...] = (Engine.DI,),
+    ) -> None:
         self.draw, self.mesh, self.pieces = draw, mesh, pieces
+        self.load_engines = load_engines
         self.tiles = mesh.tiles
         self.buffers: list[Buffer] = []
         self.micros: list[Micro] = []
@@ -133,6 +140,11 @@ class Writer:
             Micro(opcode=opcode, engine=engine, domain=domain, tag=self.tag, **fields)  # type: ignore[arg-type]
         )
 
+    def load_engine(self) -> Engine:
+        """Return an engine that may load."""
+        first, *more = self.load_engines
+        return self.draw.choice((first, *more)) if more else first
+
     def load(self, source: int) -> None:
         """Load a new buffer, in one or two parts."""
         dst = self.buffer(Space.L1, self.pieces)
@@ -141,7 +153,7 @@ class Writer:
         for offset, size in parts:
             self.add(
                 Opcode.LD,
-                Engine.DI,
+                self.load_engine(),
                 size,
                 dst=self.operand(dst, offset),
                 sources=(self.operand(source, offset),),
@@ -274,7 +286,8 @@ class Writer:
             operand = self.operand(source, 0, self.linear(self.pieces))
         else:
             operand = self.operand(source, slot * self.pieces)
-        self.add(Opcode.LD, Engine.DI, self.pieces, dst=self.operand(dst), sources=(operand,))
+        engine = self.load_engine()
+        self.add(Opcode.LD, engine, self.pieces, dst=self.operand(dst), sources=(operand,))
         self.full.append(dst)
 
     def host(self) -> None:
@@ -295,7 +308,8 @@ class Writer:
 def random_program(seed: int, steps: int, mesh: LogicalMesh) -> LinearProgram:
     """Return a random program with resident data, collectives and DRAM round trips."""
     draw = random.Random(seed)
-    writer = Writer(draw, mesh, draw.choice([4, 8]))
+    engines = draw.choice([(Engine.DI,), (Engine.DI, Engine.DO)])
+    writer = Writer(draw, mesh, draw.choice([4, 8]), engines)
     # the load phase fills a resident buffer
     weights = writer.buffer(Space.DRAM, writer.pieces, pinned=True)
     writer.load(weights)

@@ -9,6 +9,7 @@ import pytest
 from tilewright.dtypes import DType
 from tilewright.hwmodel.load import load_target
 from tilewright.hwmodel.network import logical_mesh, network_of
+from tilewright.hwmodel.target import Relay
 from tilewright.lowering.durations import micro_times
 from tilewright.lowering.isa import Engine, Opcode, Space
 from tilewright.lowering.micro import Buffer, Micro, Operand
@@ -59,6 +60,25 @@ def test_an_engine_that_asks_ahead_lets_latencies_pass() -> None:
         replace(LOAD, opcode=Opcode.VEC, engine=Engine.VE, fn="relu", sources=(operand(2, 64, 4),)),
     ):
         assert ahead(other) == time(other)
+
+
+def test_a_relay_reads_at_its_rate_casts_and_asks_for_nothing_ahead() -> None:
+    relay = Relay(read_bytes_per_cycle=8.0, line_bytes_per_cycle=4.0, grid_bytes_per_cycle=2.0)
+    dma = TOY.tile.dma.model_copy(update={"asks_ahead": True})
+    target = TOY.model_copy(
+        update={
+            "tile": TOY.tile.model_copy(update={"dma": dma}),
+            "dram": TOY.dram.model_copy(update={"relay": relay}),
+        }
+    )
+    relayed = micro_times(target, MESH, BUFFERS)
+    for axes, groups, rate in ((EVERYWHERE, 1, 2.0), (0b01, 4, 4.0)):
+        found = relayed(replace(LOAD, axes=axes))
+        read = max(4096 / 8, groups * 4096 / PORTS)
+        assert found.cycles == pytest.approx(1 + LEAD + read + 4096 / rate)
+        assert (found.ahead_cycles, found.cast_cycles) == (0.0, 4096 / rate)
+        assert found.port_cycles == pytest.approx(groups * 4096 / PORTS)
+    assert relayed(LOAD) == replace(time(LOAD), ahead_cycles=LEAD)
 
 
 def test_short_runs_take_bursts() -> None:

@@ -132,9 +132,16 @@ def test_loads_move_ahead_by_their_duration_but_not_past_the_memory() -> None:
     assert text(1000).startswith("LLL")
 
 
-@pytest.mark.parametrize(("use_cycles", "order"), [(200.0, "VSlLVV"), (20.0, "LVSlVV")])
+@pytest.mark.parametrize(
+    ("use_cycles", "engine", "order"),
+    [
+        (200.0, Engine.DI, "VSlLVV"),
+        (20.0, Engine.DI, "LVSlVV"),
+        (200.0, Engine.DO, "LVSlVV"),  # the other engine is in nobody's way
+    ],
+)
 def test_a_load_that_can_wait_is_not_in_the_way_of_one_that_is_held(
-    use_cycles: float, order: str
+    use_cycles: float, engine: Engine, order: str
 ) -> None:
     """Weights (L) are wanted early; what is stored and loaded again (l) is free to come after 20 cycles."""
     names = ("weights", "stored", "made", "again", "result", "box")
@@ -158,7 +165,7 @@ def test_a_load_that_can_wait_is_not_in_the_way_of_one_that_is_held(
         micro(Opcode.ST, Engine.DO, stored, made): 10.0,
         micro(Opcode.LD, Engine.DI, again, stored): 10.0,
         micro(Opcode.VEC, Engine.VE, result, again): use_cycles,
-        micro(Opcode.LD, Engine.DI, box, weights): 150.0,
+        micro(Opcode.LD, engine, box, weights): 150.0,
         micro(Opcode.VEC, Engine.VE, result, box): 10.0,
     }
     linear = LinearProgram(buffers=buffers, load=(), run=tuple(times))
@@ -287,6 +294,29 @@ def test_loads_that_are_asked_for_ahead_show_their_latency_once() -> None:
 
     assert ends(300.0) == (400.0, 700.0, 710.0, 710.0 + 400.0)
     assert ends(30.0) == (130.0, 100.0 + 130.0, 240.0, 240.0 + 130.0)
+
+
+def test_the_memory_serves_others_while_a_tile_casts() -> None:
+    space = (Space.DRAM, Space.L1, Space.L1)
+    buffers = tuple(
+        Buffer(number=n, name=str(n), space=s, size_bytes=8) for n, s in enumerate(space)
+    )
+    relayed, other = (
+        Micro(opcode=Opcode.LD, engine=e, domain=(8,), dst=operand(n), sources=(operand(0),))
+        for e, n in ((Engine.DI, 1), (Engine.DO, 2))
+    )
+    ordered = find_dependencies((relayed, other), buffers, (0, 0, 8), MESH)
+    times = {
+        Engine.DI: MicroTime(100.0, port_cycles=60.0, cast_cycles=30.0),
+        Engine.DO: MicroTime(50.0, port_cycles=40.0),
+    }
+    schedule = estimate_schedule(ordered, lambda micro: times[micro.engine])
+    # ports: 10 to 70 for the first; the second's 40 cycles are all behind that
+    assert schedule.ends == (100.0, 110.0)
+    turned = find_dependencies((other, relayed), buffers, (0, 0, 8), MESH)
+    schedule = estimate_schedule(turned, lambda micro: times[micro.engine])
+    # 10 to 50 for the one, 50 to 110 for the other, which casts then
+    assert schedule.ends == (50.0, 140.0)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 30))

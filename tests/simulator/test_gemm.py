@@ -17,6 +17,7 @@ from benchmarks.validation.tt_matmul import Problem, blocking
 
 from tilewright.extract.validate import validate_plan
 from tilewright.hwmodel.load import load_target
+from tilewright.lowering.isa import Engine, Opcode
 from tilewright.lowering.lower import build_program
 from tilewright.simulator.functional import run_program
 
@@ -69,23 +70,46 @@ def test_ideal_cycles_are_the_reports() -> None:
     )
 
 
+@pytest.mark.parametrize("load_engines", [1, 2])
 @pytest.mark.parametrize("number_format", NumberFormat)
-def test_the_schedules_program_computes_the_product(number_format: NumberFormat) -> None:
-    target = load_target("toy")
+def test_the_schedules_program_computes_the_product(
+    number_format: NumberFormat, load_engines: int
+) -> None:
+    toy = load_target("toy")
+    dma = toy.tile.dma.model_copy(update={"load_engines": load_engines})
+    target = toy.model_copy(update={"tile": toy.tile.model_copy(update={"dma": dma})})
     graph = block_graph(number_format, 32, 24, 64)
     plan = scheme_plan(graph, target, (0, 1), (8, 16, 8))
     validate_plan(plan, target)
     choice = np.random.default_rng(0)
     dtype = number_format.dtype.numpy
     a, b = (choice.integers(-2, 3, size).astype(dtype) for size in ((32, 24), (24, 64)))
-    outputs = run_program(build_program(plan, target), {"a": a, "b": b}).outputs
+    program = build_program(plan, target)
+    streams = program.groups[0].run
+    loads = {e: sum(i.opcode is Opcode.LD for i in streams[e]) for e in (Engine.DI, Engine.DO)}
+    assert [n > 0 for n in loads.values()] == [True, load_engines == 2]
+    outputs = run_program(program, {"a": a, "b": b}).outputs
     expected = (a.astype(np.int32) @ b.astype(np.int32)).astype(dtype)
     np.testing.assert_array_equal(outputs["c"], expected)
+
+
+def test_the_second_operand_is_priced_on_the_other_engine() -> None:
+    toy = load_target("toy")
+    dma = toy.tile.dma.model_copy(update={"load_engines": 2})
+    target = toy.model_copy(update={"tile": toy.tile.model_copy(update={"dma": dma})})
+    graph = block_graph(NumberFormat.BF16, 128, 256, 128)
+    one, two = (scheme_plan(graph, t, (0, 1), (32, 32, 32)).ops[0].cost for t in (toy, target))
+    # The memory is as busy as before: both operands share its ports, and each engine waits for both.
+    assert two.dma_in_cycles < one.dma_in_cycles
+    assert two.dma_out_cycles - one.dma_out_cycles > one.dma_in_cycles - two.dma_in_cycles
+    assert two.latency_cycles < one.latency_cycles
+    assert (two.dram_bytes, two.energy_pj) == (one.dram_bytes, one.energy_pj)
 
 
 @pytest.mark.parametrize(
     "name",
     [
+        "N150 BFLOAT16 HiFi2 512 x 1024 x 2048",
         "N150 BFLOAT16 HiFi2 1024 x 1024 x 1024",
         "N150 BFLOAT16 HiFi2 1024 x 2048 x 2048",
         "N150 BFLOAT16 HiFi2 2048 x 3072 x 3072",
@@ -99,8 +123,9 @@ def test_the_schedules_program_computes_the_product(number_format: NumberFormat)
 def test_utilisation_is_near_what_was_measured(name: str) -> None:
     found = simulate_gemm(row(name))
     assert abs(found.error) < 0.15
-    # the sum of costs overlaps less at the start than the engines do: 36 % more for the smallest
-    assert found.cycles <= found.predicted_cycles <= 1.37 * found.cycles
+    # The sum of costs does not know that one tile's read shares the ports with those of 64.
+    least = 0.86 if name.startswith("N150 BFLOAT16 HiFi2 512") else 0.99
+    assert least * found.cycles <= found.predicted_cycles <= 1.02 * found.cycles
 
 
 def test_spread_products_take_the_same_time_for_twice_the_columns() -> None:

@@ -12,10 +12,10 @@ from timing_cases import control, cycles, load, machine, program, send, store, v
 from tilewright.dtypes import DType
 from tilewright.errors import ProgramError
 from tilewright.graph import HostModel
-from tilewright.hwmodel.target import Target
+from tilewright.hwmodel.target import Relay, Target
 from tilewright.lowering.isa import Engine, Instruction, Opcode, Post, Wait
 from tilewright.lowering.program import DramTensor, HostRegion
-from tilewright.simulator.timing import simulate, write_trace
+from tilewright.simulator.timing import NetworkModel, TimingReport, simulate, write_trace
 
 LEAD = 1 + 5 + 10 + 3  # issue, DMA startup, DRAM latency, one crossbar
 
@@ -244,13 +244,20 @@ def test_report_rows_are_for_people() -> None:
     assert "full DRAM ports" in rows["engine dma_in"]
 
 
-def with_memory(target: Target, relay: float | None = None, asks_ahead: bool = False) -> Target:
-    """Return a machine whose tiles relay equal reads, or whose loads are asked for ahead."""
-    dma = target.tile.dma.model_copy(update={"asks_ahead": asks_ahead})
+RELAY = Relay(read_bytes_per_cycle=4.0, line_bytes_per_cycle=2.0, grid_bytes_per_cycle=1.0)
+
+
+def with_memory(
+    target: Target, relay: Relay | None = None, asks_ahead: bool = False, load_engines: int = 1
+) -> Target:
+    """Return a machine whose tiles relay equal reads, or which loads ahead or with two engines."""
+    dma = target.tile.dma.model_copy(
+        update={"asks_ahead": asks_ahead, "load_engines": load_engines}
+    )
     return target.model_copy(
         update={
             "tile": target.tile.model_copy(update={"dma": dma}),
-            "dram": target.dram.model_copy(update={"relay_bytes_per_cycle": relay}),
+            "dram": target.dram.model_copy(update={"relay": relay}),
         }
     )
 
@@ -283,13 +290,45 @@ def test_a_load_that_waited_is_asked_for_when_it_no_longer_waits() -> None:
     assert ending(300) == pytest.approx(300 + LEAD + 4)
 
 
-def test_a_relayed_read_comes_after_a_tile_has_read_all_of_it() -> None:
-    shared = {Engine.DI: (load(80, axes=1),)}
-    memory = simulate(program(machine(2), shared)).cycles
-    relayed = simulate(program(with_memory(machine(2), relay=4.0), shared)).cycles
-    assert relayed == pytest.approx(memory + 80 / 4)
-    alone = {Engine.DI: (load(80),)}
-    assert (
-        simulate(program(with_memory(machine(2), relay=4.0), alone)).cycles
-        == simulate(program(machine(2), alone)).cycles
+@pytest.mark.parametrize("network", NetworkModel)
+def test_a_relay_reads_all_and_then_casts_it(network: NetworkModel) -> None:
+    def simulated(target: Target, axes: int) -> TimingReport:
+        return simulate(program(target, {Engine.DI: (load(80, axes=axes),)}), network=network)
+
+    target = with_memory(machine(2), relay=RELAY)
+    relayed = simulated(target, axes=1)
+    assert relayed.cycles == pytest.approx(LEAD + 80 / 4 + 80 / 2)
+    # the cast is nothing that others hold up
+    assert all(lost == pytest.approx(0) for _, lost in relayed.run.engines[Engine.DI].contention)
+    assert simulated(target, axes=0).cycles == simulated(machine(2), axes=0).cycles
+
+
+def test_a_relay_casts_to_a_grid_at_another_rate() -> None:
+    target = with_memory(machine(2, 2), relay=RELAY)
+
+    def relayed(axes: int) -> float:
+        return cycles(program(target, {Engine.DI: (load(80, axes=axes),)}))
+
+    assert relayed(0b11) == pytest.approx(relayed(0b01) - 80 / 2 + 80 / 1)
+
+
+def test_a_relay_asks_for_nothing_before_its_bytes_have_left() -> None:
+    target = with_memory(machine(2), relay=RELAY, asks_ahead=True)
+    each = LEAD + 80 / 4 + 80 / 2
+    assert cycles(program(target, {Engine.DI: (load(80, axes=1),) * 3})) == pytest.approx(3 * each)
+    # Nor does a load of its own begin under the cast.
+    own = {Engine.DI: (load(80, axes=1), load(80))}
+    assert cycles(program(target, own)) == pytest.approx(each + LEAD + 2 * 80 / 8)
+
+
+def test_two_engines_load_at_the_same_time() -> None:
+    target = with_memory(machine(4), relay=RELAY, load_engines=2)
+    first, second = load(80, axes=1), replace(load(80, axes=1), engine=Engine.DO)
+    # The memory gives each of the two relays the 4 bytes a cycle that it can take.
+    both = program(target, {Engine.DI: (first,), Engine.DO: (second,)})
+    assert cycles(both) == pytest.approx(LEAD + 80 / 4 + 80 / 2)
+    # Groups of one engine do not meet those of the other, however late either comes.
+    late = program(
+        target, {Engine.DI: (control(engine=Engine.DI), first), Engine.DO: (second, second)}
     )
+    assert cycles(late) == pytest.approx(2 * (LEAD + 80 / 4 + 80 / 2))

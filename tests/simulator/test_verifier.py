@@ -133,6 +133,7 @@ def changed(program: Program, queue: Engine, position: int, /, **fields: object)
     ("engine", "position", "fields", "what", "detail"),
     [
         (Engine.VE, 0, {"engine": Engine.ME}, Property.FORM, "run VE, instruction 0 VEC: found"),
+        (Engine.DI, 1, {"engine": Engine.DO}, Property.FORM, "LD: found engine DO, expected DI"),
         (Engine.DI, 0, {"count": 6}, Property.BOUNDS, "DI, instruction 1 LD: src0 reaches DRAM"),
         (Engine.DI, 0, {"count": 1}, Property.PROGRESS, "VE, instruction 2 VEC waits for 1 of sem"),
         (Engine.DI, 0, {"count": 1}, Property.BALANCE, "semaphore 0 gets 3 posts and 2 are waited"),
