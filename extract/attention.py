@@ -25,16 +25,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from math import prod
 from typing import NamedTuple
 
 from tilewright.dtypes import DType
-from tilewright.rules.loopnest import DimMap, LoopNest, OperandMap
+from tilewright.extract.two_products import Product, Sizes, TwoProducts
+from tilewright.rules.loopnest import DimMap, OperandMap
 
 _HALVES = frozenset({DType.F16, DType.BF16})
-
-Sizes = tuple[int, ...]
-"""Number of indices on each loop."""
 
 
 class Step(NamedTuple):
@@ -47,28 +44,16 @@ class Step(NamedTuple):
     operands: int
 
 
-class Product(NamedTuple):
-    """`times` equal matrix products [b, m, k] x [b, k, n]."""
-
-    times: int
-    b: int
-    m: int
-    n: int
-    k: int
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attention:
+class Attention(TwoProducts):
     """A fused attention on local shapes.
 
     Args:
-        nest: Loops *b, m, e, d, n; then the pieces of n if keys and values arrive in chunks.
         dtype: Element type of the operands.
         scale: Factor of the scores before the mask.
         on_matrix_unit: Whether the matrix unit takes the type; products go to the vector unit otherwise.
     """
 
-    nest: LoopNest
     dtype: DType
     scale: float
     on_matrix_unit: bool
@@ -89,37 +74,9 @@ class Attention:
         return DType.F32 if self.is_half else self.dtype
 
     @property
-    def _key_maps(self) -> OperandMap:
-        """Index maps of the keys: n, or pieces and n of keys that arrive in chunks."""
-        return self.nest.operands[1][len(self.nest.result) - 1 :]
-
-    @property
-    def key_loops(self) -> frozenset[int]:
-        """Numbers of the loops over keys."""
-        return frozenset(term.dim for dim in self._key_maps for term in dim.terms)
-
-    @property
-    def score_map(self) -> OperandMap:
-        """Index map of the scores: batch loops of q or k, m, keys."""
-        m = len(self.nest.result) - 2
-        both = [self.nest.operands[0][:m], self.nest.operands[1][:m]]
-        used = {term.dim for operand in both for dim in operand for term in dim.terms}
-        batch = [dim if i in used else DimMap(1) for i, dim in enumerate(self.nest.result[:m])]
-        return (*batch, self.nest.result[m], *self._key_maps)
-
-    @property
     def row_map(self) -> OperandMap:
         """Index map of one number for each query."""
-        return (*self.score_map[: len(self.nest.result) - 1], DimMap(1))
-
-    def domain(self, sizes: Sizes, *tensors: OperandMap) -> Sizes:
-        """Return the sizes of the loops that some of the tensors have, 1 for the others."""
-        used = {term.dim for tensor in tensors for dim in tensor for term in dim.terms}
-        return tuple(size if i in used else 1 for i, size in enumerate(sizes))
-
-    def elements(self, sizes: Sizes, *tensors: OperandMap) -> int:
-        """Return the indices of a box that some of the tensors have."""
-        return prod(self.domain(sizes, *tensors))
+        return (*self.between_map[: len(self.nest.result) - 1], DimMap(1))
 
     def temporaries(self, sizes: Sizes, boxes: int, key_boxes: int) -> list[tuple[str, int]]:
         """Return names and bytes of the kernel's buffers besides staged operands and results.
@@ -131,7 +88,7 @@ class Attention:
         """
         q, _, v = self.nest.operands[:3]
         wide = self.wide.itemsize_bytes
-        scores, rows = (self.elements(sizes, m) for m in (self.score_map, self.row_map))
+        scores, rows = (self.elements(sizes, m) for m in (self.between_map, self.row_map))
         mixed = self.elements(sizes, self.nest.result)
         found = [(f"scores{i}", scores * wide) for i in range(min(boxes, 2))]
         found += [("maximum", rows * wide), ("total", rows * wide)]
@@ -144,7 +101,7 @@ class Attention:
             found.append(("mixed", mixed * wide))
         if not self.on_matrix_unit:
             larger = max(
-                self.elements(sizes, self.score_map, q), self.elements(sizes, self.score_map, v)
+                self.elements(sizes, self.between_map, q), self.elements(sizes, self.between_map, v)
             )
             found.append(("product", larger * wide))
         return found
@@ -179,7 +136,7 @@ class Attention:
             if self.is_half:
                 yield Step(count, "cast", mixed, self.wide, 2)
         for count, sizes in boxes:
-            scores = self.elements(sizes, self.score_map)
+            scores = self.elements(sizes, self.between_map)
             for fn, operands in (("max", 1), ("sub", 3), ("exp", 2), ("sum", 1)):
                 yield Step(count, fn, scores, self.wide, operands)
             if self.is_masked:
@@ -188,7 +145,7 @@ class Attention:
                 yield Step(count, "cast", scores, self.wide, 2)
             if not self.on_matrix_unit:
                 for other in (q, v):
-                    elements = self.elements(sizes, self.score_map, other)
+                    elements = self.elements(sizes, self.between_map, other)
                     yield Step(count, "mul", elements, self.wide, 3)
                     yield Step(count, "sum", elements, self.wide, 1)
 
@@ -196,21 +153,6 @@ class Attention:
         """Yield the matrix products: scores of queries and keys, mixtures of values."""
         if not self.on_matrix_unit:
             return
-        q, k, v = self.nest.operands[:3]
         for count, sizes in boxes:
-            yield self._product(count, sizes, q, k, self.score_map)
-            yield self._product(count, sizes, self.score_map, v, self.nest.result)
-
-    def _product(
-        self, count: int, sizes: Sizes, left: OperandMap, right: OperandMap, own: OperandMap
-    ) -> Product:
-        present = [
-            {term.dim for dim in tensor for term in dim.terms} for tensor in (left, right, own)
-        ]
-        roles = {(True, True, True): "b", (True, False, True): "m", (False, True, True): "n"}
-        found = dict.fromkeys("bmnk", 1)
-        for i, size in enumerate(sizes):
-            membership = (i in present[0], i in present[1], i in present[2])
-            if any(membership):
-                found[roles.get(membership, "k")] *= size
-        return Product(count, **found)
+            yield self.first_product(count, sizes)
+            yield self.second_product(count, sizes)

@@ -14,6 +14,7 @@ map         map                               one VEC for each step of the pipel
 reduce      reduce, pool                      one RED that accumulates over the reduction boxes
 rows        softmax, layernorm, rmsnorm       a fixed sequence of VEC and RED on whole rows
 attention   attention                         MM, a running softmax on the vector unit, MM; see `attention`
+chain       chain                             MM, a pipeline on the vector unit, MM; see `chain`
 copy        transpose, slice, expand,         one copy: VEC between scratchpad buffers, LD or ST from or
             concat, pad, identity maps        to DRAM, LD and ST between DRAM tensors
 gather      gather                            one GTH
@@ -38,6 +39,7 @@ from types import MappingProxyType
 
 from tilewright.dtypes import DType
 from tilewright.extract.attention import Attention
+from tilewright.extract.chain import Chain
 from tilewright.extract.plan import Memory, Tiling
 from tilewright.graph import (
     STATISTIC_FUNCTIONS,
@@ -45,6 +47,7 @@ from tilewright.graph import (
     TensorType,
     dequantises,
     parse_pipeline,
+    reads_two,
     third_operands,
 )
 from tilewright.hwmodel.mesh import LogicalMesh, Sharding
@@ -64,6 +67,7 @@ class Family(StrEnum):
     REDUCE = "reduce"
     ROWS = "rows"
     ATTENTION = "attention"
+    CHAIN = "chain"
     COPY = "copy"
     GATHER = "gather"
     ALIAS = "alias"
@@ -80,6 +84,7 @@ _FAMILIES: Mapping[str, Family] = MappingProxyType(
         "layernorm": Family.ROWS,
         "rmsnorm": Family.ROWS,
         "attention": Family.ATTENTION,
+        "chain": Family.CHAIN,
         "transpose": Family.COPY,
         "slice": Family.COPY,
         "expand": Family.COPY,
@@ -89,6 +94,9 @@ _FAMILIES: Mapping[str, Family] = MappingProxyType(
         "reshape": Family.ALIAS,
     }
 )
+
+TWO_PRODUCTS = frozenset({Family.ATTENTION, Family.CHAIN})
+"""Families that run two products, a box of what is between them at a time."""
 
 _PREDICATES = frozenset("isnan isinf eq ne lt le gt ge".split())
 _HALVES = frozenset({DType.F16, DType.BF16})
@@ -362,9 +370,20 @@ def stationary_type(kernel: Kernel) -> DType:
 
 
 def accumulator_type(kernel: Kernel) -> DType:
-    """Return the type in which a contraction accumulates."""
-    dtype = kernel.operand_types[0].dtype
-    if not kernel.on_matrix_unit:
+    """Return the type in which a contraction, or a chain's second product, accumulates."""
+    return sum_type(multiplied_type(kernel))
+
+
+def multiplied_type(kernel: Kernel) -> DType:
+    """Return the element type of the left operand of a contraction, of a chain's second product."""
+    if kernel.family is Family.CHAIN:
+        return chain_of(kernel).types[-1]
+    return kernel.operand_types[0].dtype
+
+
+def sum_type(dtype: DType) -> DType:
+    """Return the type in which products of an element type add up."""
+    if not has_matrix_type(dtype):
         return dtype
     return DType.F32 if dtype.is_float else DType.I32
 
@@ -379,18 +398,25 @@ def value_types(kernel: Kernel) -> tuple[DType, ...]:
         last, pipeline = kernel.operand_types[-1].dtype, str(kernel.attrs["fn"])
         types: list[DType] = []
     else:
-        assert kernel.family is Family.CONTRACT
+        assert kernel.family in (Family.CONTRACT, Family.CHAIN)
         accumulator = accumulator_type(kernel)
-        last = kernel.operand_types[0].dtype if accumulator.is_float else accumulator
+        last = multiplied_type(kernel) if accumulator.is_float else accumulator
         types = [accumulator, last]
         pipeline = str(kernel.attrs.get("epilogue", ""))
-    for fn, args in parse_pipeline(pipeline) if pipeline else ():
-        last = step_type(fn, args, last)
-        types.append(last)
+    types += _step_types(pipeline, last)
     assert types[-1] is kernel.result_type.dtype, (
         f"{kernel.kind} gives {types[-1]}, not {kernel.result_type}"
     )
     return tuple(types)
+
+
+def _step_types(pipeline: str, dtype: DType) -> list[DType]:
+    """Return the types of a value after each step of a pipeline, which may be empty."""
+    types: list[DType] = []
+    for fn, args in parse_pipeline(pipeline) if pipeline else ():
+        dtype = step_type(fn, args, dtype)
+        types.append(dtype)
+    return types
 
 
 def reduces_wide(kernel: Kernel, tiling: Tiling) -> bool:
@@ -414,6 +440,22 @@ def attention_of(kernel: Kernel) -> Attention:
         dtype=kernel.operand_types[0].dtype,
         scale=float(scale),
         on_matrix_unit=kernel.on_matrix_unit,
+    )
+
+
+def chain_of(kernel: Kernel) -> Chain:
+    """Return what a chain of two products holds."""
+    steps = [step for step in str(kernel.attrs["between"]).split("|") if step != "identity"]
+    left, pipeline = kernel.operand_types[0].dtype, "|".join(steps)
+    product_type = DType(str(kernel.attrs["inner_dtype"]))
+    types = (sum_type(left), product_type, *_step_types(pipeline, product_type))
+    return Chain(
+        nest=kernel.nest,
+        pipeline=pipeline,
+        types=types,
+        multiplied=(left, types[-1]),
+        on_matrix_unit=(has_matrix_type(left), has_matrix_type(types[-1])),
+        third=kernel.operand_types[3].dtype if reads_two(str(kernel.attrs["between"])) else None,
     )
 
 
@@ -519,8 +561,11 @@ def _temporaries(kernel: Kernel, tiling: Tiling, elements: int) -> list[tuple[st
     """Return names and bytes of values on the way to a result box of `elements` elements."""
     final = kernel.result_type.dtype
     match kernel.family:
-        case Family.MAP | Family.CONTRACT:
+        case Family.MAP | Family.CONTRACT | Family.CHAIN:
             found = []
+            if kernel.family is Family.CHAIN:
+                boxes = result_boxes(kernel, tiling) * reduction_boxes(kernel, tiling)
+                found = chain_of(kernel).temporaries(tiling.sizes, boxes)
             if kernel.family is Family.CONTRACT and not kernel.on_matrix_unit:
                 found.append(
                     ("product", prod(tiling.sizes) * accumulator_type(kernel).itemsize_bytes)

@@ -9,11 +9,11 @@ from math import ceil
 from tilewright.extract.gathered import gather_price
 from tilewright.extract.halo import with_halo_price
 from tilewright.extract.kernel import (
-    Family,
+    TWO_PRODUCTS,
     Kernel,
-    accumulator_type,
     reduction_boxes,
     result_boxes,
+    sum_type,
 )
 from tilewright.extract.kernel_work import (
     MatrixWork,
@@ -86,8 +86,8 @@ def price(
     boxes = max(1, results * reduction_boxes(kernel, tiling))
     longer = max(total.matrix_cycles, total.vector_cycles)
     shorter = min(total.matrix_cycles, total.vector_cycles)
-    # attention computes the next box's scores while it weighs those of this one
-    compute = longer + shorter / (boxes if kernel.family is Family.ATTENTION else results)
+    # two products: the next box's is computed while the vector unit is at what is between those of this one
+    compute = longer + shorter / (boxes if kernel.family in TWO_PRODUCTS else results)
     first = max(first_load, first_beside, first_chunk)
     sent_cycles = total.dma_out_cycles - stored_cycles
     port_cycles = total.dram_bytes * target.tiles / target.dram_bytes_per_cycle
@@ -118,7 +118,7 @@ def _remembered_unit_costs(
 def _unit_costs(kernel: Kernel, tiling: Tiling, target: Target) -> UnitCosts:
     matrix, vector = unit_work(kernel, tiling)
     costs = [
-        _matrix_price(product, kernel, target, accumulates=adds)
+        _matrix_price(product, target, accumulates=adds)
         for product in matrix
         for adds in (False, True)
         if product.adding or not adds
@@ -172,9 +172,7 @@ def _times(cost: KernelCost, count: int, issue_cycles: float) -> KernelCost:
     )
 
 
-def _matrix_price(
-    work: MatrixWork, kernel: Kernel, target: Target, *, accumulates: bool
-) -> KernelCost:
+def _matrix_price(work: MatrixWork, target: Target, *, accumulates: bool) -> KernelCost:
     """Return the cost of the products that add to sums, or of those that begin sums."""
     one = matmul_cost(
         target,
@@ -183,7 +181,7 @@ def _matrix_price(
         m=work.m,
         k=work.k,
         n=work.n,
-        out_dtype=accumulator_type(kernel),
+        out_dtype=sum_type(work.dtype),
         accumulates=accumulates,
     )
     count = work.adding if accumulates else work.count - work.adding

@@ -5,7 +5,7 @@ The counts are those of the instructions that code generation emits; tests compa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
@@ -18,6 +18,7 @@ from tilewright.extract.kernel import (
     Kernel,
     attention_of,
     box_loads,
+    chain_of,
     covers_part,
     epilogue_operands,
     is_padded,
@@ -29,12 +30,11 @@ from tilewright.extract.kernel import (
     row_type,
     stationary_type,
     streams_beside,
-    takes_statistic,
     used_dims,
     value_types,
 )
 from tilewright.extract.plan import Memory, Tiling
-from tilewright.graph import TensorType, dequantises, parse_pipeline
+from tilewright.graph import STATISTIC_FUNCTIONS, TensorType, dequantises, parse_pipeline
 from tilewright.hwmodel.mesh import REPLICATED, Sharding, split_factor
 from tilewright.rules.loopnest import DimMap, LoopNest, OperandMap, Role
 
@@ -189,6 +189,8 @@ def unit_work(
             vector += _row_work(kernel, tiling)
         case Family.ATTENTION:
             _attention_work(kernel, tiling, matrix, vector)
+        case Family.CHAIN:
+            _chain_work(kernel, tiling, matrix, vector)
         case Family.COPY:
             vector += _copy_work(kernel, tiling)
         case Family.GATHER if kernel.vocabulary:
@@ -224,14 +226,21 @@ def _contract_work(
         else:
             vector.append(VectorWork(count, "mul", prod(box), dtype, 3))
             vector.append(VectorWork(count, "sum", prod(box), dtype, 1))
+    vector += _finishing_work(kernel, tiling)
+
+
+def _finishing_work(kernel: Kernel, tiling: Tiling) -> list[VectorWork]:
+    """Return what happens to each finished box of sums: rounding, epilogue."""
     accumulator, value, *_ = value_types(kernel)
+    found = []
     if accumulator is not value:
-        vector += [
+        found = [
             VectorWork(n, "cast", e, accumulator, 2) for n, e in _result_classes(kernel, tiling)
         ]
     if kernel.attrs.get("epilogue"):
         operands = 1 + len(epilogue_operands(kernel))
-        vector += _pipeline_work(kernel, tiling, str(kernel.attrs["epilogue"]), operands)
+        found += _pipeline_work(kernel, tiling, str(kernel.attrs["epilogue"]), operands)
+    return found
 
 
 def _prologue_work(kernel: Kernel, tiling: Tiling) -> list[VectorWork]:
@@ -254,7 +263,7 @@ def _attention_work(
     kernel: Kernel, tiling: Tiling, matrix: list[MatrixWork], vector: list[VectorWork]
 ) -> None:
     attention = attention_of(kernel)
-    keys = attention.key_loops
+    keys = attention.inner_loops
     sizes = tuple(1 if i in keys else size for i, size in enumerate(tiling.sizes))
     dims = tuple(replace(d, extent=1) if i in keys else d for i, d in enumerate(kernel.nest.dims))
     queries = _size_classes(replace(kernel.nest, dims=dims), Tiling(sizes, tiling.order))
@@ -267,17 +276,68 @@ def _attention_work(
             matrix.append(MatrixWork(*found, attention.dtype, adds))
 
 
+def _chain_work(
+    kernel: Kernel, tiling: Tiling, matrix: list[MatrixWork], vector: list[VectorWork]
+) -> None:
+    chain = chain_of(kernel)
+    for count, adding, box in _adding_classes(kernel.nest, tiling):
+        both = (chain.first_product(count, box), chain.second_product(count, box))
+        for work, on_matrix, dtype, adds in zip(
+            both, chain.on_matrix_unit, chain.multiplied, (0, adding), strict=True
+        ):
+            if on_matrix:
+                matrix.append(MatrixWork(*work, dtype, adds))
+                continue
+            elements = work.b * work.m * work.n * work.k
+            vector.append(VectorWork(count, "mul", elements, dtype, 3))
+            vector.append(VectorWork(count, "sum", elements, dtype, 1))
+    boxes = tuple(_size_classes(kernel.nest, tiling))
+    slices = [(count, chain.elements(box, chain.between_map)) for count, box in boxes]
+    accumulator, product_type, *types = chain.types
+    if accumulator is not product_type:
+        vector += [
+            VectorWork(count, "cast", elements, accumulator, 2) for count, elements in slices
+        ]
+    if chain.pipeline:
+        third = kernel.nest.operands[3 if chain.third is not None else 0]
+        statistics = [(count, chain.elements(box, third)) for count, box in boxes]
+        before, operands = chain.third or product_type, 1 + (chain.third is not None)
+        vector += _steps_work(chain.pipeline, (before, *types), operands, slices, statistics)
+    vector += _finishing_work(kernel, tiling)
+
+
 def _pipeline_work(kernel: Kernel, tiling: Tiling, fn: str, operands: int) -> list[VectorWork]:
     """Return the work of a map pipeline whose first step takes `operands` values."""
-    steps = parse_pipeline(fn)
-    types = value_types(kernel)[-len(steps) :]
     last = last_read(kernel)
-    before = (kernel.operand_types[last].dtype, *types[:-1])
+    types = value_types(kernel)[-len(parse_pipeline(fn)) :]
+    results = _result_classes(kernel, tiling)
+    statistics = _result_classes(kernel, tiling, kernel.nest.operands[last])
+    types = (kernel.operand_types[last].dtype, *types)
+    return _steps_work(fn, types, operands, results, statistics)
+
+
+def _steps_work(
+    fn: str,
+    types: tuple[DType, ...],
+    operands: int,
+    boxes: Iterable[tuple[int, int]],
+    statistics: Iterable[tuple[int, int]],
+) -> list[VectorWork]:
+    """Return the work of a pipeline.
+
+    Args:
+        fn: The pipeline.
+        types: Type of the last operand of its first step, then of the value after each step.
+        operands: Of the first step.
+        boxes: (number, elements) of boxes of the value, by size.
+        statistics: (number, elements) of boxes of the last operand, should it be a statistic of rows.
+    """
+    steps, before, types = parse_pipeline(fn), types[:-1], types[1:]
     statistic = []
-    if takes_statistic(kernel):
+    if steps[0][0] in STATISTIC_FUNCTIONS:
         statistic = [
             VectorWork(count, step, elements, before[0], 2)
-            for count, elements in _result_classes(kernel, tiling, kernel.nest.operands[last])
+            for count, elements in statistics
             for step in STATISTIC_STEPS
         ]
         steps = (("div", ()), *steps[1:])
@@ -289,7 +349,7 @@ def _pipeline_work(kernel: Kernel, tiling: Tiling, fn: str, operands: int) -> li
             max(before[i], types[i], key=_width),
             (operands if i == 0 else 1) + 1,
         )
-        for count, elements in _result_classes(kernel, tiling)
+        for count, elements in boxes
         for i, (name, _) in enumerate(steps)
     ]
 

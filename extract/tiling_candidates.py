@@ -11,9 +11,9 @@ import numpy as np
 
 from tilewright.extract.alike import priced_alike
 from tilewright.extract.kernel import (
+    TWO_PRODUCTS,
     Family,
     Kernel,
-    attention_of,
     loop_order,
     stationary_type,
     tileable_dims,
@@ -22,6 +22,7 @@ from tilewright.extract.kernel import (
 from tilewright.extract.options import implementations_by_node, kernel_of
 from tilewright.extract.plan import Memory
 from tilewright.extract.tiling_choice import Candidates, tiling_key
+from tilewright.extract.two_products import TwoProducts
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
 from tilewright.rules.alternatives import Alternatives
@@ -92,21 +93,21 @@ def _request(kernel: Kernel, number: int, target: Target) -> TilingRequest:
 def _quanta(kernel: Kernel, target: Target) -> tuple[int, ...]:
     """Return preferred multiples of tile sizes: whole array rows for sums, whole columns for outputs.
 
-    Keys of attention are the outputs of one product and the sum of another; of keys in pieces, all pieces
-    together should be a multiple. Of few keys every number is a candidate, since small boxes overlap better.
+    What two products share, as the keys of attention, are outputs of one and the sum of the other; in pieces,
+    all together should be a multiple. Of few every number is a candidate, since small boxes overlap better.
     """
     dims = kernel.nest.dims
-    if kernel.family not in (Family.ATTENTION, Family.CONTRACT):
+    if kernel.family not in (*TWO_PRODUCTS, Family.CONTRACT):
         return (1,) * len(dims)
     matrix = target.tile.matrix
     columns = matrix.columns.get(stationary_type(kernel), 1)
-    if kernel.family is Family.ATTENTION:
+    if kernel.family in TWO_PRODUCTS:
         pieces = kernel.gather.size if kernel.gather is not None else 1
         wanted = max(matrix.rows, columns)
         quantum = wanted // gcd(wanted, pieces)
-        keys = attention_of(kernel).key_loops
+        inner = TwoProducts(nest=kernel.nest).inner_loops
         return tuple(
-            quantum if number in keys and dim.extent >= MOST_SIZES * quantum else 1
+            quantum if number in inner and dim.extent >= MOST_SIZES * quantum else 1
             for number, dim in enumerate(dims)
         )
     outputs = used_dims(kernel.nest.operands[1]) - used_dims(kernel.nest.operands[0])

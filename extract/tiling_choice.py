@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from tilewright.extract.gathered import chunk_cycles
 from tilewright.extract.kernel import (
-    Family,
+    TWO_PRODUCTS,
     Kernel,
-    attention_of,
     footprint_bytes,
     halo_buffers,
     is_padded,
@@ -28,6 +27,7 @@ from tilewright.extract.kernel import (
     vocabulary_buffers,
     whole_tiling,
 )
+from tilewright.extract.kernel_work import unit_work
 from tilewright.extract.plan import Memory, Tiling
 from tilewright.graph import dequantises
 from tilewright.hwmodel.mesh import REPLICATED, Sharding
@@ -191,15 +191,14 @@ def _exposed_cycles(
 
 
 def _product_cycles(kernel: Kernel, target: Target) -> float:
-    """Return what the products of a kernel take at least, those of attention with its exponentials."""
+    """Return what the products of a kernel take at least, with what is between two of them."""
     matrix, extents = target.tile.matrix, tuple(dim.extent for dim in kernel.nest.dims)
     rate = matrix.rows * matrix.columns.get(stationary_type(kernel), 1)
-    if kernel.family is not Family.ATTENTION:
+    if kernel.family not in TWO_PRODUCTS:
         return prod(extents) / rate
-    whole = [(1, extents)]
-    attention = attention_of(kernel)
-    macs = sum(p.b * p.m * p.n * p.k for p in attention.products(whole))
-    elements = sum(step.times * step.elements for step in attention.steps(whole, whole, 1))
+    matrix_work, vector_work = unit_work(kernel, whole_tiling(kernel))
+    macs = sum(p.b * p.m * p.n * p.k for p in matrix_work)
+    elements = sum(step.count * step.elements for step in vector_work)
     return max(macs / rate, elements / target.tile.vector.lanes)
 
 

@@ -8,16 +8,17 @@ index sums (`C g + c`) their terms are left out, so that the other term is the m
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import accumulate
 from math import prod
 
 from tilewright.errors import ShapeError, UnsupportedOpError
 from tilewright.graph import Op, TensorType, dequantises, third_operands
-from tilewright.rules.attention_nest import attention_nest
 from tilewright.rules.index_maps import along, broadcast, identity, mixed_radix, window
 from tilewright.rules.inference import broadcast_shapes
 from tilewright.rules.loopnest import DimMap, LoopDim, LoopNest, OperandMap, Role, Term
 from tilewright.rules.refinement import reshape_nest
+from tilewright.rules.two_products import two_products_nest
 
 Annotation = Callable[[Op, tuple[TensorType, ...], TensorType], LoopNest]
 
@@ -243,7 +244,18 @@ def _rmsnorm(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> Loop
 @annotation("attention")
 def _attention(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
     """[*b m e d | n], e d whole   q: *b, m, d   k: *b, d, n   v: *b, n, e   mask: *b, m, n   -> *b, m, e."""
-    return attention_nest(op, inputs, result)
+    return two_products_nest(op, inputs, result, inner="n", combine="softmax")
+
+
+@annotation("chain")
+def _chain(op: Op, inputs: tuple[TensorType, ...], result: TensorType) -> LoopNest:
+    """[*b m e d | h], e d whole   a: *b, m, d   b: *b, d, h   c: *b, h, e   t: *b, m, h   -> *b, m, e.
+
+    An operand of the epilogue is the last one: *b, m, e.
+    """
+    count = len(inputs) - len(third_operands(op.attrs, inputs))
+    nest = two_products_nest(op, inputs[:count], result, inner="h", combine="sum")
+    return replace(nest, operands=_with_others(op, inputs, nest.operands, nest.result))
 
 
 @annotation("reshape")

@@ -9,10 +9,10 @@ from types import MappingProxyType
 from typing import Any
 
 from tilewright.errors import RuleError
-from tilewright.graph import DEQUANTISE, PROLOGUE, AttrValue, Op, dequantises
+from tilewright.graph import DEQUANTISE, PROLOGUE, AttrValue, Op, dequantises, third_operands
 from tilewright.rules import terms
 
-_PLAIN = frozenset({"fn", "epilogue", "product_dtype"})
+_PLAIN = frozenset({"fn", "epilogue", "between", "inner_dtype", "product_dtype"})
 """Columns whose text is the attribute itself; the others are JSON."""
 
 REST = "rest"
@@ -50,7 +50,7 @@ class Constructor:
 
 
 def _table() -> tuple[Constructor, ...]:
-    fused = ("epilogue", "product_dtype")
+    fused, inner = ("epilogue", "product_dtype"), ("between", "inner_dtype")
     quantised = ((PROLOGUE, DEQUANTISE),)
     return (
         Constructor("map1", "map", 1, ("fn",), terms.map1),
@@ -89,6 +89,12 @@ def _table() -> tuple[Constructor, ...]:
         Constructor("rmsnorm_of_sum", "rmsnorm", 2, ("epsilon",), terms.rmsnorm_of_sum),
         Constructor("attention", "attention", 3, ("scale",), terms.attention),
         Constructor("attention_masked", "attention", 4, ("scale",), terms.attention_masked),
+        Constructor("chain", "chain", 3, inner, terms.chain),
+        Constructor("chain_unary", "chain", 3, (*inner, *fused), terms.chain_unary),
+        Constructor("chain_binary", "chain", 4, (*inner, *fused), terms.chain_binary),
+        Constructor("chain_with", "chain", 4, inner, terms.chain_with),
+        Constructor("chain_with_unary", "chain", 4, (*inner, *fused), terms.chain_with_unary),
+        Constructor("chain_with_binary", "chain", 5, (*inner, *fused), terms.chain_with_binary),
         Constructor("reshape", "reshape", 1, ("shape",), terms.reshape),
         Constructor("transpose", "transpose", 1, ("perm",), terms.transpose),
         Constructor("slice", "slice", 1, (REST,), terms.slice_),
@@ -112,10 +118,11 @@ def constructor_of(op: Op) -> Constructor:
     Raises:
         RuleError: No constructor takes that many operands.
     """
-    fused = "epilogue" in op.attrs
+    fused, is_binary = "epilogue" in op.attrs, bool(third_operands(op.attrs, op.inputs))
     for constructor in CONSTRUCTORS.values():
         fits = constructor.operands in (None, len(op.inputs))
         fits = fits and dequantises(op.attrs) == constructor.dequantises
+        fits = fits and (not fused or is_binary == constructor.name.endswith("_binary"))
         if constructor.kind == op.kind and fits and fused == ("epilogue" in constructor.columns):
             return constructor
     raise RuleError(

@@ -84,7 +84,7 @@ class _Saturation:
         engine = _engine(rules, is_partitioned=is_partitioned)
         self.tables = engine.tables
         self.session = Session(engine.program)
-        self.typing = Typing(options.multiples)
+        self.typing = Typing(options.multiples, options.least_sliced_bytes)
         self.rules = rules
         self.rule_names = tuple(rule.name for rule in rules)
         self.rulesets = tuple(name for name, _ in _by_ruleset(rules))

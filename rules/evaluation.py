@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tilewright.dtypes import DType
-from tilewright.graph import PROLOGUE, Array, Graph, Op, TensorType
+from tilewright.graph import PROLOGUE, Array, Graph, Op, TensorType, third_operands
 from tilewright.reference import after_prologue, evaluate_op, run_pipeline
 from tilewright.rules.alternatives import Alternatives, LogicalNode
 from tilewright.rules.inference import infer_type
@@ -25,21 +25,23 @@ class Disagreement:
 
 
 def evaluate_product(op: Op, inputs: Sequence[Array], dtype: DType) -> Array:
-    """Evaluate a fused matmul or conv: the product, rounded, then its epilogue.
+    """Evaluate a fused matmul, conv or chain: the product, rounded, then its epilogue.
 
     Args:
         op: Has the attributes `epilogue` and `product_dtype`.
-        inputs: Two operands, or three; then the scale, if the product dequantises its weights.
+        inputs: Those of the product, perhaps one more; then the scale, if it dequantises its weights.
         dtype: Element type of the result.
     """
+    third = third_operands(op.attrs, inputs)
     inputs = after_prologue(op, inputs)
+    own = inputs[: len(inputs) - len(third)]
     left_out = ("epilogue", "product_dtype", PROLOGUE)
     attrs = {k: v for k, v in op.attrs.items() if k not in left_out}
-    types = [TensorType(x.shape, DType.from_numpy(x.dtype)) for x in inputs[:2]]
+    types = [TensorType(x.shape, DType.from_numpy(x.dtype)) for x in own]
     product_type = infer_type(op.kind, attrs, types, DType(op.text("product_dtype")))
     plain = replace(op, attrs=attrs, outputs=("product",))
-    (product,) = evaluate_op(plain, inputs[:2], {"product": product_type})
-    result = run_pipeline(op.text("epilogue"), (product, *inputs[2:]))
+    (product,) = evaluate_op(plain, own, {"product": product_type})
+    result = run_pipeline(op.text("epilogue"), (product, *third))
     assert result.dtype == dtype.numpy, f"epilogue gives {result.dtype}, expected {dtype}"
     return np.asarray(result)
 

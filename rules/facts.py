@@ -35,6 +35,8 @@ class Vocabulary:
     """Numbers of the constant leaves that multiply one tensor, alike but for their outputs, in order."""
     multiples: tuple[int, ...] = (4,)
     """Sizes of mesh axes, which may split what is a multiple of them; 4 where a check has no mesh."""
+    least_sliced_bytes: float = 0.0
+    """Size in a tile from which on a value may be made and used in slices."""
 
     def column(self, name: str) -> tuple[str, ...]:
         """Return the texts of a column."""

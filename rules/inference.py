@@ -67,9 +67,13 @@ def _window_shape(op: Op, shape: tuple[int, ...], kernel: tuple[int, ...]) -> tu
 
 
 def _product_shape(op: Op, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """Return the shape of a matmul or conv, fused or not."""
+    """Return the shape of a matmul, conv or chain, fused or not."""
     a, b = shapes[0], shapes[1]
     where = f"{op.kind} '{op.name}'"
+    if op.kind == "chain":
+        return _two_products_shape(
+            where, shapes[: len(shapes) - len(third_operands(op.attrs, shapes))]
+        )
     if op.kind == "conv":
         if a[1] != b[1] * op.integer("groups") or b[0] % op.integer("groups"):
             raise ShapeError(f"{where}: input {list(a)} does not fit weights {list(b)}")
@@ -101,19 +105,21 @@ def _check_slice(op: Op, shape: tuple[int, ...]) -> None:
             )
 
 
-def _attention_shape(where: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """Return [*batch, m, e] for q [*batch, m, d], k [*batch, d, n], v [*batch, n, e] and a mask."""
-    q, k, v, *masks = shapes
-    if not 2 <= len(q) == len(k) == len(v) or q[-1] != k[-2] or k[-1] != v[-2]:
+def _two_products_shape(where: str, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Return [*batch, m, e] for a [*batch, m, d], b [*batch, d, n], c [*batch, n, e] and one more."""
+    a, b, c, *others = shapes
+    if not 2 <= len(a) == len(b) == len(c) or a[-1] != b[-2] or b[-1] != c[-2]:
         raise ShapeError(
-            f"{where}: {list(q)}, {list(k)}, {list(v)} are no queries [*batch, m, d], transposed keys "
-            "[*batch, d, n] and values [*batch, n, e]"
+            f"{where}: {list(a)}, {list(b)}, {list(c)} are not [*batch, m, d], [*batch, d, n] and "
+            "[*batch, n, e]"
         )
-    scores = (*broadcast_shapes((q[:-2], k[:-2]), where), q[-2], k[-1])
-    for mask in masks:
-        if broadcast_shapes((scores, mask), where) != scores:
-            raise ShapeError(f"{where}: mask {list(mask)} is larger than scores {list(scores)}")
-    return (*broadcast_shapes((scores[:-2], v[:-2]), where), q[-2], v[-1])
+    between = (*broadcast_shapes((a[:-2], b[:-2]), where), a[-2], b[-1])
+    for other in others:
+        if broadcast_shapes((between, other), where) != between:
+            raise ShapeError(
+                f"{where}: the last operand {list(other)} is larger than {list(between)}"
+            )
+    return (*broadcast_shapes((between[:-2], c[:-2]), where), a[-2], c[-1])
 
 
 def _shape(op: Op, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
@@ -121,7 +127,7 @@ def _shape(op: Op, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     x = shapes[0]
     where = f"{op.kind} '{op.name}'"
     match op.kind:
-        case "matmul" | "conv":
+        case "matmul" | "conv" | "chain":
             product = _product_shape(op, shapes)
             for third in third_operands(op.attrs, shapes):
                 if broadcast_shapes((product, third), where) != product:
@@ -136,7 +142,7 @@ def _shape(op: Op, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
                 )
             return product
         case "attention":
-            return _attention_shape(where, shapes)
+            return _two_products_shape(where, shapes)
         case "map":
             return broadcast_shapes(shapes, where)
         case "pool":
@@ -202,7 +208,7 @@ def infer_type(
         third = third_operands(attrs, inputs)
         first = third[0].dtype if third else DType(op.text("product_dtype"))
         natural = pipeline_dtype(op.text("epilogue"), first)
-    elif kind in ("matmul", "conv"):
+    elif kind in ("matmul", "conv", "chain"):
         natural = dtype
     else:
         natural = inputs[0].dtype

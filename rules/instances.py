@@ -34,12 +34,14 @@ def random_text(
     match column:
         case "fn" if constructor.kind == "reduce":
             return str(random.choice(["sum", "max"]))
-        case "fn" | "epilogue":
-            is_product = constructor.kind in ("matmul", "conv")
-            count = len(operands) - (2 + constructor.dequantises if is_product else 0)
-            binary = count == (1 if is_product else 2)
+        case "between":
+            return str(random.choice(_FUNCTIONS[2 if "_with" in constructor.name else 1]))
+        case "epilogue":
+            return str(random.choice(_FUNCTIONS[2 if constructor.name.endswith("_binary") else 1]))
+        case "fn":
+            count, binary = len(operands), len(operands) == 2
             return str(random.choice(_FUNCTIONS[2 if binary else max(count, 1)]))
-        case "product_dtype":
+        case "inner_dtype" | "product_dtype":
             return str(operands[0].dtype)
         case "perm":
             perm = range(rank) if random.random() < 0.3 else random.permutation(rank)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
+from math import inf
 
 from tilewright.errors import RuleError
 from tilewright.rules.algebra.ruleset import algebra
@@ -35,7 +36,7 @@ _MODULES = (
         "algebra.normalisation",
     ),
     *("fusion.maps", "fusion.matmul", "fusion.transposes", "fusion.norms", "fusion.conv"),
-    "fusion.attention",
+    *("fusion.attention", "fusion.chains"),
     "fusion.dequantisation",
 )
 
@@ -78,6 +79,10 @@ class SaturationOptions:
     """A block with more logical e-nodes for each of its ops is saturated without the rule that made most."""
     multiples: tuple[int, ...] = ()
     """Sizes of mesh axes, to whose multiples rules may pad; `saturate` takes its mesh's if there are none."""
+
+    least_sliced_bytes: float = inf
+    """Size in a tile from which on what is between two products may be made and used in slices; never if
+    nothing is said."""
 
     @property
     def everything(self) -> tuple[AnyRule, ...]:

@@ -133,5 +133,6 @@ def term_text(node: ENode, nodes: tuple[ENode, ...], names: Mapping[int, str]) -
     if "epilogue" in columns:
         head = f"{head}|{columns.pop('epilogue')}"
         columns.pop("product_dtype", None)
+    columns.pop("inner_dtype", None)
     details = "".join(f", {key}={value}" for key, value in columns.items() if key != "rest")
     return f"{head}({', '.join(operand(arg) for arg in node.args)}{details})"

@@ -297,7 +297,7 @@ class PhysicalSize:
     e_classes: int
 
 
-_IMPLEMENTATIONS = ("impl1", "impl2", "impl3", "impl4", "impl_items")
+_IMPLEMENTATIONS = ("impl1", "impl2", "impl3", "impl4", "impl5", "impl_items")
 
 
 def read_implementations(

@@ -251,8 +251,8 @@ def origin_of(constructor: Constructor, args: tuple[Any, ...]) -> Any:
     """Return the `origin` entry of an e-node."""
     count = constructor.arity
     nothing: tuple[Any, ...] = (Tensor.nothing(),) * (MOST_OPERANDS - count)
-    a, b, c, d = args[:count] + nothing
+    a, b, c, d, e = args[:count] + nothing
     texts: list[Any] = []
     for text in args[count:]:
         texts += [text, "\t"]
-    return origin(constructor.name, a, b, c, d, join(*texts[:-1]))
+    return origin(constructor.name, a, b, c, d, e, join(*texts[:-1]))

@@ -35,8 +35,9 @@ class Signature:
 class Typing:
     """Numbers of types, type lists and signatures; grows as rules make new terms."""
 
-    def __init__(self, multiples: tuple[int, ...] = ()) -> None:
+    def __init__(self, multiples: tuple[int, ...] = (), least_sliced_bytes: float = 0.0) -> None:
         self._multiples = multiples
+        self._least_sliced_bytes = least_sliced_bytes
         self.types: list[TensorType] = []
         self.signatures: list[Signature] = []
         self._types: dict[TensorType, int] = {}
@@ -171,6 +172,7 @@ class Typing:
             {k: tuple(v) for k, v in texts.items()},
             self._siblings(snapshot),
             self._multiples,
+            self._least_sliced_bytes,
         )
         if known == self._vocabulary:
             return []

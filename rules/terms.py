@@ -90,6 +90,20 @@ class Delivered(Expr, egg_sort="Delivered"):
     ) -> Delivered:
         """Run an operator of four operands."""
 
+    @method(egg_fn="impl5")
+    @classmethod
+    def impl5(
+        cls,
+        a: Delivered,
+        b: Delivered,
+        c: Delivered,
+        d: Delivered,
+        e: Delivered,
+        signature: i64Like,
+        strategy: i64Like,
+    ) -> Delivered:
+        """Run an operator of five operands."""
+
     @method(egg_fn="impl_items")
     @classmethod
     def impl_items(
@@ -283,6 +297,91 @@ def attention_masked(
     """Return softmax(scale * q k + mask) v."""
 
 
+@function(egg_fn="chain")
+def chain(
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    between: StringLike,
+    inner_dtype: StringLike,
+    dtype: StringLike,
+) -> Tensor:
+    """Return between(a b) c."""
+
+
+@function(egg_fn="chain_unary")
+def chain_unary(
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    between: StringLike,
+    inner_dtype: StringLike,
+    epilogue: StringLike,
+    product_dtype: StringLike,
+    dtype: StringLike,
+) -> Tensor:
+    """Apply a pipeline to between(a b) c."""
+
+
+@function(egg_fn="chain_binary")
+def chain_binary(
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    last: Tensor,
+    between: StringLike,
+    inner_dtype: StringLike,
+    epilogue: StringLike,
+    product_dtype: StringLike,
+    dtype: StringLike,
+) -> Tensor:
+    """Apply a pipeline whose first function takes between(a b) c and one more operand."""
+
+
+@function(egg_fn="chain_with")
+def chain_with(
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    t: Tensor,
+    between: StringLike,
+    inner_dtype: StringLike,
+    dtype: StringLike,
+) -> Tensor:
+    """Return between(a b, t) c."""
+
+
+@function(egg_fn="chain_with_unary")
+def chain_with_unary(
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    t: Tensor,
+    between: StringLike,
+    inner_dtype: StringLike,
+    epilogue: StringLike,
+    product_dtype: StringLike,
+    dtype: StringLike,
+) -> Tensor:
+    """Apply a pipeline to between(a b, t) c."""
+
+
+@function(egg_fn="chain_with_binary")
+def chain_with_binary(
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    t: Tensor,
+    last: Tensor,
+    between: StringLike,
+    inner_dtype: StringLike,
+    epilogue: StringLike,
+    product_dtype: StringLike,
+    dtype: StringLike,
+) -> Tensor:
+    """Apply a pipeline whose first function takes between(a b, t) c and one more operand."""
+
+
 @function(egg_fn="layernorm_of_sum")
 def layernorm_of_sum(x: Tensor, y: Tensor, epsilon: StringLike, dtype: StringLike) -> Tensor:
     """Centre and scale x + y over the last axis."""
@@ -343,7 +442,7 @@ def opaque(items: Items, rest: StringLike, output: StringLike, dtype: StringLike
     """Return one output of a host region."""
 
 
-MOST_OPERANDS = 4
+MOST_OPERANDS = 5
 """Operands that a constructor may have; `origin` and the implementations have columns for them."""
 
 
@@ -377,6 +476,6 @@ def _first_maker(old: i64, new: i64) -> i64:
 
 @function(egg_fn="origin", merge=_first_maker)
 def origin(
-    constructor: StringLike, a: Tensor, b: Tensor, c: Tensor, d: Tensor, text: StringLike
+    constructor: StringLike, a: Tensor, b: Tensor, c: Tensor, d: Tensor, e: Tensor, text: StringLike
 ) -> i64:
     """Return which rule made an e-node first; 0 means the inserted graph."""

@@ -68,6 +68,9 @@ def candidates(plan: Plan, layers: Sequence[Layer], least_k: int) -> tuple[Docum
 
 def _ops(plan: Plan, layers: Sequence[Layer]) -> tuple[PlannedOp, ...]:
     """Return the op that computes each layer: its own, or the next one that it was fused into."""
+    assert all(planned.op.kind != "chain" for planned in plan.ops), (
+        "a chain has the loops of two layers, whose numbers differ"
+    )
     makers = {planned.op.output: planned for planned in plan.ops}
     found: list[PlannedOp] = []
     for layer in reversed(layers):

@@ -2,6 +2,7 @@
 
 from tilewright.lowering.kernels import (
     attention,
+    chain,
     contract,
     copy,
     elementwise,
@@ -13,6 +14,7 @@ from tilewright.lowering.kernels.registry import emit_kernel
 
 __all__ = [
     "attention",
+    "chain",
     "contract",
     "copy",
     "elementwise",

@@ -10,7 +10,6 @@ from tilewright.extract.kernel import Family, attention_of
 from tilewright.lowering.emit import View
 from tilewright.lowering.kernels.context import KernelContext, LoopBox
 from tilewright.lowering.kernels.registry import generates
-from tilewright.rules.loopnest import OperandMap
 
 
 @generates(Family.ATTENTION)
@@ -47,19 +46,13 @@ class _Emitter:
 
     # ------------------------------------------------------------------ views
 
-    def _view(self, name: str, dtype: DType, tensor: OperandMap, box: LoopBox) -> View:
-        """Return a kernel buffer that holds a box of a tensor."""
-        ranges = self._nest.box(tensor, box.starts, box.sizes)
-        whole = self._nest.box(tensor, (0,) * len(box.sizes), self._context.tiling.sizes)
-        shape = tuple(high - low for low, high in whole)
-        storage = self._context.pool(name, dtype, shape)
-        return self._context.loop_view(storage, tensor, box, tuple(low for low, _ in ranges))
-
     def _scores(self, box: LoopBox, turn: int) -> View:
-        return self._view(f"scores{turn % 2}", self._kernel.wide, self._kernel.score_map, box)
+        return self._context.boxed(
+            f"scores{turn % 2}", self._kernel.wide, self._kernel.between_map, box
+        )
 
     def _rows(self, name: str, box: LoopBox) -> View:
-        return self._view(name, self._kernel.wide, self._kernel.row_map, box)
+        return self._context.boxed(name, self._kernel.wide, self._kernel.row_map, box)
 
     def _mixed(self, box: LoopBox) -> View:
         if self._kernel.is_half:
@@ -72,7 +65,7 @@ class _Emitter:
         if self._kernel.scale == 1.0:
             return queries
         q = self._nest.operands[0]
-        scaled = self._view("scaled", self._kernel.dtype, q, box)
+        scaled = self._context.boxed("scaled", self._kernel.dtype, q, box)
         if box.is_first:
             domain = self._kernel.domain(box.sizes, q)
             factor = (self._kernel.scale, 0.0)
@@ -84,14 +77,14 @@ class _Emitter:
     def score(self, box: LoopBox, turn: int) -> None:
         """Multiply queries and keys."""
         left, right = self._queries(box), self._context.operand(1, box)
-        domain = self._kernel.domain(box.sizes, self._kernel.score_map, self._nest.operands[0])
+        domain = self._kernel.domain(box.sizes, self._kernel.between_map, self._nest.operands[0])
         self._multiply(domain, self._scores(box, turn), left, right, accumulate=False)
         self._context.box_done(1)
 
     def weigh(self, box: LoopBox, turn: int) -> None:
         """Turn scores into exponentials; follow the maximum and the total of each query."""
         builder, scores = self._builder, self._scores(box, turn)
-        domain = self._kernel.domain(box.sizes, self._kernel.score_map)
+        domain = self._kernel.domain(box.sizes, self._kernel.between_map)
         per_row = self._kernel.domain(box.sizes, self._kernel.row_map)
         maximum, total = self._rows("maximum", box), self._rows("total", box)
         if self._kernel.is_masked:
@@ -115,8 +108,8 @@ class _Emitter:
         """Add the values of a box, weighed by the exponentials, to the mixture."""
         builder, weights = self._builder, self._scores(box, turn)
         if self._kernel.is_half:
-            wide, tensor = weights, self._kernel.score_map
-            weights = self._view("weights", self._kernel.dtype, tensor, box)
+            wide, tensor = weights, self._kernel.between_map
+            weights = self._context.boxed("weights", self._kernel.dtype, tensor, box)
             builder.vector("cast", self._kernel.domain(box.sizes, tensor), weights, (wide,))
         if box.is_first:
             self._context.begin_result()
@@ -125,7 +118,7 @@ class _Emitter:
         if not box.is_first:
             builder.vector("mul", own, mixed, (mixed, self._rows("rescale", box)))
         values = self._context.operand(2, box)
-        domain = self._kernel.domain(box.sizes, self._kernel.score_map, self._nest.operands[2])
+        domain = self._kernel.domain(box.sizes, self._kernel.between_map, self._nest.operands[2])
         self._multiply(domain, mixed, weights, values, accumulate=not box.is_first)
         self._context.box_done(2)
 
@@ -141,11 +134,8 @@ class _Emitter:
     def _multiply(
         self, domain: tuple[int, ...], result: View, left: View, right: View, *, accumulate: bool
     ) -> None:
-        """Emit a product; types that the matrix unit does not take go to the vector unit."""
-        if self._kernel.on_matrix_unit:
-            self._builder.matrix(domain, result, left, right, accumulate=accumulate)
-            return
-        storage = self._context.pool("product", self._kernel.wide, domain)
-        product = storage.box((0,) * len(domain), self._context.rank)
-        self._builder.vector("mul", domain, product, (left, right))
-        self._builder.reduce("sum", domain, result, product, accumulate=accumulate)
+        self._context.multiply(
+            *(domain, result, left, right),
+            on_matrix_unit=self._kernel.on_matrix_unit,
+            accumulate=accumulate,
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
@@ -203,6 +203,35 @@ class KernelContext:
         storage = self.pool(name, dtype, self._result_shape)
         return self.loop_view(storage, nest.result, box, self._origin(nest.result, box))
 
+    def boxed(self, name: str, dtype: DType, tensor: OperandMap, box: LoopBox) -> View:
+        """Return the access of a kernel buffer that holds a box of a tensor."""
+        nest = self.kernel.nest
+        whole = nest.box(tensor, (0,) * len(box.sizes), self.tiling.sizes)
+        storage = self.pool(name, dtype, tuple(high - low for low, high in whole))
+        return self.loop_view(storage, tensor, box, self._origin(tensor, box))
+
+    def multiply(
+        self,
+        domain: tuple[int, ...],
+        result: View,
+        left: View,
+        right: View,
+        *,
+        on_matrix_unit: bool,
+        accumulate: bool,
+    ) -> None:
+        """Emit a product into sums of the result's type.
+
+        The matrix unit has no 64-bit types: on the vector unit it is all products first, then their sums.
+        """
+        if on_matrix_unit:
+            self.builder.matrix(domain, result, left, right, accumulate=accumulate)
+            return
+        storage = self.pool("product", result.dtype, domain)
+        product = storage.box((0,) * len(domain), self.rank)
+        self.builder.vector("mul", domain, product, (left, right))
+        self.builder.reduce("sum", domain, result, product, accumulate=accumulate)
+
     def pool(self, name: str, dtype: DType, shape: tuple[int, ...]) -> Storage:
         """Return the current copy of a kernel buffer as a dense tensor."""
         copies = self._pools[name]
@@ -290,15 +319,10 @@ class KernelContext:
         )
 
     def parallel(self, box: LoopBox) -> tuple[tuple[int, ...], LoopBox]:
-        """Return the domain and box of the loops without reductions (one index of each)."""
-        dims = self.kernel.nest.dims
-        sizes = tuple(
-            1 if d.role is Role.REDUCTION else size for d, size in zip(dims, box.sizes, strict=True)
-        )
-        starts = tuple(
-            0 if d.role is Role.REDUCTION else start
-            for d, start in zip(dims, box.starts, strict=True)
-        )
+        """Return the domain and box of the result's loops, with one index of each of the others."""
+        own = used_dims(self.kernel.nest.result)
+        sizes = tuple(size if d in own else 1 for d, size in enumerate(box.sizes))
+        starts = tuple(start if d in own else 0 for d, start in enumerate(box.starts))
         return sizes, LoopBox(
             starts=starts, sizes=sizes, is_first=box.is_first, is_last=box.is_last
         )
@@ -333,6 +357,9 @@ def run_steps(
     first_sources: tuple[View, ...],
     box: LoopBox,
     domain: tuple[int, ...],
+    *,
+    view: Callable[[DType], View] | None = None,
+    statistic: str = "statistic",
 ) -> None:
     """Emit a map pipeline that ends in the result.
 
@@ -343,13 +370,15 @@ def run_steps(
         first_sources: Operands of the first step.
         box: The result box (no reduction loops).
         domain: Its sizes.
+        view: Where a value of a type lies on the way; `value_view` unless the pipeline ends elsewhere.
+        statistic: Buffer for what becomes of a statistic of rows.
     """
     sources, steps = first_sources, parse_pipeline(fn)
     if steps[0][0] in STATISTIC_FUNCTIONS:
-        sources = (*sources[:-1], _deviation(context, steps[0][1], sources[-1], domain))
+        sources = (*sources[:-1], _deviation(context, steps[0][1], sources[-1], domain, statistic))
         steps = (("div", ()), *steps[1:])
     for (name, args), dtype in zip(steps, types, strict=True):
-        dst = value_view(context, dtype, box)
+        dst = value_view(context, dtype, box) if view is None else view(dtype)
         numbers = () if name == "cast" else tuple(float(a) for a in args)
         immediates = (*numbers, 0.0, 0.0)[:2]
         context.builder.vector(name, domain, dst, sources, (immediates[0], immediates[1]))
@@ -357,11 +386,11 @@ def run_steps(
 
 
 def _deviation(
-    context: KernelContext, args: tuple[str, ...], squares: View, domain: tuple[int, ...]
+    context: KernelContext, args: tuple[str, ...], squares: View, domain: tuple[int, ...], name: str
 ) -> View:
     """Emit sqrt(scale s + epsilon) of a statistic, once for each of its values, and return its access."""
     sizes = tuple(n if step else 1 for n, step in zip(domain, squares.strides, strict=True))
-    storage = context.pool("statistic", squares.dtype, sizes)
+    storage = context.pool(name, squares.dtype, sizes)
     dense = storage.box((0,) * len(sizes), context.rank)
     strides = tuple(
         step if kept else 0 for step, kept in zip(dense.strides, squares.strides, strict=True)

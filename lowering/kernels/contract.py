@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
-
 from tilewright.extract.kernel import Family, accumulator_type, epilogue_operands, value_types
 from tilewright.graph import dequantises, parse_pipeline
 from tilewright.lowering.emit import View
@@ -31,34 +29,23 @@ def contract(context: KernelContext) -> None:
         if weights is not None and following is not None:
             weights.view(following)  # in front of an epilogue that waits for this product
         if box.is_last:
-            _finish(context, box)
+            finish_sums(context, box)
             context.store_result(box)
 
 
 def _product(context: KernelContext, box: LoopBox, right: View) -> None:
     """Emit the product of one box into the accumulator."""
-    builder, kernel = context.builder, context.kernel
+    kernel = context.kernel
     left = context.operand(0, box)
     accumulator = value_view(context, accumulator_type(kernel), box)
-    if kernel.on_matrix_unit:
-        builder.matrix(box.sizes, accumulator, left, right, accumulate=not box.is_first)
-        return
-    # the matrix unit has no 64-bit integers: all products first, then their sums
-    dtype = accumulator_type(kernel)
-    storage = context.pool("product", dtype, (prod(context.tiling.sizes),))
-    size = dtype.itemsize_bytes
-    product = View(
-        buffer=storage.buffer,
-        dtype=dtype,
-        offset_bytes=0,
-        coefficients=(0,) * context.rank,
-        strides=tuple(prod(box.sizes[d + 1 :]) * size for d in range(len(box.sizes))),
+    context.multiply(
+        *(box.sizes, accumulator, left, right),
+        on_matrix_unit=kernel.on_matrix_unit,
+        accumulate=not box.is_first,
     )
-    builder.vector("mul", box.sizes, product, (left, right))
-    builder.reduce("sum", box.sizes, accumulator, product, accumulate=not box.is_first)
 
 
-def _finish(context: KernelContext, box: LoopBox) -> None:
+def finish_sums(context: KernelContext, box: LoopBox) -> None:
     """Round the accumulator to the product's type and run the epilogue."""
     kernel = context.kernel
     domain, result_box = context.parallel(box)

@@ -59,7 +59,11 @@ def fire(made: Rule, pattern: Pattern, instances: Sequence[Instance]) -> int:
 
 def _grown(made: Rule, graph: Graph, where: str) -> Growth:
     options = SaturationOptions(
-        rules=(made,), partition=(), numerics=frozenset(Numerics), multiples=_MULTIPLES
+        rules=(made,),
+        partition=(),
+        numerics=frozenset(Numerics),
+        multiples=_MULTIPLES,
+        least_sliced_bytes=0,
     )
     alternatives = saturate(graph, LogicalMesh((), ()), options=options)
     sizes = {stats.ruleset: stats.e_nodes for stats in alternatives.ruleset_stats}

@@ -52,6 +52,8 @@ class Symbolic:
                 return self._softmax(x)
             case "attention":
                 return self._attention(op, inputs)
+            case "chain":
+                return self._chain(op, inputs)
             case "layernorm" | "rmsnorm":
                 return self._normalised(op, x + inputs[1] if len(inputs) == 2 else x)
             case "transpose":
@@ -155,6 +157,13 @@ class Symbolic:
         q, k, v, *masks = inputs
         scores = sum(masks, start=np.matmul(q, k) * self._number(op.number("scale")))
         return np.asarray(np.matmul(self._softmax(scores), v))
+
+    def _chain(self, op: Op, inputs: Sequence[AnyArray]) -> AnyArray:
+        third = third_operands(op.attrs, inputs)
+        a, b, c, *others = inputs[: len(inputs) - len(third)]
+        between = self._map(op.text("between"), (np.matmul(a, b), *others))
+        plain = np.asarray(np.matmul(between, c))
+        return self._map(op.text("epilogue"), (plain, *third)) if "epilogue" in op.attrs else plain
 
     def _normalised(self, op: Op, x: AnyArray) -> AnyArray:
         last, share = (x.ndim - 1,), self._z3.Q(1, x.shape[-1])

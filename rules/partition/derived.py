@@ -33,6 +33,9 @@ strategies3: Any = _declare("strategies3", *(i64,) * 6, egg_fn="strategies3")
 strategies4: Any = _declare("strategies4", *(i64,) * 7, egg_fn="strategies4")
 """Rows (signature, strategy, layouts of four operands, layout of the result)."""
 
+strategies5: Any = _declare("strategies5", *(i64,) * 8, egg_fn="strategies5")
+"""Rows (signature, strategy, layouts of five operands, layout of the result)."""
+
 strategies_items: Any = _declare("strategies_items", *(i64,) * 4, egg_fn="strategies_items")
 """Rows (signature, strategy, layout of every operand, layout of the result)."""
 
@@ -41,7 +44,8 @@ def strategy_table(constructor: Constructor) -> Any:
     """Return the table that holds the strategies of a constructor."""
     if constructor.operands is None:
         return strategies_items
-    return (strategies1, strategies2, strategies3, strategies4)[constructor.operands - 1]
+    tables = (strategies1, strategies2, strategies3, strategies4, strategies5)
+    return tables[constructor.operands - 1]
 
 
 def partition_rule(constructor: Constructor) -> Any:
@@ -56,7 +60,10 @@ def partition_rule(constructor: Constructor) -> Any:
         implementation = Delivered.impl_items(operands[0], layouts[0], signature, strategy)
     else:
         delivered = [Delivered.at(x, at) for x, at in zip(operands, layouts, strict=True)]
-        builds: Any = (Delivered.impl1, Delivered.impl2, Delivered.impl3, Delivered.impl4)
+        builds: Any = (
+            *(Delivered.impl1, Delivered.impl2, Delivered.impl3, Delivered.impl4),
+            Delivered.impl5,
+        )
         implementation = builds[len(operands) - 1](*delivered, signature, strategy)
     return rule(
         eq(root).to(term),

@@ -6,7 +6,10 @@ from importlib import import_module
 
 from tilewright.rules.partition.ruleset import PartitionRule, partition
 
-_MODULES = ("products", "attention", "tensors", "gathered", "ring_attention", "halo", "vocabulary")
+_MODULES = (
+    *("products", "attention", "chains", "tensors"),
+    *("gathered", "ring_attention", "halo", "vocabulary"),
+)
 """In order: a loop belongs to the first rule that claims it."""
 
 

@@ -129,6 +129,20 @@ def _attention(draw: _Draw) -> tuple[Shapes, dict[str, AttrValue]]:
     return (q, k, (*batch, n, draw.pick(1, 3)), *mask), {"scale": draw.pick(1.0, 0.5)}
 
 
+def _chain(draw: _Draw) -> tuple[Shapes, dict[str, AttrValue]]:
+    batch = draw.shape(0, 2)
+    m, n = draw.size(), draw.size()
+    a, b = (*batch, m, 2), (*draw.broadcast(batch), 2, n)
+    third = draw.pick((), (draw.broadcast((*batch, m, n)),))
+    fn = "add|relu" if third else draw.pick("identity", "square")
+    attrs: dict[str, AttrValue] = {"between": fn, "inner_dtype": "f64"}
+    c = (*batch, n, draw.pick(1, 3))
+    if draw.pick(True, False):
+        return (a, b, c, *third), attrs
+    attrs |= {"epilogue": "mul|relu", "product_dtype": "f64"}
+    return (a, b, c, *third, draw.broadcast((*batch, m, c[-1]))), attrs
+
+
 def _reshape(draw: _Draw) -> tuple[Shapes, dict[str, AttrValue]]:
     shape = draw.shape(2, 3)
     after = draw.pick((prod(shape),), (*shape[:-2], shape[-2] * shape[-1]), (1, *shape))
@@ -187,6 +201,7 @@ _MAKERS: tuple[tuple[str, _Make], ...] = (
     ("layernorm", _norm),
     ("rmsnorm", _norm),
     ("attention", _attention),
+    ("chain", _chain),
     ("reshape", _reshape),
     ("transpose", _transpose),
     ("slice", _slice),

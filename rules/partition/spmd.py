@@ -31,7 +31,7 @@ Coordinates = tuple[int, ...]
 Pieces = Mapping[Coordinates, Array]
 """What each tile holds of one tensor."""
 
-_SEPARATE = ("softmax", "layernorm", "rmsnorm", "attention", "gather")
+_SEPARATE = ("softmax", "layernorm", "rmsnorm", "attention", "chain", "gather")
 """Kinds whose nest says what an iteration touches, not what it computes."""
 
 _COMBINE = {"sum": np.add, "max": np.maximum, "prod": np.multiply, "min": np.minimum}

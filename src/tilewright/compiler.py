@@ -124,9 +124,17 @@ def allowed_numerics(graph: Graph) -> frozenset[Numerics]:
     return exact if rounds_values(graph) else exact | {Numerics.REASSOCIATES}
 
 
-def saturation_options(graph: Graph, options: CompileOptions) -> SaturationOptions:
+_SLICED_SHARE = 1 / 4
+"""Share of a scratchpad from which on what is between two products may be made and used in slices."""
+
+
+def saturation_options(graph: Graph, target: Target, options: CompileOptions) -> SaturationOptions:
     """Return which rules run on a graph, and how far."""
-    return replace(available_rules(options.user_rules), numerics=allowed_numerics(graph))
+    return replace(
+        available_rules(options.user_rules),
+        numerics=allowed_numerics(graph),
+        least_sliced_bytes=_SLICED_SHARE * target.tile.sram.size_bytes,
+    )
 
 
 def available_rules(user: UserRules) -> SaturationOptions:
@@ -210,7 +218,7 @@ def compile_graph(
                     saturate,
                     block.graph,
                     mesh,
-                    options=saturation_options(graph, options),
+                    options=saturation_options(graph, target, options),
                     without_rules=options.without_rules,
                 ),
             )
@@ -358,7 +366,7 @@ def saturation_of(done: Compilation, options: CompileOptions) -> Saturate:
     """Return what gives the alternatives of a block on any mesh."""
     return partial(
         saturate,
-        options=saturation_options(done.graph, options),
+        options=saturation_options(done.graph, done.target, options),
         without_rules=options.without_rules,
     )
 

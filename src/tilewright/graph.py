@@ -35,6 +35,11 @@ attention      q, k, v [, mask]       q [*batch, m, d], k [*batch, d, n] (transp
                                       batch dims equal or 1; mask broadcasts to q k; scale (float);
                                       softmax(scale * q k + mask) v -> [*batch, m, e]. Frontends do not
                                       make it: rules find it
+chain          a, b, c [, t]          a [*batch, m, d], b [*batch, d, n], c [*batch, n, e], batch dims equal
+                                      or 1. between: a pipeline whose first function takes a b, of type
+                                      inner_dtype, and, if it takes two values, t, which broadcasts to a b;
+                                      between(a b, t) c -> [*batch, m, e]. Frontends do not make it: rules
+                                      find it
 reshape        x                      shape (the output shape, no -1)
 transpose      x                      perm
 slice          x                      starts, sizes, steps; out[i] = x[starts + i * steps]
@@ -78,7 +83,20 @@ def dequantises(attrs: Mapping[str, AttrValue]) -> bool:
 
 def third_operands[T](attrs: Mapping[str, AttrValue], inputs: Sequence[T]) -> tuple[T, ...]:
     """Return what the epilogue of a product reads of its inputs: the third operand, if there is one."""
-    return tuple(inputs[2 : len(inputs) - dequantises(attrs)])
+    return tuple(inputs[_product_inputs(attrs) : len(inputs) - dequantises(attrs)])
+
+
+def _product_inputs(attrs: Mapping[str, AttrValue]) -> int:
+    """Return how many inputs a product reads before its epilogue, the scale of weights left out."""
+    if "between" not in attrs:
+        return 2
+    return 4 if reads_two(str(attrs["between"])) else 3
+
+
+def reads_two(pipeline: str) -> bool:
+    """Whether the first function of a pipeline takes two values."""
+    ((name, _), *_) = parse_pipeline(pipeline)
+    return name in BINARY_FUNCTIONS or name in STATISTIC_FUNCTIONS
 
 
 UNARY_FUNCTIONS = (

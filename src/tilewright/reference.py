@@ -323,6 +323,13 @@ def _attention(op: Op, inputs: Sequence[AnyArray]) -> AnyArray:
         return matmul_arrays(_softmax(scores), v, q.dtype).astype(inputs[0].dtype)
 
 
+def _chain(op: Op, inputs: Sequence[AnyArray], dtype: np.dtype[Any]) -> AnyArray:
+    """Return between(a b, third) c; what is between is rounded as the graph types it."""
+    a, b, c, *third = inputs
+    product = matmul_arrays(a, b, DType(op.text("inner_dtype")).numpy)
+    return matmul_arrays(run_pipeline(op.text("between"), (product, *third)), c, dtype)
+
+
 def _normalise(op: Op, x: AnyArray) -> AnyArray:
     wide = _wide(x)
     if op.kind == "layernorm":
@@ -385,6 +392,8 @@ def _single(op: Op, inputs: Sequence[AnyArray], out: TensorType) -> AnyArray:
             result = _normalise(op, total)
         case "attention":
             result = _attention(op, inputs)
+        case "chain":
+            result = _chain(op, inputs, dtype)
         case "reshape":
             result = x.reshape(op.ints("shape"))
         case "transpose":

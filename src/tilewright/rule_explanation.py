@@ -52,7 +52,9 @@ def explain_tensor(done: Compilation, tensor: str) -> tuple[Explanation, ...]:
     number = _instance_of(done, tensor)
     instance = done.rolled.instances[number]
     block = done.rolled.blocks[instance.block]
-    options = replace(saturation_options(done.graph, done.options), multiples=done.mesh.sizes)
+    options = replace(
+        saturation_options(done.graph, done.target, done.options), multiples=done.mesh.sizes
+    )
     egraph = rewrite_block(block.graph, options, done.options.without_rules)
     return tuple(_Explainer(done.plan, instance, block, egraph).explain(tensor))
 

@@ -49,7 +49,7 @@ def rule_rows(done: Compilation) -> tuple[RuleRow, ...]:
             row = totals.setdefault(stats.rule, [0, 0, 0.0])
             for column, value in enumerate((stats.matches, stats.e_nodes, stats.seconds)):
                 row[column] += value
-    options = saturation_options(done.graph, done.options)
+    options = saturation_options(done.graph, done.target, done.options)
     known = {rule.name for rule in options.everything}
     uses = rule_uses(done) if done.plan else Counter()
     for rule in uses:

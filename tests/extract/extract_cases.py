@@ -27,6 +27,7 @@ from tilewright.hwmodel.network import logical_mesh
 from tilewright.hwmodel.target import Target, interned
 from tilewright.rules.alternatives import Alternatives
 from tilewright.rules.engine import saturate
+from tilewright.rules.options import SaturationOptions
 from tilewright.rules.roll import Block, Instance, Rolled, roll
 
 F32 = DType.F32
@@ -142,12 +143,14 @@ def saturated(
     *,
     rolled: Rolled | None = None,
     without_rules: tuple[str, ...] = (),
+    options: SaturationOptions | None = None,
 ) -> Case:
     """Roll and saturate."""
     mesh = logical_mesh(target)
     rolled = rolled or roll(graph)
     found = tuple(
-        saturate(block.graph, mesh, without_rules=without_rules) for block in rolled.blocks
+        saturate(block.graph, mesh, options=options, without_rules=without_rules)
+        for block in rolled.blocks
     )
     return Case(graph=graph, rolled=rolled, alternatives=found, target=target, mesh=mesh)
 
@@ -467,3 +470,13 @@ def naive_rows(plan: Plan, target: Target) -> list[int]:
 def tiny(name: str, rows: int = 2, columns: int = 2) -> Case:
     """Return a small model on a machine, saturated once."""
     return saturated(MODELS[name](), mesh_target(rows, columns))
+
+
+@cache
+def sliced(rows: int, columns: int) -> Case:
+    """Return a perceptron on a machine, also as a chain, however small what is between the products is."""
+    b = Builder("perceptron")
+    hidden = b.map("relu", b.matmul(b.input(64, 8), b.weight(8, 64)))
+    graph = b.graph(b.matmul(hidden, b.weight(64, 8)))
+    options = SaturationOptions(least_sliced_bytes=0)
+    return saturated(graph, mesh_target(rows, columns), options=options)

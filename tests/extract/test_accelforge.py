@@ -4,9 +4,8 @@ Its mapper proves these latencies, in cycles, for one tile with a 64 x 64 array,
 of 64 bits a cycle, int8: a product of 256 x 512 with 512 x 512 takes 65,536, four of them 262,144 if what is
 between goes through DRAM. Both are the bytes that must cross the DRAM's port at its rate.
 
-For fused chains of two and four it proves 98,304 and 163,840, which are not reached: here a tensor between
-two products lies in the scratchpad whole, and 128 KiB that are read, 128 KiB that are made and boxes of
-weights do not fit. To make and read it in slices takes half-made sums in the buffer, of 8 bits each to fit.
+For fused chains of two and four it proves 98,304 and 163,840, which are not reached;
+docs/accelforge.md says why.
 """
 
 from __future__ import annotations

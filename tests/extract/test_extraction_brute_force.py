@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from extract_cases import MODELS, OBJECTIVES, Case, Enumeration, naive_rows, tiny
+from extract_cases import MODELS, OBJECTIVES, Case, Enumeration, naive_rows, sliced, tiny
 from numpy.typing import NDArray
 
 from tilewright.errors import InfeasibleError
@@ -60,6 +60,34 @@ def test_loopy_softmax_is_solved_exactly(objective: Objective) -> None:
     validate_plan(plan, case.target)
     assert plan.cost == pytest.approx(costs.min(), rel=1e-6)
     assert plan.bound == pytest.approx(costs.min(), rel=1e-6)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("columns", [(1, 2), (2, 2)])
+def test_chains_are_solved_exactly(columns: tuple[int, int], objective: Objective) -> None:
+    case = sliced(*columns)
+    _, costs = enumerated(case, objective)
+    plan = case.extract(objective)
+    validate_plan(plan, case.target)
+    assert plan.cost == pytest.approx(costs.min(), rel=1e-6)
+    assert costs.min() * (1 - 1e-3) <= plan.bound <= costs.min() * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("limit", [3072, 4608, 6144, 9216])
+def test_chains_are_the_optimum_of_tight_scratchpads(limit: int) -> None:
+    """The plan is within the rows, and no dearer than any combination of options that fits."""
+    case = sliced(1, 2)
+    found, costs = enumerated(case, Objective.LATENCY, limit, keep_all=True)
+    plan = case.extract(Objective.LATENCY, limit)
+    validate_plan(plan, case.target)
+    assert max(naive_rows(plan, case.target)) <= limit
+    flat = costs.reshape(-1)
+    for index in np.argsort(flat, kind="stable")[:4000]:
+        other = plan_of(found, tuple(int(i) for i in np.unravel_index(index, costs.shape)))
+        if max(sram_profile(other, case.target).rows) <= limit:
+            assert flat[index] * (1 - 1e-9) <= plan.cost
+            assert plan.bound <= flat[index] * (1 + 1e-9)
+            break
 
 
 @pytest.mark.parametrize("name", ["residual", "heads", "two_outputs"])

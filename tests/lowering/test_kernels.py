@@ -29,7 +29,7 @@ from tilewright.extract.kernel import (
 )
 from tilewright.extract.kernel_work import kernel_work
 from tilewright.extract.plan import Memory, Placement, Tiling
-from tilewright.graph import Op, TensorType
+from tilewright.graph import Op, TensorType, third_operands
 from tilewright.hwmodel.mesh import LogicalMesh, is_partial, local_shape
 from tilewright.lowering.collectives import new_storage
 from tilewright.lowering.emit import Builder
@@ -238,6 +238,56 @@ CASES: dict[str, Case] = {
         "attention", {"scale": 0.25}, [(4, 4, 8), (1, 8, 12), (4, 12, 8), (1, 4, 1)], ["f64"] * 4,
         (4, 4, 8), "f64",
     ),
+    "chain": (
+        "chain", {"between": "identity", "inner_dtype": "f32"}, [(8, 12), (12, 16), (16, 4)],
+        ["f32"] * 3, (8, 4), "f32",
+    ),
+    "chain_add": (
+        "chain", {"between": "add|relu", "inner_dtype": "f32"},
+        [(4, 8, 6), (1, 6, 16), (4, 16, 8), (1, 1, 16)], ["f32"] * 4, (4, 8, 8), "f32",
+    ),
+    "chain_rows": (
+        "chain", {"between": "mul|identity", "inner_dtype": "f32"},
+        [(1, 8, 6), (1, 6, 16), (4, 16, 8), (1, 8, 1)], ["f32"] * 4, (4, 8, 8), "f32",
+    ),
+    "chain_norm": (
+        "chain", {"between": "div_rms(0.25,2.0)|relu", "inner_dtype": "f32"},
+        [(8, 6), (6, 16), (16, 8), (8, 1)], ["f32"] * 4, (8, 8), "f32",
+    ),
+    "chain_f16": (
+        "chain", {"between": "add|relu", "inner_dtype": "f16"}, [(8, 4), (4, 16), (16, 8), (8, 16)],
+        ["f16"] * 4, (8, 8), "f16",
+    ),
+    "chain_i8": (
+        "chain", {"between": "cast(f32)|mul_const(0.25)|round|cast(i8)", "inner_dtype": "i32"},
+        [(8, 12), (12, 16), (16, 4)], ["i8"] * 3, (8, 4), "i32",
+    ),
+    "chain_i64": (
+        "chain", {"between": "add", "inner_dtype": "i64"}, [(4, 6), (6, 8), (8, 4), (4, 8)],
+        ["i64"] * 4, (4, 4), "i64",
+    ),
+    "chain_relu": (
+        "chain", {"between": "square", "inner_dtype": "f32", "epilogue": "relu|cast(f16)"},
+        [(8, 3), (3, 8), (8, 4)], ["f32"] * 3, (8, 4), "f16",
+    ),
+    "chain_biases": (
+        "chain", {"between": "add|relu", "inner_dtype": "f32", "epilogue": "add"},
+        [(4, 8, 6), (1, 6, 16), (4, 16, 8), (1, 1, 16), (4, 8, 1)], ["f32"] * 5, (4, 8, 8), "f32",
+    ),
+    "chain_norms": (
+        "chain",
+        {"between": "div_rms(0.25,2.0)", "inner_dtype": "f32", "epilogue": "div_rms(0.5,4.0)|relu"},
+        [(8, 6), (6, 8), (8, 8), (8, 1), (8, 1)], ["f32"] * 5, (8, 8), "f32",
+    ),
+    "chain_i8_scaled": (
+        "chain",
+        {
+            "between": "cast(f32)|mul_const(0.25)|round|clip_min(-128.0)|clip_max(127.0)|cast(i8)",
+            "inner_dtype": "i32",
+            "epilogue": "add|cast(f32)|mul_const(0.125)|round|cast(i8)",
+        },
+        [(8, 12), (12, 16), (16, 4), (1, 4)], ["i8", "i8", "i8", "i32"], (8, 4), "i8",
+    ),
     "transpose": ("transpose", {"perm": (2, 0, 1)}, [(4, 6, 8)], ["f32"], (8, 4, 6), "f32"),
     "transpose_bool": ("transpose", {"perm": (1, 0)}, [(4, 8)], ["bool"], (8, 4), "bool"),
     "slice": (
@@ -305,13 +355,14 @@ def expected(case: Case, op: Op, arrays: list[AnyArray]) -> AnyArray:
         *arrays, scale = arrays
         arrays[1] = arrays[1].astype(scale.dtype) * scale
         attrs = {key: value for key, value in attrs.items() if key != "prologue"}
-    plain = Op(name="p", kind=kind, inputs=op.inputs[:2], outputs=("product",), attrs=attrs)
+    count = len(arrays) - len(third_operands(attrs, arrays))
+    plain = Op(name="p", kind=kind, inputs=op.inputs[:count], outputs=("product",), attrs=attrs)
     if "epilogue" not in attrs:
         return evaluate_op(replace(plain, outputs=("out",)), arrays, {"out": result})[0]
-    middle = TensorType(shape, DType(dtypes[0]))
-    (product,) = evaluate_op(plain, arrays[:2], {"product": middle})
+    middle = TensorType(shape, DType("i32" if dtypes[0] == "i8" and kind == "chain" else dtypes[0]))
+    (product,) = evaluate_op(plain, arrays[:count], {"product": middle})
     after = Op(name="e", kind="map", inputs=(), outputs=("out",), attrs={"fn": attrs["epilogue"]})
-    return evaluate_op(after, [product, *arrays[2:]], {"out": result})[0]
+    return evaluate_op(after, [product, *arrays[count:]], {"out": result})[0]
 
 
 def pick_strategy(op: Op, case: Case, mesh: LogicalMesh, random_: random.Random) -> Strategy:

@@ -167,6 +167,55 @@ def masked_scaled_keys(b: Builder) -> Graph:
     return attention(b, keys=0.25, is_masked=True)
 
 
+def chained(b: Builder, inner: str, outer: str) -> Graph:
+    """Return two products of inputs with many rows of 128 features between; what may follow each is named."""
+    x, v, w = b.input("x", 256, 16), b.input("v", 16, 128), b.input("w", 128, 16)
+    between = follow(b, b.op("matmul", x, v), inner, 128)
+    return b.graph(follow(b, b.op("matmul", between, w), outer, 16))
+
+
+def follow(b: Builder, product: str, what: str, columns: int) -> str:
+    if what == "bias":
+        return str(b.op("map", product, b.constant(f"bias{columns}", 1, columns), fn="add"))
+    return str(b.op("map", product, fn="relu")) if what == "map" else product
+
+
+def products_alone(b: Builder) -> Graph:
+    return chained(b, "nothing", "nothing")
+
+
+def products_then_map(b: Builder) -> Graph:
+    return chained(b, "nothing", "map")
+
+
+def products_then_bias(b: Builder) -> Graph:
+    return chained(b, "nothing", "bias")
+
+
+def products_around_map(b: Builder) -> Graph:
+    return chained(b, "map", "nothing")
+
+
+def products_around_map_then_map(b: Builder) -> Graph:
+    return chained(b, "map", "map")
+
+
+def products_around_map_then_bias(b: Builder) -> Graph:
+    return chained(b, "map", "bias")
+
+
+def products_around_bias(b: Builder) -> Graph:
+    return chained(b, "bias", "nothing")
+
+
+def products_around_bias_then_map(b: Builder) -> Graph:
+    return chained(b, "bias", "map")
+
+
+def products_around_bias_then_bias(b: Builder) -> Graph:
+    return chained(b, "bias", "bias")
+
+
 EPILOGUES = "fusion.map_after_matmul", "fusion.third_operand_of_matmul"
 ENTRIES = (
     Entry(EPILOGUES, dense_layer, SMALL),
@@ -195,6 +244,15 @@ ENTRIES = (
     Entry(("fusion.scale_of_keys",), scaled_keys, SMALL),
     Entry(("fusion.masked_scale_of_queries",), masked_scaled_queries, SMALL),
     Entry(("fusion.masked_scale_of_keys",), masked_scaled_keys, SMALL),
+    Entry(("fusion.chain_of_products",), products_alone, SMALL),
+    Entry(("fusion.chain_of_products_and_map",), products_then_map, SMALL),
+    Entry(("fusion.chain_of_products_and_bias",), products_then_bias, SMALL),
+    Entry(("fusion.chain_of_mapped_product",), products_around_map, SMALL),
+    Entry(("fusion.chain_of_mapped_product_and_map",), products_around_map_then_map, SMALL),
+    Entry(("fusion.chain_of_mapped_product_and_bias",), products_around_map_then_bias, SMALL),
+    Entry(("fusion.chain_of_biased_product",), products_around_bias, SMALL),
+    Entry(("fusion.chain_of_biased_product_and_map",), products_around_bias_then_map, SMALL),
+    Entry(("fusion.chain_of_biased_product_and_bias",), products_around_bias_then_bias, SMALL),
 )
 
 

@@ -17,6 +17,8 @@ from tilewright.rules.options import SaturationOptions
 
 LINE = "mesh_1x4"
 LONG_LINE = "mesh_1x8"
+SMALL_LINE = "mesh_1x4?sram_kib=32"
+"""Tiles whose scratchpads are too small for what is between two products."""
 """So many tiles that handshakes of chunks and odd sizes count."""
 PADDED = {**ONE, "pads": (1, 1, 1, 1)}
 POOL = {"fn": "max", "kernel": (3, 3), "strides": (1, 1), "dilations": (1, 1)}
@@ -40,6 +42,26 @@ def long_sum(b: Builder) -> Graph:
 def experts(b: Builder) -> Graph:
     """Give every expert five tokens of its own."""
     return product(b, (8, 5, 64), (8, 64, 65))
+
+
+def chained(b: Builder, *shapes: tuple[int, ...]) -> Graph:
+    """Return relu(x v) w."""
+    x, v, w = (b.input(name, *shape) for name, shape in zip("xvw", shapes, strict=True))
+    return b.graph(b.op("matmul", b.op("map", b.op("matmul", x, v), fn="relu"), w))
+
+
+def rows_of_chain(b: Builder) -> Graph:
+    return chained(b, (1024, 16), (16, 128), (128, 16))
+
+
+def features_of_chain(b: Builder) -> Graph:
+    """Few rows and many hidden features: each tile makes and uses some of them."""
+    return chained(b, (17, 16), (16, 4096), (4096, 16))
+
+
+def experts_of_chain(b: Builder) -> Graph:
+    """Each tile has experts of its own, with 65 tokens each."""
+    return chained(b, (8, 65, 16), (8, 16, 129), (8, 129, 16))
 
 
 def heads(b: Builder) -> Graph:
@@ -225,6 +247,9 @@ ENTRIES = (
     Entry(("partition.matmul_contracting_axis",), long_sum, LINE),
     Entry(("partition.matmul_first_batch_axis",), experts, LINE),
     Entry(("partition.matmul_heads",), heads, LINE),
+    Entry(("partition.chain_rows",), rows_of_chain, SMALL_LINE),
+    Entry(("partition.chain_features",), features_of_chain, SMALL_LINE),
+    Entry(("partition.chain_batch",), experts_of_chain, SMALL_LINE),
     Entry(("partition.conv_batch",), images, LINE),
     Entry(("partition.conv_output_channels",), filters, LINE),
     Entry(("partition.conv_input_channels",), channels, LINE),

@@ -160,7 +160,9 @@ def readings(data: Pattern, instance: Instance) -> Iterator[Instance]:
 def test_instances_match_where_the_engine_matches(name: str) -> None:
     """Conditions are run here without the engine; on single instances both must agree."""
     rule, data = RULES[name], pattern(RULES[name])
-    options = SaturationOptions(rules=(rule,), partition=(), rounds=1, multiples=(4,))
+    options = SaturationOptions(
+        rules=(rule,), partition=(), rounds=1, multiples=(4,), least_sliced_bytes=0
+    )
     for instance in instances(rule, 8)[:3]:
         tally = Tally()
         for reading in readings(data, instance):
