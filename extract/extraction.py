@@ -115,6 +115,8 @@ def extract(
         InfeasibleError: Nothing fits the scratchpad.
     """
     options = options or ExtractOptions()
+    if Metric.SRAM not in options.objective.metrics:  # of one plan, the bound is worth seconds
+        options = replace(options, solve=replace(options.solve, closes_parts=True))
     setting = prepare(graph, rolled, alternatives, target, mesh, options)
     return plan_setting(setting, options)
 
@@ -485,14 +487,15 @@ class _Bounder:
         *,
         is_last: bool = True,
     ) -> tuple[float, Proof]:
+        """Return the bound by a problem; if it `is_last`, no other problem will give a better one."""
         tables, options = self._tables, self._options
+        options = replace(options, closes_parts=options.closes_parts and is_last)
         cutoff = below.problem.cost(solution.choice) if solution.feasible else inf
         if tables.has_repeats and any(own.any() for own in resident_bytes(tables)):
             options = replace(options, branching_gap=inf)  # rows by spans say more
         found = lower_bound(
             *(below, cutoff, solution.multipliers, options),
             repeats_differ=tables.has_repeats,
-            is_last=is_last,
         )
         self._relaxed = self._relaxed or found
         details = {

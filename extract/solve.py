@@ -35,7 +35,7 @@ _CLOSING_TABLE = 400_000_000
 """Entries of the largest table when closing a gap."""
 
 _AIMS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15)
-"""Shares of a gap to close where a bound matters: fewer options are left for a part of it."""
+"""Shares of a gap to close: fewer options are left for a part of it."""
 
 _NEAR = 0.02
 """Distance from the bound, relative to it, within which options are among those that improve a start."""
@@ -77,6 +77,8 @@ class SolveOptions:
     """Entries of all tables up to which elimination alone solves a problem, at every price vector."""
     closing_work: int = 600_000_000
     """Entries of all tables, over all price vectors, with which to close the gap to a known choice."""
+    closes_parts: bool = False
+    """Whether a bound closes a part of the gap where all of it takes more than that, in seconds."""
     branching_gap: float = float("inf")
     """Relative gap above which small problems are given to branch and bound."""
     deadline: Deadline = NO_DEADLINE
@@ -213,7 +215,6 @@ def lower_bound(
     options: SolveOptions,
     *,
     repeats_differ: bool = False,
-    is_last: bool = True,
 ) -> Solution:
     """Return a proven bound of a problem of which a choice of cost `cutoff` is known.
 
@@ -226,7 +227,6 @@ def lower_bound(
             and have nothing in common but what is used in every row. At the prices of the relaxation
             repeats are independent, and equal ones are best; so options that are too far above it go,
             but the prices must stay.
-        is_last: Whether nothing else will bound the choice, so that closing a part of the gap counts, too.
 
     Returns:
         A solution whose bound counts; its choice, feasible or not, is a by-product.
@@ -244,9 +244,8 @@ def lower_bound(
     if repeats_differ and any(is_shared(fewer)):
         shared_price = float(relaxation.prices.sum())
         closing = replace(options, price_steps=1)
-    method = relaxation.method + _close(
-        fewer, relaxation, best, closing, _AIMS if is_last else _AIMS[:1]
-    )
+    aims = _AIMS if options.closes_parts else _AIMS[:1]
+    method = relaxation.method + _close(fewer, relaxation, best, closing, aims)
     branched = _branch(fewer, best, _BOUND_GAP, shared_price, options)
     found = _solution(problem, fewer, kept, best, method + branched)
     return _proven(found, below, "HiGHS" if branched else "")

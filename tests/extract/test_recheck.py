@@ -94,7 +94,7 @@ def test_a_part_of_a_gap_is_closed_where_all_of_it_takes_too_much(seed: int) -> 
     best, found = optimum(problem), []
     below = floor(problem, SolveOptions(exact_work=0))
     for work in 2.0 ** np.arange(8, 17, 0.5):
-        options = SolveOptions(closing_work=int(work), price_steps=1)
+        options = SolveOptions(closing_work=int(work), price_steps=1, closes_parts=True)
         one = lower_bound(below, best, np.zeros(0), options)
         assert one.bound <= best + LITTLE
         assert one.proof is not None
