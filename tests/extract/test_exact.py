@@ -77,5 +77,5 @@ def test_a_search_that_is_cut_short_proves_nothing(monkeypatch: pytest.MonkeyPat
     found = search_exactly(problem, problem.usages, (), evaluate, inf)
     assert found is not None
     assert not found.is_proven
-    monkeypatch.setattr(exact, "MOST_VARIABLES", 4)
-    assert search_exactly(problem, problem.usages, (), evaluate, inf) is None
+    asked = (problem, problem.usages, (), evaluate, inf)
+    assert search_exactly(*asked, most_variables=4) is None

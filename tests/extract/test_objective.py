@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tilewright.errors import CompileError
 from tilewright.extract.extraction import ExtractOptions
-from tilewright.extract.front import check_metrics, check_points
+from tilewright.extract.front import check_points
+from tilewright.extract.front_planner import check_metrics
 from tilewright.extract.limited import extract_within_latency, latency_cycles
 from tilewright.extract.objective import Metric, Objective, parse_objective, references, single
 from tilewright.hwmodel.cost import KernelCost
