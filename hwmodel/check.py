@@ -13,7 +13,7 @@ from tilewright.graph import (
     TERNARY_FUNCTIONS,
     UNARY_FUNCTIONS,
 )
-from tilewright.hwmodel.target import Target, Topology
+from tilewright.hwmodel.target import BankLayout, Target, Topology
 
 MAX_TILES = 2**20
 MAX_BYTES_PER_CYCLE = 1e6
@@ -208,6 +208,12 @@ def _memory_errors(target: Target, where: str) -> Iterator[TargetError]:
     if sram.size_bytes % sram.alignment_bytes:
         expected = f"a multiple of alignment_bytes, {sram.alignment_bytes}"
         yield fail(where, "tile.sram.size_bytes", sram.size_bytes, expected, "round it down")
+    if sram.bank_layout is BankLayout.BLOCKS and sram.size_bytes % (
+        sram.banks * sram.alignment_bytes
+    ):
+        key = "tile.sram.banks"
+        expected = f"equal parts of {sram.size_bytes} bytes, multiples of alignment_bytes"
+        yield fail(where, key, sram.banks, expected, "change it or set bank_layout to interleaved")
     if semaphores > MAX_SEMAPHORES:
         key, expected = "tile.control.semaphores", f"at most {MAX_SEMAPHORES}"
         yield fail(where, key, semaphores, expected, "give those of one tile")

@@ -161,7 +161,7 @@ def matrix_cycles(tile: Tile, dtype: DType, batch: int, m: int, k: int, n: int) 
         cycles = load + passes * full + (passes - 1) * max(load, rest) + rest + matrix.fill_cycles
     if matrix.operand_bytes_per_cycle is None:
         return cycles
-    operands = _operand_elements(tile, dtype, m, k, n) * batch * dtype.itemsize_bytes
+    operands = sum(operand_elements(tile, dtype, m, k, n)) * batch * dtype.itemsize_bytes
     return max(cycles, operands / matrix.operand_bytes_per_cycle + matrix.fill_cycles)
 
 
@@ -172,27 +172,30 @@ def _block_rows(matrix: MatrixUnit, streamed: int) -> int:
     return min(streamed, matrix.accumulator_rows)
 
 
-def _sums_moved(matrix: MatrixUnit, k: int) -> int:
+def sums_moved(matrix: MatrixUnit, k: int) -> int:
     """Return how often a product writes its result to the scratchpad or reads it back."""
     if matrix.accumulator_rows is not None or matrix.dataflow is Dataflow.OUTPUT_STATIONARY:
         return 1
     return 2 * max(1, ceil(k / matrix.rows)) - 1
 
 
-def _operand_elements(tile: Tile, dtype: DType, m: int, k: int, n: int) -> int:
-    """Return the elements of both operands that the array reads for a product [m, k] x [k, n].
+def operand_elements(tile: Tile, dtype: DType, m: int, k: int, n: int) -> tuple[int, int]:
+    """Return the elements of each operand that the array reads for a product [m, k] x [k, n].
 
     What is held is read once for each block of rows that stream, what streams once for each block of columns;
     an array that holds results streams both.
     """
     matrix, columns = tile.matrix, _matrix_columns(tile, dtype)
     if min(m, k, n) == 0:
-        return 0
-    if matrix.dataflow is Dataflow.OUTPUT_STATIONARY:
-        return k * (m * ceil(n / columns) + n * ceil(m / matrix.rows))
-    if matrix.dataflow is Dataflow.INPUT_STATIONARY:
-        return k * (m * ceil(n / _block_rows(matrix, n)) + n * ceil(m / columns))
-    return k * (m * ceil(n / columns) + n * ceil(m / _block_rows(matrix, m)))
+        return 0, 0
+    match matrix.dataflow:
+        case Dataflow.OUTPUT_STATIONARY:
+            left, right = ceil(n / columns), ceil(m / matrix.rows)
+        case Dataflow.INPUT_STATIONARY:
+            left, right = ceil(n / _block_rows(matrix, n)), ceil(m / columns)
+        case Dataflow.WEIGHT_STATIONARY:
+            left, right = ceil(n / columns), ceil(m / _block_rows(matrix, m))
+    return k * m * left, k * n * right
 
 
 def systolic_cycles(
@@ -398,8 +401,8 @@ def matmul_cost(
         accumulates: Whether the result is added to what the output buffer holds.
     """
     result = batch * m * n * (out_dtype or dtype).itemsize_bytes
-    operands = batch * _operand_elements(target.tile, dtype, m, k, n) * dtype.itemsize_bytes
-    moved = operands + result * (_sums_moved(target.tile.matrix, k) + accumulates)
+    operands = batch * sum(operand_elements(target.tile, dtype, m, k, n)) * dtype.itemsize_bytes
+    moved = operands + result * (sums_moved(target.tile.matrix, k) + accumulates)
     macs = batch * m * k * n
     energy_pj = macs * target.energy.mac_pj[dtype] + moved * target.energy.sram_pj_per_byte
     array_cycles = matrix_cycles(target.tile, dtype, batch, m, k, n)

@@ -142,14 +142,40 @@ class VectorUnit(Frozen):
     startup_cycles: NonNegativeFloat
 
 
+class BankLayout(StrEnum):
+    """Which bank of a scratchpad holds an address."""
+
+    INTERLEAVED = (
+        "interleaved"  # neighbouring words lie in different banks: every access uses all alike
+    )
+    BLOCKS = "blocks"  # bank i holds the i-th of equal parts, one after the other
+
+
 class Scratchpad(Frozen):
-    """The local SRAM of a tile."""
+    """The local SRAM of a tile: equal banks, each of which serves its part of the rate."""
 
     size_bytes: PositiveInt
     banks: PositiveInt
     bytes_per_cycle: PositiveFloat
     """All engines together, reads and writes."""
     alignment_bytes: PositiveInt = 64
+    bank_layout: BankLayout = BankLayout.INTERLEAVED
+    """The evidence of `banks` says why it is blocks; where nothing is known, no bank is in the way."""
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether an address decides which bank is used."""
+        return self.bank_layout is BankLayout.BLOCKS and self.banks > 1
+
+    @property
+    def bank_bytes(self) -> int:
+        """Bytes of one bank."""
+        return self.size_bytes // self.banks
+
+    @property
+    def bank_bytes_per_cycle(self) -> float:
+        """What one bank serves, reads and writes together."""
+        return self.bytes_per_cycle / self.banks
 
 
 class Dma(Frozen):

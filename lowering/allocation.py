@@ -53,6 +53,14 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
+def rested(buffers: Sequence[LiveBuffer], rest: int) -> list[LiveBuffer]:
+    """Return buffers whose memory is not reused for some micros after the end of a live range."""
+    if not rest:
+        return list(buffers)
+    last = max((b.end for b in buffers), default=0)
+    return [replace(b, end=min(b.end + rest, last)) for b in buffers]
+
+
 def allocate(
     buffers: Sequence[LiveBuffer],
     *,
@@ -88,9 +96,10 @@ def allocate(
         CompileError: A buffer's gaps, alignment or fixed address make no sense.
     """
     chosen = [n for n, b in enumerate(buffers) if b.start < b.end and b.size_bytes]
-    last = max((b.end for b in buffers), default=0)
-    rested = [replace(buffers[n], end=min(buffers[n].end + rest, last)) for n in chosen]
-    problem = make_problem(rested, capacity_bytes=capacity_bytes, alignment_bytes=alignment_bytes)
+    lasting = rested(buffers, rest)
+    problem = make_problem(
+        [lasting[n] for n in chosen], capacity_bytes=capacity_bytes, alignment_bytes=alignment_bytes
+    )
     live, _ = live_peak(problem)
     search = effort or Effort()
     result, best = _NOTHING, None

@@ -1,20 +1,23 @@
 """The back end: from a linear program over buffers to engine streams with addresses and semaphores.
 
-in place -> hoist loads -> allocate -> dependencies and barriers -> semaphores -> instructions
+in place -> hoist loads -> allocate -> dependencies and barriers -> banks -> semaphores -> instructions
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 
 from tilewright.errors import InfeasibleError
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
 from tilewright.lowering.accesses import live_ranges
-from tilewright.lowering.allocation import Allocation, allocate
-from tilewright.lowering.dependencies import find_dependencies
+from tilewright.lowering.allocation import Allocation, allocate, rested
+from tilewright.lowering.bank_conflicts import BankLoad, Stream, streams_of
+from tilewright.lowering.bank_placement import spread_over_banks
+from tilewright.lowering.dependencies import OrderedProgram, find_dependencies
 from tilewright.lowering.durations import MicroTimes
 from tilewright.lowering.hoist import LoadHoister
 from tilewright.lowering.in_place import reuse_in_place
@@ -62,6 +65,19 @@ class _Placed:
     addresses: tuple[int, ...]
     sram_bytes: int
     dram_bytes: int
+    numbers: tuple[int, ...]
+    """Buffers of the scratchpad."""
+    lasting: tuple[LiveBuffer, ...]
+    """They, with the time for which their memory rests."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ordered:
+    """Placed buffers, and for both phases what waits for what, and when it runs."""
+
+    placed: _Placed
+    phases: tuple[OrderedProgram, ...]
+    schedules: tuple[Schedule, ...]
 
 
 def assemble_backend(
@@ -86,19 +102,24 @@ def assemble_backend(
         InfeasibleError: The buffers do not fit the scratchpad (or its limit) or DRAM.
         ProgramError: A micro leaves its buffer, a collective is malformed, or semaphores run out.
     """
-    placed = _place(reuse_in_place(linear, mesh), target, durations, limit_bytes)
-    linear = placed.linear
-    ordered = tuple(
-        find_dependencies(micros, linear.buffers, placed.addresses, mesh)
-        for micros in (linear.load, linear.run)
+    sram = target.tile.sram
+    capacity_bytes = sram.size_bytes if limit_bytes is None else min(limit_bytes, sram.size_bytes)
+    is_quick = limit_bytes is not None
+    placed = _place(
+        reuse_in_place(linear, mesh), target, durations, capacity_bytes, is_quick=is_quick
     )
-    phases = tuple(synchronise(phase, mesh) for phase in ordered)
+    order = partial(_order, mesh=mesh, durations=durations)
+    ordered = order(placed)
+    if sram.has_blocks:
+        ordered = _spread(ordered, target, mesh, capacity_bytes, order)
+    placed = ordered.placed
+    linear = placed.linear
+    phases = tuple(synchronise(phase, mesh) for phase in ordered.phases)
     numbers = number_semaphores(phases, target.tile.control.semaphores)
     streams = tuple(
         emit_streams(phase, linear.buffers, placed.addresses, mesh.rank, numbers)
         for phase in phases
     )
-    schedules = tuple(estimate_schedule(phase, durations) for phase in ordered)
     return BackEnd(
         linear=linear,
         streams_load=streams[0],
@@ -106,9 +127,57 @@ def assemble_backend(
         addresses=placed.addresses,
         sram_bytes=placed.sram_bytes,
         dram_bytes=placed.dram_bytes,
-        schedule=schedules[1],
-        schedule_load=schedules[0],
+        schedule=ordered.schedules[1],
+        schedule_load=ordered.schedules[0],
     )
+
+
+def _order(placed: _Placed, *, mesh: LogicalMesh, durations: MicroTimes) -> _Ordered:
+    """Find what waits for what with buffers at their addresses, and when everything runs."""
+    linear = placed.linear
+    phases = tuple(
+        find_dependencies(micros, linear.buffers, placed.addresses, mesh)
+        for micros in (linear.load, linear.run)
+    )
+    return _Ordered(placed, phases, tuple(estimate_schedule(phase, durations) for phase in phases))
+
+
+def _spread(
+    ordered: _Ordered,
+    target: Target,
+    mesh: LogicalMesh,
+    capacity_bytes: int,
+    order: Callable[[_Placed], _Ordered],
+) -> _Ordered:
+    """Put what the run phase uses at the same time into different banks, if that is faster.
+
+    Elsewhere memory may be reused sooner, so the whole is compared: the makespan and what banks lose.
+    """
+    placed = ordered.placed
+    index = {number: n for n, number in enumerate(placed.numbers)}
+
+    def streams(schedule: Schedule) -> tuple[Stream, ...]:
+        found = streams_of(schedule, placed.linear.buffers, target, mesh)
+        return tuple(stream._replace(buffer=index[stream.buffer]) for stream in found)
+
+    def cycles(ordered: _Ordered) -> float:
+        offsets = [ordered.placed.addresses[number] for number in placed.numbers]
+        load = BankLoad(streams(ordered.schedules[1]), target.tile.sram)
+        return ordered.schedules[1].makespan_cycles + load.lost_cycles(offsets)
+
+    offsets = spread_over_banks(
+        placed.lasting,
+        [placed.addresses[number] for number in placed.numbers],
+        streams(ordered.schedules[1]),
+        target.tile.sram,
+        capacity_bytes=capacity_bytes,
+    )
+    addresses = list(placed.addresses)
+    for number, offset in zip(placed.numbers, offsets, strict=True):
+        addresses[number] = offset
+    ends = (o + b.size_bytes for o, b in zip(offsets, placed.lasting, strict=True))
+    moved = order(replace(placed, addresses=tuple(addresses), sram_bytes=max(ends, default=0)))
+    return min(ordered, moved, key=cycles)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +217,12 @@ def _place(
     linear: LinearProgram,
     target: Target,
     durations: MicroTimes,
-    limit_bytes: int | None,
+    capacity: int,
+    *,
+    is_quick: bool,
 ) -> _Placed:
     """Hoist loads and give addresses, with less hoisting if the result does not fit."""
     sram = target.tile.sram
-    capacity = sram.size_bytes if limit_bytes is None else min(limit_bytes, sram.size_bytes)
     hoister = LoadHoister(linear, durations, alignment_bytes=sram.alignment_bytes)
     for share in _BUDGETS:
         hoisted = hoister.hoist(min(int(sram.size_bytes * share), capacity))
@@ -162,11 +232,10 @@ def _place(
                 allocation = _allocate_scratchpad(hoisted, live, target, capacity, distance)
             except InfeasibleError:
                 continue
-            return _with_dram(hoisted, target, buffers, allocation)
+            return _with_dram(hoisted, target, buffers, rested(live, distance), allocation)
     buffers, live = live_buffers(linear, Space.L1)
-    is_quick = limit_bytes is not None
     allocation = _allocate_scratchpad(linear, live, target, capacity, 0, is_quick=is_quick)
-    return _with_dram(linear, target, buffers, allocation)
+    return _with_dram(linear, target, buffers, live, allocation)
 
 
 def _allocate_scratchpad(
@@ -190,7 +259,11 @@ def _allocate_scratchpad(
 
 
 def _with_dram(
-    linear: LinearProgram, target: Target, buffers: Sequence[Buffer], scratchpad: Allocation
+    linear: LinearProgram,
+    target: Target,
+    buffers: Sequence[Buffer],
+    lasting: Sequence[LiveBuffer],
+    scratchpad: Allocation,
 ) -> _Placed:
     """Allocate DRAM too."""
     dram_buffers, live = live_buffers(linear, Space.DRAM)
@@ -206,7 +279,14 @@ def _with_dram(
     for chosen, allocation in ((buffers, scratchpad), (dram_buffers, dram)):
         for buffer, offset in zip(chosen, allocation.offsets, strict=True):
             addresses[buffer.number] = offset
-    return _Placed(linear, tuple(addresses), scratchpad.peak_bytes, dram.peak_bytes)
+    return _Placed(
+        linear=linear,
+        addresses=tuple(addresses),
+        sram_bytes=scratchpad.peak_bytes,
+        dram_bytes=dram.peak_bytes,
+        numbers=tuple(buffer.number for buffer in buffers),
+        lasting=tuple(lasting),
+    )
 
 
 def _describe(linear: LinearProgram, position: int) -> str:

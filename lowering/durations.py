@@ -25,6 +25,7 @@ from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
 from tilewright.lowering.isa import Opcode, Space
 from tilewright.lowering.micro import Buffer, Micro, Operand
+from tilewright.lowering.traffic import footprint_bytes, moved_bytes, product_sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +100,14 @@ class _Clock:
         target, elements = self._target, prod(micro.domain)
         match micro.opcode:
             case Opcode.MM:
-                return self._product_cycles(micro)
+                return max(self._product_cycles(micro), self._bank_cycles(micro))
             case Opcode.VEC | Opcode.RED:
                 operands = _operands(micro)
                 widest = max((o.dtype for o in operands), key=_width)
-                moved = sum(_footprint_bytes(o, micro.domain) for o in operands)
+                moved = sum(footprint_bytes(o, micro.domain) for o in operands)
                 work = vector_cycles(target.tile, micro.fn, widest, elements)
-                return max(work, moved / target.tile.sram.bytes_per_cycle)
+                port = moved / target.tile.sram.bytes_per_cycle
+                return max(work, port, self._bank_cycles(micro))
             case Opcode.SND | Opcode.MCS:
                 size_bytes = elements * _item_bytes(micro.dst)
                 rate = max(1 / target.tile.dma.out_bytes_per_cycle, self._link_rate(micro))
@@ -121,19 +123,24 @@ class _Clock:
 
     def _product_cycles(self, micro: Micro) -> float:
         assert micro.dst is not None
-        sizes = dict.fromkeys("bmnk", 1)
-        for role, size in zip(_roles(micro), micro.domain, strict=True):
-            sizes[role] *= size
+        batch, m, k, n = product_sizes(micro)
         return matmul_cost(
             self._target,
             micro.sources[1].dtype,
-            batch=sizes["b"],
-            m=sizes["m"],
-            k=sizes["k"],
-            n=sizes["n"],
+            batch=batch,
+            m=m,
+            k=k,
+            n=n,
             out_dtype=micro.dst.dtype,
             accumulates=micro.accumulate,
         ).matrix_cycles
+
+    def _bank_cycles(self, micro: Micro) -> float:
+        """Return what the largest operand takes where one bank at a time serves it."""
+        sram = self._target.tile.sram
+        if not sram.has_blocks:
+            return 0.0
+        return max(moved_bytes(micro, self._target)) / sram.bank_bytes_per_cycle
 
     def _link_rate(self, micro: Micro) -> float:
         """Return the cycles of the busiest link for a byte that every tile sends along one axis."""
@@ -177,7 +184,7 @@ class _Clock:
         else:
             groups //= prod(n for a, n in enumerate(self._mesh.sizes) if micro.axes >> a & 1)
             run_bytes = _run_bytes(far, micro.domain)
-            total_bytes = groups * _footprint_bytes(far, micro.domain)
+            total_bytes = groups * footprint_bytes(far, micro.domain)
         ports = padded_bytes(target, total_bytes, run_bytes) / target.dram_bytes_per_cycle
         if not is_store:
             cycles = dram_cycles(target, total_bytes, size_bytes, run_bytes)
@@ -199,12 +206,6 @@ def _operands(micro: Micro) -> tuple[Operand, ...]:
     return (micro.dst, *micro.sources)
 
 
-def _footprint_bytes(operand: Operand, domain: tuple[int, ...]) -> int:
-    """Return the bytes over the dimensions that an operand has."""
-    sizes = (n for n, stride in zip(domain, operand.strides, strict=True) if stride)
-    return prod(sizes) * operand.dtype.itemsize_bytes
-
-
 def _run_bytes(operand: Operand, domain: tuple[int, ...], index: Operand | None = None) -> int:
     """Return the length of the contiguous runs of an access; dimensions of an index jump."""
     run = operand.dtype.itemsize_bytes
@@ -224,20 +225,3 @@ def _width(dtype: DType) -> int:
 def _item_bytes(operand: Operand | None) -> int:
     assert operand is not None, "transfers have a destination"
     return operand.dtype.itemsize_bytes
-
-
-def _roles(micro: Micro) -> tuple[str, ...]:
-    """Return the role of each dimension of an MM, see `isa.dimension_roles`."""
-    assert micro.dst is not None
-    left, right = micro.sources
-    found = []
-    for in_dst, in_left, in_right in zip(
-        micro.dst.strides, left.strides, right.strides, strict=True
-    ):
-        if not in_dst:
-            found.append("k")
-        elif not in_left:
-            found.append("n")
-        else:
-            found.append("b" if in_right else "m")
-    return tuple(found)

@@ -36,6 +36,7 @@ from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Dataflow, Target
 from tilewright.lowering.isa import Access, Engine, Instruction, Opcode, Space, dimension_roles
 from tilewright.lowering.program import HostRegion
+from tilewright.simulator.timing_banks import BankUse, Traffic, bank_limit, bank_use
 
 RouteKey = tuple[str, int, int]
 """Way of a payload: ("read" | "write" | "send" | "cast" | "post", axes, shift).
@@ -71,6 +72,8 @@ class Kind:
     factors: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Bytes of other SRAM ports, of links and of DRAM for each payload byte."""
     route: RouteKey | None = None
+    banks: BankUse | None = None
+    """What it takes of single banks, where these are blocks of addresses."""
     gang: int = 0
     """Mask of axes whose tiles act as one; 0 for none."""
     skip: int = 0
@@ -93,6 +96,7 @@ class _Cost:
     mac_dtype: DType | None = None
     vector_operations: int = 0
     cast_cycles: float = 0.0
+    traffic: tuple[Traffic, ...] = ()
 
 
 def kind_of(
@@ -140,6 +144,12 @@ def kind_of(
             f"{opcode.name} of plan step {instruction.tag}: has a remote post, "
             "expected only on PS, SND, MCS or SIG"
         )
+    banks, rate = None, cost.rate_bytes_per_cycle
+    if target.tile.sram.has_blocks and cost.work_bytes:
+        banks = bank_use(
+            target, mesh, instruction, cost.traffic, cost.work_bytes, is_shared=is_shared
+        )
+        rate = min(rate, bank_limit(target.tile.sram, cost.traffic, cost.work_bytes))
     return Kind(
         opcode=opcode,
         engine=instruction.engine,
@@ -152,10 +162,11 @@ def kind_of(
         asks_ahead=opcode is Opcode.LD and target.tile.dma.asks_ahead and not cost.cast_cycles,
         cast_cycles=cost.cast_cycles,
         work_bytes=cost.work_bytes,
-        rate_bytes_per_cycle=cost.rate_bytes_per_cycle,
+        rate_bytes_per_cycle=rate,
         own_factor=cost.own_factor if gang == 0 else 0.0,
         factors=cost.factors,
         route=route,
+        banks=banks,
         gang=gang,
         skip=skip,
         macs=cost.macs,
@@ -235,15 +246,26 @@ def _matrix(target: Target, instruction: Instruction) -> _Cost:
         n_reads, m_reads = len(blocks), m_passes
     else:
         n_reads, m_reads = n_passes, max(m_passes, len(blocks))
-    operands = (
-        batch * k * (m * n_reads * a.dtype.itemsize_bytes + n * m_reads * b.dtype.itemsize_bytes)
-    )
+    a_bytes = batch * m * k * n_reads * a.dtype.itemsize_bytes
+    b_bytes = batch * k * n * m_reads * b.dtype.itemsize_bytes
+    operands = a_bytes + b_bytes
     if unit.operand_bytes_per_cycle is not None:
         cycles = max(cycles, operands / unit.operand_bytes_per_cycle)
     sums = 2 * k_passes - 1 if unit.accumulator_rows is None else 1
-    work = operands + batch * m * n * (sums + instruction.accumulate) * dst.dtype.itemsize_bytes
+    c_bytes = batch * m * n * (sums + instruction.accumulate) * dst.dtype.itemsize_bytes
+    work = operands + c_bytes
     return _Cost(
-        unit.fill_cycles, work, work / cycles, 1.0, macs=batch * m * n * k, mac_dtype=b.dtype
+        unit.fill_cycles,
+        work,
+        work / cycles,
+        1.0,
+        macs=batch * m * n * k,
+        mac_dtype=b.dtype,
+        traffic=(
+            Traffic(a, instruction.domain, a_bytes),
+            Traffic(b, instruction.domain, b_bytes),
+            Traffic(dst, instruction.domain, c_bytes, is_result=True),
+        ),
     )
 
 
@@ -265,11 +287,22 @@ def _vector(target: Target, instruction: Instruction) -> _Cost:
     wide = any(access.dtype.itemsize_bytes > 4 for access in (dst, *instruction.sources))
     vectors = ceil(elements * (2 if wide else 1) / unit.lanes)
     cycles = vectors * unit.function_cycles.get(instruction.fn, 1.0)
-    work = _footprint(dst, domain) * dst.dtype.itemsize_bytes * (2 if instruction.accumulate else 1)
-    work += sum(
-        _reads(source, domain) * source.dtype.itemsize_bytes for source in instruction.sources
+    written = (
+        _footprint(dst, domain) * dst.dtype.itemsize_bytes * (2 if instruction.accumulate else 1)
     )
-    return _Cost(unit.startup_cycles, work, work / cycles, 1.0, vector_operations=elements)
+    reads = [
+        Traffic(source, domain, _reads(source, domain) * source.dtype.itemsize_bytes)
+        for source in instruction.sources
+    ]
+    work = written + sum(read.size_bytes for read in reads)
+    return _Cost(
+        unit.startup_cycles,
+        work,
+        work / cycles,
+        1.0,
+        vector_operations=elements,
+        traffic=(*reads, Traffic(dst, domain, written, is_result=True)),
+    )
 
 
 def dram_bytes(access: Access, domain: tuple[int, ...], burst_bytes: int) -> int:
@@ -300,12 +333,17 @@ def _memory(target: Target, instruction: Instruction, shared_axes: int) -> _Cost
     payload = prod(domain) * dst.dtype.itemsize_bytes
     rate = dma.out_bytes_per_cycle if is_store else dma.in_bytes_per_cycle
     own = 1.0
+    traffic = [Traffic(source, domain, payload), Traffic(dst, domain, payload, is_result=True)]
     moved = _footprint(far, domain) * far.dtype.itemsize_bytes
     if instruction.opcode is Opcode.GTH:
         index = instruction.sources[1]
-        own += _footprint(index, domain) * index.dtype.itemsize_bytes / payload
+        traffic[0] = Traffic(source, (instruction.count, *domain[1:]), payload)
+        traffic.append(
+            Traffic(index, domain, _footprint(index, domain) * index.dtype.itemsize_bytes)
+        )
+        own += traffic[-1].size_bytes / payload
         if source.space is Space.L1:
-            return _Cost(dma.startup_cycles, payload, rate, own + 1.0)
+            return _Cost(dma.startup_cycles, payload, rate, own + 1.0, traffic=tuple(traffic))
         rows = prod(size for d, size in enumerate(domain) if index.strides[d] != 0)
         table = Access(
             far.space,
@@ -323,7 +361,7 @@ def _memory(target: Target, instruction: Instruction, shared_axes: int) -> _Cost
         rate = min(rate, relay.read_bytes_per_cycle)
         cast_cycles = relay.cast_cycles(payload, shared_axes)
     factors = (1.0, moved / payload, padded / payload)
-    return _Cost(lead, payload, rate, own, factors, cast_cycles=cast_cycles)
+    return _Cost(lead, payload, rate, own, factors, cast_cycles=cast_cycles, traffic=tuple(traffic))
 
 
 def _send(target: Target, instruction: Instruction) -> _Cost:
@@ -335,10 +373,12 @@ def _send(target: Target, instruction: Instruction) -> _Cost:
     )
     assert dst is not None
     payload = prod(domain) * dst.dtype.itemsize_bytes
-    own = _reads(source, domain) * source.dtype.itemsize_bytes / payload
+    read = Traffic(source, domain, _reads(source, domain) * source.dtype.itemsize_bytes)
+    own = read.size_bytes / payload
     if instruction.opcode is Opcode.MCS:
         own += 1.0  # the sender is among the receivers
-    return _Cost(dma.startup_cycles, payload, dma.out_bytes_per_cycle, own)
+    traffic = (read, Traffic(dst, domain, payload, is_result=True))
+    return _Cost(dma.startup_cycles, payload, dma.out_bytes_per_cycle, own, traffic=traffic)
 
 
 def _host(target: Target, regions: tuple[HostRegion, ...], instruction: Instruction) -> _Cost:
@@ -352,10 +392,11 @@ def _host(target: Target, regions: tuple[HostRegion, ...], instruction: Instruct
 
 
 class KindTable:
-    """Numbers kinds in order of first use; addresses do not matter, so a program has few."""
+    """Numbers kinds in order of first use; addresses matter only to banks, so a program has few."""
 
     def __init__(self, target: Target, mesh: LogicalMesh, regions: tuple[HostRegion, ...]) -> None:
         self._target, self._mesh, self._regions = target, mesh, regions
+        self.minds_addresses = target.tile.sram.has_blocks
         self._by_key: dict[object, int] = {}
         self._by_kind: dict[Kind, int] = {}
 
@@ -368,7 +409,9 @@ class KindTable:
         """Return the number of the instruction's kind."""
         i = instruction
         operands = (*i.sources, i.dst) if i.dst is not None else i.sources
-        layouts = tuple([(o.space, o.dtype, o.strides) for o in operands])
+        layouts: tuple[object, ...] = tuple([(o.space, o.dtype, o.strides) for o in operands])
+        if self.minds_addresses:
+            layouts += tuple((o.base, o.coefficients) for o in operands)
         key = (
             i.opcode,
             i.engine,

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from tilewright.errors import ProgramError
 from tilewright.lowering.isa import Engine, Instruction, Opcode
-from tilewright.lowering.loops import matching_ends, unrolled_length
+from tilewright.lowering.loops import matching_ends, unroll, unrolled_length
 from tilewright.lowering.program import Group, Program, Streams
+from tilewright.simulator.timing_banks import BankUse
 from tilewright.simulator.timing_kinds import ALL_AXES, Kind, KindTable, RouteKey
 from tilewright.simulator.timing_state import Bools, Ints
 
 MAX_STREAM = 50_000_000
 """Instructions of a phase, loops unrolled, that a simulation is willing to hold."""
+
+
+HERE: RouteKey = ("here", 0, 0)
+"""Way of a payload that does not leave its tile."""
+
+
+class Way(NamedTuple):
+    """Where payloads of a group go, and what they take of single banks at both ends."""
+
+    key: RouteKey
+    group: Group
+    banks: BankUse | None = None
 
 
 def owners(program: Program) -> Ints:
@@ -54,7 +68,7 @@ class Lowered:
 
     def __init__(self, program: Program, owner: Ints) -> None:
         self.program = program
-        self.ways: list[tuple[RouteKey, Group]] = []
+        self.ways: list[Way] = []
         self.kinds: list[Kind] = []
         self.way: list[int] = []  # of each kind, -1 for none
         self.gang: list[int] = []
@@ -79,13 +93,16 @@ class Lowered:
         for engine in Engine:
             numbers = expand(table, streams.get(engine, ()))
             self.streams[number, engine] = np.tile(numbers + base, repeats)
-        ways: dict[RouteKey, int] = {}
+        ways: dict[tuple[RouteKey, BankUse | None], int] = {}
         gangs: dict[tuple[int, Engine], int] = {}  # engines meet apart from each other
         skips: dict[int, int] = {}
         for kind in table.kinds:
-            if kind.route is not None and kind.route not in ways:
-                ways[kind.route] = len(self.ways)
-                self.ways.append((kind.route, group))
+            way = -1
+            if kind.route is not None or kind.banks is not None:
+                key = kind.route or HERE
+                way = ways.setdefault((key, kind.banks), len(self.ways))
+                if way == len(self.ways):
+                    self.ways.append(Way(key, group, kind.banks))
             meeting = (kind.gang, kind.engine)
             if kind.gang and meeting not in gangs:
                 gangs[meeting] = len(self.gangs)
@@ -95,7 +112,7 @@ class Lowered:
                 self.skips.append(self._skip_row(group, kind.skip))
                 self.skip_axes.append(kind.skip)
             self.kinds.append(kind)
-            self.way.append(-1 if kind.route is None else ways[kind.route])
+            self.way.append(way)
             self.gang.append(gangs.get(meeting, -1))
             self.skip.append(skips.get(kind.skip, -1))
 
@@ -132,6 +149,8 @@ def expand(table: KindTable, stream: Sequence[Instruction]) -> Ints:
     Raises:
         ProgramError: Loops are malformed.
     """
+    if table.minds_addresses:
+        stream = unroll(stream, MAX_STREAM)
     ends = matching_ends(stream)
 
     def between(start: int, stop: int) -> list[Ints]:

@@ -14,6 +14,7 @@ from tilewright.simulator.timing_report import (
     Span,
     TagUse,
 )
+from tilewright.simulator.timing_routes import BANKS
 from tilewright.simulator.timing_state import (
     CAUSES,
     DRAM,
@@ -228,6 +229,8 @@ def energy(target: Target, phase: Phase, seconds: float) -> tuple[Share, ...]:
                 )
             macs += count * kind.macs * table.mac_pj[kind.mac_dtype]
     asked = resource_bytes(phase, counts) * phase.resources.members
+    is_bank = np.array([name == BANKS for name in phase.resources.names])[phase.resources.report]
+    asked[is_bank] = 0.0  # what goes through a port counts once
     by_sort = {
         sort: float(asked[phase.resources.sort == sort].sum()) for sort in (SRAM, LINK, DRAM)
     }

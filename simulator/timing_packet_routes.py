@@ -11,6 +11,7 @@ from tilewright.hwmodel.network import Network
 from tilewright.hwmodel.target import Router, Target
 from tilewright.lowering.program import Group
 from tilewright.simulator.timing_kinds import RouteKey
+from tilewright.simulator.timing_lowered import Way
 from tilewright.simulator.timing_packet_state import NODE, Floats, Ints, Net, new_net
 from tilewright.simulator.timing_routes import Routes, shifted, sub_mesh
 
@@ -97,7 +98,7 @@ class _Trees:
 
 def packet_work(
     network: Network,
-    ways: Sequence[tuple[RouteKey, Group]],
+    ways: Sequence[Way],
     routes: Routes,
     late: Ints,
     slots: int,
@@ -106,7 +107,7 @@ def packet_work(
 
     Args:
         network: Of the target.
-        ways: Key and group of each way of `routes`.
+        ways: Those of `routes`.
         routes: Those of all tiles, none standing for others.
         late: Whether the route's latency comes before the payload, by kind.
         slots: Number of slots.
@@ -119,8 +120,8 @@ def packet_work(
         for tile in np.flatnonzero(row >= 0)[::-1]:
             user[row[tile]] = tile
     for route in range(count):
-        key, group = ways[routes.way[route]]
-        for paths in _paths(network, key, group, int(user[route])):
+        way = ways[routes.way[route]]
+        for paths in _paths(network, way.key, way.group, int(user[route])):
             trees.add(paths)
         start[route + 1] = len(trees.roots)
     router = router_of(network.target)

@@ -10,13 +10,20 @@ import numpy as np
 
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.network import Network
+from tilewright.simulator.timing_banks import BankUse, Shares
 from tilewright.simulator.timing_crossbar import Crossbars, is_crossbars, others, sub_meshes
 from tilewright.simulator.timing_kinds import RouteKey
 from tilewright.simulator.timing_state import DRAM, LINK, SORTS, SRAM, Bools, Floats, Ints
 
+PORTS, BANKS = "SRAM ports", "SRAM banks"
+"""What reports call the resources inside a tile."""
+
 
 class Resources(NamedTuple):
-    """All shared resources: the SRAM port of tile i is resource i, then the links of the network."""
+    """All shared resources: the SRAM port of tile i is resource i, then the links of the network, then banks.
+
+    Banks are there if they are blocks of addresses: those of tile 0 first.
+    """
 
     capacity: Floats  # bytes/cycle
     sort: Ints
@@ -43,7 +50,7 @@ class Routes(NamedTuple):
 def all_resources(network: Network) -> Resources:
     """Return the SRAM ports and links of a machine, with the class names that reports use."""
     target = network.target
-    names = ["SRAM ports"]
+    names = [PORTS]
     capacity = [target.tile.sram.bytes_per_cycle] * target.tiles
     sort, report = [SRAM] * target.tiles, [0] * target.tiles
     numbers: dict[str, int] = {}
@@ -56,6 +63,11 @@ def all_resources(network: Network) -> Resources:
         capacity.append(link.bytes_per_cycle)
         sort.append(DRAM if is_port else LINK)
         report.append(numbers[name])
+    if target.tile.sram.has_blocks:
+        banks = target.tiles * target.tile.sram.banks
+        capacity += [target.tile.sram.bank_bytes_per_cycle] * banks
+        sort, report = sort + [SRAM] * banks, report + [len(names)] * banks
+        names.append(BANKS)
     members = np.ones(len(capacity), dtype=np.int64)
     return Resources(np.array(capacity), np.array(sort), np.array(report), tuple(names), members)
 
@@ -99,18 +111,63 @@ class RouteBuilder:
         self._peers: list[tuple[Ints, Ints]] = []  # routes, tiles
 
     def add_way(
-        self, key: RouteKey, mesh: LogicalMesh, tiles: tuple[int, ...], wanted: Bools
+        self,
+        key: RouteKey,
+        mesh: LogicalMesh,
+        tiles: tuple[int, ...],
+        wanted: Bools,
+        banks: BankUse | None = None,
     ) -> None:
-        """Find the routes of the next way for the wanted tiles of a group."""
+        """Find the routes of the next way for the wanted tiles of a group, and what they take of banks."""
         row = np.full(self._tiles, -1, dtype=np.int64)
         self._rows.append(row)
         if self._crossbars is not None and key[0] in ("send", "cast", "post"):
             self._add_trees(self._crossbars, key, mesh, np.array(tiles, dtype=np.int64), wanted)
-            return
+        else:
+            for index, tile in enumerate(tiles):
+                # A tile may share the route of its sub-mesh's first tile.
+                if wanted[tile] and row[tile] < 0:
+                    self._add_route(key, mesh, tiles, index, row)
+        if banks is not None:
+            self._add_banks(key, mesh, tiles, row, banks)
+
+    def _add_banks(
+        self,
+        key: RouteKey,
+        mesh: LogicalMesh,
+        tiles: tuple[int, ...],
+        row: Ints,
+        banks: BankUse,
+    ) -> None:
+        """Add what the routes of a way take of banks, each route once."""
+        name, axes, shift = key
+        done: set[int] = set()
         for index, tile in enumerate(tiles):
-            # A tile may share the route of its sub-mesh's first tile.
-            if wanted[tile] and row[tile] < 0:
-                self._add_route(key, mesh, tiles, index, row)
+            route = int(row[tile])
+            if route < 0 or route in done:
+                continue
+            done.add(route)
+            self._take(route, tile, banks.own_at(index))
+            match name:
+                case "read" if axes:
+                    for mate in sub_mesh(mesh, index, axes):
+                        self._take(route, tiles[mate], banks.far_at(mate))
+                case "send":
+                    receiver = tiles[shifted(mesh, index, axes, shift)]
+                    self._take(route, receiver, banks.far_at(index))
+                case "cast":
+                    for mate in sub_mesh(mesh, index, axes):
+                        if mate != index:
+                            self._take(route, tiles[mate], banks.far_at(index))
+                case _:
+                    pass
+
+    def _take(self, route: int, tile: int, shares: Shares) -> None:
+        sram = self._network.target.tile.sram
+        first = self._tiles + len(self._network.links) + tile * sram.banks
+        used = np.array([first + bank for bank, _ in shares], dtype=np.int64)
+        parts = np.array([share for _, share in shares], dtype=np.float64)
+        self._entries.append((np.full(used.size, route, dtype=np.int64), used, parts))
 
     def _add_trees(
         self, crossbars: Crossbars, key: RouteKey, mesh: LogicalMesh, tiles: Ints, wanted: Bools
@@ -141,6 +198,11 @@ class RouteBuilder:
     ) -> None:
         name, axes, shift = key
         tile, number = tiles[index], len(self._way)
+        if name == "here":
+            self._way.append(len(self._rows) - 1)
+            self._latency.append(np.zeros(1))
+            row[tile] = number
+            return
         users: tuple[int, ...] = (tile,)
         receivers: tuple[int, ...] = ()
         match name:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tilewright.hwmodel.network import Network
-from tilewright.lowering.program import Group, Program
-from tilewright.simulator.timing_kinds import Kind, RouteKey
-from tilewright.simulator.timing_lowered import Lowered, is_ordered, owners
+from tilewright.lowering.program import Program
+from tilewright.simulator.timing_kinds import Kind
+from tilewright.simulator.timing_lowered import Lowered, Way, is_ordered, owners
 from tilewright.simulator.timing_orbits import crossbar_orbits
 from tilewright.simulator.timing_routes import (
     Resources,
@@ -52,8 +52,8 @@ class Phase:
     """RESOURCE records at the start."""
     kinds: tuple[Kind, ...]
     routes: Routes
-    ways: tuple[tuple[RouteKey, Group], ...]
-    """Key and group of each way of the routes."""
+    ways: tuple[Way, ...]
+    """The ways of the routes."""
     resources: Resources
     representative: tuple[int, ...]
     """Physical tile that each simulated tile stands for."""
@@ -105,8 +105,10 @@ def _routes(
     if not symmetry:
         routes = _build_routes(network, lowered, resources, everywhere)
         return discrete_partition(routes, resources), routes, resources
-    keys = [key for key, _ in lowered.ways]
-    orbits = crossbar_orbits(network, lowered.program.groups, keys, lowered.skip_axes)
+    keys = [way.key for way in lowered.ways]
+    orbits = None
+    if not network.target.tile.sram.has_blocks:  # addresses may tell tiles apart
+        orbits = crossbar_orbits(network, lowered.program.groups, keys, lowered.skip_axes)
     if orbits is None:
         routes = _build_routes(network, lowered, resources, everywhere)
         seeds = owner + 1
@@ -128,8 +130,8 @@ def _build_routes(
 ) -> Routes:
     groups = tuple(group.tiles for group in lowered.program.groups)
     builder = RouteBuilder(network, groups)
-    for key, group in lowered.ways:
-        builder.add_way(key, group.mesh, group.tiles, wanted)
+    for way in lowered.ways:
+        builder.add_way(way.key, way.group.mesh, way.group.tiles, wanted, way.banks)
     return builder.finish(resources)
 
 

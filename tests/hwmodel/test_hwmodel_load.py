@@ -91,6 +91,8 @@ MISTAKES = [
     ),
     ("alignment_bytes: 64", "alignment_bytes: 96", "tile.sram.alignment_bytes: found 96"),
     ("size_bytes: 262144", "size_bytes: 262145", "expected a multiple of alignment_bytes, 64"),
+    ("banks: 8,", "banks: 7, bank_layout: blocks,", "tile.sram.banks: found 7"),
+    ("banks: 8,", "bank_layout: striped, banks: 8,", "tile.sram.bank_layout: found 'striped'"),
     ("size_bytes: 262144", "size_bytes: 9999999999999999999999", "tile.sram.size_bytes"),
     ("{semaphores: 64", "{semaphores: 99999999", "tile.control.semaphores: found 99999999"),
     ("efficiency: 0.9", "efficiency: 1.5", "dram.efficiency: found 1.5"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,12 +16,25 @@ from tilewright.hwmodel.target import Target
 from tilewright.lowering.isa import Engine
 from tilewright.simulator.timing import simulate
 
+Share = dict[str, float]
+Touched = Callable[[int, int, str, int], Share]
+"""What a transfer takes besides for each byte: of its tile, the next one, its name (`send@3`) and size."""
 
-def naive_cycles(target: Target, queues: dict[tuple[int, Engine], list[tuple[str, int]]]) -> float:
-    """Simulate loads, stores and ring sends without semaphores, all rates anew at each event."""
+
+def naive_cycles(
+    target: Target,
+    queues: dict[tuple[int, Engine], list[tuple[str, int]]],
+    touched: Touched = lambda tile, peer, what, size: {},
+    more: Share | None = None,
+) -> float:
+    """Simulate loads, stores and ring sends without semaphores, all rates anew at each event.
+
+    `more` gives the capacities of what `touched` names.
+    """
     network, tiles = network_of(target), target.tiles
     capacity = {f"link{i}": link.bytes_per_cycle for i, link in enumerate(network.links)}
     capacity |= {f"sram{t}": target.tile.sram.bytes_per_cycle for t in range(tiles)}
+    capacity |= more or {}
     waiting = {slot: list(queue) for slot, queue in queues.items()}
     starts: dict[tuple[int, Engine], float] = {}
     flows: dict[tuple[int, Engine], list[Any]] = {}  # bytes left, {resource: share}
@@ -30,7 +44,7 @@ def naive_cycles(target: Target, queues: dict[tuple[int, Engine], list[tuple[str
         if waiting[slot]:
             starts[slot] = now + (
                 1 + 5
-                if waiting[slot][0][0] == "send"
+                if waiting[slot][0][0].startswith("send")
                 else 1 + 5 + 10 + network.dram_read(slot[0]).latency_cycles
             )
 
@@ -51,14 +65,16 @@ def naive_cycles(target: Target, queues: dict[tuple[int, Engine], list[tuple[str
             what, size = waiting[slot].pop(0)
             peer = (slot[0] + 1) % tiles
             route = {"load": network.dram_read(slot[0]), "store": network.dram_write(slot[0])}.get(
-                what
+                what.partition("@")[0]
             ) or network.route(slot[0], peer)
             share = {
                 f"link{i}": weight for i, weight in zip(route.links, route.weights, strict=True)
             }
             share[f"sram{slot[0]}"] = share.get(f"sram{slot[0]}", 0.0) + 1.0
-            if what == "send":
+            if what.startswith("send"):
                 share[f"sram{peer}"] = share.get(f"sram{peer}", 0.0) + 1.0
+            for resource, part in touched(slot[0], peer, what, size).items():
+                share[resource] = share.get(resource, 0.0) + part
             flows[slot] = [float(size), share]
     return now
 
