@@ -11,6 +11,7 @@ from types import MappingProxyType
 import numpy as np
 
 from tilewright.errors import InfeasibleError, TimeLimitError
+from tilewright.extract.avoid import NOTHING, Avoid
 from tilewright.extract.between import with_links_as_costs
 from tilewright.extract.certificate import Certificate, LinkPrices
 from tilewright.extract.choice import ChoiceProblem, Usage
@@ -82,6 +83,8 @@ class ExtractOptions:
     """Whether the sum of costs leaves out what products cover of deliveries."""
     solve: SolveOptions = field(default_factory=lambda: SolveOptions(branching_gap=_WIDE_GAP))
     sram_limit_bytes: int | None = None
+    avoid: Avoid = NOTHING
+    """What lowering found to be impossible on the target."""
     tiling: tuple[TilingRule, ...] = field(default_factory=tiling_rules)
     memory: tuple[MemoryRule, ...] = field(default_factory=memory_rules)
     collective: tuple[CollectiveRule, ...] = field(default_factory=collective_rules)
@@ -222,7 +225,7 @@ def prepare(
     Raises:
         InfeasibleError: Some tensor cannot be computed within the scratchpad.
     """
-    alternatives = tuple(prune(found) for found in alternatives)
+    alternatives = tuple(prune(options.avoid.left(found)) for found in alternatives)
     options = replace(options, objective=options.objective.on(graph, target))
     pricing = pricing or pricing_of(alternatives, target, mesh, options)
     tables = build_tables(graph, rolled, alternatives, pricing)
@@ -368,6 +371,7 @@ def pricing_of(
         tilings=tiling_candidates(alternatives, mesh, target, options.tiling),
         memory=options.memory,
         collective=options.collective,
+        avoid=options.avoid,
     )
 
 

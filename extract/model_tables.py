@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tilewright.errors import InfeasibleError
+from tilewright.extract.avoid import is_in_dram
 from tilewright.extract.between import Between
 from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Edge, Indices, Usage
 from tilewright.extract.move_buffers import aligned_bytes
@@ -147,13 +148,20 @@ def build_tables(
         late_operands(found, pricing.target) if pricing.counts_late else {}
         for found in alternatives
     ]
+    origins = find_origins(graph, rolled, alternatives)
+    outputs = _output_uses(graph, origins)
     options: list[tuple[Option, ...]] = []
     for b, c in variables:
         pricing.deadline.check(
             f"ways to compute {len(options)} of {len(variables)} tensors of '{graph.name}' are priced"
         )
-        options.append(source((b, c), c in needed[b], late[b]))
-    origins = find_origins(graph, rolled, alternatives)
+        found = source((b, c), c in needed[b], late[b])
+        size_bytes = alternatives[b].classes[c].type.size_bytes
+        if (b, c) not in outputs and pricing.avoid.keeps_out(size_bytes):
+            staying = tuple(o for o in found if not is_in_dram(o.result))
+            # what can be computed into DRAM alone still is, and the problem is infeasible if that has a use
+            found = staying if any(o.node is not None for o in staying) else found
+        options.append(found)
     links = tuple(_links(rolled, alternatives, origins))
     builder = _ProblemBuilder(
         alternatives,
@@ -162,7 +170,7 @@ def build_tables(
         variables,
         tuple(options),
         links,
-        _output_uses(graph, origins),
+        outputs,
         origins,
         are_ports_free=are_ports_free,
     )
@@ -335,7 +343,10 @@ class _ProblemBuilder:
 
     def build(self) -> ModelTables:
         for variable, options in zip(self.variables, self.options, strict=True):
-            self.tables[variable] = self._table(self._type(variable), options)
+            type_ = self._type(variable)
+            is_kept_out = self.pricing.avoid.keeps_out(type_.size_bytes)
+            may_store = variable in self.output_uses or not is_kept_out
+            self.tables[variable] = self._table(type_, options, may_store=may_store)
             if self.output_uses.get(variable, 0):
                 out = self._table(self._type(variable), options, Crossing.OUTPUT)
                 self.output_tables[variable] = out
@@ -390,7 +401,12 @@ class _ProblemBuilder:
         return self.alternatives[variable[0]].classes[variable[1]].type
 
     def _table(
-        self, tensor: TensorType, options: Iterable[Option], crossing: Crossing = Crossing.NONE
+        self,
+        tensor: TensorType,
+        options: Iterable[Option],
+        crossing: Crossing = Crossing.NONE,
+        *,
+        may_store: bool = True,
     ) -> ReshardTable:
         partials = frozenset(
             o.result.sharding
@@ -398,7 +414,7 @@ class _ProblemBuilder:
             if o.result is not None and is_partial(o.result.sharding)
         )
         memo, pricing = self.pricing.reshards, self.pricing
-        key = (tensor, partials, crosses(pricing.target, crossing))
+        key = (tensor, partials, crosses(pricing.target, crossing), may_store)
         if key not in memo:
             largest = pricing.limit_bytes * LARGEST_SHARD
             memo[key] = build_table(
@@ -411,6 +427,8 @@ class _ProblemBuilder:
                 pricing.limit_bytes,
                 pricing.collective,
                 crossing,
+                pricing.avoid,
+                may_store=may_store,
             )
         return memo[key]
 

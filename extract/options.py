@@ -17,6 +17,7 @@ from types import MappingProxyType
 
 from tilewright.dtypes import DType
 from tilewright.extract.alike import priced_alike
+from tilewright.extract.avoid import NOTHING, Avoid
 from tilewright.extract.deadline import NO_DEADLINE, Deadline
 from tilewright.extract.gathered import gathered_kernel, most_in_chunks
 from tilewright.extract.kernel import (
@@ -144,7 +145,7 @@ class Pricing:
     """Memo of the tilings worth keeping, by `Kernel.shape_key`; another pricing has another one."""
     alike: dict[Hashable, tuple[tuple[int, Option], ...]] = field(default_factory=dict, init=False)
     """Memo of the options of nodes, each with the number of its implementation, by `priced_alike`."""
-    reshards: dict[tuple[TensorType, frozenset[Sharding], Crossing], ReshardTable] = field(
+    reshards: dict[tuple[TensorType, frozenset[Sharding], Crossing, bool], ReshardTable] = field(
         default_factory=dict
     )
     """Memo of the chains of moves of each tensor type, by the partial shardings that are made of it."""
@@ -155,6 +156,8 @@ class Pricing:
     """Whether tilings of little scratchpad are of use even where there is plenty."""
     hides: bool = True
     """Whether products may cover deliveries."""
+    avoid: Avoid = NOTHING
+    """Moves and results that are left out; the alternatives go without what is avoided already."""
 
     @property
     def counts_late(self) -> bool:

@@ -19,6 +19,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 
 from tilewright.errors import InfeasibleError
+from tilewright.extract.avoid import NOTHING, Avoid
 from tilewright.extract.move_buffers import move_buffers_bytes
 from tilewright.extract.objective import Metric, Objective
 from tilewright.extract.plan import Delivery, Memory, Move, MoveKind, Placement
@@ -112,6 +113,9 @@ def build_table(
     largest_buffers_bytes: float = float("inf"),
     rules: tuple[CollectiveRule, ...] | None = None,
     crossing: Crossing = Crossing.NONE,
+    avoid: Avoid = NOTHING,
+    *,
+    may_store: bool = True,
 ) -> ReshardTable:
     """Return the table of a tensor type.
 
@@ -125,6 +129,8 @@ def build_table(
         largest_buffers_bytes: Moves that need more bytes beside their source are left out.
         rules: The collective rules that run; all of the package by default.
         crossing: Whether the tensor is an input or output of the model.
+        avoid: Moves that are left out.
+        may_store: Whether the tensor may go to DRAM.
     """
     placements = tuple(
         p
@@ -137,9 +143,9 @@ def build_table(
     for number, placement in enumerate(placements):
         for move in single_moves(placement, tensor, mesh, target, rules, crossing):
             other = index.get(move.after)
-            if other is not None and (
-                move_buffers_bytes(move, tensor, mesh, alignment) <= largest_buffers_bytes
-            ):
+            if other is None or not avoid.allows(move, may_store=may_store):
+                continue
+            if move_buffers_bytes(move, tensor, mesh, alignment) <= largest_buffers_bytes:
                 single[number, other] = move
     rows = np.array([pair[0] for pair in single], dtype=np.int64)
     columns = np.array([pair[1] for pair in single], dtype=np.int64)

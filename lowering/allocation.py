@@ -23,6 +23,8 @@ from tilewright.lowering.packing_search import (
 )
 from tilewright.lowering.packing_tables import Ints, PackingProblem, make_problem
 
+SCRATCHPAD, DRAM = "scratchpad", "DRAM"
+"""What errors call the memories."""
 _LARGEST_NAMED = 5
 """Live buffers that an error names with their size."""
 
@@ -32,9 +34,14 @@ _NOTHING = SearchResult(offsets=None, is_exhausted=False, nodes=0)
 class AllocationError(InfeasibleError):
     """Buffers do not fit a memory; says which, when, by how much and what would help."""
 
-    def __init__(self, text: str, conflict: Conflict) -> None:
+    def __init__(
+        self, text: str, conflict: Conflict, memory: str, passing_bytes: tuple[int, ...]
+    ) -> None:
         super().__init__(text)
         self.conflict = conflict
+        self.memory = memory
+        self.passing_bytes = passing_bytes
+        """Sizes of the buffers of the peak that are not there throughout, the largest first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +74,7 @@ def allocate(
     capacity_bytes: int,
     alignment_bytes: int,
     rest: int = 0,
-    memory: str = "scratchpad",
+    memory: str = SCRATCHPAD,
     describe: Callable[[int], str] = "micro {}".format,
     lever: str = "shard over more tiles, use smaller kernel tiles or stream weights",
     is_quick: bool = False,
@@ -119,7 +126,9 @@ def allocate(
             effort=search,
         )
         text = _explain(problem, conflict, packed, memory, describe)
-        raise AllocationError(f"{text}; {lever}", conflict)
+        raise AllocationError(
+            f"{text}; {lever}", conflict, memory, _passing_bytes(problem, conflict.peak)
+        )
     offsets = [b.offset or 0 for b in buffers]
     for n, grains in zip(chosen, best.tolist(), strict=True):
         offsets[n] = grains * problem.grain_bytes
@@ -162,6 +171,21 @@ def _peak_bytes(problem: PackingProblem, offsets: Ints) -> int:
     return int((offsets + problem.shapes.size).max(initial=0)) * problem.grain_bytes
 
 
+def _passing_bytes(problem: PackingProblem, peak: int) -> tuple[int, ...]:
+    """Return the sizes of buffers that are alive at a time, but not always, the largest first."""
+    last = max(b.end for b in problem.buffers)
+    return tuple(
+        sorted(
+            (
+                b.size_bytes
+                for b in problem.buffers
+                if b.start <= peak < b.end and (b.start, b.end) != (0, last)
+            ),
+            reverse=True,
+        )
+    )
+
+
 def _explain(
     problem: PackingProblem,
     conflict: Conflict,
@@ -173,10 +197,10 @@ def _explain(
     live.sort(key=lambda b: (-b.size_bytes, b.name))
     largest = ", ".join(f"'{b.name}' {b.size_bytes:_}" for b in live[:_LARGEST_NAMED])
     packed = "" if packed_bytes is None else f" (best packing found {packed_bytes:_} bytes)"
-    short = conflict.shortfall_bytes
+    short, may_stream = conflict.shortfall_bytes, memory != DRAM
     lack = f"short by {short:_} bytes" if short else "enough, but fixed addresses are in the way"
     return (
         f"{memory}: {conflict.live_bytes:_} bytes alive at {describe(conflict.peak)}{packed}, "
         f"capacity {conflict.capacity_bytes:_} bytes, {lack}; "
-        f"largest of {len(live)} live buffers: {largest}; {conflict.describe()}"
+        f"largest of {len(live)} live buffers: {largest}; {conflict.describe(with_relief=may_stream)}"
     )

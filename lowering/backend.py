@@ -14,7 +14,7 @@ from tilewright.errors import InfeasibleError
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
 from tilewright.lowering.accesses import live_ranges
-from tilewright.lowering.allocation import Allocation, allocate, rested
+from tilewright.lowering.allocation import DRAM, Allocation, allocate, rested
 from tilewright.lowering.bank_conflicts import BankLoad, Stream, streams_of
 from tilewright.lowering.bank_placement import spread_over_banks
 from tilewright.lowering.dependencies import OrderedProgram, find_dependencies
@@ -99,8 +99,8 @@ def assemble_backend(
         limit_bytes: Take no more of the scratchpad, and rather give up than search for long.
 
     Raises:
-        InfeasibleError: The buffers do not fit the scratchpad (or its limit) or DRAM.
-        ProgramError: A micro leaves its buffer, a collective is malformed, or semaphores run out.
+        InfeasibleError: The buffers do not fit the scratchpad (or its limit) or DRAM, or semaphores run out.
+        ProgramError: A micro leaves its buffer, or a collective is malformed.
     """
     sram = target.tile.sram
     capacity_bytes = sram.size_bytes if limit_bytes is None else min(limit_bytes, sram.size_bytes)
@@ -271,7 +271,7 @@ def _with_dram(
         live,
         capacity_bytes=target.dram.size_bytes,
         alignment_bytes=DRAM_ALIGNMENT_BYTES,
-        memory="DRAM",
+        memory=DRAM,
         describe=lambda position: _describe(linear, position),
         lever="use a target with more DRAM or a smaller model",
     )

@@ -59,12 +59,14 @@ class Conflict:
     relief: tuple[Relief, ...]
     """The largest gain first."""
 
-    def describe(self) -> str:
-        """Return which buffers they are and what would help, as text for an error."""
+    def describe(self, *, with_relief: bool = True) -> str:
+        """Return which buffers they are and, of a scratchpad, what would help, as text for an error."""
         shown = ", ".join(f"'{name}'" for name in self.buffers[:_NAMED])
         more = len(self.buffers) - _NAMED
         shown += f" and {more} more" if more > 0 else ""
         kind = "that cannot fit together" if self.is_proven else "that were not packed"
+        if not with_relief:
+            return f"smallest set found {kind}: {shown}"
         ways = ", ".join(
             f"{r.lever} '{r.buffer}' (up to {r.gain_bytes:_} bytes)" for r in self.relief[:_WAYS]
         )

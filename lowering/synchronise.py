@@ -14,12 +14,13 @@ such send saw ready(k) of all tiles.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
 
-from tilewright.errors import ProgramError
+from tilewright.errors import InfeasibleError, ProgramError
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.lowering.dependencies import BARRIER_POST, BARRIER_WAIT, OrderedProgram
 from tilewright.lowering.isa import Engine, Opcode
@@ -27,6 +28,8 @@ from tilewright.lowering.micro import Micro
 
 MAX_COUNT = 65535
 """Largest value of a semaphore."""
+_EXCHANGES = ("ready", "arrived")
+"""Kinds of channels between tiles that exchange data."""
 
 
 class Channel(NamedTuple):
@@ -211,21 +214,51 @@ def check_collectives(micros: Sequence[Micro], mesh: LogicalMesh) -> None:
         raise ProgramError(f"a collective on axes mask {axes:#b} has no arrive; fix its expansion")
 
 
+class SemaphoreError(InfeasibleError):
+    """A program needs more semaphores than a tile has; says what for.
+
+    Attributes:
+        demand: How many it needs.
+        limit: How many there are.
+        axes: Logical axes of its exchanges between tiles, those with the fewest signals first.
+    """
+
+    def __init__(self, signals: Counter[Channel], limit: int) -> None:
+        """Write the message.
+
+        Args:
+            signals: Waits and posts of each channel.
+            limit: How many semaphores there are.
+        """
+        self.demand, self.limit = len(signals), limit
+        kinds = Counter(channel.kind for channel in signals)
+        along: Counter[int] = Counter()
+        for channel, count in signals.items():
+            if channel.kind in _EXCHANGES:
+                bits = range(channel.a.bit_length())
+                along.update({axis: count for axis in bits if channel.a >> axis & 1})
+        self.axes = tuple(sorted(along, key=lambda axis: (along[axis], axis)))
+        exchanges = sum(kinds[kind] for kind in _EXCHANGES)
+        super().__init__(
+            f"the program needs {self.demand} semaphores of a tile ({kinds['token']} between its engines, "
+            f"{exchanges} to exchange with others, {kinds['barrier']} for barriers), it has {limit}, "
+            f"{self.demand - limit} short; use fewer combinations of mesh axes or a target with "
+            f"{self.demand} semaphores or more"
+        )
+
+
 def number_semaphores(phases: Sequence[Synchronised], limit: int) -> dict[Channel, int]:
     """Return a number for each channel in use, the same in all phases.
 
     Raises:
-        ProgramError: There are more channels than semaphores.
+        SemaphoreError: There are more channels than semaphores.
     """
-    used = {
+    signals = Counter(
         signal.channel
         for phase in phases
-        for signals in (*phase.waits, *phase.posts)
-        for signal in signals
-    }
-    if len(used) > limit:
-        raise ProgramError(
-            f"the program needs {len(used)} semaphores, the tile has {limit}; "
-            "use fewer combinations of mesh axes or a target with more semaphores"
-        )
-    return {channel: number for number, channel in enumerate(sorted(used))}
+        for group in (*phase.waits, *phase.posts)
+        for signal in group
+    )
+    if len(signals) > limit:
+        raise SemaphoreError(signals, limit)
+    return {channel: number for number, channel in enumerate(sorted(signals))}

@@ -155,7 +155,9 @@ class _Program:
         found = realised(
             extract(*model, options),
             partial(build_program, target=done.target, scheduling=self.schedule),
-            lambda _, limit_bytes: extract(*model, replace(options, sram_limit_bytes=limit_bytes)),
+            lambda _, limit_bytes, avoid: extract(
+                *model, replace(options, sram_limit_bytes=limit_bytes, avoid=avoid)
+            ),
             what=f"program '{self.source.name}'",
             target=done.target,
             limit_bytes=done.target.tile.sram.size_bytes,

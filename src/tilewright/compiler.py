@@ -14,6 +14,7 @@ from tilewright.calibration import Calibration
 from tilewright.constant_outputs import fold_constant_outputs
 from tilewright.constants import absent
 from tilewright.errors import CompileError, InfeasibleError, TimeLimitError
+from tilewright.extract.avoid import NOTHING, Avoid
 from tilewright.extract.deadline import Deadline
 from tilewright.extract.extraction import ExtractOptions, extract
 from tilewright.extract.limited import extract_within_latency, latency_cycles
@@ -271,9 +272,9 @@ def _realise(
     target, priced, choice = done.target, done.planning_target, extract_options(options)
     limit_bytes = choice.sram_limit_bytes or target.tile.sram.size_bytes
 
-    def plan_within(limit_bytes: int, *, hides: bool = True) -> Plan:
+    def plan_within(limit_bytes: int, avoid: Avoid = NOTHING, *, hides: bool = True) -> Plan:
         tell("extracting a plan" if hides else "extracting a plan in which products cover nothing")
-        within = replace(choice, sram_limit_bytes=limit_bytes, hides=hides)
+        within = replace(choice, sram_limit_bytes=limit_bytes, avoid=avoid, hides=hides)
         model = (done.graph, rolled, alternatives, priced, done.mesh, within)
         if options.max_latency is None:
             return timed(Stage.EXTRACT, partial(extract, *model))
@@ -290,16 +291,16 @@ def _realise(
     found = realised(
         plan,
         lower,
-        lambda _, limit_bytes: plan_within(limit_bytes),
+        lambda _, limit_bytes, avoid: plan_within(limit_bytes, avoid),
         what=f"model '{done.graph.name}'",
         target=target,
         limit_bytes=limit_bytes,
     )
-    # what is proven of plans within less scratchpad does not bound the others
+    # what is proven of plans within less scratchpad, or that avoid something, does not bound the others
     plan = replace(found.planned, bound=plan.bound, proof=plan.proof)
     program = found.program
     if options.max_latency is None:
-        others = _others(plan, partial(plan_within, limit_bytes, hides=False))
+        others = _others(plan, partial(plan_within, limit_bytes, found.avoid, hides=False))
         plan, program = _fastest(plan, program, others, lower)
     return replace(done, plan=plan, program=program, rejected=found.rejected)
 

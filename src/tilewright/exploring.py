@@ -277,10 +277,11 @@ class Session:
         found = realised(
             answer,
             lambda answer: build_program(answer.plan, self.target),
-            lambda answer, limit_bytes: self._answered(answer.demands, limit_bytes),
+            lambda answer, limit_bytes, _: self._answered(answer.demands, limit_bytes),
             what=f"model '{answer.plan.graph.name}'",
             target=self.target,
             limit_bytes=answer.setting.pricing.limit_bytes,
+            can_avoid=False,
         )
         return found.program
 
@@ -288,10 +289,11 @@ class Session:
         found = realised(
             answer,
             lambda answer: build_pipeline(answer.pipeline, self.target),
-            lambda answer, limit_bytes: self._divided(answer.demands, limit_bytes),
+            lambda answer, limit_bytes, _: self._divided(answer.demands, limit_bytes),
             what=f"model '{answer.pipeline.graph.name}' in stages",
             target=self.target,
             limit_bytes=self.base.setting.pricing.limit_bytes,
+            can_avoid=False,
         )
         return found.program
 

@@ -48,10 +48,11 @@ class Front:
         found = realised(
             point,
             lambda point: build_program(point.plan, self.target, spares_scratchpad=spares),
-            self.planner.again,
+            lambda point, limit_bytes, _: self.planner.again(point, limit_bytes),
             what=f"model '{self.graph.name}' for {point.plan.objective}",
             target=self.target,
             limit_bytes=point.limit_bytes,
+            can_avoid=False,
         )
         return found.planned, found.program
 

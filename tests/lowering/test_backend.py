@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 from backend_machine import check_backend, some_time
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilewright.dtypes import DType
-from tilewright.errors import InfeasibleError, ProgramError
+from tilewright.errors import InfeasibleError
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
 from tilewright.lowering import synchronise
@@ -22,7 +23,7 @@ from tilewright.lowering.dependencies import OrderedProgram, find_dependencies
 from tilewright.lowering.durations import MicroTime
 from tilewright.lowering.isa import Engine, Opcode, Space
 from tilewright.lowering.micro import Buffer, LinearProgram, Micro, Operand
-from tilewright.lowering.synchronise import Signal, reduce_edges
+from tilewright.lowering.synchronise import SemaphoreError, Signal, reduce_edges
 
 
 @settings(max_examples=80)
@@ -231,8 +232,18 @@ def test_too_large_a_program_says_where_and_what() -> None:
 
 def test_too_few_semaphores_is_an_error() -> None:
     linear, mesh = round_trip(2)
-    with pytest.raises(ProgramError, match=r"needs \d+ semaphores, the tile has 3"):
+    message = (
+        r"needs (\d+) semaphores of a tile \((\d+) between its engines, 2 to exchange with others, "
+        r"(\d+) for barriers\), it has 3, (\d+) short; .* a target with (\d+) semaphores or more"
+    )
+    with pytest.raises(SemaphoreError, match=message) as caught:
         assemble_backend(linear, target=make_target(semaphores=3), mesh=mesh, durations=some_time)
+    found = re.search(message, str(caught.value))
+    assert found is not None
+    demand, engines, barriers, short, wanted = map(int, found.groups())
+    assert demand == engines + 2 + barriers == short + 3 == wanted == caught.value.demand
+    assert caught.value.axes == (0,)
+    assemble_backend(linear, target=make_target(semaphores=demand), mesh=mesh, durations=some_time)
 
 
 def test_dimensions_of_size_one_are_dropped_but_the_gather_count_stays() -> None:

@@ -16,6 +16,7 @@ from tilewright.lowering.isa import Engine, Opcode
 from tilewright.lowering.micro import Micro
 from tilewright.lowering.synchronise import (
     Channel,
+    SemaphoreError,
     Signal,
     number_semaphores,
     reduce_edges,
@@ -119,7 +120,7 @@ def test_parts_of_collectives_wait_and_post() -> None:
     assert phase.waits[5] == (Signal(Channel("ready", 3), 5),)
     numbers = number_semaphores((phase,), 4)
     assert sorted(numbers.values()) == [0, 1, 2, 3]
-    with pytest.raises(ProgramError, match="needs 4 semaphores, the tile has 3"):
+    with pytest.raises(SemaphoreError, match="needs 4 semaphores of a tile .*, it has 3"):
         number_semaphores((phase,), 3)
 
 
