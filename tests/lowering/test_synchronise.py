@@ -120,7 +120,7 @@ def test_parts_of_collectives_wait_and_post() -> None:
     assert phase.waits[5] == (Signal(Channel("ready", 3), 5),)
     numbers = number_semaphores((phase,), 4)
     assert sorted(numbers.values()) == [0, 1, 2, 3]
-    with pytest.raises(SemaphoreError, match="needs 4 semaphores of a tile .*, it has 3"):
+    with pytest.raises(SemaphoreError, match=r"needs 4 semaphores of a tile .*, it has 3"):
         number_semaphores((phase,), 3)
 
 
