@@ -9,11 +9,11 @@ from types import MappingProxyType
 
 from tilewright.errors import InfeasibleError
 from tilewright.extract.choice import FORBIDDEN
-from tilewright.extract.closing import counted
+from tilewright.extract.closing import counted, with_account
 from tilewright.extract.filling import Fillable, filled
 from tilewright.extract.mixing import Choice, Use, mixtures
 from tilewright.extract.origins import Variable
-from tilewright.extract.plan import Plan
+from tilewright.extract.plan import Plan, Proof
 from tilewright.extract.profile import resident_constants_bytes, sram_profile
 from tilewright.extract.setting import Setting
 from tilewright.extract.solution import Solution
@@ -22,11 +22,17 @@ _MIXTURES = 3
 """Of two choices, that are written out."""
 
 
-def with_differing_repeats(setting: Setting, solution: Solution, plan: Plan) -> Plan:
+def with_differing_repeats(setting: Setting, solution: Solution, first: Written) -> Plan:
     """Return a plan in which instances of blocks keep different constants if that is better.
 
     The best choice without them need not be the best with them: those that the search tried have a say.
+
+    Args:
+        setting: What was chosen from.
+        solution: The choice, and others that the search tried.
+        first: The choice written out.
     """
+    plan = with_account(first.plan, first.profile)
     if not setting.tables.has_repeats:
         return plan
     choices = [
@@ -34,24 +40,25 @@ def with_differing_repeats(setting: Setting, solution: Solution, plan: Plan) -> 
         for choice in dict.fromkeys((solution.choice, *solution.tried))
         if setting.tables.problem.cost(choice) < FORBIDDEN
     ]
-    best, uses = plan, []
+    best, uses, bound = plan, list[Use](), (plan.bound, plan.proof)
     for choice in choices:
         if setting.pricing.deadline.is_past:
             return best
-        written = _Written(setting, choice, plan)
+        written = first if choice == first.choice else Written(setting, choice, bound)
         best = _better(setting, written, best, plan)
-        uses.append(written.use)
+        if len(choices) > 1:
+            uses.append(written.use)
     blocks = [instance.block for instance in setting.rolled.instances]
     for mixture in mixtures(uses, blocks, setting.pricing.limit_bytes)[:_MIXTURES]:
         if mixture.units >= best.cost or setting.pricing.deadline.is_past:
             break
         with suppress(InfeasibleError):  # if values cannot get from one choice to the other
-            written = _Written(setting, mixture.choice, plan, mixture.others)
+            written = Written(setting, mixture.choice, bound, mixture.others)
             best = _better(setting, written, best, plan)
     return best
 
 
-def _better(setting: Setting, written: _Written, best: Plan, unfilled: Plan) -> Plan:
+def _better(setting: Setting, written: Written, best: Plan, unfilled: Plan) -> Plan:
     """Return the better of a known plan and what was written, with what is best to keep in each instance."""
     own = written.filled()
     if own.peak_sram_bytes <= setting.pricing.limit_bytes and own.cost < best.cost:
@@ -59,38 +66,48 @@ def _better(setting: Setting, written: _Written, best: Plan, unfilled: Plan) -> 
     return best
 
 
-class _Written:
+class Written:
     """A choice, or several, written out with one set of constants for all instances of a choice."""
 
     def __init__(
         self,
         setting: Setting,
         choice: Choice,
-        known: Plan,
+        bound: tuple[float, Proof],
         others: Mapping[int, Choice] = MappingProxyType({}),
     ) -> None:
-        self._setting, self._choice, self._others = setting, choice, others
-        self._bound = known.bound, known.proof
-        self._writer = setting.writer(choice, others=others)
-        self._plan = self._writer.write(self._bound)
-        self._profile = sram_profile(self._plan, setting.pricing.target)
+        """Write out a choice, and others that some instances take, by their number.
+
+        Args:
+            setting: What was chosen from.
+            choice: The option of each variable.
+            bound: In units of the objective, with its proof.
+            others: Choices of single instances.
+        """
+        self._setting, self._others = setting, others
+        self.choice, self._bound = choice, bound
+        writer = setting.writer(choice, others=others)
+        self.plan = writer.write(bound)
+        """The plan, without its account of scratchpad."""
+        self.op_variables = writer.op_variables
+        self.profile = sram_profile(self.plan, setting.pricing.target)
 
     @property
     def use(self) -> Use:
         """What the choice costs and keeps in each instance."""
-        mesh, alignment = self._plan.mesh, self._setting.pricing.target.tile.sram.alignment_bytes
+        mesh, alignment = self.plan.mesh, self._setting.pricing.target.tile.sram.alignment_bytes
         count = len(self._setting.rolled.instances)
         units, kept = [0.0] * count, [0] * count
-        for planned in self._plan.ops:
+        for planned in self.plan.ops:
             units[planned.instance] += planned.cost_units
             kept[planned.instance] += resident_constants_bytes(
-                planned, self._plan.types, mesh, alignment
+                planned, self.plan.types, mesh, alignment
             )
         return Use(
-            choice=self._choice,
+            choice=self.choice,
             units=tuple(units),
             resident_bytes=tuple(kept),
-            row_bytes=max(self._profile.rows, default=0) - self._profile.resident_bytes,
+            row_bytes=max(self.profile.rows, default=0) - self.profile.resident_bytes,
         )
 
     def filled(self) -> Plan:
@@ -99,11 +116,11 @@ class _Written:
         rows: dict[tuple[Variable, Choice], int] = {}
         instances: dict[tuple[Variable, Choice], list[int]] = {}
         for variable, planned, row in zip(
-            self._writer.op_variables, self._plan.ops, self._profile.rows, strict=True
+            self.op_variables, self.plan.ops, self.profile.rows, strict=True
         ):
-            key = variable, self._others.get(planned.instance, self._choice)
+            key = variable, self._others.get(planned.instance, self.choice)
             instances.setdefault(key, []).append(planned.instance)
-            rows[key] = max(rows.get(key, 0), row - self._profile.resident_bytes)
+            rows[key] = max(rows.get(key, 0), row - self.profile.resident_bytes)
         fillables = [
             Fillable(
                 variable=variable,
@@ -115,5 +132,7 @@ class _Written:
             for (variable, choice), own in instances.items()
         ]
         different = filled(fillables, self._setting.pricing.limit_bytes)
-        plan = self._setting.writer(self._choice, different, self._others).write(self._bound)
+        if not different:
+            return with_account(self.plan, self.profile)
+        plan = self._setting.writer(self.choice, different, self._others).write(self._bound)
         return counted(plan, self._setting.pricing.target)

@@ -15,8 +15,8 @@ from tilewright.extract.avoid import NOTHING, Avoid
 from tilewright.extract.between import with_links_as_costs
 from tilewright.extract.certificate import Certificate, LinkPrices
 from tilewright.extract.choice import ChoiceProblem, Usage
-from tilewright.extract.closing import Scales, Within, closed, with_account
-from tilewright.extract.differing import with_differing_repeats
+from tilewright.extract.closing import Scales, Within, closed
+from tilewright.extract.differing import Written, with_differing_repeats
 from tilewright.extract.footprint import spare_scratchpad
 from tilewright.extract.linear import columns_of
 from tilewright.extract.model_tables import ModelTables, build_tables
@@ -24,7 +24,7 @@ from tilewright.extract.objective import Metric, Objective
 from tilewright.extract.options import Pricing
 from tilewright.extract.origins import Variable
 from tilewright.extract.plan import Plan, Proof
-from tilewright.extract.profile import SramProfile, sram_profile
+from tilewright.extract.profile import SramProfile
 from tilewright.extract.pruning import prune
 from tilewright.extract.repeats import account_of, resident_bytes
 from tilewright.extract.setting import Setting, narrowed
@@ -320,21 +320,18 @@ def choose(
             bound = bounder(solution)
         if not solution.feasible:
             break
-        writer = setting.writer(solution.choice)
-        plan = writer.write(bound)
-        profile = sram_profile(plan, target)
-        peak = max(profile.rows, default=0)
-        shortage = peak - capacity
+        written = Written(setting, solution.choice, bound)
+        shortage = max(written.profile.rows, default=0) - capacity
         if shortage <= 0:
-            return with_differing_repeats(setting, solution, with_account(plan, profile)), solution
-        where = _name_of_fullest(plan, profile)
+            return with_differing_repeats(setting, solution, written), solution
+        where = _name_of_fullest(written.plan, written.profile)
         is_again = last is not None and last.choice == solution.choice
         problem = _surcharged(
             problem,
             tables,
             solution,
-            writer.op_variables,
-            profile,
+            written.op_variables,
+            written.profile,
             capacity,
             is_final=attempt >= _ATTEMPTS // 3 or is_again or is_late,
         )

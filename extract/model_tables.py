@@ -13,15 +13,24 @@ counts in every row of its block between its making and its last use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from tilewright.errors import InfeasibleError
 from tilewright.extract.avoid import is_in_dram
 from tilewright.extract.between import Between
-from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Edge, Indices, Usage
+from tilewright.extract.choice import (
+    FORBIDDEN,
+    ChoiceProblem,
+    Costs,
+    Edge,
+    Indices,
+    Mask,
+    Usage,
+)
 from tilewright.extract.move_buffers import aligned_bytes
 from tilewright.extract.needed import needed_classes
 from tilewright.extract.options import (
@@ -31,9 +40,10 @@ from tilewright.extract.options import (
     Pricing,
     class_options,
 )
-from tilewright.extract.origins import Origin, Variable, find_origins, leaf_name
+from tilewright.extract.origins import Origin, Variable, find_origins, leaf_names
 from tilewright.extract.overlap import LateOperand, late_operands
 from tilewright.extract.plan import Memory, Placement
+from tilewright.extract.remembered import Remembered
 from tilewright.extract.reshard import (
     Crossing,
     ReshardTable,
@@ -42,7 +52,7 @@ from tilewright.extract.reshard import (
     dram_placement,
 )
 from tilewright.graph import Graph, TensorType
-from tilewright.hwmodel.mesh import is_partial, local_shape
+from tilewright.hwmodel.mesh import Sharding, is_partial, local_shape
 from tilewright.rules.alternatives import Alternatives, LogicalNode
 from tilewright.rules.roll import Rolled
 
@@ -121,6 +131,8 @@ def build_tables(
     options_of: OptionSource | None = None,
     *,
     are_ports_free: bool = False,
+    scale: float | None = None,
+    remembered: Remembered | None = None,
 ) -> ModelTables:
     """Price all options and set up the choice problem.
 
@@ -132,7 +144,10 @@ def build_tables(
         options_of: Returns the options of a variable; those of `variable_options` by default.
         are_ports_free: Whether the problem that bounds leaves out what bringing the model's inputs and
             outputs from and to DRAM costs, so that it bounds the model's share of any larger one.
+        scale: That of the tables; one that fits the costs by default.
+        remembered: Parts of tables of this model with this pricing that were made before.
     """
+    remembered = remembered or Remembered()
     source = options_of or (
         lambda variable, needed, late: variable_options(
             alternatives[variable[0]], variable[1], needed, pricing, late
@@ -148,7 +163,11 @@ def build_tables(
         late_operands(found, pricing.target) if pricing.counts_late else {}
         for found in alternatives
     ]
-    origins = find_origins(graph, rolled, alternatives)
+    origins = remembered.part(
+        tuple(found.classes for found in alternatives),
+        ("origins",),
+        lambda: find_origins(graph, rolled, alternatives),
+    )
     outputs = _output_uses(graph, origins)
     options: list[tuple[Option, ...]] = []
     for b, c in variables:
@@ -172,9 +191,10 @@ def build_tables(
         links,
         outputs,
         origins,
+        remembered,
         are_ports_free=are_ports_free,
     )
-    return builder.build()
+    return builder.build(scale)
 
 
 def computed_classes(alternatives: Alternatives) -> tuple[int, ...]:
@@ -233,6 +253,7 @@ def _links(
     ends: dict[tuple[Variable | None, Variable, int], list[tuple[int, int]]] = {}
     crossing = set()
     uses = [_uses(found) for found in alternatives]
+    leaves = [leaf_names(*pair) for pair in zip(rolled.blocks, alternatives, strict=True)]
     many = [sum(i.block == b for i in rolled.instances) > 1 for b in range(len(rolled.blocks))]
     for number, instance in enumerate(rolled.instances):
         found = alternatives[instance.block]
@@ -241,7 +262,7 @@ def _links(
             source: Variable | None
             maker, source = number, (instance.block, argument)
             if tensor.is_input:
-                name = leaf_name(rolled.blocks[instance.block], tensor)
+                name = leaves[instance.block][argument]
                 maker, source = origins[instance.tensors[name]].made or (-1, None)
             key = (source, (instance.block, consumer), argument)
             ends.setdefault(key, []).append((maker, number))
@@ -297,14 +318,15 @@ class _LinkEdges:
 
     strict: Edge
     lenient: Edge
-    repeated: bool
+    between: Between | None
+    """What the link costs between instances, if it joins two."""
 
 
 def _edge(
     producer: int, consumer: int, made_ports: Indices, wanted_ports: Indices, matrix: Costs
 ) -> Edge:
     """Return the edge between two variables, the one that comes first on the left."""
-    if producer < consumer:
+    if producer <= consumer:
         return Edge(producer, consumer, made_ports, wanted_ports, matrix)
     return Edge(consumer, producer, wanted_ports, made_ports, matrix.T)
 
@@ -322,6 +344,7 @@ class _ProblemBuilder:
         links: tuple[Link, ...],
         output_uses: dict[Variable, int],
         origins: Mapping[str, Origin],
+        remembered: Remembered,
         *,
         are_ports_free: bool,
     ) -> None:
@@ -334,6 +357,7 @@ class _ProblemBuilder:
         self.links = links
         self.output_uses = output_uses
         self.origins = origins
+        self._remembered = remembered
         self.number = {variable: n for n, variable in enumerate(variables)}
         self.row = dict(self.number)
         self.between: list[Between] = []
@@ -341,7 +365,8 @@ class _ProblemBuilder:
         self.output_tables: dict[Variable, ReshardTable] = {}
         self.tables: dict[Variable, ReshardTable] = {}
 
-    def build(self) -> ModelTables:
+    def build(self, scale: float | None) -> ModelTables:
+        """Return the tables, with this scale if it is given."""
         for variable, options in zip(self.variables, self.options, strict=True):
             type_ = self._type(variable)
             is_kept_out = self.pricing.avoid.keeps_out(type_.size_bytes)
@@ -351,14 +376,15 @@ class _ProblemBuilder:
                 out = self._table(self._type(variable), options, Crossing.OUTPUT)
                 self.output_tables[variable] = out
         costs = [
-            np.array([option.units for option in options]) * self.multiplicity[variable[0]]
-            for variable, options in zip(self.variables, self.options, strict=True)
+            self._of_options(variable, ("units",), _units) * self.multiplicity[variable[0]]
+            for variable in self.variables
         ]
-        cheapest = (
-            min(o.units for o in options if o.node is not None) * self.multiplicity[variable[0]]
-            for variable, options in zip(self.variables, self.options, strict=True)
-        )
-        scale = _TARGET_SCALE / max(1.0, sum(cheapest))
+        if scale is None:
+            cheapest = (
+                min(o.units for o in options if o.node is not None) * self.multiplicity[variable[0]]
+                for variable, options in zip(self.variables, self.options, strict=True)
+            )
+            scale = _TARGET_SCALE / max(1.0, sum(cheapest))
         least: list[Costs] = []
         for own, variable, options in zip(costs, self.variables, self.options, strict=True):
             np.multiply(own, scale, out=own)
@@ -377,7 +403,7 @@ class _ProblemBuilder:
         problem = ChoiceProblem(
             tuple(costs), tuple(edge.strict for edge in edges), usages, rows, limit
         )
-        kept = tuple(edge.lenient for edge in edges if not edge.repeated)
+        kept = tuple(edge.lenient for edge in edges if edge.between is None)
         relaxed = ChoiceProblem(
             tuple(least), kept, tuple(self._usages(cautious=False)), rows, limit
         )
@@ -397,22 +423,28 @@ class _ProblemBuilder:
             origins=self.origins,
         )
 
+    def _of_options[T](
+        self,
+        variable: Variable,
+        key: tuple[Hashable, ...],
+        make: Callable[[tuple[Option, ...]], T],
+    ) -> T:
+        """Return what is made of the options of a variable."""
+        options = self.options[self.number[variable]]
+        return self._remembered.part((options,), key, lambda: make(options))
+
     def _type(self, variable: Variable) -> TensorType:
         return self.alternatives[variable[0]].classes[variable[1]].type
 
     def _table(
         self,
         tensor: TensorType,
-        options: Iterable[Option],
+        options: tuple[Option, ...],
         crossing: Crossing = Crossing.NONE,
         *,
         may_store: bool = True,
     ) -> ReshardTable:
-        partials = frozenset(
-            o.result.sharding
-            for o in options
-            if o.result is not None and is_partial(o.result.sharding)
-        )
+        partials = self._remembered.part((options,), ("partials",), lambda: _partials(options))
         memo, pricing = self.pricing.reshards, self.pricing
         key = (tensor, partials, crosses(pricing.target, crossing), may_store)
         if key not in memo:
@@ -459,19 +491,46 @@ class _ProblemBuilder:
         edges: list[_LinkEdges],
     ) -> None:
         consumer = self.number[link.consumer]
-        wanted, wanted_ports = self._wanted(link)
         if link.producer is None:
-            tensor = self.alternatives[link.consumer[0]].classes[link.argument].type
-            table = self._table(tensor, (), Crossing.INPUT)
-            self.input_tables[tensor] = table
-            source: tuple[Placement | None, ...] = (dram_placement(self.pricing.mesh),)
-            matrix = self._matrix(table, source, wanted, scale * link.count)
-            costs[consumer] += matrix[0, wanted_ports]
-            is_everywhere = link.count == self.multiplicity[link.consumer[0]]
-            if is_everywhere and not self.are_ports_free:
-                least[consumer] += matrix[0, wanted_ports]
+            self._add_input(link, scale, costs, least)
             return
         producer = self.number[link.producer]
+        joined = self._remembered.part(
+            (self.options[producer], self.options[consumer]),
+            ("joined", producer, consumer, link, scale),
+            lambda: self._joined(link, producer, consumer, scale),
+        )
+        if joined.between is not None:
+            self.between.append(joined.between)
+        if producer == consumer:
+            loop = joined.strict
+            costs[consumer] += loop.matrix[loop.left_ports, loop.right_ports]
+            return
+        edges.append(joined)
+
+    def _add_input(self, link: Link, scale: float, costs: list[Costs], least: list[Costs]) -> None:
+        """Add what bringing one of the model's inputs to its readers costs."""
+        consumer = self.number[link.consumer]
+        tensor = self.alternatives[link.consumer[0]].classes[link.argument].type
+        table = self._table(tensor, (), Crossing.INPUT)
+        self.input_tables[tensor] = table
+
+        def arriving(_: tuple[Option, ...]) -> Costs:
+            wanted, wanted_ports = self._wanted(link)
+            source: tuple[Placement | None, ...] = (dram_placement(self.pricing.mesh),)
+            matrix = self._matrix(table, source, wanted, scale * link.count)
+            return np.asarray(matrix[0, wanted_ports])
+
+        arrives = self._of_options(link.consumer, ("arriving", link, scale), arriving)
+        costs[consumer] += arrives
+        is_everywhere = link.count == self.multiplicity[link.consumer[0]]
+        if is_everywhere and not self.are_ports_free:
+            least[consumer] += arrives
+
+    def _joined(self, link: Link, producer: int, consumer: int, scale: float) -> _LinkEdges:
+        """Return the edges between the variables at the ends of a link."""
+        assert link.producer is not None, "inputs have no edges"
+        wanted, wanted_ports = self._wanted(link)
         made = _Ports()
         made_ports = np.array(
             [
@@ -489,28 +548,20 @@ class _ProblemBuilder:
         strict, strict_ports = _merged_columns(strict, wanted_ports)
         # what bounds may be more lenient: a cover costs it no way to compute the product
         lenient, lenient_ports = _merged_columns(matrix, wanted_ports)
-        if link.repeated:
-            self.between.append(
-                Between(
-                    producer=producer,
-                    consumer=consumer,
-                    argument=link.argument,
-                    producer_ports=made_ports,
-                    consumer_ports=lenient_ports,
-                    matrix=lenient,
-                    producers=tuple(maker for maker, _ in link.ends),
-                    consumers=tuple(reader for _, reader in link.ends),
-                )
-            )
-        if producer == consumer:
-            costs[consumer] += strict[made_ports, strict_ports]
-            return
-        edges.append(
-            _LinkEdges(
-                _edge(producer, consumer, made_ports, strict_ports, strict),
-                _edge(producer, consumer, made_ports, lenient_ports, lenient),
-                link.repeated,
-            )
+        between = Between(
+            producer=producer,
+            consumer=consumer,
+            argument=link.argument,
+            producer_ports=made_ports,
+            consumer_ports=lenient_ports,
+            matrix=lenient,
+            producers=tuple(maker for maker, _ in link.ends),
+            consumers=tuple(reader for _, reader in link.ends),
+        )
+        return _LinkEdges(
+            _edge(producer, consumer, made_ports, strict_ports, strict),
+            _edge(producer, consumer, made_ports, lenient_ports, lenient),
+            between if link.repeated else None,
         )
 
     def _wanted(self, link: Link) -> tuple[tuple[Demand, ...], Indices]:
@@ -562,28 +613,28 @@ class _ProblemBuilder:
         """Yield what options may need (cautious), or what every plan needs for them."""
         rows = len(self.variables)
         last_sure = {} if cautious else self._last_sure_rows()
-        for number, (variable, options) in enumerate(
-            zip(self.variables, self.options, strict=True)
-        ):
+        for number, variable in enumerate(self.variables):
             arguments = None if cautious else self._read_from_dram(variable)
-            working = np.array(
-                [o.working_bytes + self._delivered_bytes(variable, o, arguments) for o in options],
-                dtype=np.float64,
+            working = self._of_options(
+                variable,
+                ("working", variable, arguments),
+                partial(self._working_bytes, variable, arguments),
             )
             yield Usage(number, number, number + 1, working)
-            resident = (
-                np.array([float(o.resident_bytes) for o in options])
-                * self.multiplicity[variable[0]]
-            )
+            resident = self._of_options(variable, ("resident",), _resident_bytes)
             if resident.any():
-                yield Usage(number, 0, rows, resident)
-            alive = self._result_bytes(variable, options, cautious=cautious)
+                yield Usage(number, 0, rows, resident * self.multiplicity[variable[0]])
+            alive = self._of_options(
+                variable,
+                ("alive", variable, cautious),
+                partial(self._result_bytes, variable, cautious),
+            )
             if cautious:
                 ranges = self._live_rows(variable) if alive.any() else []
                 yield from (Usage(number, low, high, alive) for low, high in ranges)
                 continue
             # A view is bytes of its source, which counts as long as that is sure to be alive.
-            is_view = np.array([_is_view(option) for option in options])
+            is_view = self._of_options(variable, ("view",), _are_views)
             start = max(number, self._last_source_row(variable, last_sure) + 1)
             for low, bytes_ in ((number, alive * ~is_view), (start, alive * is_view)):
                 if bytes_.any() and low <= last_sure[variable]:
@@ -633,6 +684,15 @@ class _ProblemBuilder:
                 rows[source] = max(rows[source], self.row[link.consumer])
         return rows
 
+    def _working_bytes(
+        self, variable: Variable, arguments: frozenset[int] | None, options: tuple[Option, ...]
+    ) -> Costs:
+        """Return what each option needs beside its result, with the operands that `arguments` names."""
+        return np.array(
+            [o.working_bytes + self._delivered_bytes(variable, o, arguments) for o in options],
+            dtype=np.float64,
+        )
+
     def _delivered_bytes(
         self, variable: Variable, option: Option, arguments: frozenset[int] | None
     ) -> int:
@@ -659,7 +719,7 @@ class _ProblemBuilder:
         return aligned_bytes(size_bytes, self.pricing.target.tile.sram.alignment_bytes)
 
     def _result_bytes(
-        self, variable: Variable, options: tuple[Option, ...], *, cautious: bool
+        self, variable: Variable, cautious: bool, options: tuple[Option, ...]
     ) -> Costs:
         tensor = self._type(variable)
 
@@ -703,6 +763,27 @@ class _ProblemBuilder:
 def _is_view(option: Option) -> bool:
     """Whether the result may be the same bytes as its source."""
     return option.node is not None and option.node.kind == "reshape"
+
+
+def _are_views(options: tuple[Option, ...]) -> Mask:
+    return np.array([_is_view(option) for option in options])
+
+
+def _partials(options: tuple[Option, ...]) -> frozenset[Sharding]:
+    """Return the shardings of results that are still to be reduced."""
+    return frozenset(
+        option.result.sharding
+        for option in options
+        if option.result is not None and is_partial(option.result.sharding)
+    )
+
+
+def _units(options: tuple[Option, ...]) -> Costs:
+    return np.array([option.units for option in options])
+
+
+def _resident_bytes(options: tuple[Option, ...]) -> Costs:
+    return np.array([float(option.resident_bytes) for option in options])
 
 
 def _merged_columns(matrix: Costs, ports: Indices) -> tuple[Costs, Indices]:

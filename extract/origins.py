@@ -34,32 +34,37 @@ def find_origins(
     """
     found = {port.tensor: Origin(tensor=port.tensor, made=None) for port in graph.inputs}
     found |= {name: Origin(tensor=name, made=None) for name in graph.constants}
+    leaves = [leaf_names(*pair) for pair in zip(rolled.blocks, alternatives, strict=True)]
     for number, instance in enumerate(rolled.instances):
-        block = rolled.blocks[instance.block]
         for tensor in alternatives[instance.block].classes:
             if not tensor.names:
                 continue
-            origin = _origin(number, instance, block, tensor, found)
+            leaf = instance.tensors[leaves[instance.block][tensor.number]]
+            origin = _origin(number, instance, leaf, tensor, found)
             for name in tensor.names:
                 found.setdefault(instance.tensors[name], origin)
     return found
 
 
-def leaf_name(block: Block, tensor: TensorClass) -> str:
-    """Return the name under which an input or constant class enters its block.
+def leaf_names(block: Block, alternatives: Alternatives) -> Mapping[int, str]:
+    """Return the name under which each input or constant class enters its block, by class.
 
-    Constants that are computed from others have no such name; their first one stands for them.
+    Classes without such a name, computed ones, have their first one; those that only rules made have none.
     """
     leaves = {port.tensor for port in block.graph.inputs} | set(block.graph.constants)
-    return next((name for name in tensor.names if name in leaves), tensor.names[0])
+    return {
+        tensor.number: next((name for name in tensor.names if name in leaves), tensor.names[0])
+        for tensor in alternatives.classes
+        if tensor.names
+    }
 
 
 def _origin(
-    number: int, instance: Instance, block: Block, tensor: TensorClass, found: Mapping[str, Origin]
+    number: int, instance: Instance, leaf: str, tensor: TensorClass, found: Mapping[str, Origin]
 ) -> Origin:
     if tensor.is_input:
-        return found[instance.tensors[leaf_name(block, tensor)]]
+        return found[leaf]
     if tensor.is_constant:
-        return Origin(tensor=instance.tensors[leaf_name(block, tensor)], made=None)
+        return Origin(tensor=leaf, made=None)
     variable = (instance.block, tensor.number)
     return Origin(tensor=instance.tensors[tensor.names[0]], made=(number, variable))

@@ -11,9 +11,9 @@ import networkx as nx
 from tilewright.extract.filling import Replaced
 from tilewright.extract.model_tables import ModelTables
 from tilewright.extract.options import Option, Pricing
-from tilewright.extract.origins import Variable, leaf_name
+from tilewright.extract.origins import Variable, leaf_names
 from tilewright.extract.plan import Delivery, Memory, Move, Placement, Plan, PlannedOp, Proof
-from tilewright.extract.reshard import ReshardTable, delivery_units, dram_placement
+from tilewright.extract.reshard import ReshardTable, delivery_units, dram_placement, move_units
 from tilewright.graph import Graph, Op, TensorType
 from tilewright.rules.alternatives import Alternatives
 from tilewright.rules.roll import Instance, Rolled
@@ -33,6 +33,15 @@ class Route:
     def moves(self) -> tuple[Move, ...]:
         """Return the cheapest chain."""
         return self.table.moves(self.start, self.end)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """Moves one after the other, with what they cost and the cycles that they take."""
+
+    moves: tuple[Move, ...]
+    units: float
+    cycles: float
 
 
 class PlanWriter:
@@ -73,6 +82,10 @@ class PlanWriter:
         self.routes: dict[Use, Route] = {}
         """Of each delivery that was written."""
         self.origins = tables.origins
+        self._leaves = [leaf_names(*pair) for pair in zip(rolled.blocks, alternatives, strict=True)]
+        self._chains: dict[tuple[int, int, int], _Chain] = {}
+        """The cheapest moves by table, start and end."""
+        self._cycle_rate = pricing.objective.cycle_rate
         self.types: dict[str, TensorType] = dict(graph.types)
         self.ops: list[PlannedOp] = []
         self.folded: list[Op] = []
@@ -154,12 +167,11 @@ class PlanWriter:
         op = Op(name=results[0], kind=node.kind, inputs=inputs, outputs=results, attrs=node.attrs)
         for result, c in zip(results, node.results or (node.result,), strict=True):
             self.types[result] = found.classes[c].type
-        deliveries = tuple(
-            self._delivery(number, instance, variable, option, position)
-            for position in range(len(node.args))
-        )
-        objective = self.pricing.objective
-        moved = sum(delivery_units(delivery, objective) for delivery in deliveries)
+        delivered = [
+            self._delivery(number, variable, option, position, name)
+            for position, name in enumerate(inputs)
+        ]
+        moved = sum(units for _, units in delivered)
         self.op_variables.append(variable)
         implementation = option.implementation
         is_alone = implementation is not None and not any(implementation.macros)
@@ -169,7 +181,7 @@ class PlanWriter:
             PlannedOp(
                 op=op,
                 split_dims=split,
-                deliveries=deliveries,
+                deliveries=tuple(delivery for delivery, _ in delivered),
                 resident=option.resident,
                 result=option.result,
                 tiling=option.tiling,
@@ -186,11 +198,11 @@ class PlanWriter:
 
     def _name(self, number: int, instance: Instance, class_number: int) -> str:
         """Return the name by which the plan calls a class of an instance."""
-        block = self.rolled.blocks[instance.block]
         tensor = self.alternatives[instance.block].classes[class_number]
         if tensor.names:
-            return self.origins[instance.tensors[leaf_name(block, tensor)]].tensor
-        return f"{block.name}.{number}.{class_number}"
+            leaf = self._leaves[instance.block][class_number]
+            return self.origins[instance.tensors[leaf]].tensor
+        return f"{self.rolled.blocks[instance.block].name}.{number}.{class_number}"
 
     def _argument(self, number: int, instance: Instance, class_number: int) -> str:
         name = self._name(number, instance, class_number)
@@ -212,13 +224,13 @@ class PlanWriter:
         )
 
     def _delivery(
-        self, number: int, instance: Instance, variable: Variable, option: Option, position: int
-    ) -> Delivery:
+        self, number: int, variable: Variable, option: Option, position: int, name: str
+    ) -> tuple[Delivery, float]:
+        """Return how an operand of this name reaches an op, and what that costs."""
         node = option.node
         assert node is not None
-        argument = node.args[position]
-        tensor = self.alternatives[instance.block].classes[argument]
-        name = self._argument(number, instance, argument)
+        block, argument = variable[0], node.args[position]
+        tensor = self.alternatives[block].classes[argument]
         wanted = option.operands[position]
         mesh = self.pricing.mesh
         if tensor.is_constant:
@@ -226,27 +238,40 @@ class PlanWriter:
             if option.resident[position]:
                 assert option.implementation is not None
                 placement = Placement(Memory.SRAM, option.implementation.operands[position])
-            return Delivery(tensor=name, before=placement, moves=(), after=placement)
+            return Delivery(tensor=name, before=placement, moves=(), after=placement), 0.0
         assert wanted is not None
         if tensor.is_input:
             made = self.origins[name].made
         else:
-            made = number, (instance.block, argument)
+            made = number, (block, argument)
         if made is None:
             before, table = dram_placement(mesh), self.tables.input_tables[tensor.type]
         else:
             before, table = self._result(*made), self.tables.tables[made[1]]
         route = Route(table, table.index[before], table.index[wanted])
-        moves = self._moves((number, variable, position), route)
+        chain = self._chain((number, variable, position), route)
         hidden = (
-            self._hidden_cycles(number, option, moves) if position == option.late.position else 0
+            self._hidden_cycles(number, option, chain) if position == option.late.position else 0
         )
-        return Delivery(tensor=name, before=before, moves=moves, after=wanted, hidden_cycles=hidden)
+        delivery = Delivery(
+            tensor=name, before=before, moves=chain.moves, after=wanted, hidden_cycles=hidden
+        )
+        return delivery, chain.units - self._cycle_rate * hidden
 
-    def _moves(self, use: Use, route: Route) -> tuple[Move, ...]:
+    def _chain(self, use: Use, route: Route) -> _Chain:
+        """Return the moves of a delivery; repeats of a block have the same cheapest ones."""
         self.routes[use] = route
         known = self.ways.get(use)
-        return route.moves() if known is None else known
+        if known is not None:
+            return self._priced(known)
+        key = id(route.table), route.start, route.end
+        if key not in self._chains:
+            self._chains[key] = self._priced(route.moves())
+        return self._chains[key]
+
+    def _priced(self, moves: tuple[Move, ...]) -> _Chain:
+        units = sum(move_units(move, self.pricing.objective) for move in moves)
+        return _Chain(moves, units, sum(move.cycles for move in moves))
 
     def _result(self, number: int, variable: Variable) -> Placement:
         """Return where an instance leaves a value."""
@@ -254,9 +279,9 @@ class PlanWriter:
         assert result is not None
         return result
 
-    def _hidden_cycles(self, number: int, option: Option, moves: tuple[Move, ...]) -> float:
+    def _hidden_cycles(self, number: int, option: Option, chain: _Chain) -> float:
         """Return the cycles of a late operand's moves that a product covers, which covers no others then."""
-        hidden = min(sum(move.cycles for move in moves), option.late.cover_cycles)
+        hidden = min(chain.cycles, option.late.cover_cycles)
         assert option.node is not None
         if option.node.kind == "map":
             late = option.node.args[option.late.position]
@@ -277,8 +302,8 @@ class PlanWriter:
             return Delivery(tensor=origin.tensor, before=wanted, moves=(), after=wanted)
         result, table = self._result(*origin.made), self.tables.output_tables[origin.made[1]]
         route = Route(table, table.index[result], table.index[wanted])
-        moves = self._moves(origin.tensor, route)
-        return Delivery(tensor=origin.tensor, before=result, moves=moves, after=wanted)
+        chain = self._chain(origin.tensor, route)
+        return Delivery(tensor=origin.tensor, before=result, moves=chain.moves, after=wanted)
 
     def _fold_by_name(self, name: str) -> None:
         """Fold a constant that no op reads but that is a model output."""

@@ -157,7 +157,7 @@ def explain_shortage(
 
 
 def _memo(base: Setting) -> OptionMemo:
-    return OptionMemo(base.graph, base.rolled, base.pricing)
+    return OptionMemo(base.graph, base.rolled, base.pricing, base.tables.scale)
 
 
 def _with_limit(base: Setting, limit_bytes: float) -> Setting:

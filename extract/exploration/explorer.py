@@ -112,7 +112,7 @@ class Explorer:
         every = tiling_candidates(alternatives, mesh, target, self.options.tiling)
         self.setting = replace(setting, pricing=replace(setting.pricing, tilings=every))
         self.known = known(setting.tables, solution, relaxed[0])
-        self.memo = OptionMemo(graph, rolled, self.setting.pricing)
+        self.memo = OptionMemo(graph, rolled, self.setting.pricing, setting.tables.scale)
         self._names = variables_of(graph, rolled, alternatives)
         self.base = Answer(
             demands=(), plan=plan, delta=0.0, setting=self.setting, solution=solution

@@ -14,6 +14,7 @@ from tilewright.extract.options import ABSENT, Option, Pricing, class_options
 from tilewright.extract.origins import Variable
 from tilewright.extract.overlap import NEVER, LateOperand
 from tilewright.extract.pruning import prune
+from tilewright.extract.remembered import Remembered
 from tilewright.extract.setting import Setting
 from tilewright.extract.tiling_choice import Candidates
 from tilewright.graph import Graph
@@ -31,17 +32,21 @@ class NoOptionError(Exception):
 
 
 class OptionMemo:
-    """The options of variables that were priced once, by what they depend on."""
+    """The options of variables that were priced once, and parts of tables, by what they depend on."""
 
-    def __init__(self, graph: Graph, rolled: Rolled, pricing: Pricing) -> None:
+    def __init__(
+        self, graph: Graph, rolled: Rolled, pricing: Pricing, scale: float | None = None
+    ) -> None:
         """Remember nothing yet.
 
         Args:
             graph: The model.
             rolled: Its blocks.
             pricing: What options are priced with.
+            scale: That of all tables, so that they share what they have in common.
         """
         self._graph, self._rolled, self._pricing = graph, rolled, pricing
+        self._scale, self._parts = scale, Remembered()
         self._known: dict[tuple[object, ...], tuple[Option, ...]] = {}
 
     def setting(self, restriction: Restriction) -> Setting:
@@ -77,7 +82,11 @@ class OptionMemo:
             rolled=rolled,
             alternatives=pruned,
             pricing=pricing,
-            tables=build_tables(graph, rolled, pruned, pricing, options),
+            tables=build_tables(
+                *(graph, rolled, pruned, pricing, options),
+                scale=self._scale,
+                remembered=self._parts,
+            ),
         )
 
 
