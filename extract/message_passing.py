@@ -11,7 +11,9 @@ Source:
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -44,11 +46,45 @@ def _half(edge: int, other: int, ports: Indices, other_ports: Indices, matrix: C
     return _Half(edge, other, ports, other_ports, matrix, order, starts, matrix[:, present])
 
 
+Sent = tuple[Costs, Costs]
+"""Messages of an edge, by option: to its right end, and to its left one."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SentAlong:
+    """Messages of a problem by its edges, told apart as objects: where others that share them start."""
+
+    by_edge: Mapping[int, tuple[Edge, Sent]]
+    """By the identity of edges, which stay so that no other has it."""
+
+    def among(
+        self, problem: ChoiceProblem, kept: Sequence[Indices] | None = None
+    ) -> tuple[Sent | None, ...]:
+        """Return the messages of a problem's edges, perhaps with some options only; None: not known."""
+        found: list[Sent | None] = []
+        for edge in problem.edges:
+            known = self.by_edge.get(id(edge))
+            if known is None or kept is None:
+                found.append(None if known is None else known[1])
+                continue
+            to_right, to_left = known[1]
+            found.append((to_right[kept[edge.right]], to_left[kept[edge.left]]))
+        return tuple(found)
+
+
+NOTHING_SENT = SentAlong(MappingProxyType({}))
+
+
 class MessagePassing:
     """TRW-S with messages that survive a change of the options' costs (warm start)."""
 
-    def __init__(self, problem: ChoiceProblem) -> None:
-        """Prepare the neighbourhoods; variables are swept in their numbering's order."""
+    def __init__(self, problem: ChoiceProblem, start: Sequence[Sent | None] = ()) -> None:
+        """Prepare the neighbourhoods; variables are swept in their numbering's order.
+
+        Args:
+            problem: What messages are about.
+            start: The messages of each edge, zero where they are not known.
+        """
         self._problem = problem
         count = len(problem.costs)
         self._halves: list[list[_Half]] = [[] for _ in range(count)]
@@ -61,8 +97,13 @@ class MessagePassing:
             self._halves[edge.right].append(
                 _half(number, edge.left, edge.right_ports, edge.left_ports, edge.matrix)
             )
-            self._messages.append(np.zeros(len(problem.costs[edge.right])))
-            self._messages.append(np.zeros(len(problem.costs[edge.left])))
+            known = start[number] if start else None
+            if known is None:
+                known = (
+                    np.zeros(len(problem.costs[edge.right])),
+                    np.zeros(len(problem.costs[edge.left])),
+                )
+            self._messages += known
         self._weights = [
             1.0 / max(1, sum(h.other < v for h in halves), sum(h.other > v for h in halves))
             for v, halves in enumerate(self._halves)
@@ -126,6 +167,13 @@ class MessagePassing:
             ends = (first, rest[others if is_left_first else ports])
             found.append(ends if is_left_first else ends[::-1])
         return tuple(found)
+
+    @property
+    def sent(self) -> SentAlong:
+        """What was sent along each edge."""
+        pairs = zip(self._messages[::2], self._messages[1::2], strict=True)
+        edges = self._problem.edges
+        return SentAlong({id(e): (e, pair) for e, pair in zip(edges, pairs, strict=True)})
 
     def decode(self, costs: tuple[Costs, ...], *, backwards: bool) -> tuple[int, ...]:
         """Fix the variables one by one: fixed neighbours by their choice, others by their messages.

@@ -15,7 +15,12 @@ from tilewright.extract.exploration.demand import (
     tile_text,
     weights_of,
 )
-from tilewright.extract.exploration.restrict import Placed, Restriction, restrictions
+from tilewright.extract.exploration.restrict import (
+    Placed,
+    Restriction,
+    can_be_met,
+    restrictions,
+)
 from tilewright.extract.exploration.tables import NoOptionError, OptionMemo, demanded_options
 from tilewright.extract.options import Option, Pricing
 from tilewright.extract.origins import Variable
@@ -37,7 +42,7 @@ def explain_conflict(
     alternatives: tuple[Alternatives, ...], placed: Sequence[Placed]
 ) -> DemandError:
     """Return the error that names a smallest set of demands which no way satisfies."""
-    core = core_of(placed, lambda some: bool(restrictions(alternatives, some)))
+    core = core_of(placed, partial(can_be_met, alternatives))
     if len(core) == 1:
         (demand, variable) = core[0]
         return _impossible(alternatives, demand, variable)

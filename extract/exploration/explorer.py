@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from math import inf
 
 from tilewright.errors import InfeasibleError
@@ -12,7 +13,13 @@ from tilewright.extract.exploration.conflict import explain_conflict, explain_sh
 from tilewright.extract.exploration.demand import Demand, check_value, satisfies
 from tilewright.extract.exploration.naming import unknown_tensor, variables_of
 from tilewright.extract.exploration.replan import best_of, replanned
-from tilewright.extract.exploration.restrict import Placed, Restriction, restrictions
+from tilewright.extract.exploration.restrict import (
+    MOST_BRANCHES,
+    Placed,
+    Restriction,
+    restrictions,
+    ways_to_restrict,
+)
 from tilewright.extract.exploration.tables import NoOptionError, OptionMemo
 from tilewright.extract.exploration.warm import (
     Known,
@@ -22,6 +29,7 @@ from tilewright.extract.exploration.warm import (
     marginals,
     resolve,
     row_prices,
+    with_messages,
 )
 from tilewright.extract.extraction import ExtractOptions, choose, prepare
 from tilewright.extract.options import ABSENT
@@ -128,18 +136,18 @@ class Explorer:
             # cheaper room lets in choices that the repair then makes fit
             share = _PRICE_SHARES[step % len(_PRICE_SHARES)]
             self.known = replace(self.known, prices={v: p * share for v, p in prices.items()})
-            found = self._found(setting, (), is_closed=False)
+            bound = self.base.plan.bound, self.base.plan.proof
+            found = self._found(setting, (), is_closed=False, bound=bound)
             idle += 1
             if found.plan.cost < self.base.plan.cost * (1 - _WORTH):
-                bound = max(found.plan.bound, self.base.plan.bound)
-                plan = replace(found.plan, bound=min(bound, found.plan.cost))
-                self.base = replace(found, plan=plan, delta=0.0)
+                self.base = replace(found, delta=0.0)
                 self.known = replace(self.known, chosen=chosen(setting.tables, found.solution))
                 idle = 0
             if idle == len(_PRICE_SHARES) or self.base.plan.gap <= _WORTH:
                 break
-        self.known = replace(self.known, prices=prices)
-        self.marginals = marginals(setting.tables, row_prices(setting.tables, self.known.prices))
+        self.known = with_messages(replace(self.known, prices=prices), setting.tables)
+        rows = row_prices(setting.tables, self.known.prices)
+        self.marginals = marginals(setting.tables, rows, self.known.sent)
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -169,31 +177,45 @@ class Explorer:
             InfeasibleDemandError: What the demands allow does not fit the scratchpad.
         """
         placed = self.placed(demands)
-        found = restrictions(self.alternatives, placed)
-        if not found:
-            raise explain_conflict(self.alternatives, placed)
         if self._is_met(placed):
             return replace(self.base, demands=demands)
+        tried, is_all = self._tried(placed)
+        if not tried:
+            raise explain_conflict(self.alternatives, placed)
         answers = []
-        tried = found if len(found) == 1 or self._is_small else self._likely(found)
         for restriction in tried:
             try:
-                answers.append(self.planned(self.memo.setting(restriction), demands))
+                setting = self.memo.setting(restriction)
+                answers.append(self.planned(setting, demands, is_bounded=is_all))
             except (NoOptionError, InfeasibleError):
                 continue
         if not answers:
             raise explain_shortage(self.setting, self.alternatives, placed, self._plan)
         best = min(answers, key=lambda answer: answer.plan.cost)
-        bounds = [answer.plan.bound for answer in answers]
-        if len(tried) < len(found):
-            bounds.append(self.base.plan.bound)
-        return replace(best, plan=replace(best.plan, bound=min(bounds)))
+        bound = min(answer.plan.bound for answer in answers)
+        return replace(best, plan=replace(best.plan, bound=bound))
+
+    def _tried(self, placed: Sequence[Placed]) -> tuple[tuple[Restriction, ...], bool]:
+        """Return the restrictions that are planned, and whether they allow all that demands allow.
+
+        Of large models one is, the likeliest of those that restrict the same variables being the first.
+        """
+        if self._is_small:
+            return restrictions(self.alternatives, placed), True
+        pairs = (
+            (first, way)
+            for way in ways_to_restrict(self.alternatives, placed)
+            if (first := next(way, None)) is not None
+        )
+        begun = tuple(islice(pairs, MOST_BRANCHES))
+        is_all = len(begun) <= 1 and not any(next(way, None) for _, way in begun)
+        return self._likely([first for first, _ in begun]) if begun else (), is_all
 
     @property
     def _is_small(self) -> bool:
         return sum(map(len, self.setting.tables.options)) < _SMALL
 
-    def _likely(self, found: tuple[Restriction, ...]) -> tuple[Restriction, ...]:
+    def _likely(self, found: Sequence[Restriction]) -> tuple[Restriction, ...]:
         """Return the restriction whose demanded options are in the cheapest plans, as the prices see it."""
 
         def least(restriction: Restriction) -> float:
@@ -237,24 +259,37 @@ class Explorer:
             check_value(demand, self.mesh)
         return tuple((d, None if d.tensor is None else self.variable(d.tensor)) for d in demands)
 
-    def solved(self, setting: Setting, problem: ChoiceProblem) -> Solution:
-        """Solve a problem like that of a setting, starting from the known solution."""
-        start = carried(setting.tables, self.known.chosen)
-        return resolve(problem, start, row_prices(setting.tables, self.known.prices))
-
     def _plan(self, memo: OptionMemo, restriction: Restriction) -> Plan:
-        return self.planned(memo.setting(restriction), ()).plan
+        """Return a plan of a restriction, perhaps with more scratchpad than there is."""
+        return self._found(memo.setting(restriction), (), is_closed=True).plan
 
-    def planned(self, setting: Setting, demands: tuple[Demand, ...]) -> Answer:
-        """Return the plan of a setting, searched for from the known solution.
+    def planned(
+        self, setting: Setting, demands: tuple[Demand, ...], *, is_bounded: bool = True
+    ) -> Answer:
+        """Return the plan of a setting that leaves out alternatives, searched for from the known solution.
+
+        What bounds all plans bounds those of the setting, too; unless it `is_bounded`, that has to do.
 
         Raises:
             InfeasibleError: No plan found fits.
         """
-        return self._found(setting, demands, is_closed=True)
+        base = self.base.plan
+        bound = None if is_bounded else (base.bound, base.proof)
+        found = self._found(setting, demands, is_closed=True, bound=bound)
+        least = min(base.bound, found.plan.cost)
+        if found.plan.bound >= least:
+            return found
+        return replace(found, plan=replace(found.plan, bound=least, proof=base.proof))
 
-    def _found(self, setting: Setting, demands: tuple[Demand, ...], *, is_closed: bool) -> Answer:
-        plan, solution = replanned(setting, self.known, is_closed=is_closed)
+    def _found(
+        self,
+        setting: Setting,
+        demands: tuple[Demand, ...],
+        *,
+        is_closed: bool,
+        bound: tuple[float, Proof] | None = None,
+    ) -> Answer:
+        plan, solution = replanned(setting, self.known, is_closed=is_closed, bound=bound)
         return Answer(
             demands=demands,
             plan=plan,

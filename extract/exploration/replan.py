@@ -16,27 +16,38 @@ from tilewright.extract.setting import Setting
 from tilewright.extract.solution import Solution
 
 
-def replanned(setting: Setting, known: Known, *, is_closed: bool = True) -> tuple[Plan, Solution]:
+def replanned(
+    setting: Setting,
+    known: Known,
+    *,
+    is_closed: bool = True,
+    bound: tuple[float, Proof] | None = None,
+) -> tuple[Plan, Solution]:
     """Return the plan of a setting, searched for from a known solution, and the solution it writes out.
 
     Args:
         setting: What to choose from.
         known: The solution of a similar setting.
         is_closed: Whether small problems are solved exactly, as compiling does.
+        bound: Of all plans of the setting, in units of the objective; None: one is looked for.
 
     Raises:
         InfeasibleError: No plan found fits.
     """
     tables = setting.tables
 
-    def bound(_: Solution) -> tuple[float, Proof]:
+    def bounded(_: Solution) -> tuple[float, Proof]:
+        if bound is not None:
+            return bound
         prices = row_prices(tables, known.relaxed_prices)
-        found = warm_bound(tables.relaxed, prices, 0.0)
+        found = warm_bound(tables.relaxed, prices, known.relaxed_sent)
         return max(0.0, found.bound) / tables.scale, Proof(method=found.method)
 
     def search() -> tuple[Plan, Solution]:
         start, prices = carried(tables, known.chosen), row_prices(tables, known.prices)
-        return choose(setting, lambda problem, _: resolve(problem, start, prices), bound)
+        return choose(
+            setting, lambda problem, _: resolve(problem, start, prices, known.sent), bounded
+        )
 
     return best_of(setting, search) if is_closed else search()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 
 from tilewright.extract.exploration.demand import Demand, allows_way
 from tilewright.extract.needed import needed_classes
@@ -41,23 +42,45 @@ def restrictions(
         alternatives: What saturation found, unpruned.
         placed: The demands.
     """
+    found = chain.from_iterable(ways_to_restrict(alternatives, placed))
+    return tuple(islice(found, MOST_BRANCHES))
+
+
+def can_be_met(alternatives: tuple[Alternatives, ...], placed: Sequence[Placed]) -> bool:
+    """Whether demands do not contradict each other: some restriction is left."""
+    found = chain.from_iterable(ways_to_restrict(alternatives, placed))
+    return next(found, None) is not None
+
+
+def ways_to_restrict(
+    alternatives: tuple[Alternatives, ...], placed: Sequence[Placed]
+) -> Iterator[Iterator[Restriction]]:
+    """Yield the restrictions for each way to pin forced rules to tensors, the same demands in all of one.
+
+    There is one such way where all demands are on tensors.
+    """
     everywhere = tuple(d for d, variable in placed if variable is None and not d.is_forced)
     somewhere = [d for d, variable in placed if variable is None and d.is_forced]
     single = _by_variable(placed)
-    found = []
     for extra in _spread(alternatives, somewhere):
         demands = {v: (*single.get(v, ()), *extra.get(v, ())) for v in (*single, *extra)}
-        left = tuple(
-            _computable(_filtered(own, block, demands, everywhere))
-            for block, own in enumerate(alternatives)
-        )
-        forced = sorted(v for v, own in demands.items() if any(d.is_forced for d in own))
-        for branch in _with_required(left, forced):
-            every = {v: (*everywhere, *own) for v, own in demands.items()}
-            found.append(Restriction(alternatives=branch, demands=every))
-            if len(found) == MOST_BRANCHES:
-                return tuple(found)
-    return tuple(found)
+        yield _restricted(alternatives, demands, everywhere)
+
+
+def _restricted(
+    alternatives: tuple[Alternatives, ...],
+    demands: Mapping[Variable, tuple[Demand, ...]],
+    everywhere: tuple[Demand, ...],
+) -> Iterator[Restriction]:
+    """Yield the restrictions that allow what demands on variables, and on all, allow."""
+    left = tuple(
+        _computable(_filtered(own, block, demands, everywhere))
+        for block, own in enumerate(alternatives)
+    )
+    forced = sorted(v for v, own in demands.items() if any(d.is_forced for d in own))
+    every = {v: (*everywhere, *own) for v, own in demands.items()}
+    for branch in _with_required(left, forced):
+        yield Restriction(alternatives=branch, demands=every)
 
 
 def with_node(

@@ -18,7 +18,7 @@ from tilewright.extract.exploration.conflict import (
 )
 from tilewright.extract.exploration.demand import Aspect, Demand
 from tilewright.extract.exploration.naming import variables_of
-from tilewright.extract.exploration.restrict import restrictions
+from tilewright.extract.exploration.restrict import can_be_met
 from tilewright.extract.exploration.stage_values import number_of, part_of, part_text
 from tilewright.extract.pipeline.items import Places
 from tilewright.extract.pipeline.prices import alone
@@ -157,9 +157,7 @@ class StageLimits:
     def _has_way(self, item: int, shape: int, demands: tuple[Demand, ...]) -> bool:
         key = item, shape, demands
         if key not in self._ways:
-            self._ways[key] = self._asked(
-                item, shape, demands, lambda *asked: bool(restrictions(*asked))
-            )
+            self._ways[key] = self._asked(item, shape, demands, can_be_met)
         return self._ways[key]
 
     def _asked[T](

@@ -15,7 +15,7 @@ from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Indices, 
 from tilewright.extract.dominance import without_dominated
 from tilewright.extract.elimination import Elimination, polish
 from tilewright.extract.local_search import completed, fits, improve_feasible, repair
-from tilewright.extract.message_passing import MessagePassing
+from tilewright.extract.message_passing import NOTHING_SENT, MessagePassing, SentAlong
 from tilewright.extract.model_tables import ModelTables
 from tilewright.extract.options import Option
 from tilewright.extract.origins import Variable
@@ -27,8 +27,12 @@ EXACT_ENTRIES = 100_000
 
 _POLISH_ENTRIES = 400_000
 _SWEEPS = 16
+_WARM_SWEEPS = 4
+"""From messages of a similar problem."""
+
 _BOUND_SWEEPS = 24
-_BOUND_STEPS = 3
+_BOUND_GAIN = 1e-6
+"""Of a sweep, relative: the last one has less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -38,6 +42,10 @@ class Known:
     chosen: Mapping[Variable, Option]
     prices: Mapping[Variable, float]
     relaxed_prices: Mapping[Variable, float]
+    sent: SentAlong = NOTHING_SENT
+    """Messages of the problem, at its prices."""
+    relaxed_sent: SentAlong = NOTHING_SENT
+    """Messages of the problem that bounds."""
 
 
 def known(tables: ModelTables, solution: Solution, relaxed: Solution) -> Known:
@@ -65,8 +73,27 @@ def chosen(tables: ModelTables, solution: Solution) -> dict[Variable, Option]:
     }
 
 
+def with_messages(known: Known, tables: ModelTables) -> Known:
+    """Return what is known with the messages at its prices, for tables that share edges with these."""
+    sent = [
+        _swept(problem, row_prices(tables, prices), known_sent, _BOUND_SWEEPS).sent
+        for problem, prices, known_sent in (
+            (tables.problem, known.prices, known.sent),
+            (tables.relaxed, known.relaxed_prices, known.relaxed_sent),
+        )
+    ]
+    return replace(known, sent=sent[0], relaxed_sent=sent[1])
+
+
+def _swept(problem: ChoiceProblem, prices: Costs, start: SentAlong, sweeps: int) -> MessagePassing:
+    passing, costs = MessagePassing(problem, start.among(problem)), priced(problem, prices)
+    for _ in range(sweeps):
+        passing.sweep(costs)
+    return passing
+
+
 def marginals(
-    tables: ModelTables, prices: Costs
+    tables: ModelTables, prices: Costs, start: SentAlong
 ) -> dict[Variable, tuple[tuple[Option, float], ...]]:
     """Return what a choice with each option costs at least, in units of the objective, at given prices.
 
@@ -75,9 +102,8 @@ def marginals(
     problem = tables.problem
     if not problem.costs:
         return {}
-    passing, costs = MessagePassing(problem), priced(problem, prices)
-    for _ in range(_SWEEPS):
-        passing.sweep(costs)
+    sweeps = _WARM_SWEEPS if start.by_edge else _SWEEPS
+    passing, costs = _swept(problem, prices, start, sweeps), priced(problem, prices)
     bound, above = passing.option_bounds(costs)
     bound -= float(prices.sum()) * problem.limit
     return {
@@ -125,13 +151,16 @@ def _place(option: Option) -> tuple[object, ...]:
     return number, split, option.operands, option.resident, option.result
 
 
-def resolve(problem: ChoiceProblem, start: Sequence[int], prices: Costs) -> Solution:
+def resolve(
+    problem: ChoiceProblem, start: Sequence[int], prices: Costs, sent: SentAlong = NOTHING_SENT
+) -> Solution:
     """Return the best choice found near a start, at given prices of capacity; its bound is not tight.
 
     Args:
         problem: The choice problem.
         start: A choice of a similar problem; -1 where nothing is known.
         prices: Prices of the rows of a similar problem.
+        sent: Messages of a similar problem.
     """
     if not problem.costs:
         return solve(problem)
@@ -142,8 +171,9 @@ def resolve(problem: ChoiceProblem, start: Sequence[int], prices: Costs) -> Solu
         return solve(problem, prices=prices)
     first = completed(fewer, kept, start)
     costs = priced(fewer, prices)
-    passing = MessagePassing(fewer)
-    bound = max(passing.sweep(costs) for _ in range(_SWEEPS))
+    passing = MessagePassing(fewer, sent.among(problem, kept))
+    sweeps = _WARM_SWEEPS if sent.by_edge else _SWEEPS
+    bound = max(passing.sweep(costs) for _ in range(sweeps))
     passed = passing.improve(costs, passing.decode(costs, backwards=True))
     candidates = [first, passing.improve(costs, first), passed]
     candidates += [polish(fewer, costs, c, 2, _POLISH_ENTRIES) for c in candidates[1:]]
@@ -176,27 +206,25 @@ def _best_fitting(
     return best
 
 
-def warm_bound(relaxed: ChoiceProblem, prices: Costs, least: float) -> Solution:
+def warm_bound(relaxed: ChoiceProblem, prices: Costs, sent: SentAlong) -> Solution:
     """Return a lower bound of a problem from prices that are good for a similar one.
 
     Args:
         relaxed: The problem that bounds.
         prices: Prices of its rows, of a similar problem.
-        least: A bound that is known; the search ends where it is not beaten.
+        sent: Messages of a similar problem.
     """
     if not relaxed.costs:
         return solve(relaxed)
     if Elimination(relaxed, most_entries=EXACT_ENTRIES).is_small:
         return solve(relaxed, SolveOptions(price_steps=4), prices=prices)
-    fewer, _ = without_dominated(relaxed)
-    passing = MessagePassing(fewer)
-    costs = priced(fewer, prices)
-    offset = float(prices.sum()) * fewer.limit
-    bound, last = least, -np.inf
+    passing, costs = MessagePassing(relaxed, sent.among(relaxed)), priced(relaxed, prices)
+    offset = float(prices.sum()) * relaxed.limit
+    bound, last = 0.0, -np.inf
     for _ in range(_BOUND_SWEEPS):
         dual = passing.sweep(costs)
         bound = max(bound, dual - offset)
-        if dual - last <= 1e-6 * abs(dual):
+        if dual - last <= _BOUND_GAIN * abs(dual):
             break
         last = dual
     return Solution((), 0.0, bound, "message passing + known prices", prices, False)

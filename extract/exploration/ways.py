@@ -101,7 +101,7 @@ def _of_node(explorer: Explorer, variable: Variable, node: LogicalNode) -> list[
         except (NoOptionError, InfeasibleError):
             continue
         prices = row_prices(setting.tables, explorer.known.prices)
-        priced = marginals(setting.tables, prices)[variable]
+        priced = marginals(setting.tables, prices, explorer.known.sent)[variable]
         groups: dict[tuple[str, ...], list[int]] = {}
         for number, (option, _) in enumerate(priced):
             if option.node is not None:
