@@ -15,20 +15,36 @@ def fits(problem: ChoiceProblem, choice: tuple[int, ...]) -> bool:
     return bool((problem.use(choice) <= problem.limit).all())
 
 
+Uses = dict[int, tuple[Costs, Indices]]
+"""By variable, the distinct uses of its options, [uses, usages], and the one of each option."""
+
+
 def improve_feasible(
-    problem: ChoiceProblem, choice: tuple[int, ...], rounds: int = 8
+    problem: ChoiceProblem, choice: tuple[int, ...], rounds: int = 8, uses: Uses | None = None
 ) -> tuple[int, ...]:
-    """Improve single variables while every row stays within the limit."""
-    search = _LocalSearch(problem, choice)
+    """Improve single variables while every row stays within the limit.
+
+    Args:
+        problem: The problem.
+        choice: One that fits.
+        rounds: Over all variables.
+        uses: What other searches in the same problem found, to go on with.
+    """
+    search = _LocalSearch(problem, choice, uses)
     for _ in range(rounds):
         if not search.descend():
             break
     return tuple(search.choice)
 
 
-def repair(problem: ChoiceProblem, choice: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Make a choice fit by the cheapest single changes for each byte saved; None if that gets stuck."""
-    search = _LocalSearch(problem, choice)
+def repair(
+    problem: ChoiceProblem, choice: tuple[int, ...], uses: Uses | None = None
+) -> tuple[int, ...] | None:
+    """Make a choice fit by the cheapest single changes for each byte saved; None if that gets stuck.
+
+    `uses` are what other searches in the same problem found, to go on with.
+    """
+    search = _LocalSearch(problem, choice, uses)
     while search.overflow() > 0:
         if not search.relieve():
             return None
@@ -62,7 +78,9 @@ def completed(
 class _LocalSearch:
     """A choice with its row use, changed one variable at a time."""
 
-    def __init__(self, problem: ChoiceProblem, choice: tuple[int, ...]) -> None:
+    def __init__(
+        self, problem: ChoiceProblem, choice: tuple[int, ...], uses: Uses | None = None
+    ) -> None:
         self.problem = problem
         self.choice = list(choice)
         self.use = problem.use(choice)
@@ -73,7 +91,7 @@ class _LocalSearch:
         self.usages: list[list[int]] = [[] for _ in problem.costs]
         for number, usage in enumerate(problem.usages):
             self.usages[usage.variable].append(number)
-        self._unique: dict[int, tuple[Costs, Indices]] = {}
+        self._uses: Uses = {} if uses is None else uses
 
     def overflow(self) -> float:
         """Return by how much rows are overused, summed."""
@@ -114,11 +132,11 @@ class _LocalSearch:
 
     def _signatures(self, variable: int, usages: list[Usage]) -> tuple[Costs, Indices]:
         """Return the distinct uses of a variable's options, and the one of each option."""
-        if variable not in self._unique:
+        if variable not in self._uses:
             amounts = np.stack([usage.amounts for usage in usages], axis=1)
             unique, inverse = np.unique(amounts, axis=0, return_inverse=True)
-            self._unique[variable] = unique, inverse.reshape(-1)
-        return self._unique[variable]
+            self._uses[variable] = unique, inverse.reshape(-1)
+        return self._uses[variable]
 
     def set(self, variable: int, option: int) -> None:
         """Change one variable."""

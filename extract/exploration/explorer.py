@@ -137,11 +137,13 @@ class Explorer:
             share = _PRICE_SHARES[step % len(_PRICE_SHARES)]
             self.known = replace(self.known, prices={v: p * share for v, p in prices.items()})
             bound = self.base.plan.bound, self.base.plan.proof
-            found = self._found(setting, (), is_closed=False, bound=bound)
+            plan, solution = replanned(
+                setting, self.known, least=bound, is_bounded=False, is_closed=False
+            )
             idle += 1
-            if found.plan.cost < self.base.plan.cost * (1 - _WORTH):
-                self.base = replace(found, delta=0.0)
-                self.known = replace(self.known, chosen=chosen(setting.tables, found.solution))
+            if plan.cost < self.base.plan.cost * (1 - _WORTH):
+                self.base = replace(self.base, plan=plan, setting=setting, solution=solution)
+                self.known = replace(self.known, chosen=chosen(setting.tables, solution))
                 idle = 0
             if idle == len(_PRICE_SHARES) or self.base.plan.gap <= _WORTH:
                 break
@@ -261,7 +263,7 @@ class Explorer:
 
     def _plan(self, memo: OptionMemo, restriction: Restriction) -> Plan:
         """Return a plan of a restriction, perhaps with more scratchpad than there is."""
-        return self._found(memo.setting(restriction), (), is_closed=True).plan
+        return replanned(memo.setting(restriction), self.known)[0]
 
     def planned(
         self, setting: Setting, demands: tuple[Demand, ...], *, is_bounded: bool = True
@@ -274,26 +276,13 @@ class Explorer:
             InfeasibleError: No plan found fits.
         """
         base = self.base.plan
-        bound = None if is_bounded else (base.bound, base.proof)
-        found = self._found(setting, demands, is_closed=True, bound=bound)
-        least = min(base.bound, found.plan.cost)
-        if found.plan.bound >= least:
-            return found
-        return replace(found, plan=replace(found.plan, bound=least, proof=base.proof))
-
-    def _found(
-        self,
-        setting: Setting,
-        demands: tuple[Demand, ...],
-        *,
-        is_closed: bool,
-        bound: tuple[float, Proof] | None = None,
-    ) -> Answer:
-        plan, solution = replanned(setting, self.known, is_closed=is_closed, bound=bound)
+        plan, solution = replanned(
+            setting, self.known, least=(base.bound, base.proof), is_bounded=is_bounded
+        )
         return Answer(
             demands=demands,
             plan=plan,
-            delta=plan.cost - self.base.plan.cost,
+            delta=plan.cost - base.cost,
             setting=setting,
             solution=solution,
         )

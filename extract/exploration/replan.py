@@ -15,21 +15,25 @@ from tilewright.extract.plan import Plan, Proof
 from tilewright.extract.setting import Setting
 from tilewright.extract.solution import Solution
 
+_NO_BOUND = 0.0, Proof(method="nothing costs less than nothing")
+
 
 def replanned(
     setting: Setting,
     known: Known,
     *,
+    least: tuple[float, Proof] = _NO_BOUND,
+    is_bounded: bool = True,
     is_closed: bool = True,
-    bound: tuple[float, Proof] | None = None,
 ) -> tuple[Plan, Solution]:
     """Return the plan of a setting, searched for from a known solution, and the solution it writes out.
 
     Args:
         setting: What to choose from.
         known: The solution of a similar setting.
+        least: A bound of all plans of the setting, in units of the objective, with its proof.
+        is_bounded: Whether a better bound is looked for.
         is_closed: Whether small problems are solved exactly, as compiling does.
-        bound: Of all plans of the setting, in units of the objective; None: one is looked for.
 
     Raises:
         InfeasibleError: No plan found fits.
@@ -37,11 +41,14 @@ def replanned(
     tables = setting.tables
 
     def bounded(_: Solution) -> tuple[float, Proof]:
-        if bound is not None:
-            return bound
+        if not is_bounded:
+            return least
         prices = row_prices(tables, known.relaxed_prices)
-        found = warm_bound(tables.relaxed, prices, known.relaxed_sent)
-        return max(0.0, found.bound) / tables.scale, Proof(method=found.method)
+        enough = least[0] * tables.scale
+        found = warm_bound(tables.relaxed, prices, known.relaxed_sent, enough)
+        if found.bound <= enough:
+            return least
+        return found.bound / tables.scale, Proof(method=found.method)
 
     def search() -> tuple[Plan, Solution]:
         start, prices = carried(tables, known.chosen), row_prices(tables, known.prices)

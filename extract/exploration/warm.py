@@ -14,7 +14,7 @@ import numpy as np
 from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Indices, priced
 from tilewright.extract.dominance import without_dominated
 from tilewright.extract.elimination import Elimination, polish
-from tilewright.extract.local_search import completed, fits, improve_feasible, repair
+from tilewright.extract.local_search import Uses, completed, fits, improve_feasible, repair
 from tilewright.extract.message_passing import NOTHING_SENT, MessagePassing, SentAlong
 from tilewright.extract.model_tables import ModelTables
 from tilewright.extract.options import Option
@@ -194,25 +194,28 @@ def _best_fitting(
     problem: ChoiceProblem, candidates: Sequence[tuple[int, ...]]
 ) -> tuple[int, ...] | None:
     """Return the cheapest choice within the limits that is a candidate, or a candidate made to fit."""
-    best, least = None, FORBIDDEN
+    best, least, uses = None, FORBIDDEN, Uses()
     for candidate in dict.fromkeys(candidates):
-        fitting = candidate if fits(problem, candidate) else repair(problem, candidate)
+        fitting = candidate if fits(problem, candidate) else repair(problem, candidate, uses)
         if fitting is None:
             continue
-        improved = improve_feasible(problem, fitting)
+        improved = improve_feasible(problem, fitting, uses=uses)
         cost = problem.cost(improved)
         if cost < least:
             best, least = improved, cost
     return best
 
 
-def warm_bound(relaxed: ChoiceProblem, prices: Costs, sent: SentAlong) -> Solution:
+def warm_bound(
+    relaxed: ChoiceProblem, prices: Costs, sent: SentAlong = NOTHING_SENT, least: float = 0.0
+) -> Solution:
     """Return a lower bound of a problem from prices that are good for a similar one.
 
     Args:
         relaxed: The problem that bounds.
         prices: Prices of its rows, of a similar problem.
         sent: Messages of a similar problem.
+        least: A bound that is known: the search ends once it will hardly be beaten.
     """
     if not relaxed.costs:
         return solve(relaxed)
@@ -220,13 +223,12 @@ def warm_bound(relaxed: ChoiceProblem, prices: Costs, sent: SentAlong) -> Soluti
         return solve(relaxed, SolveOptions(price_steps=4), prices=prices)
     passing, costs = MessagePassing(relaxed, sent.among(relaxed)), priced(relaxed, prices)
     offset = float(prices.sum()) * relaxed.limit
-    bound, last = 0.0, -np.inf
-    for _ in range(_BOUND_SWEEPS):
-        dual = passing.sweep(costs)
-        bound = max(bound, dual - offset)
-        if dual - last <= _BOUND_GAIN * abs(dual):
+    bound = -np.inf
+    for left in range(_BOUND_SWEEPS - 1, -1, -1):
+        last, bound = bound, max(bound, passing.sweep(costs) - offset)
+        # each sweep gains less than the one before it
+        if bound - last <= _BOUND_GAIN * abs(bound) or bound + left * (bound - last) < least:
             break
-        last = dual
     return Solution((), 0.0, bound, "message passing + known prices", prices, False)
 
 
