@@ -11,9 +11,8 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 
@@ -48,31 +47,6 @@ def _half(edge: int, other: int, ports: Indices, other_ports: Indices, matrix: C
 
 Sent = tuple[Costs, Costs]
 """Messages of an edge, by option: to its right end, and to its left one."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SentAlong:
-    """Messages of a problem by its edges, told apart as objects: where others that share them start."""
-
-    by_edge: Mapping[int, tuple[Edge, Sent]]
-    """By the identity of edges, which stay so that no other has it."""
-
-    def among(
-        self, problem: ChoiceProblem, kept: Sequence[Indices] | None = None
-    ) -> tuple[Sent | None, ...]:
-        """Return the messages of a problem's edges, perhaps with some options only; None: not known."""
-        found: list[Sent | None] = []
-        for edge in problem.edges:
-            known = self.by_edge.get(id(edge))
-            if known is None or kept is None:
-                found.append(None if known is None else known[1])
-                continue
-            to_right, to_left = known[1]
-            found.append((to_right[kept[edge.right]], to_left[kept[edge.left]]))
-        return tuple(found)
-
-
-NOTHING_SENT = SentAlong(MappingProxyType({}))
 
 
 class MessagePassing:
@@ -169,11 +143,9 @@ class MessagePassing:
         return tuple(found)
 
     @property
-    def sent(self) -> SentAlong:
-        """What was sent along each edge."""
-        pairs = zip(self._messages[::2], self._messages[1::2], strict=True)
-        edges = self._problem.edges
-        return SentAlong({id(e): (e, pair) for e, pair in zip(edges, pairs, strict=True)})
+    def sent(self) -> tuple[Sent, ...]:
+        """The messages of each edge."""
+        return tuple(zip(self._messages[::2], self._messages[1::2], strict=True))
 
     def decode(self, costs: tuple[Costs, ...], *, backwards: bool) -> tuple[int, ...]:
         """Fix the variables one by one: fixed neighbours by their choice, others by their messages.

@@ -131,6 +131,7 @@ def build_tables(
     options_of: OptionSource | None = None,
     *,
     are_ports_free: bool = False,
+    origins: Mapping[str, Origin] | None = None,
     scale: float | None = None,
     remembered: Remembered | None = None,
 ) -> ModelTables:
@@ -144,8 +145,9 @@ def build_tables(
         options_of: Returns the options of a variable; those of `variable_options` by default.
         are_ports_free: Whether the problem that bounds leaves out what bringing the model's inputs and
             outputs from and to DRAM costs, so that it bounds the model's share of any larger one.
+        origins: Where each tensor of the model comes from, if that is known.
         scale: That of the tables; one that fits the costs by default.
-        remembered: Parts of tables of this model with this pricing that were made before.
+        remembered: Parts of tables with this pricing that were made before.
     """
     remembered = remembered or Remembered()
     source = options_of or (
@@ -163,11 +165,7 @@ def build_tables(
         late_operands(found, pricing.target) if pricing.counts_late else {}
         for found in alternatives
     ]
-    origins = remembered.part(
-        tuple(found.classes for found in alternatives),
-        ("origins",),
-        lambda: find_origins(graph, rolled, alternatives),
-    )
+    origins = origins or find_origins(graph, rolled, alternatives)
     outputs = _output_uses(graph, origins)
     options: list[tuple[Option, ...]] = []
     for b, c in variables:
@@ -329,6 +327,19 @@ def _edge(
     if producer <= consumer:
         return Edge(producer, consumer, made_ports, wanted_ports, matrix)
     return Edge(consumer, producer, wanted_ports, made_ports, matrix.T)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class _Delivered:
+    """What bringing a value from its maker to a reader costs once, in units: [ports made, ports wanted]."""
+
+    made_ports: Indices
+    is_busy: Mask
+    """Of a port made: whether tiles exchange data while the value is made."""
+    wanted_ports: Indices
+    asks_alone: Mask
+    """Of a port wanted: whether nothing else may use the network while the value is made."""
+    matrix: Costs
 
 
 class _ProblemBuilder:
@@ -518,7 +529,7 @@ class _ProblemBuilder:
         def arriving(_: tuple[Option, ...]) -> Costs:
             wanted, wanted_ports = self._wanted(link)
             source: tuple[Placement | None, ...] = (dram_placement(self.pricing.mesh),)
-            matrix = self._matrix(table, source, wanted, scale * link.count)
+            matrix = _scaled(self._matrix(table, source, wanted), scale * link.count)
             return np.asarray(matrix[0, wanted_ports])
 
         arrives = self._of_options(link.consumer, ("arriving", link, scale), arriving)
@@ -529,6 +540,35 @@ class _ProblemBuilder:
 
     def _joined(self, link: Link, producer: int, consumer: int, scale: float) -> _LinkEdges:
         """Return the edges between the variables at the ends of a link."""
+        found = self._remembered.part(
+            (self.options[producer], self.options[consumer]),
+            ("delivered", link.argument),
+            lambda: self._delivered(link, producer),
+        )
+        matrix = _scaled(found.matrix, scale * link.count)
+        strict = matrix.copy()
+        strict[np.ix_(found.is_busy, found.asks_alone)] = FORBIDDEN
+        strict, strict_ports = _merged_columns(strict, found.wanted_ports)
+        # what bounds may be more lenient: a cover costs it no way to compute the product
+        lenient, lenient_ports = _merged_columns(matrix, found.wanted_ports)
+        between = Between(
+            producer=producer,
+            consumer=consumer,
+            argument=link.argument,
+            producer_ports=found.made_ports,
+            consumer_ports=lenient_ports,
+            matrix=lenient,
+            producers=tuple(maker for maker, _ in link.ends),
+            consumers=tuple(reader for _, reader in link.ends),
+        )
+        return _LinkEdges(
+            _edge(producer, consumer, found.made_ports, strict_ports, strict),
+            _edge(producer, consumer, found.made_ports, lenient_ports, lenient),
+            between if link.repeated else None,
+        )
+
+    def _delivered(self, link: Link, producer: int) -> _Delivered:
+        """Return what bringing a value from its maker to a reader costs."""
         assert link.producer is not None, "inputs have no edges"
         wanted, wanted_ports = self._wanted(link)
         made = _Ports()
@@ -539,29 +579,12 @@ class _ProblemBuilder:
             ]
         )
         placements = tuple(None if port is None else port[0][0] for port in made.numbers)
-        busy = tuple(port is not None and port[0][2] for port in made.numbers)
-        matrix = self._matrix(self.tables[link.producer], placements, wanted, scale * link.count)
-        strict = matrix.copy()
-        for column, demand in enumerate(wanted):
-            if any(alone for _, _, alone in demand):
-                strict[list(busy), column] = FORBIDDEN
-        strict, strict_ports = _merged_columns(strict, wanted_ports)
-        # what bounds may be more lenient: a cover costs it no way to compute the product
-        lenient, lenient_ports = _merged_columns(matrix, wanted_ports)
-        between = Between(
-            producer=producer,
-            consumer=consumer,
-            argument=link.argument,
-            producer_ports=made_ports,
-            consumer_ports=lenient_ports,
-            matrix=lenient,
-            producers=tuple(maker for maker, _ in link.ends),
-            consumers=tuple(reader for _, reader in link.ends),
-        )
-        return _LinkEdges(
-            _edge(producer, consumer, made_ports, strict_ports, strict),
-            _edge(producer, consumer, made_ports, lenient_ports, lenient),
-            between if link.repeated else None,
+        return _Delivered(
+            made_ports=made_ports,
+            is_busy=np.array([port is not None and port[0][2] for port in made.numbers]),
+            wanted_ports=wanted_ports,
+            asks_alone=np.array([any(alone for _, _, alone in demand) for demand in wanted]),
+            matrix=self._matrix(self.tables[link.producer], placements, wanted),
         )
 
     def _wanted(self, link: Link) -> tuple[tuple[Demand, ...], Indices]:
@@ -590,8 +613,8 @@ class _ProblemBuilder:
         table: ReshardTable,
         sources: tuple[Placement | None, ...],
         demands: tuple[Demand, ...],
-        factor: float,
     ) -> Costs:
+        """Return what meeting demands from where a value may be costs, in units; inf if nothing is there."""
         matrix = np.zeros((len(sources), len(demands)))
         rate = self.pricing.objective.cycle_rate
         made = [row for row, source in enumerate(sources) if source is not None]
@@ -605,9 +628,8 @@ class _ProblemBuilder:
                     matrix[made, column] += table.cost[starts, ends] - rate * hidden
                 else:
                     matrix[made, column] = np.inf
-            matrix[made, column] *= factor
-            matrix[absent, column] = FORBIDDEN if demand else 0.0
-        return np.minimum(matrix, FORBIDDEN)
+            matrix[absent, column] = np.inf if demand else 0.0
+        return matrix
 
     def _usages(self, *, cautious: bool) -> Iterable[Usage]:
         """Yield what options may need (cautious), or what every plan needs for them."""
@@ -617,7 +639,7 @@ class _ProblemBuilder:
             arguments = None if cautious else self._read_from_dram(variable)
             working = self._of_options(
                 variable,
-                ("working", variable, arguments),
+                ("working", arguments),
                 partial(self._working_bytes, variable, arguments),
             )
             yield Usage(number, number, number + 1, working)
@@ -626,7 +648,7 @@ class _ProblemBuilder:
                 yield Usage(number, 0, rows, resident * self.multiplicity[variable[0]])
             alive = self._of_options(
                 variable,
-                ("alive", variable, cautious),
+                ("alive", cautious),
                 partial(self._result_bytes, variable, cautious),
             )
             if cautious:
@@ -784,6 +806,10 @@ def _units(options: tuple[Option, ...]) -> Costs:
 
 def _resident_bytes(options: tuple[Option, ...]) -> Costs:
     return np.array([float(option.resident_bytes) for option in options])
+
+
+def _scaled(matrix: Costs, factor: float) -> Costs:
+    return np.minimum(matrix * factor, FORBIDDEN)
 
 
 def _merged_columns(matrix: Costs, ports: Indices) -> tuple[Costs, Indices]:

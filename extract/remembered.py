@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Remembered:
-    """Parts of tables by what they were made of; for one model, one machine and one way to price."""
+    """Parts of tables by what they were made of; for one machine and one way to price."""
 
     def __init__(self) -> None:
         """Remember nothing yet."""

@@ -33,6 +33,7 @@ def changed_target(target: Target, change: str) -> Target:
         target: The machine.
         change: `sram=x2`, `dram_bandwidth=32`, `mesh=4x8`, or a dotted path of the target's file, as
             `tile.matrix.rows=32`; items of lists go by their name (`axes.row.size=8`) or number.
+            A multiple of a whole number is rounded to one.
 
     Raises:
         TargetError: There is no such figure, the value is no number, or the target is wrong with it.
@@ -94,6 +95,8 @@ def _set(data: dict[str, Any], path: list[str], change: str, value: str) -> None
         )
     if match := _FACTOR.fullmatch(value):
         after = before * float(match[1])
+        if isinstance(before, int):
+            after = round(after)  # bytes, tiles and the like are whole
     elif _NUMBER.fullmatch(value):
         after = float(value)
     else:

@@ -53,8 +53,9 @@ def contradiction(core: Iterable[Demand], why: str = "") -> str:
     """Return the text that names demands of which none can be left out, perhaps with the reason."""
     named = [f"'{demand}'" for demand in core]
     reason = f" ({why})" if why else ""
+    together = "both" if len(named) == 2 else f"all {len(named)}"
     return (
-        f"demands {' and '.join(named)} contradict each other: no plan satisfies {len(named)} of them"
+        f"demands {' and '.join(named)} contradict each other: no plan satisfies {together}"
         f"{reason}; drop one"
     )
 

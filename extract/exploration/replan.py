@@ -9,6 +9,7 @@ import numpy as np
 
 from tilewright.errors import InfeasibleError
 from tilewright.extract.closing import Scales, Within
+from tilewright.extract.exploration.messages import carried_to
 from tilewright.extract.exploration.warm import Known, carried, resolve, row_prices, warm_bound
 from tilewright.extract.extraction import choose, close
 from tilewright.extract.plan import Plan, Proof
@@ -45,16 +46,16 @@ def replanned(
             return least
         prices = row_prices(tables, known.relaxed_prices)
         enough = least[0] * tables.scale
-        found = warm_bound(tables.relaxed, prices, known.relaxed_sent, enough)
+        sent = carried_to(tables, known.relaxed_sent, is_relaxed=True)
+        found = warm_bound(tables.relaxed, prices, sent, enough)
         if found.bound <= enough:
             return least
         return found.bound / tables.scale, Proof(method=found.method)
 
     def search() -> tuple[Plan, Solution]:
         start, prices = carried(tables, known.chosen), row_prices(tables, known.prices)
-        return choose(
-            setting, lambda problem, _: resolve(problem, start, prices, known.sent), bounded
-        )
+        sent = carried_to(tables, known.sent, is_relaxed=False)
+        return choose(setting, lambda problem, _: resolve(problem, start, prices, sent), bounded)
 
     return best_of(setting, search) if is_closed else search()
 

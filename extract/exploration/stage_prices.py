@@ -8,16 +8,18 @@ from dataclasses import dataclass, replace
 
 from tilewright.errors import InfeasibleError
 from tilewright.extract.exploration.demand import Demand
+from tilewright.extract.exploration.messages import Messages
 from tilewright.extract.exploration.naming import variables_of
 from tilewright.extract.exploration.replan import replanned
-from tilewright.extract.exploration.restrict import MOST_BRANCHES, Placed, restrictions
-from tilewright.extract.exploration.tables import NoOptionError, OptionMemo
-from tilewright.extract.exploration.warm import Known, known
+from tilewright.extract.exploration.restrict import MOST_BRANCHES, Placed, Restriction, restrictions
+from tilewright.extract.exploration.tables import NoOptionError, OptionMemo, PricedOptions
+from tilewright.extract.exploration.warm import Known, known, with_messages
 from tilewright.extract.extraction import ExtractOptions, plan_setting, plan_with_start
 from tilewright.extract.origins import Variable
 from tilewright.extract.pipeline.prices import Price, Prices, Saturate
 from tilewright.extract.pipeline.segments import Segment
 from tilewright.extract.plan import Plan
+from tilewright.extract.setting import Setting
 from tilewright.hwmodel.submesh import Submesh
 from tilewright.hwmodel.target import Target
 from tilewright.rules.alternatives import Alternatives
@@ -45,8 +47,34 @@ class WarmPrices(Prices):
     ) -> None:
         super().__init__(target, saturate, options, reserved_semaphores)
         self._learnt: dict[Submesh, list[_Learnt]] = {}
+        self._priced: dict[Submesh, PricedOptions] = {}
         self.is_learning = True
         """Whether stages are planned as compiling does, and remembered."""
+
+    def memo(self, segment: Segment, shape: Submesh, *, is_everything: bool = False) -> OptionMemo:
+        """Return what makes settings of a stage; stages on a part share options of blocks.
+
+        Args:
+            segment: The stage.
+            shape: Its part of the machine.
+            is_everything: Whether forms that pruning leaves out may be asked for, too.
+        """
+        return OptionMemo(
+            segment.graph,
+            segment.rolled,
+            self.pricing_of(segment, shape, is_everything=is_everything),
+            keys=segment.keys,
+            priced=self._priced.setdefault(shape, PricedOptions()),
+        )
+
+    def setting(self, segment: Segment, shape: Submesh) -> Setting:
+        """Return what the plan of a stage is chosen from.
+
+        Raises:
+            InfeasibleError: Some tensor cannot be computed within the scratchpad.
+        """
+        everything = Restriction(alternatives=self.alternatives(segment, shape), demands={})
+        return self.memo(segment, shape).setting(everything)
 
     def start(self, segment: Segment, shape: Submesh) -> Known | None:
         """Return what the search for a stage's plan begins with; None: nothing is known of its part."""
@@ -57,26 +85,41 @@ class WarmPrices(Prices):
         best = min(learnt, key=lambda one: _distance(one.counts, counts))
         numbers = {key: number for number, key in enumerate(segment.keys)}
 
+        def here(variable: Variable) -> Variable | None:
+            key = best.keys[variable[0]]
+            return (numbers[key], variable[1]) if key in numbers else None
+
         def mapped[T](found: Mapping[Variable, T]) -> dict[Variable, T]:
             return {
-                (numbers[best.keys[block]], number): value
-                for (block, number), value in found.items()
-                if best.keys[block] in numbers
+                own: value
+                for variable, value in found.items()
+                if (own := here(variable)) is not None
+            }
+
+        def joined(found: Messages) -> Messages:
+            return {
+                (own[0], own[1], argument): message
+                for (maker, reader, argument), message in found.items()
+                if (own := (here(maker), here(reader))) and own[0] and own[1]
             }
 
         return Known(
             chosen=mapped(best.known.chosen),
             prices=mapped(best.known.prices),
             relaxed_prices=mapped(best.known.relaxed_prices),
+            sent=joined(best.known.sent),
+            relaxed_sent=joined(best.known.relaxed_sent),
         )
 
     def _plan(self, segment: Segment, shape: Submesh) -> Plan:
         setting, start = self.setting(segment, shape), self.start(segment, shape)
         if start is not None:
-            return replanned(setting, start)[0]
+            return replanned(setting, start, least=self.least(segment, shape))[0]
         plan, found = plan_with_start(setting, self.options)
         if self.is_learning and found is not None:
-            solved = known(setting.tables, found.first, found.relaxed)
+            solved = with_messages(
+                known(setting.tables, found.first, found.relaxed), setting.tables
+            )
             one = _Learnt(counts=_counts(segment), keys=segment.keys, known=solved)
             self._learnt.setdefault(shape, []).append(one)
         return plan
@@ -143,17 +186,19 @@ class DemandedPrices(Prices):
         return super().plan(segment, shape)
 
     def _plan(self, segment: Segment, shape: Submesh) -> Plan:
-        pricing = self._base.pricing_of(segment, shape, is_everything=True)
-        memo = OptionMemo(segment.graph, segment.rolled, pricing)
+        memo = self._base.memo(segment, shape, is_everything=True)
         alternatives = self._base.alternatives(segment, shape)
         start = self._base.start(segment, shape)
         branches = restrictions(alternatives, self._placed(segment, shape))
+        least = self.least(segment, shape)
         plans, bounds = [], [0.0] if len(branches) == MOST_BRANCHES else []
         for restriction in branches:
             try:
                 setting = memo.setting(restriction)
                 plan = (
-                    replanned(setting, start)[0] if start else plan_setting(setting, self.options)
+                    replanned(setting, start, least=least)[0]
+                    if start
+                    else plan_setting(setting, self.options)
                 )
             except NoOptionError:
                 continue

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from tilewright.extract.exploration.demand import Aspect, Demand, allows_option,
 from tilewright.extract.exploration.restrict import Restriction
 from tilewright.extract.model_tables import build_tables, variable_options
 from tilewright.extract.options import ABSENT, Option, Pricing, class_options
-from tilewright.extract.origins import Variable
+from tilewright.extract.origins import Origin, Variable, find_origins
 from tilewright.extract.overlap import NEVER, LateOperand
 from tilewright.extract.pruning import prune
 from tilewright.extract.remembered import Remembered
@@ -31,23 +31,41 @@ class NoOptionError(Exception):
         self.variable = variable
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PricedOptions:
+    """The options that were priced once, by what they depend on, and parts of tables of them."""
+
+    options: dict[tuple[object, ...], tuple[Option, ...]] = field(default_factory=dict)
+    parts: Remembered = field(default_factory=Remembered)
+
+
 class OptionMemo:
-    """The options of variables that were priced once, and parts of tables, by what they depend on."""
+    """Settings of a model that share options of variables, and parts of tables."""
 
     def __init__(
-        self, graph: Graph, rolled: Rolled, pricing: Pricing, scale: float | None = None
+        self,
+        graph: Graph,
+        rolled: Rolled,
+        pricing: Pricing,
+        scale: float | None = None,
+        *,
+        keys: Sequence[Hashable] | None = None,
+        priced: PricedOptions | None = None,
     ) -> None:
-        """Remember nothing yet.
+        """Take what was priced, or nothing yet.
 
         Args:
             graph: The model.
             rolled: Its blocks.
             pricing: What options are priced with.
             scale: That of all tables, so that they share what they have in common.
+            keys: What tells blocks apart, from those of other models, too; their numbers by default.
+            priced: What was priced with the same pricing, to go on with.
         """
         self._graph, self._rolled, self._pricing = graph, rolled, pricing
-        self._scale, self._parts = scale, Remembered()
-        self._known: dict[tuple[object, ...], tuple[Option, ...]] = {}
+        self._scale, self._keys = scale, keys or range(len(rolled.blocks))
+        self._priced = priced or PricedOptions()
+        self._origins: Mapping[str, Origin] | None = None
 
     def setting(self, restriction: Restriction) -> Setting:
         """Return the setting of a restriction, options that stay what they were being the same objects.
@@ -57,6 +75,7 @@ class OptionMemo:
         """
         pruned = tuple(prune(found) for found in restriction.alternatives)
         ways = [_ways_by_class(found) for found in pruned]
+        known = self._priced.options
 
         def options(
             variable: Variable, needed: bool, late: Mapping[int, LateOperand]
@@ -64,19 +83,22 @@ class OptionMemo:
             block, number = variable
             demands = restriction.demands.get(variable, ())
             own = ways[block].get(number, ())
-            key = (variable, own, tuple(late.get(n, NEVER) for n, _ in own), needed, demands)
-            if key not in self._known:
+            lately = tuple(late.get(n, NEVER) for n, _ in own)
+            key = (self._keys[block], number, own, lately, needed, demands)
+            if key not in known:
                 found = pruned[block]
-                self._known[key] = (
+                known[key] = (
                     demanded_options(found, number, needed, self._pricing, late, demands)
                     if demands
                     else variable_options(found, number, needed, self._pricing, late)
                 )
-            if not self._known[key]:
+            if not known[key]:
                 raise NoOptionError(variable)
-            return self._known[key]
+            return known[key]
 
         graph, rolled, pricing = self._graph, self._rolled, self._pricing
+        # restrictions leave out nodes, never classes
+        self._origins = self._origins or find_origins(graph, rolled, pruned)
         return Setting(
             graph=graph,
             rolled=rolled,
@@ -84,8 +106,9 @@ class OptionMemo:
             pricing=pricing,
             tables=build_tables(
                 *(graph, rolled, pruned, pricing, options),
+                origins=self._origins,
                 scale=self._scale,
-                remembered=self._parts,
+                remembered=self._priced.parts,
             ),
         )
 

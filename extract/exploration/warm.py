@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
 from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Indices, priced
 from tilewright.extract.dominance import without_dominated
 from tilewright.extract.elimination import Elimination, polish
+from tilewright.extract.exploration.messages import Messages, among, carried_to, messages_of
 from tilewright.extract.local_search import Uses, completed, fits, improve_feasible, repair
-from tilewright.extract.message_passing import NOTHING_SENT, MessagePassing, SentAlong
+from tilewright.extract.message_passing import MessagePassing, Sent
 from tilewright.extract.model_tables import ModelTables
 from tilewright.extract.options import Option
 from tilewright.extract.origins import Variable
@@ -31,6 +33,7 @@ _WARM_SWEEPS = 4
 """From messages of a similar problem."""
 
 _BOUND_SWEEPS = 24
+_WARM_BOUND_SWEEPS = 8
 _BOUND_GAIN = 1e-6
 """Of a sweep, relative: the last one has less."""
 
@@ -42,9 +45,9 @@ class Known:
     chosen: Mapping[Variable, Option]
     prices: Mapping[Variable, float]
     relaxed_prices: Mapping[Variable, float]
-    sent: SentAlong = NOTHING_SENT
+    sent: Messages = MappingProxyType({})
     """Messages of the problem, at its prices."""
-    relaxed_sent: SentAlong = NOTHING_SENT
+    relaxed_sent: Messages = MappingProxyType({})
     """Messages of the problem that bounds."""
 
 
@@ -74,26 +77,17 @@ def chosen(tables: ModelTables, solution: Solution) -> dict[Variable, Option]:
 
 
 def with_messages(known: Known, tables: ModelTables) -> Known:
-    """Return what is known with the messages at its prices, for tables that share edges with these."""
-    sent = [
-        _swept(problem, row_prices(tables, prices), known_sent, _BOUND_SWEEPS).sent
-        for problem, prices, known_sent in (
-            (tables.problem, known.prices, known.sent),
-            (tables.relaxed, known.relaxed_prices, known.relaxed_sent),
-        )
-    ]
-    return replace(known, sent=sent[0], relaxed_sent=sent[1])
-
-
-def _swept(problem: ChoiceProblem, prices: Costs, start: SentAlong, sweeps: int) -> MessagePassing:
-    passing, costs = MessagePassing(problem, start.among(problem)), priced(problem, prices)
-    for _ in range(sweeps):
-        passing.sweep(costs)
-    return passing
+    """Return what is known with the messages at its prices, in tables of it."""
+    prices, relaxed = (row_prices(tables, p) for p in (known.prices, known.relaxed_prices))
+    return replace(
+        known,
+        sent=messages_of(tables, prices, known.sent, is_relaxed=False),
+        relaxed_sent=messages_of(tables, relaxed, known.relaxed_sent, is_relaxed=True),
+    )
 
 
 def marginals(
-    tables: ModelTables, prices: Costs, start: SentAlong
+    tables: ModelTables, prices: Costs, start: Messages
 ) -> dict[Variable, tuple[tuple[Option, float], ...]]:
     """Return what a choice with each option costs at least, in units of the objective, at given prices.
 
@@ -102,8 +96,10 @@ def marginals(
     problem = tables.problem
     if not problem.costs:
         return {}
-    sweeps = _WARM_SWEEPS if start.by_edge else _SWEEPS
-    passing, costs = _swept(problem, prices, start, sweeps), priced(problem, prices)
+    passing = MessagePassing(problem, carried_to(tables, start, is_relaxed=False))
+    costs = priced(problem, prices)
+    for _ in range(_WARM_SWEEPS if start else _SWEEPS):
+        passing.sweep(costs)
     bound, above = passing.option_bounds(costs)
     bound -= float(prices.sum()) * problem.limit
     return {
@@ -152,7 +148,10 @@ def _place(option: Option) -> tuple[object, ...]:
 
 
 def resolve(
-    problem: ChoiceProblem, start: Sequence[int], prices: Costs, sent: SentAlong = NOTHING_SENT
+    problem: ChoiceProblem,
+    start: Sequence[int],
+    prices: Costs,
+    sent: Sequence[Sent | None] = (),
 ) -> Solution:
     """Return the best choice found near a start, at given prices of capacity; its bound is not tight.
 
@@ -160,7 +159,7 @@ def resolve(
         problem: The choice problem.
         start: A choice of a similar problem; -1 where nothing is known.
         prices: Prices of the rows of a similar problem.
-        sent: Messages of a similar problem.
+        sent: Messages of each edge of a similar problem, where they are known.
     """
     if not problem.costs:
         return solve(problem)
@@ -171,8 +170,8 @@ def resolve(
         return solve(problem, prices=prices)
     first = completed(fewer, kept, start)
     costs = priced(fewer, prices)
-    passing = MessagePassing(fewer, sent.among(problem, kept))
-    sweeps = _WARM_SWEEPS if sent.by_edge else _SWEEPS
+    passing = MessagePassing(fewer, among(problem, sent, kept))
+    sweeps = _WARM_SWEEPS if any(sent) else _SWEEPS
     bound = max(passing.sweep(costs) for _ in range(sweeps))
     passed = passing.improve(costs, passing.decode(costs, backwards=True))
     candidates = [first, passing.improve(costs, first), passed]
@@ -207,24 +206,25 @@ def _best_fitting(
 
 
 def warm_bound(
-    relaxed: ChoiceProblem, prices: Costs, sent: SentAlong = NOTHING_SENT, least: float = 0.0
+    relaxed: ChoiceProblem, prices: Costs, sent: Sequence[Sent | None] = (), least: float = 0.0
 ) -> Solution:
     """Return a lower bound of a problem from prices that are good for a similar one.
 
     Args:
         relaxed: The problem that bounds.
         prices: Prices of its rows, of a similar problem.
-        sent: Messages of a similar problem.
+        sent: Messages of each edge of a similar problem, where they are known.
         least: A bound that is known: the search ends once it will hardly be beaten.
     """
     if not relaxed.costs:
         return solve(relaxed)
     if Elimination(relaxed, most_entries=EXACT_ENTRIES).is_small:
         return solve(relaxed, SolveOptions(price_steps=4), prices=prices)
-    passing, costs = MessagePassing(relaxed, sent.among(relaxed)), priced(relaxed, prices)
+    passing, costs = MessagePassing(relaxed, sent), priced(relaxed, prices)
     offset = float(prices.sum()) * relaxed.limit
     bound = -np.inf
-    for left in range(_BOUND_SWEEPS - 1, -1, -1):
+    sweeps = _WARM_BOUND_SWEEPS if any(sent) else _BOUND_SWEEPS
+    for left in reversed(range(sweeps)):
         last, bound = bound, max(bound, passing.sweep(costs) - offset)
         # each sweep gains less than the one before it
         if bound - last <= _BOUND_GAIN * abs(bound) or bound + left * (bound - last) < least:

@@ -18,7 +18,7 @@ from tilewright.extract.extraction import (
 from tilewright.extract.model_tables import build_tables
 from tilewright.extract.options import Pricing
 from tilewright.extract.pipeline.segments import Segment
-from tilewright.extract.plan import Plan
+from tilewright.extract.plan import Plan, Proof
 from tilewright.extract.pruning import prune
 from tilewright.extract.reshard import delivery_units
 from tilewright.extract.setting import Setting
@@ -104,10 +104,7 @@ class Prices:
         """Return the price of a stage."""
         key = self.key(segment, shape)
         if key not in self._stages:
-            lower = sum(
-                self.alone(segment.keys[i.block], segment.rolled.blocks[i.block], shape).bound
-                for i in segment.rolled.instances
-            )
+            lower, _ = self.least(segment, shape)
             try:
                 plan = self._plan(segment, shape)
                 self._plans[key, segment.graph.ops[-1].outputs] = plan
@@ -120,6 +117,14 @@ class Prices:
             except InfeasibleError:
                 self._stages[key] = Price(cost=inf, bound=lower)
         return self._stages[key]
+
+    def least(self, segment: Segment, shape: Submesh) -> tuple[float, Proof]:
+        """Return what a stage costs at least as its blocks by themselves do."""
+        bounds = (
+            self.alone(segment.keys[i.block], segment.rolled.blocks[i.block], shape).bound
+            for i in segment.rolled.instances
+        )
+        return sum(bounds), Proof(method="blocks by themselves")
 
     def plan(self, segment: Segment, shape: Submesh) -> Plan:
         """Return the plan of a stage.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 
@@ -10,10 +11,13 @@ import pytest
 from extract_cases import MODELS, Case, Enumeration, saturated, tiny, with_sram
 
 from tilewright.errors import DemandError, InfeasibleDemandError, InfeasibleError
+from tilewright.extract.choice import ChoiceProblem
 from tilewright.extract.exploration.demand import Aspect, Demand, parse_demand
 from tilewright.extract.exploration.explain import explain
 from tilewright.extract.exploration.explorer import Explorer
 from tilewright.extract.exploration.resources import diff, resources
+from tilewright.extract.exploration.restrict import Restriction, restrictions
+from tilewright.extract.exploration.tables import OptionMemo
 from tilewright.extract.exploration.ways import alternatives
 from tilewright.extract.extraction import ExtractOptions
 from tilewright.extract.objective import Objective
@@ -208,6 +212,44 @@ def test_answers_do_not_depend_on_what_was_asked_before() -> None:
     assert costs([0, 1, 2]) == costs([2, 1, 0])
 
 
+@pytest.mark.parametrize("name", ["linear_relu", "residual"])
+def test_tables_that_share_parts_are_those_made_anew(name: str) -> None:
+    case, session = tiny(name, 1, 2), explorer(name)
+    demand = parse_demand(f"memory=dram@{TENSORS[name]}")
+    placed = session.placed([demand])
+    session.memo.setting(Restriction(alternatives=case.alternatives, demands={}))
+    for restriction in restrictions(case.alternatives, placed):
+        shared = session.memo.setting(restriction)
+        alone = OptionMemo(case.graph, case.rolled, shared.pricing, shared.tables.scale)
+        anew = alone.setting(restriction).tables
+        assert shared.tables.variables == anew.variables
+        assert shared.tables.options == anew.options
+        for one, other in (
+            (shared.tables.problem, anew.problem),
+            (shared.tables.relaxed, anew.relaxed),
+        ):
+            assert arrays_of(one) == arrays_of(other)
+
+
+def arrays_of(problem: ChoiceProblem) -> list[object]:
+    edges = [
+        (e.left, e.right, *(a.tolist() for a in (e.left_ports, e.right_ports, e.matrix)))
+        for e in problem.edges
+    ]
+    usages = [(u.variable, u.low, u.high, u.amounts.tolist()) for u in problem.usages]
+    return [[own.tolist() for own in problem.costs], edges, usages]
+
+
+@pytest.mark.parametrize("name", sorted(TENSORS))
+def test_no_answer_has_a_lower_bound_than_the_plan_without_demands(name: str) -> None:
+    session = explorer(name)
+    for text in ("memory=dram", "memory=sram", "weights=streamed"):
+        demand = parse_demand(f"{text}@{TENSORS[name]}")
+        with suppress(DemandError):
+            plan = session.answer(demand).plan
+            assert session.base.plan.bound <= plan.bound + 1e-6 <= plan.cost + 2e-6
+
+
 def test_contradictions_name_both_demands() -> None:
     session = explorer("matmul_chain")
     for first, second in (
@@ -221,6 +263,7 @@ def test_contradictions_name_both_demands() -> None:
         assert str(one) in str(raised.value)
         assert str(other) in str(raised.value)
         assert str(bystander) not in str(raised.value)
+        assert "no plan satisfies both" in str(raised.value)
         with pytest.raises(DemandError, match="contradict"):
             session.answer(one, replace(one, is_forced=False))
 

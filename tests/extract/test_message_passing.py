@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Edge, Usage, priced
+from tilewright.extract.choice import (
+    FORBIDDEN,
+    ChoiceProblem,
+    Edge,
+    Usage,
+    priced,
+    restricted,
+)
+from tilewright.extract.exploration.messages import among
 from tilewright.extract.local_search import fits, improve_feasible, repair
 from tilewright.extract.message_passing import MessagePassing
 from tilewright.extract.solve import solve
@@ -137,6 +145,27 @@ def test_single_changes_keep_what_they_promise(seed: int) -> None:
     better = improve_feasible(problem, fixed)
     assert fits(problem, better)
     assert problem.cost(better) <= problem.cost(fixed) + 1e-9
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=25)
+def test_messages_carried_to_a_part_of_the_problem_bound_it(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    problem = random_problem(rng, count=6, density=0.3)
+    first = MessagePassing(problem)
+    for _ in range(5):
+        first.sweep(problem.costs)
+    again = MessagePassing(problem, first.sent)
+    assert again.sweep(problem.costs) == first.sweep(problem.costs)
+
+    kept = tuple(
+        np.flatnonzero((rng.random(len(own)) < 0.6) | (np.arange(len(own)) == 0))
+        for own in problem.costs
+    )
+    few = restricted(problem, kept)
+    some = [one if rng.random() < 0.7 else None for one in among(problem, first.sent, kept)]
+    bound = MessagePassing(few, some).sweep(few.costs)
+    assert bound <= optimum(few) + 1e-6
 
 
 def test_use_counts_half_open_ranges() -> None:

@@ -17,6 +17,7 @@ from tilewright.errors import DemandError, TargetError
 from tilewright.exploring import Session
 from tilewright.extract.exploration.resources import resources
 from tilewright.extract.validate import validate_plan
+from tilewright.hwmodel.change import changed_target
 
 Command = Callable[..., Any]
 
@@ -66,6 +67,14 @@ def test_what_if_agrees_with_planning_for_the_changed_target(session: Session, c
         assert found.after[0].amount - found.before[0].amount == pytest.approx(found.delta)
     faster = session.what_if("dram_bandwidth=x2")
     assert faster.delta < 0
+
+
+def test_a_multiple_of_a_whole_figure_is_whole(session: Session) -> None:
+    lanes = session.target.tile.vector.lanes
+    smaller = changed_target(session.target, "lanes=x0.3")
+    assert smaller.tile.vector.lanes == round(0.3 * lanes) != 0.3 * lanes
+    with pytest.raises(TargetError, match="found 78643, expected a multiple of alignment_bytes"):
+        changed_target(session.target, "sram=x0.3")
 
 
 def test_what_if_saturates_again_for_another_mesh(session: Session) -> None:
