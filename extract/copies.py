@@ -116,7 +116,7 @@ class _Use:
 
 
 def _use_of(reader: Option, argument: int) -> _Use:
-    if reader.node is None or reader.node.kind == "reshape":
+    if reader.node is None or reader.is_view:
         return _Use()  # a moved copy becomes the result
     operands = [
         (own, wanted)

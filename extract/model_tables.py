@@ -39,6 +39,7 @@ from tilewright.extract.options import (
     Option,
     Pricing,
     class_options,
+    kept_options,
 )
 from tilewright.extract.origins import Origin, Variable, find_origins, leaf_names
 from tilewright.extract.overlap import LateOperand, late_operands
@@ -53,8 +54,9 @@ from tilewright.extract.reshard import (
 )
 from tilewright.graph import Graph, TensorType
 from tilewright.hwmodel.mesh import Sharding, is_partial, local_shape
-from tilewright.rules.alternatives import Alternatives, LogicalNode
+from tilewright.rules.alternatives import KEEP, Alternatives, LogicalNode
 from tilewright.rules.roll import Rolled
+from tilewright.rules.running_order import computed_classes
 
 Demand = tuple[tuple[Placement, float, bool], ...]
 """Where a consumer wants a value, with the cycles of the delivery that a product covers."""
@@ -180,6 +182,12 @@ def build_tables(
             found = staying if any(o.node is not None for o in staying) else found
         options.append(found)
     links = tuple(_links(rolled, alternatives, origins))
+    number = {variable: n for n, variable in enumerate(variables)}
+    for variable, node in keeping_nodes(alternatives).items():
+        value = (variable[0], node.args[0])
+        own = options[number[variable]]
+        if not any(option.is_kept for option in own):
+            options[number[variable]] = (*kept_options(node, options[number[value]], pricing), *own)
     builder = _ProblemBuilder(
         alternatives,
         pricing,
@@ -195,29 +203,14 @@ def build_tables(
     return builder.build(scale)
 
 
-def computed_classes(alternatives: Alternatives) -> tuple[int, ...]:
-    """Return the classes that must be computed at run time, producers before consumers.
-
-    Tensors of the graph come in its order; what rules made comes right before the first tensor that may be
-    made from it, so that values do not wait for others that have nothing to do with them.
-    """
-    nodes: dict[int, list[LogicalNode]] = {}
-    for node in alternatives.nodes:
-        for result in node.results or (node.result,):
-            if not alternatives.classes[result].is_constant:
-                nodes.setdefault(result, []).append(node)
-    seen: dict[int, None] = {}
-    for root in (c for c in nodes if alternatives.classes[c].names):
-        stack = [root]
-        while stack:
-            number = stack[-1]
-            arguments = [a for node in nodes[number] for a in node.args if a in nodes]
-            missing = [] if number in seen else [a for a in arguments if a not in seen]
-            if missing:
-                stack += reversed(missing)
-            else:
-                seen.setdefault(stack.pop())
-    return tuple(seen)
+def keeping_nodes(alternatives: tuple[Alternatives, ...]) -> Mapping[Variable, LogicalNode]:
+    """Return the nodes that keep values for readers far behind, by what they make."""
+    return {
+        (block, node.result): node
+        for block, found in enumerate(alternatives)
+        for node in found.nodes
+        if node.kind == KEEP
+    }
 
 
 def variable_options(
@@ -229,11 +222,13 @@ def variable_options(
 ) -> tuple[Option, ...]:
     """Return the options of a class, not to compute it among them unless it is `needed`.
 
+    A value that is there may also be kept; what places there are for that depends on how it is made.
+
     Raises:
         InfeasibleError: There are none.
     """
     options = class_options(alternatives, number, pricing, late)
-    if not options:
+    if not options and alternatives.classes[number].again_of is None:
         tensor = alternatives.classes[number]
         name = tensor.names[0] if tensor.names else f"class {number}"
         raise InfeasibleError(
@@ -545,7 +540,10 @@ class _ProblemBuilder:
             ("delivered", link.argument),
             lambda: self._delivered(link, producer),
         )
-        matrix = _scaled(found.matrix, scale * link.count)
+        # A kept value stays where it is. Elsewhere it costs what moves to all readers cost, never less than
+        # moves from where it is, so that searches may go by way of it.
+        times = link.count * (self._reader_count(link.consumer) if self._keeps(link) else 1)
+        matrix = _scaled(found.matrix, scale * times)
         strict = matrix.copy()
         strict[np.ix_(found.is_busy, found.asks_alone)] = FORBIDDEN
         strict, strict_ports = _merged_columns(strict, found.wanted_ports)
@@ -586,6 +584,16 @@ class _ProblemBuilder:
             asks_alone=np.array([any(alone for _, _, alone in demand) for demand in wanted]),
             matrix=self._matrix(self.tables[link.producer], placements, wanted),
         )
+
+    def _keeps(self, link: Link) -> bool:
+        """Whether a use keeps a value for readers far behind."""
+        return self._again_of(link.consumer) == link.argument
+
+    def _again_of(self, variable: Variable) -> int | None:
+        return self.alternatives[variable[0]].classes[variable[1]].again_of
+
+    def _reader_count(self, variable: Variable) -> int:
+        return sum(link.producer == variable for link in self.links)
 
     def _wanted(self, link: Link) -> tuple[tuple[Demand, ...], Indices]:
         """Return the distinct demands on the argument and which one each option makes."""
@@ -654,6 +662,7 @@ class _ProblemBuilder:
             if cautious:
                 ranges = self._live_rows(variable) if alive.any() else []
                 yield from (Usage(number, low, high, alive) for low, high in ranges)
+                yield from self._waiting(variable, self.options[number])
                 continue
             # A view is bytes of its source, which counts as long as that is sure to be alive.
             is_view = self._of_options(variable, ("view",), _are_views)
@@ -678,7 +687,7 @@ class _ProblemBuilder:
         todo = [variable]
         while todo:
             for option in self.options[self.number[todo.pop()]]:
-                if not _is_view(option) or option.node is None:
+                if not option.is_view or option.node is None:
                     continue
                 source = (block, option.node.args[0])
                 if source in self.number and source not in seen:
@@ -719,7 +728,7 @@ class _ProblemBuilder:
         self, variable: Variable, option: Option, arguments: frozenset[int] | None
     ) -> int:
         """Return the bytes of the operands that an option wants in SRAM, perhaps of some arguments only."""
-        if option.node is None or _is_view(option):
+        if option.node is None or option.is_view:
             return 0
         classes = self.alternatives[variable[0]].classes
         total = 0
@@ -752,8 +761,38 @@ class _ProblemBuilder:
 
         return np.array([size(option) for option in options])
 
-    def _live_rows(self, variable: Variable) -> list[tuple[int, int]]:
-        """Return the row ranges in which a value is alive, in its own block and in others'."""
+    def _waiting(self, variable: Variable, options: tuple[Option, ...]) -> Iterable[Usage]:
+        """Yield what options of a value for readers far behind hold until then: it, or what it is made of.
+
+        Of several such values that hold the same, each has the rows behind the one before.
+        """
+        if self._again_of(variable) is None:
+            return
+        number = self.number[variable]
+        for link in self.links:
+            if link.consumer != variable or link.producer is None:
+                continue
+            tensor = self._type(link.producer)
+            held = [
+                max(
+                    self._shard_bytes(tensor, place)
+                    for argument, place in zip(option.node.args, option.operands, strict=True)
+                    if argument == link.argument and place is not None
+                )
+                if option.node is not None and link.argument in option.node.args
+                else 0
+                for option in options
+            ]
+            before = self._live_rows(link.producer, number)
+            after = self._live_rows(link.producer, number + 1)
+            amounts = np.array(held, dtype=np.float64)
+            yield from (Usage(number, low, high, amounts) for low, high in _without(after, before))
+
+    def _live_rows(self, variable: Variable, until: int = 0) -> list[tuple[int, int]]:
+        """Return the row ranges in which a value is alive, in its own block and in others'.
+
+        Values for readers far behind count their rows themselves, but those in rows before `until`.
+        """
         own = self.row[variable]
         block = variable[0]
         last = own
@@ -762,6 +801,8 @@ class _ProblemBuilder:
             if link.producer != variable:
                 continue
             row = self.row[link.consumer]
+            if row >= until and self._again_of(link.consumer) is not None:
+                continue
             if link.consumer[0] == block and row > own and not link.repeated:
                 last = max(last, row)
             else:
@@ -782,13 +823,8 @@ class _ProblemBuilder:
         return (rows[0], rows[-1] + 1) if rows else (0, 0)
 
 
-def _is_view(option: Option) -> bool:
-    """Whether the result may be the same bytes as its source."""
-    return option.node is not None and option.node.kind == "reshape"
-
-
 def _are_views(options: tuple[Option, ...]) -> Mask:
-    return np.array([_is_view(option) for option in options])
+    return np.array([option.is_view for option in options])
 
 
 def _partials(options: tuple[Option, ...]) -> frozenset[Sharding]:
@@ -829,3 +865,15 @@ def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             merged.append((low, high))
     return merged
+
+
+def _without(ranges: list[tuple[int, int]], taken: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return what some half-open ranges have and others do not; both are ascending and apart."""
+    left = []
+    for low, high in ranges:
+        for other_low, other_high in taken:
+            if other_low < high and low < other_high:
+                left.append((low, other_low))
+                low = max(low, other_high)
+        left.append((low, high))
+    return [(low, high) for low, high in left if low < high]

@@ -55,7 +55,7 @@ from tilewright.hwmodel.mesh import (
     split_factor,
 )
 from tilewright.hwmodel.target import Target
-from tilewright.rules.alternatives import Alternatives, Implementation, LogicalNode
+from tilewright.rules.alternatives import KEEP, Alternatives, Implementation, LogicalNode
 from tilewright.rules.collectives.family import collective_rules
 from tilewright.rules.collectives.ruleset import CollectiveRule
 from tilewright.rules.gathered import GATHERED, Gather, find_gather
@@ -88,6 +88,16 @@ class Option:
     """The operand whose delivery a product covers."""
     working_bytes: int = 0
     resident_bytes: int = 0
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether nothing runs: the value is another one, which stays where it was made."""
+        return self.node is not None and self.node.kind == KEEP
+
+    @property
+    def is_view(self) -> bool:
+        """Whether the result may be the same bytes as its source."""
+        return self.is_kept or (self.node is not None and self.node.kind == "reshape")
 
     @property
     def uses_network(self) -> bool:
@@ -196,7 +206,11 @@ def class_options(
         accepts: Which options may be considered; all by default.
     """
     found: dict[tuple[object, ...], list[Option]] = {}
-    nodes = [n for n in alternatives.nodes if number in (n.results or (n.result,))]
+    nodes = [
+        node
+        for node in alternatives.nodes
+        if number in (node.results or (node.result,)) and node.kind != KEEP
+    ]
     by_node = implementations_by_node(alternatives, frozenset(n.number for n in nodes))
     for node in nodes:
         # constants differ in their bytes only
@@ -212,6 +226,18 @@ def class_options(
                 interface = (needed, operands, option.result, one.late.asks_alone)
                 _keep(found.setdefault(interface, []), one)
     return tuple(option for group in found.values() for option in group)
+
+
+def kept_options(
+    node: LogicalNode, makers: tuple[Option, ...], pricing: Pricing
+) -> tuple[Option, ...]:
+    """Return the options of a node that keeps a value, given those of the value: one for each place."""
+    places = dict.fromkeys(maker.result for maker in makers if maker.result is not None)
+    others = pricing.others(KernelCost())
+    return tuple(
+        Option(node=node, operands=(place,), resident=(False,), result=place, others=others)
+        for place in places
+    )
 
 
 def _with_late(option: Option, late: LateOperand) -> tuple[Option, ...]:

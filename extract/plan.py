@@ -93,6 +93,14 @@ class Tiling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """That an op makes the value of `tensor` for readers far behind, which a rule lets it do."""
+
+    rule: str
+    tensor: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedOp:
     """An operator on the machine.
 
@@ -121,6 +129,7 @@ class PlannedOp:
     rule: str = ""
     split_rules: tuple[str, ...] = ()
     macros: tuple[str, ...] = ()
+    again: Again | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

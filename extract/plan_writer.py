@@ -12,7 +12,7 @@ from tilewright.extract.filling import Replaced
 from tilewright.extract.model_tables import ModelTables
 from tilewright.extract.options import Option, Pricing
 from tilewright.extract.origins import Variable, leaf_names
-from tilewright.extract.plan import Delivery, Memory, Move, Placement, Plan, PlannedOp, Proof
+from tilewright.extract.plan import Again, Delivery, Memory, Move, Placement, Plan, PlannedOp, Proof
 from tilewright.extract.reshard import ReshardTable, delivery_units, dram_placement, move_units
 from tilewright.graph import Graph, Op, TensorType
 from tilewright.rules.alternatives import Alternatives
@@ -159,7 +159,7 @@ class PlanWriter:
         node = option.node
         assert node is not None
         assert option.result is not None
-        if node.kind == "host" and class_number != node.result:
+        if option.is_kept or (node.kind == "host" and class_number != node.result):
             return
         found = self.alternatives[instance.block]
         results = tuple(self._name(number, instance, c) for c in (node.results or (node.result,)))
@@ -193,16 +193,34 @@ class PlanWriter:
                 rule=node.origin,
                 split_rules=implementation.rules if implementation else (),
                 macros=implementation.macros if implementation else (),
+                again=self._again(number, instance, class_number, node.again),
             )
+        )
+
+    def _again(self, number: int, instance: Instance, class_number: int, rule: str) -> Again | None:
+        """Return what a value is again, None if it is made for the first time."""
+        value = self.alternatives[instance.block].classes[class_number].again_of
+        return (
+            Again(rule=rule, tensor=self._name(number, instance, value))
+            if value is not None
+            else None
         )
 
     def _name(self, number: int, instance: Instance, class_number: int) -> str:
         """Return the name by which the plan calls a class of an instance."""
+        class_number = self._source(number, instance.block, class_number)
         tensor = self.alternatives[instance.block].classes[class_number]
         if tensor.names:
             leaf = self._leaves[instance.block][class_number]
             return self.origins[instance.tensors[leaf]].tensor
         return f"{self.rolled.blocks[instance.block].name}.{number}.{class_number}"
+
+    def _source(self, number: int, block: int, class_number: int) -> int:
+        """Return the class whose bytes a kept value is, else the class itself."""
+        option = self.chosen[number].get((block, class_number))
+        if option is None or option.node is None or not option.is_kept:
+            return class_number
+        return option.node.args[0]
 
     def _argument(self, number: int, instance: Instance, class_number: int) -> str:
         name = self._name(number, instance, class_number)
@@ -229,7 +247,7 @@ class PlanWriter:
         """Return how an operand of this name reaches an op, and what that costs."""
         node = option.node
         assert node is not None
-        block, argument = variable[0], node.args[position]
+        block, argument = variable[0], self._source(number, variable[0], node.args[position])
         tensor = self.alternatives[block].classes[argument]
         wanted = option.operands[position]
         mesh = self.pricing.mesh

@@ -31,7 +31,7 @@ def account_of(
         tensor = alternatives[variable[0]].classes[variable[1]].type
         sizes = [
             0.0
-            if option.node is None or option.result is None or option.node.kind == "reshape"
+            if option.node is None or option.result is None or option.is_view
             else float(shard_bytes(option.result, tensor, mesh, alignment_bytes))
             for option in options
         ]
@@ -74,10 +74,7 @@ def _reader(tables: ModelTables, link: Link, copied: CopiedBytes) -> Reader:
     reads = np.array(
         [option.node is not None and link.argument in option.node.args for option in readers]
     )
-    views = [
-        option.operands[0] if option.node is not None and option.node.kind == "reshape" else None
-        for option in readers
-    ]
+    views = [option.operands[0] if option.is_view else None for option in readers]
     number: dict[Placement | None, int] = {None: -1}
     wanted = np.array([number.setdefault(place, len(number)) for place in views])
     made = np.array([number.get(maker.result, -2) for maker in makers])

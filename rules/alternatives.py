@@ -10,6 +10,9 @@ from tilewright.graph import AttrValue, Op, TensorType
 from tilewright.hwmodel.mesh import LogicalMesh, Sharding
 from tilewright.rules.loopnest import LoopNest
 
+KEEP = "keep"
+"""Kind of the nodes that run nothing: their value is the one that they read, kept where it was made."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorClass:
@@ -25,14 +28,16 @@ class TensorClass:
     """A boundary input of the block (a model input or another block's result)."""
     is_constant: bool
     """Known at compile time: a weight, or computed from weights alone."""
+    again_of: int | None = None
+    """The class whose value it is once more, for readers far behind: kept, or computed again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogicalNode:
     """An e-node: one way to compute the class `result` from the classes `args`.
 
-    Kinds are those of `tilewright.graph`, where matmul and conv may have an attribute `epilogue` (a map
-    pipeline applied to the product; with a third input its first function takes both).
+    Kinds are `KEEP` and those of `tilewright.graph`, where matmul and conv may have an attribute
+    `epilogue` (a map pipeline applied to the product; with a third input its first function takes both).
     `origin` is the rule that made it, "" for nodes of the inserted graph; `op_name` names the
     inserted op, if any.
     """
@@ -48,6 +53,8 @@ class LogicalNode:
     """The annotation; None for host regions and constants' leaves."""
     origin: str = ""
     op_name: str = ""
+    again: str = ""
+    """The rule by which it computes a value again, "" where it makes one for the first time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from egglog import ruleset as make_ruleset
 from tilewright.errors import RuleError
 from tilewright.graph import Graph, TensorType
 from tilewright.hwmodel.mesh import LogicalMesh
+from tilewright.rules.again import with_values_again
 from tilewright.rules.alternatives import (
     Alternatives,
     Implementation,
@@ -40,6 +41,7 @@ from tilewright.rules.partition.derived import partition_ruleset
 from tilewright.rules.partition.family import partition_rules
 from tilewright.rules.partition.ruleset import PartitionRule
 from tilewright.rules.partition.tables import StrategyTables
+from tilewright.rules.pipeline.legality import Legality
 from tilewright.rules.readout import ReadOut, read_implementations
 from tilewright.rules.registry import Rule, instantiate, pattern_of
 from tilewright.rules.session import (
@@ -52,6 +54,9 @@ from tilewright.rules.session import (
 )
 from tilewright.rules.signatures import Typing
 from tilewright.rules.snapshot import Snapshot, analysed, take_snapshot
+
+_MUCH = 1 / 32
+"""Of a scratchpad: what a tile has of a value, if all tiles split it, from which on room is worth work."""
 
 _FIRST = {"algebra": 0, "fusion": 1}
 """Place of the rulesets that run first in each round; others follow by name."""
@@ -404,7 +409,7 @@ def saturate(
         work.snapshot.e_nodes + found.e_nodes,
         work.snapshot.e_classes + found.e_classes,
     )
-    return Alternatives(
+    alternatives = Alternatives(
         mesh=mesh,
         classes=result.classes,
         nodes=result.nodes,
@@ -418,3 +423,7 @@ def saturate(
         inserted={op.name: op for op in block_graph.ops},
         notes=(*work.notes, *result.notes),
     )
+    if options.scratchpad_bytes is None:
+        return alternatives
+    least_bytes = _MUCH * options.scratchpad_bytes * mesh.tiles
+    return with_values_again(alternatives, Legality(rules=chosen.pipeline), least_bytes)

@@ -10,7 +10,7 @@ import numpy as np
 from tilewright.dtypes import DType
 from tilewright.graph import PROLOGUE, Array, Graph, Op, TensorType, third_operands
 from tilewright.reference import after_prologue, evaluate_op, run_pipeline
-from tilewright.rules.alternatives import Alternatives, LogicalNode
+from tilewright.rules.alternatives import KEEP, Alternatives, LogicalNode
 from tilewright.rules.inference import infer_type
 
 
@@ -48,6 +48,8 @@ def evaluate_product(op: Op, inputs: Sequence[Array], dtype: DType) -> Array:
 
 def evaluate_node(node: LogicalNode, inputs: Sequence[Array], result: TensorType) -> Array:
     """Evaluate a node with one result."""
+    if node.kind == KEEP:
+        return inputs[0]
     op = Op(name=node.op_name, kind=node.kind, inputs=(), outputs=("result",), attrs=node.attrs)
     if "epilogue" in node.attrs:
         return evaluate_product(op, inputs, result.dtype)

@@ -79,6 +79,8 @@ class SaturationOptions:
     """A block with more logical e-nodes for each of its ops is saturated without the rule that made most."""
     multiples: tuple[int, ...] = ()
     """Sizes of mesh axes, to whose multiples rules may pad; `saturate` takes its mesh's if there are none."""
+    scratchpad_bytes: int | None = None
+    """Of a tile: values that fill much of it may be computed again; None: all are kept."""
 
     least_sliced_bytes: float = inf
     """Size in a tile from which on what is between two products may be made and used in slices; never if

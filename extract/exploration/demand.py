@@ -163,8 +163,8 @@ def allows_way(
     """
     match demand.aspect:
         case Aspect.RULE:
-            rules = (node.origin, *(implementation.rules if implementation else ()))
-            holds = any(_is_of(rule, demand.value) for rule in rules)
+            rules = (node.origin, node.again, *(implementation.rules if implementation else ()))
+            holds = any(is_of(rule, demand.value) for rule in rules)
         case Aspect.SHARDING:
             own = implementation.result if implementation else (-1,) * mesh.rank
             holds = _axes(demand, sharding_text(mesh, own), "R") == _axes(demand)
@@ -238,7 +238,7 @@ def check_value(demand: Demand, mesh: LogicalMesh) -> None:
             pass
 
 
-def _is_of(rule: str, name: str) -> bool:
+def is_of(rule: str, name: str) -> bool:
     """Whether a rule is the one named, or of the rule set named."""
     return rule == name or rule.startswith(f"{name}.")
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tilewright.errors import DemandError
+from tilewright.extract.choice import FORBIDDEN
 from tilewright.extract.exploration.explorer import Answer, Explorer
 from tilewright.extract.exploration.ways import Way, alternatives, node_text
 from tilewright.extract.objective import Objective
@@ -60,6 +62,11 @@ def explain(explorer: Explorer, tensor: str, top: int = 4) -> Explanation:
             f"tensor '{tensor}': the plan does not compute it on its own, it is part of "
             f"{_readers(explorer, variable)}; explain that, or force a way to compute '{tensor}'"
         )
+    if option.is_kept:
+        kept = min(explorer.names((variable[0], option.node.args[0])))
+        raise DemandError(
+            f"tensor '{tensor}': the plan keeps '{kept}' for its readers; explain that"
+        )
     ways = alternatives(explorer, tensor, top)
     chosen = next(way for way in ways if way.is_chosen)
     other = next((w for w in ways if w.answer is not None and not w.is_chosen), None)
@@ -71,8 +78,51 @@ def explain(explorer: Explorer, tensor: str, top: int = 4) -> Explanation:
         chosen=chosen,
         other=other,
         terms=terms,
-        binding=(*_engines(explorer, names), *_scratchpad(explorer, variable, names)),
+        binding=(
+            *_engines(explorer, names),
+            *_scratchpad(explorer, variable, names),
+            *computed_again(explorer, variable),
+        ),
     )
+
+
+def computed_again(explorer: Explorer, variable: Variable) -> Iterator[str]:
+    """Yield why readers far behind get a value made again; it may be the one that they get."""
+    block, number = variable
+    value = explorer.alternatives[block].classes[number].again_of
+    groups = [
+        tensor.number
+        for tensor in explorer.alternatives[block].classes
+        if number in (tensor.number, tensor.again_of) and tensor.again_of is not None
+    ]
+    for group in groups:
+        option = explorer.known.chosen.get((block, group))
+        if option is not None and option.node is not None and option.node.again:
+            of = (block, number if value is None else value)
+            yield (
+                f"'{min(explorer.names(of))}' is computed again for {_readers(explorer, (block, group))} by "
+                f"{option.node.again}: {_price_of_keeping(explorer.base, (block, group))}"
+            )
+
+
+def _price_of_keeping(base: Answer, variable: Variable) -> str:
+    """Say what it would take, all else as it is, to keep a value in place of computing it again."""
+    tables, choice = base.setting.tables, list(base.solution.choice)
+    number, problem = tables.number[variable], tables.problem
+    before = problem.cost(choice)
+    kept = []
+    for candidate, option in enumerate(tables.options[number]):
+        if option.is_kept:
+            choice[number] = candidate
+            more = (problem.cost(choice) - before) / tables.scale
+            if more < FORBIDDEN / (2 * tables.scale):
+                kept.append((more, float(problem.use(choice).max())))
+    if not kept:
+        return "nothing else makes it"
+    more, need = min(kept)
+    if need > problem.limit:
+        return f"kept, it would take {need:,.0f} bytes of a tile's scratchpad, {problem.limit:,.0f} are there"
+    return f"kept, it would cost {more:+,.0f} {base.plan.objective.unit}"
 
 
 def _readers(explorer: Explorer, variable: Variable) -> str:

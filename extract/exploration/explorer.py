@@ -10,7 +10,7 @@ from math import inf
 from tilewright.errors import InfeasibleError
 from tilewright.extract.choice import ChoiceProblem
 from tilewright.extract.exploration.conflict import explain_conflict, explain_shortage
-from tilewright.extract.exploration.demand import Demand, check_value, satisfies
+from tilewright.extract.exploration.demand import Aspect, Demand, check_value, is_of, satisfies
 from tilewright.extract.exploration.naming import unknown_tensor, variables_of
 from tilewright.extract.exploration.replan import best_of, replanned
 from tilewright.extract.exploration.restrict import (
@@ -259,7 +259,21 @@ class Explorer:
         """
         for demand in demands:
             check_value(demand, self.mesh)
-        return tuple((d, None if d.tensor is None else self.variable(d.tensor)) for d in demands)
+        return tuple(pair for demand in demands for pair in self._places(demand))
+
+    def _places(self, demand: Demand) -> tuple[Placed, ...]:
+        """Return a demand with its variables; to compute a tensor again is up to what readers behind get."""
+        if demand.tensor is None:
+            return ((demand, None),)
+        block, number = self.variable(demand.tensor)
+        again = dict.fromkeys(
+            node.result
+            for node in self.alternatives[block].nodes
+            if self.alternatives[block].classes[node.result].again_of == number
+            and demand.aspect is Aspect.RULE
+            and is_of(node.again, demand.value)
+        )
+        return tuple((demand, (block, result)) for result in again or (number,))
 
     def _plan(self, memo: OptionMemo, restriction: Restriction) -> Plan:
         """Return a plan of a restriction, perhaps with more scratchpad than there is."""

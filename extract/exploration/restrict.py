@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 
-from tilewright.extract.exploration.demand import Demand, allows_way
+from tilewright.extract.exploration.demand import Aspect, Demand, allows_way
 from tilewright.extract.needed import needed_classes
 from tilewright.extract.options import implementations_by_node
 from tilewright.extract.origins import Variable
-from tilewright.rules.alternatives import Alternatives, Implementation, LogicalNode
+from tilewright.rules.alternatives import KEEP, Alternatives, Implementation, LogicalNode
 
 Placed = tuple[Demand, Variable | None]
 """A demand with the variable of its tensor; None: it is on the whole plan."""
@@ -159,6 +159,10 @@ def _filtered(
         if not asked:
             nodes.append(node)
             kept += own
+        elif node.kind == KEEP:
+            # what is kept is made, split and placed elsewhere
+            if all(d.aspect is Aspect.RULE and not d.is_forced for d in asked):
+                nodes.append(node)
         elif node.nest is None:
             if all(allows_way(demand, node, None, found.mesh) for demand in asked):
                 nodes.append(node)

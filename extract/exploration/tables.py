@@ -92,7 +92,7 @@ class OptionMemo:
                     if demands
                     else variable_options(found, number, needed, self._pricing, late)
                 )
-            if not known[key]:
+            if not known[key] and pruned[block].classes[number].again_of is None:
                 raise NoOptionError(variable)
             return known[key]
 

@@ -121,8 +121,8 @@ def _key(option: Option, mesh: LogicalMesh) -> tuple[str, ...]:
     assert option.node is not None
     assert option.result is not None
     way = option.implementation
-    split = split_text(option.node, way, mesh) if way else "host"
-    sharding = sharding_text(mesh, way.result) if way else "-"
+    split = split_text(option.node, way, mesh) if way else option.node.kind
+    sharding = sharding_text(mesh, option.result.sharding) if way or option.is_kept else "-"
     weights = "+".join(sorted(weights_of(option))) or "-"
     return split, sharding, option.result.memory.value, weights
 
@@ -141,7 +141,7 @@ def _way(
     )
     return Way(
         form=node_text(option.node),
-        rule=option.node.origin,
+        rule=option.node.again or option.node.origin,
         split=split,
         sharding=sharding,
         memory=memory,

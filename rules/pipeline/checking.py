@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 
@@ -143,9 +144,9 @@ def _smaller(
 def _value_cases(rule: PipelineRule) -> Iterator[None]:
     """Yield for each operator that the rule allows to run again."""
     draw = np.random.default_rng(_SEED)
-    for sample in samples(_SAMPLES, _SEED):
+    for sample, is_optional in product(samples(_SAMPLES, _SEED), (False, True)):
         op, types = _named(sample)
-        kept = _names(rule, Value(op=op, types=types))
+        kept = _names(rule, Value(op=op, types=types, is_optional=is_optional))
         if kept is None:
             continue
         missing = [name for name in op.inputs if name not in kept]
@@ -168,7 +169,8 @@ def _check_host(rule: PipelineRule) -> None:
     """Refuse rules that run host regions again: what the host does may be random or have effects."""
     op = Op(name="h", kind="host", inputs=("x",), outputs=("y",), attrs={"region": "r"})
     kind = TensorType((2, 3), DType.F32)
-    if _names(rule, Value(op=op, types={"x": kind, "y": kind})) is not None:
+    values = (Value(op=op, types={"x": kind, "y": kind}, is_optional=o) for o in (False, True))
+    if any(_names(rule, value) is not None for value in values):
         raise RuleError(
             f"{rule.where} is wrong: it computes a host region again, which may draw random numbers "
             "or have effects; leave out op.kind == 'host'"

@@ -24,6 +24,11 @@ class Legality:
         """Return what computing an operator's result again reads, None if it has to be kept."""
         return self._claim(Form.VALUE, Value(op=op, types=types))
 
+    def rule_of_again(self, op: Op, types: Mapping[str, TensorType]) -> str:
+        """Return the rule that lets an operator run again whose result may be kept as well, "" for none."""
+        value = Value(op=op, types=types, is_optional=True)
+        return next((r.name for r in self.rules if r.form is Form.VALUE and r.function(value)), "")
+
     def batch_dim(
         self, op: Op, types: Mapping[str, TensorType], dims: tuple[int, ...], size: int
     ) -> int | None:

@@ -7,6 +7,9 @@ from tilewright.rules.pipeline.ruleset import Batch, Carried, Cut, Value, pipeli
 
 _MOVEMENT = frozenset(("reshape", "transpose", "expand", "slice", "pad", "concat", "gather"))
 _WINDOWED = frozenset(("conv", "pool"))
+_ROWWISE = frozenset(("softmax", "layernorm", "rmsnorm"))
+_SHORT_SUM = 8
+"""Terms of a sum up to which a product is about as cheap as a map."""
 
 
 @pipeline.cuts(source="PipeDream (SOSP 2019); Piper (NeurIPS 2021)")
@@ -66,3 +69,19 @@ def map_again(value: Value) -> Carried:
 def movement_again(value: Value) -> Carried:
     """use(keep move(x)) = use(move(x) again): data movement of what is there anyway."""
     return value.op.inputs if value.op.kind in _MOVEMENT else None
+
+
+@pipeline.recomputes(source="Korthikanti et al., 2022 (arXiv:2205.05198): norms and softmax again")
+def norm_again(value: Value) -> Carried:
+    """use(keep norm(x)) = use(norm(x) again), where it may be kept as well: a few passes over each row."""
+    is_norm = value.op.kind in _ROWWISE
+    return value.op.inputs if is_norm and value.is_optional else None
+
+
+@pipeline.recomputes(source="Su et al., 2021 (arXiv:2104.09864): angles, positions by frequencies")
+def short_product_again(value: Value) -> Carried:
+    """use(keep x y) = use(x y again), where it may be kept as well and its sums are short."""
+    if value.op.kind != "matmul" or not value.is_optional:
+        return None
+    terms = value.op.permuted("perm_a", value.types[value.op.inputs[0]].shape)[-1]
+    return value.op.inputs if terms <= _SHORT_SUM else None

@@ -56,10 +56,12 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Value:
-    """A result that stages behind its own read too."""
+    """A result that is read far behind: by later stages, or late in its own."""
 
     op: Op
     types: Mapping[str, TensorType]
+    is_optional: bool = False
+    """Whether it may be kept as well, whichever costs less; stages have no choice."""
 
 
 Carried = tuple[str, ...] | None

@@ -135,6 +135,7 @@ def saturation_options(graph: Graph, target: Target, options: CompileOptions) ->
         available_rules(options.user_rules),
         numerics=allowed_numerics(graph),
         least_sliced_bytes=_SLICED_SHARE * target.tile.sram.size_bytes,
+        scratchpad_bytes=target.tile.sram.size_bytes,
     )
 
 

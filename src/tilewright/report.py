@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from tilewright.compiler import Compilation
 from tilewright.extract.amounts import amounts
 from tilewright.extract.limited import latency_cycles
+from tilewright.extract.move_buffers import shard_bytes
 from tilewright.extract.objective import MIXED_UNIT, Metric, Objective
 from tilewright.extract.plan import Plan
 from tilewright.graph import Graph
@@ -127,11 +128,34 @@ def plan_facts(done: Compilation, plan: Plan) -> list[Fact]:
             f"{byte_text(plan.resident_sram_bytes)} of it resident weights",
         ),
         ("rules used", _counted([op.rule for op in plan.ops if op.rule]) or "none"),
+        *(("computed again", text) for text in _computed_again(done, plan)[:SHOWN_NOTES]),
     ]
     if done.options.calibration is not None:
         facts.insert(1, ("calibrated", done.options.calibration.line))
     facts[1:1] = _objective_facts(done, plan)
     return facts + [("sent back", reason) for reason in done.rejected]
+
+
+def _computed_again(done: Compilation, plan: Plan) -> list[str]:
+    """Say of each value that is made again for readers far behind what would have been held meanwhile."""
+    alignment = done.target.tile.sram.alignment_bytes
+    texts = []
+    for place, planned in enumerate(plan.ops):
+        again = planned.again
+        if again is None:
+            continue
+        readers = [op.op.name for op in plan.ops if planned.op.output in op.op.inputs]
+        text = f"'{again.tensor}' for '{readers[0]}' by {again.rule}"
+        before = [n for n, op in enumerate(plan.ops[:place]) if again.tensor in op.op.inputs]
+        made = [op for op in plan.ops[:place] if again.tensor in op.op.outputs]
+        if made and before:
+            held = shard_bytes(made[0].result, plan.types[again.tensor], plan.mesh, alignment)
+            where = f"{byte_text(held)} a tile" if held else "it in DRAM"
+            text += f", in place of holding {where} for {place - before[-1] - 1} ops"
+        else:
+            text += ", which alone reads it"
+        texts.append(text)
+    return texts
 
 
 def _objective_facts(done: Compilation, plan: Plan) -> list[Fact]:

@@ -82,7 +82,8 @@ def rule_uses(done: Compilation) -> Counter[str]:
     assert done.plan is not None
     uses: Counter[str] = Counter()
     for planned in done.plan.ops:
-        found = {planned.rule, *planned.split_rules} - {""}
+        again = planned.again.rule if planned.again is not None else ""
+        found = {planned.rule, again, *planned.split_rules} - {""}
         if planned.op.kind != "host":
             kernel = planned_kernel(planned, done.plan.types, done.plan.mesh)
             found |= _tiling_uses(kernel, planned.tiling)

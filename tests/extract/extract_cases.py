@@ -346,6 +346,9 @@ class Enumeration:
                 matrix = np.array(
                     [[_pair(distances, tensor.type, maker, w) for w in wanted] for maker in makers]
                 )
+                for column, o in enumerate(kept):
+                    if o.is_kept:  # where it was made
+                        matrix[[maker.result != o.result for maker in makers], column] = np.inf
                 total = total + _along(matrix, (m, n), count)
         return np.asarray(total)
 

@@ -9,10 +9,10 @@ import pytest
 from extract_cases import Builder, Case, one_block, saturated, tiny
 
 from tilewright.extract.alike import priced_alike
-from tilewright.extract.model_tables import computed_classes
 from tilewright.extract.options import class_options, implementations_by_node
 from tilewright.hwmodel.family import mesh_target
 from tilewright.rules.alternatives import Alternatives
+from tilewright.rules.running_order import computed_classes
 
 
 @cache
