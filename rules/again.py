@@ -29,6 +29,9 @@ _PRODUCTS = ("matmul", "conv")
 _MOST_GROUPS = 3
 """Of readers of one value; those of the widest gaps."""
 
+_LONGEST_CHAIN = 4
+"""Of operators that run again for one value."""
+
 _FEWER_BYTES = 0.5
 """Of a value: what computing it again may keep in its place, of values that nobody else reads by then."""
 
@@ -44,7 +47,7 @@ def with_values_again(
         least_bytes: Smaller values are always kept.
     """
     block = _Block(alternatives, legality)
-    found = [*block.values_again(least_bytes)]
+    found = block.values_again(least_bytes)
     return _rewritten(alternatives, found) if found else alternatives
 
 
@@ -52,7 +55,8 @@ def with_values_again(
 class _Again:
     """A value for readers behind a gap, with its makers that may run again and their rules.
 
-    `position` is where the first of these readers runs.
+    `position` is where the first of these readers runs. A value that only such makers read, further along
+    the chain, has no readers of its own.
     """
 
     value: int
@@ -80,17 +84,24 @@ class _Block:
                         if node.op_name:
                             last = self._last_read.get(argument, -1)
                             self._last_read[argument] = max(last, self._position[result])
+        self._held: dict[tuple[int, int, int], int] = {}
         self._products = sorted(
             self._position[node.result]
             for node in alternatives.nodes
             if node.kind in _PRODUCTS and node.op_name and node.result in self._position
         )
 
-    def values_again(self, least_bytes: float) -> Iterator[_Again]:
-        """Yield what is offered, values in their running order."""
+    def values_again(self, least_bytes: float) -> tuple[_Again, ...]:
+        """Return what is offered, each value at each position once."""
+        found: dict[tuple[int, int], _Again] = {}
         for value in self._position:
             if self._classes[value].type.size_bytes >= least_bytes:
-                yield from self._groups(value)
+                for group in self._groups(value):
+                    found[value, group.position] = group
+        for group in tuple(found.values()):
+            for one in self._chain(group.makers, group.position, _LONGEST_CHAIN):
+                found.setdefault((one.value, one.position), one)
+        return tuple(found[key] for key in sorted(found))
 
     def _groups(self, value: int) -> Iterator[_Again]:
         """Yield the groups of a value's readers behind gaps, for which it may be computed again."""
@@ -101,12 +112,34 @@ class _Block:
             if self._runs_product(before, after)
         ]
         starts = sorted(place for _, place in sorted(gaps)[: _MOST_GROUPS - 1])
+        most_bytes = _FEWER_BYTES * self._classes[value].type.size_bytes
         for first, last in pairwise((*starts, len(readers))):
             group = tuple(readers[first:last])
             position = self._position[group[0]]
-            makers = tuple(self._makers_again(value, position))
+            makers = tuple(
+                (node, rule)
+                for node, rule in self._makers_again(value, position)
+                if self._read_bytes(node, position, _LONGEST_CHAIN) <= most_bytes
+            )
             if makers and not all(self._does_without(reader, value, makers) for reader in group):
                 yield _Again(value=value, readers=group, position=position, makers=makers)
+
+    def _chain(
+        self, makers: tuple[tuple[LogicalNode, str], ...], position: int, length: int
+    ) -> Iterator[_Again]:
+        """Yield what makers read that takes less room if it is computed again, too."""
+        for argument in dict.fromkeys(a for node, _ in makers for a in node.args):
+            size_bytes = self._classes[argument].type.size_bytes
+            if length == 0 or self._is_there(argument, position):
+                continue
+            if self._held_bytes(argument, position, length - 1) < size_bytes:
+                further = tuple(
+                    (node, rule)
+                    for node, rule in self._makers_again(argument, position)
+                    if self._read_bytes(node, position, length - 1) < size_bytes
+                )
+                yield _Again(value=argument, readers=(), position=position, makers=further)
+                yield from self._chain(further, position, length - 1)
 
     def _runs_product(self, before: int, after: int) -> bool:
         """Whether a product of the model runs between two classes."""
@@ -115,19 +148,31 @@ class _Block:
 
     def _makers_again(self, value: int, position: int) -> Iterator[tuple[LogicalNode, str]]:
         """Yield the nodes that may make a value again at a position, with the rules that say so."""
-        size_bytes = self._classes[value].type.size_bytes
         for node in self._makers.get(value, ()):
-            if node.kind == "reshape":
-                continue  # the same bytes as its source, which would stay in its place
-            kept_bytes = sum(
-                self._classes[argument].type.size_bytes
-                for argument in set(node.args)
-                if not self._is_there(argument, position)
+            is_there = all(self._is_there(argument, position) for argument in node.args)
+            if len(node.results) > 1 or (node.kind == "reshape" and is_there):
+                continue  # a view of what is there takes no room anyway
+            rule = self._rule(node)
+            if rule:
+                yield node, rule
+
+    def _read_bytes(self, node: LogicalNode, position: int, length: int) -> int:
+        """Return what has to be held until a position so that a node may run there."""
+        return sum(self._held_bytes(argument, position, length - 1) for argument in {*node.args})
+
+    def _held_bytes(self, value: int, position: int, length: int) -> int:
+        """Return what has to be held for a value: it, or less if a chain of operators makes it again."""
+        if self._is_there(value, position):
+            return 0
+        key = (value, position, length)
+        if key not in self._held:
+            ways = self._makers_again(value, position) if length > 0 else ()
+            self._held[key] = min(
+                (self._read_bytes(node, position, length) for node, _ in ways),
+                default=self._classes[value].type.size_bytes,
             )
-            if len(node.results) <= 1 and kept_bytes <= _FEWER_BYTES * size_bytes:
-                rule = self._rule(node)
-                if rule:
-                    yield node, rule
+            self._held[key] = min(self._held[key], self._classes[value].type.size_bytes)
+        return self._held[key]
 
     def _is_there(self, argument: int, position: int) -> bool:
         """Whether an operand is constant, or the model reads it at or behind a position anyway."""
@@ -153,7 +198,7 @@ class _Block:
         )
 
 
-def _rewritten(alternatives: Alternatives, found: list[_Again]) -> Alternatives:
+def _rewritten(alternatives: Alternatives, found: tuple[_Again, ...]) -> Alternatives:
     """Return a block with a class for each group of readers; they read it in place of the value."""
     known = alternatives.classes
     numbered = [(len(known) + place, group) for place, group in enumerate(found)]
@@ -217,7 +262,7 @@ def _nodes_of(
         yield replace(again, op_name=""), maker.number
 
 
-def _stats(found: list[_Again]) -> Iterator[RuleStats]:
+def _stats(found: tuple[_Again, ...]) -> Iterator[RuleStats]:
     rules = [rule for group in found for _, rule in group.makers]
     for rule in sorted(set(rules)):
         count = rules.count(rule)
