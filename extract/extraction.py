@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 from types import MappingProxyType
 
@@ -35,6 +36,7 @@ from tilewright.extract.tiling_candidates import tiling_candidates
 from tilewright.graph import Graph
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
+from tilewright.rules.again import keeping_all
 from tilewright.rules.alternatives import Alternatives
 from tilewright.rules.collectives.family import collective_rules
 from tilewright.rules.collectives.ruleset import CollectiveRule
@@ -121,7 +123,34 @@ def extract(
     if Metric.SRAM not in options.objective.metrics:  # of one plan, the bound is worth seconds
         options = replace(options, solve=replace(options.solve, closes_parts=True))
     setting = prepare(graph, rolled, alternatives, target, mesh, options)
-    return plan_setting(setting, options)
+    kept = tuple(map(keeping_all, alternatives))
+    if kept == alternatives:
+        return plan_setting(setting, options)
+
+    def plan_keeping_all() -> Plan:
+        fewer = prepare(graph, rolled, kept, target, mesh, options)
+        return plan_setting(fewer, options)
+
+    return _best_of(partial(plan_setting, setting, options), plan_keeping_all)
+
+
+def _best_of(with_again: Callable[[], Plan], keeping_all: Callable[[], Plan]) -> Plan:
+    """Return the better of two plans: values may be computed again, or all are kept.
+
+    With more to choose from, a search may end in a worse plan, unless it proves that its own is about as good
+    as any. It also bounds those that keep everything.
+    """
+    try:
+        plan = with_again()
+    except InfeasibleError:
+        return keeping_all()
+    if plan.gap <= _CLOSE_GAP:
+        return plan
+    with suppress(InfeasibleError, TimeLimitError):
+        other = keeping_all()
+        if other.cost < plan.cost:
+            return replace(other, bound=plan.bound, proof=plan.proof)
+    return plan
 
 
 def plan_setting(setting: Setting, options: ExtractOptions) -> Plan:

@@ -150,6 +150,12 @@ class PlanWriter:
             for argument in option.node.args:
                 if (block, argument) in chosen:
                     order.add_edge(argument, number)
+        for number in reversed([*nx.topological_sort(order)]):
+            # a view made again for nobody costs nothing, so that a choice may have it
+            option = chosen[block, number]
+            is_again = option.node is not None and bool(option.node.again)
+            if is_again and option.is_view and not order.out_degree(number):
+                order.remove_node(number)
         rank = {number: position for position, number in enumerate(classes)}
         return list(nx.lexicographical_topological_sort(order, key=lambda number: rank[number]))
 

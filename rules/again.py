@@ -51,6 +51,28 @@ def with_values_again(
     return _rewritten(alternatives, found) if found else alternatives
 
 
+def keeping_all(alternatives: Alternatives) -> Alternatives:
+    """Return a block in which nothing is computed again: what `with_values_again` was given."""
+    values = [c.number if c.again_of is None else c.again_of for c in alternatives.classes]
+    if values == [*range(len(values))]:
+        return alternatives
+    own = [node for node in alternatives.nodes if node.kind != KEEP and not node.again]
+    number_of = {node.number: place for place, node in enumerate(own)}
+    return replace(
+        alternatives,
+        classes=tuple(c for c in alternatives.classes if c.again_of is None),
+        nodes=tuple(
+            replace(node, number=place, args=tuple(values[argument] for argument in node.args))
+            for place, node in enumerate(own)
+        ),
+        implementations=tuple(
+            replace(way, node=number_of[way.node])
+            for way in alternatives.implementations
+            if way.node in number_of
+        ),
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Again:
     """A value for readers behind a gap, with its makers that may run again and their rules.
