@@ -56,12 +56,55 @@ def two_late_readers() -> Graph:
     return b.graph(b.map("mul", two_products(b, c), c), b.op("softmax", (c,), (32, 32)))
 
 
+def by(make: Callable[[Builder], str], name: str, *, reads_again: bool = False) -> Graph:
+    """Return products of a value, multiplied by the value and perhaps added to the model's input."""
+    b = Builder(name)
+    c = make(b)
+    y = b.map("mul", two_products(b, c), c)
+    return b.graph(b.map("add", y, b.inputs[0]) if reads_again else y)
+
+
+def short_product() -> Graph:
+    """Return a model whose late value is a column by a row."""
+
+    def make(b: Builder) -> str:
+        return b.op("matmul", (b.input(32, 1), b.input(1, 32)), (32, 32))
+
+    return by(make, "short_product")
+
+
+def expanded() -> Graph:
+    """Return a model whose late value is a row, again and again."""
+
+    def make(b: Builder) -> str:
+        return b.op("expand", (b.input(1, 32),), (32, 32), shape=(32, 32))
+
+    return by(make, "expanded")
+
+
+def normalised() -> Graph:
+    """Return a model whose late value is a norm of an input that is read in the end."""
+
+    def make(b: Builder) -> str:
+        return b.op("rmsnorm", (b.input(32, 32),), (32, 32), epsilon=1e-5)
+
+    return by(make, "normalised", reads_again=True)
+
+
+CHANGED = {
+    "pipeline.map_again": one_late_reader,
+    "pipeline.movement_again": expanded,
+    "pipeline.norm_again": normalised,
+    "pipeline.short_product_again": short_product,
+}
+"""A model whose plan each rule changes."""
+
 MODELS: dict[str, Callable[[], Graph]] = {f().name: f for f in (one_late_reader, two_late_readers)}
 
 
 @cache
 def case(name: str, *, is_offered: bool = True) -> Case:
-    graph = MODELS[name]()
+    graph = {**MODELS, **CHANGED}[name]()
     return saturated(
         graph,
         mesh_target(1, 2),
@@ -168,6 +211,16 @@ def test_computing_again_makes_room_for_something_better(limit: int) -> None:
     assert late.again is not None
     assert (late.again.rule, late.again.tensor) == (RULE, "map0")
     assert not again(without)
+    assert with_it.cost < without.bound
+
+
+@pytest.mark.parametrize("rule", CHANGED)
+def test_each_rule_makes_a_plan_cheaper(rule: str) -> None:
+    with_it, without = (
+        case(rule, is_offered=offered).extract(limit=6144) for offered in (True, False)
+    )
+    validate_plan(with_it, case(rule).target)
+    assert {op.again.rule for op in again(with_it) if op.again is not None} == {rule}
     assert with_it.cost < without.bound
 
 

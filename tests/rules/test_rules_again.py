@@ -80,7 +80,7 @@ def late_sum() -> Graph:
 
 
 def late_chain() -> Graph:
-    """The same of shares of an outer sum, moved: three operators lead to it, none of whose values is small."""
+    """The same of shares, moved: three operators lead to it, none of whose values is small."""
     b = Builder()
     moved = b.op("transpose", b.op("softmax", outer(b)), perm=(1, 0))
     return b.graph(

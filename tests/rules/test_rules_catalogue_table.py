@@ -23,6 +23,7 @@ FILES = {
     "stages": TESTS.parent / "extract" / "test_pipeline_plans.py",
     "branches": TESTS.parent / "extract" / "test_pipeline_side_by_side.py",
     "batches": TESTS.parent / "extract" / "test_pipeline_batches.py",
+    "again": TESTS.parent / "extract" / "test_again.py",
 }
 WITHOUT_RULES = ("20", "22")
 """Numbers that follow from how the compiler is made."""
