@@ -29,7 +29,7 @@ _PRODUCTS = ("matmul", "conv")
 _MOST_GROUPS = 3
 """Of readers of one value; those of the widest gaps."""
 
-_LONGEST_CHAIN = 4
+_LONGEST_CHAIN = 2
 """Of operators that run again for one value."""
 
 _FEWER_BYTES = 0.5
