@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,8 +53,7 @@ class Route:
     latency_cycles: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Point:
+class _Point(NamedTuple):
     """A place in the network of `level` inside unit `instance` of the level above.
 
     A tile is the point at level `len(levels)` inside itself.
@@ -80,6 +80,7 @@ class Network:
             else Grid(shape, wraps=level.topology is Topology.TORUS)
             for level, shape in zip(target.interconnects, shapes, strict=True)
         )
+        self._tiles = tuple(_Point(len(shapes), tile) for tile in range(target.tiles))
         self._first_egress: list[int] = []
         self._first_ingress: list[int] = []
         self._mesh_links: list[dict[tuple[int, int], int]] = []
@@ -117,7 +118,8 @@ class Network:
 
     def multicast(self, src_tile: int, dst_tiles: Iterable[int]) -> Route:
         """Return the tree of a multicast: every link once, the latency of the farthest tile."""
-        paths = [self._path(self._tile(src_tile), self._tile(dst)) for dst in dst_tiles]
+        source = self._tile(src_tile)
+        paths = [self._path(source, self._tile(dst)) for dst in dst_tiles]
         links = tuple(dict.fromkeys(link for path, _ in paths for link in path))
         return Route(links, (1.0,) * len(links), max((cycles for _, cycles in paths), default=0.0))
 
@@ -349,8 +351,8 @@ class Network:
     # ------------------------------------------------------------------ paths
 
     def _tile(self, tile: int) -> _Point:
-        assert 0 <= tile < self.target.tiles, f"tile {tile} is not one of {self.target.tiles}"
-        return _Point(len(self._sizes), tile)
+        assert 0 <= tile < len(self._tiles), f"tile {tile} is not one of {len(self._tiles)}"
+        return self._tiles[tile]
 
     def _path(
         self, src: _Point, dst: _Point, is_turned: bool = False
