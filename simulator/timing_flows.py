@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from tilewright.simulator.timing_heap import schedule
 from tilewright.simulator.timing_jit import compiled_part
-from tilewright.simulator.timing_memo import CHANGED, MOVING, count_in
+from tilewright.simulator.timing_memo import count_in
 from tilewright.simulator.timing_state import (
-    DIRTY,
     ENGINES,
-    FLOWING,
+    FREED,
+    FRESH,
     HEAP,
+    LATE,
     LINK,
     NOW,
     PACKET,
@@ -24,18 +25,17 @@ OVER = 1.0 + 1e-9
 
 
 @compiled_part
-def _mark(state: State, resource: int) -> None:
-    """Note that the flows of a resource must share anew."""
-    if state.resources[resource].dirty == 0:
-        state.resources[resource].dirty = 1
-        state.dirty[state.sizes[DIRTY]] = resource
-        state.sizes[DIRTY] += 1
-        count_in(state.memo, CHANGED, resource, 1)
+def _be_late(state: State, slot: int) -> None:
+    """Note that what the slot's payload takes may not be what `used` counts."""
+    if state.slots[slot].is_late == 0:
+        state.slots[slot].is_late = 1
+        state.late[state.sizes[LATE]] = slot
+        state.sizes[LATE] += 1
 
 
 @compiled_part
-def _join(state: State, slot: int, resource: int, share: float) -> None:
-    """Link a slot's payload into a resource's list of users."""
+def _join(state: State, slot: int, resource: int, share: float) -> bool:
+    """Link a slot's payload into a resource's list of users; return whether the resource is contended."""
     me, it = state.slots[slot], state.resources[resource]
     number = me.first_node + me.nodes
     me.nodes += 1
@@ -47,8 +47,7 @@ def _join(state: State, slot: int, resource: int, share: float) -> None:
     it.head = number
     it.load += share * me.limit
     it.flows += 1
-    if it.load > it.capacity * OVER:
-        _mark(state, resource)
+    return bool(it.load > it.capacity * OVER)
 
 
 @compiled_part
@@ -77,8 +76,9 @@ def start_flow(tables: Tables, state: State, kind: int, slot: int, contended: in
     if not contended:
         return
     state.flow_lost[slot] = 0.0
+    me.taken, contends = 0.0, False
     if what.own > 0.0 and state.resources[tile].shared:
-        _join(state, slot, tile, what.own)
+        contends |= _join(state, slot, tile, what.own)
     if route >= 0:
         for number in range(tables.routes[route].start, tables.routes[route].end):
             entry = tables.entries[number]
@@ -87,11 +87,15 @@ def start_flow(tables: Tables, state: State, kind: int, slot: int, contended: in
             if it.sort == LINK and what.cast > 0.0:
                 continue
             if it.shared and share > 0.0 and (contended != PACKET or it.sort == SRAM):
-                _join(state, slot, entry.resource, share)
+                contends |= _join(state, slot, entry.resource, share)
     me.sharing = what.sharing
     if me.nodes > 0:
-        state.sizes[FLOWING] += 1
-        count_in(state.memo, MOVING, me.sharing * state.slots.size + slot, 1)
+        count_in(state.memo, me.sharing * state.slots.size + slot, 1)
+        _be_late(state, slot)
+    if contends and me.is_fresh == 0:
+        me.is_fresh = 1
+        state.fresh[state.sizes[FRESH]] = slot
+        state.sizes[FRESH] += 1
 
 
 @compiled_part
@@ -108,28 +112,38 @@ def _settle(state: State, slot: int) -> None:
 
 
 @compiled_part
+def _leave(state: State, number: int, taken: float, speed: float, limit: float) -> None:
+    """Take a node out of its resource's list of users."""
+    node = state.nodes[number]
+    it = state.resources[node.resource]
+    if it.is_freed == 0 and it.load > it.capacity * OVER:
+        it.is_freed, it.freed = 1, 0.0
+        state.freed[state.sizes[FREED]] = node.resource
+        state.sizes[FREED] += 1
+    if it.is_freed:
+        it.freed += node.share * speed
+    if node.previous >= 0:
+        state.nodes[node.previous].next = node.next
+    else:
+        it.head = node.next
+    if node.next >= 0:
+        state.nodes[node.next].previous = node.previous
+    it.flows -= 1
+    it.load -= node.share * limit
+    state.used[node.resource] -= node.share * taken
+    if it.flows == 0:
+        it.load = state.used[node.resource] = 0.0  # forget the rounding dust
+
+
+@compiled_part
 def finish_flow(state: State, slot: int) -> None:
     """Take a payload off its resources."""
     _settle(state, slot)
     me = state.slots[slot]
     if me.nodes > 0:
-        state.sizes[FLOWING] -= 1
-        count_in(state.memo, MOVING, me.sharing * state.slots.size + slot, -1)
+        count_in(state.memo, me.sharing * state.slots.size + slot, -1)
     for number in range(me.first_node, me.first_node + me.nodes):
-        node = state.nodes[number]
-        it = state.resources[node.resource]
-        if it.load > it.capacity * OVER:
-            _mark(state, node.resource)
-        if node.previous >= 0:
-            state.nodes[node.previous].next = node.next
-        else:
-            it.head = node.next
-        if node.next >= 0:
-            state.nodes[node.next].previous = node.previous
-        it.flows -= 1
-        it.load -= node.share * me.limit
-        if it.flows == 0:
-            it.load = 0.0  # forget the rounding dust
+        _leave(state, number, me.taken, me.speed, me.limit)
     me.nodes = 0
 
 
@@ -141,5 +155,7 @@ def set_rate(state: State, slot: int, rate: float, cause: int) -> None:
         return
     _settle(state, slot)
     me.speed, me.cause = rate, cause
+    if me.taken != rate:
+        _be_late(state, slot)
     time = state.clock[NOW] + max(me.left, 0.0) / me.speed
     schedule(state.heap, state.place, state.times, state.sizes, HEAP, slot, time)

@@ -1,9 +1,9 @@
-"""What fair sharing gave before: the rates follow from which payloads move, and those come back.
+"""What fair sharing gave before: new rates follow from which payloads move and which moved just before.
 
-A program repeats itself, and so do the sets of payloads that move at one time. The rates of a set and
-what holds each payload back are looked up by two 64-bit sums over hashes of its members; that two sets
-have both sums in common has a chance of about n^2 / 2^129 among n sets. Where only some of the payloads share
-anew, what changed is part of what is looked up.
+A program repeats itself, and so do the sets of payloads that move at one time. The rates that a change of the
+set gives, and what holds each payload back then, are looked up by two 64-bit sums over hashes of the set's
+members and of those that came and went; that two changes have both sums in common has a chance of about
+n^2 / 2^129 among n of them.
 """
 
 from __future__ import annotations
@@ -20,21 +20,23 @@ Floats = npt.NDArray[np.float64]
 
 ENTRIES = 1 << 17
 ROOM = 1 << 23
-"""Most sets that are kept, and payloads of all of them; then all are forgotten. Memory that is not
+"""Most changes that are kept, and payloads of all of them; then all are forgotten. Memory that is not
 written takes no room."""
 
 COUNT, FILLED = 0, 1
 MOVING, CHANGED = 0, 2
-"""First of the two sums over payloads that move, and over resources whose users changed."""
+"""First of the two sums over payloads that move, and over those that came or went since rates were shared."""
 
 
 class Memo(NamedTuple):
-    """Sets of payloads (an open hash table), and the rates of each."""
+    """Changes of what moves (an open hash table), and the rates that each gives."""
 
     sums: Ints  # [4]
     sizes: Ints  # COUNT entries, FILLED places
     keys: Ints  # [entries, 2]
-    ends: Ints  # [entries, 2] first place of a set, and one beyond its end; 0 there for none
+    ends: (
+        Ints  # [entries, 2] first place of a change's rates, two beyond the last; 0 there for none
+    )
     slots: npt.NDArray[np.int32]  # [room]
     causes: npt.NDArray[np.int32]  # [room]
     rates: Floats  # [room]
@@ -44,9 +46,9 @@ def new_memo(slots: int, entries: int = ENTRIES, room: int = ROOM) -> Memo:
     """Return a memo that knows nothing.
 
     Args:
-        slots: Payloads of the largest set, for which there is room besides.
+        slots: Payloads of the largest change, for which there is room besides.
         entries: A power of two, at least 4.
-        room: Payloads of all sets.
+        room: Payloads of all changes.
     """
     room += slots
     return Memo(
@@ -69,22 +71,24 @@ def _mixed(value: int) -> int:
 
 
 @compiled_part
-def count_in(memo: Memo, which: int, member: int, sign: int) -> None:
-    """Add a member to the sums of a set (sign 1) or take it out (-1)."""
-    memo.sums[which] += sign * _mixed(2 * member + 1)
-    memo.sums[which + 1] += sign * _mixed(_mixed(2 * member + 2))
+def count_in(memo: Memo, member: int, sign: int) -> None:
+    """Add a payload to those that move (sign 1) or take it out (-1)."""
+    first, second = _mixed(2 * member + 1), _mixed(_mixed(2 * member + 2))
+    memo.sums[MOVING] += sign * first
+    memo.sums[MOVING + 1] += sign * second
+    # One that comes must not cancel its like that goes.
+    memo.sums[CHANGED] += _mixed(first + sign)
+    memo.sums[CHANGED + 1] += _mixed(second + sign)
 
 
 @compiled_part
-def find(memo: Memo, whole: bool) -> int:
-    """Return the entry of what moves, or of that and what changed; if its end is 0, it belongs there.
+def find(memo: Memo) -> int:
+    """Return the entry of the change at hand; if its end is 0, it belongs there.
 
     An entry that is not filled is lost when another is looked for.
     """
-    first, second = memo.sums[MOVING], memo.sums[MOVING + 1]
-    if not whole:
-        first += _mixed(memo.sums[CHANGED])
-        second += _mixed(memo.sums[CHANGED + 1])
+    first = memo.sums[MOVING] + _mixed(memo.sums[CHANGED])
+    second = memo.sums[MOVING + 1] + _mixed(memo.sums[CHANGED + 1])
     last = memo.ends.shape[0] - 1
     entry = first & last
     while memo.ends[entry, 1] != 0 and (
@@ -96,17 +100,16 @@ def find(memo: Memo, whole: bool) -> int:
 
 
 @compiled_part
-def refer(memo: Memo, entry: int, first: int, end: int) -> None:
-    """Fill an entry found with the range of its set."""
-    memo.ends[entry, 0], memo.ends[entry, 1] = first, end
-    memo.sizes[COUNT] += 1
+def forget_change(memo: Memo) -> None:
+    """Begin a new change: rates are shared for what moves now."""
+    memo.sums[CHANGED] = memo.sums[CHANGED + 1] = 0
 
 
 @compiled_part
 def make_room(memo: Memo, members: int) -> None:
-    """Forget all if there is no room for a set of so many members and an entry that refers to it."""
+    """Forget all if there is no room for a change of the rates of so many payloads."""
     entries = memo.ends.shape[0]
-    if memo.sizes[COUNT] + 2 > entries // 2 or memo.sizes[FILLED] + members > memo.rates.size:
+    if memo.sizes[COUNT] + 1 > entries // 2 or memo.sizes[FILLED] + members > memo.rates.size:
         for other in range(entries):
             memo.ends[other, 1] = 0
         memo.sizes[COUNT] = memo.sizes[FILLED] = 0

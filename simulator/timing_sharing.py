@@ -1,120 +1,116 @@
 """Who shares with whom, and at which rates the payloads go on.
 
-Of the resources that are asked for more than they have, few are full in the end: the others would be if
-payloads that are held back elsewhere came at their limits. So fair rates are worked out for resources
-that were full lately; then all that the payloads take is added up, and what is full joins, until nothing
-does. That is the solution for all resources, for one that is not full stops nobody.
+Rates are max-min fair when no resource is asked for more than it has and every payload is at its limit or is
+*held back*: a resource of it is full, and no other user of that resource is faster. So when payloads come
+and go, only those are rated anew of which that is not true any more. The ones that come share what the
+others leave. Who is held back where something became free joins them, and who is faster than one that
+is held back at the same resource (`timing_affected`), until nobody else has to. Of the resources that they
+use, only those are looked at that were full or become so.
+
+Rounding depends on who was rated with whom: rates are those of all payloads shared at once up to some 1e-12
+of their value.
 """
 
 from __future__ import annotations
 
-from tilewright.simulator.timing_fair import fair_rates
+from tilewright.simulator.timing_affected import activate, add_affected, add_payload
+from tilewright.simulator.timing_fair import SAME, fair_rates
 from tilewright.simulator.timing_flows import OVER, set_rate
 from tilewright.simulator.timing_jit import compiled_part
-from tilewright.simulator.timing_memo import CHANGED, FILLED, find, make_room, refer
-from tilewright.simulator.timing_state import DIRTY, FLOWING, KNOWN, Ints, State
-
-NEARLY = 1.0 - 1e-9
-"""A resource of which more than this part is taken may be full; rounding does not decide."""
+from tilewright.simulator.timing_memo import COUNT, FILLED, find, forget_change, make_room
+from tilewright.simulator.timing_state import FREED, FRESH, LATE, Ints, State
 
 
 @compiled_part
 def share_anew(state: State) -> None:
-    """Recompute the rates of all payloads that contended resources connect to a changed one.
-
-    A resource whose flows could all run at their limits stops nobody, so it connects nothing.
-    """
-    if state.sizes[DIRTY] == 0:
-        return
-    memo = state.memo
-    entry = find(memo, False)
-    if memo.ends[entry, 1] == 0:
-        entry = _work_out(state)
-    for place in range(memo.ends[entry, 0], memo.ends[entry, 1] - 1):
-        set_rate(state, memo.slots[place], memo.rates[place], memo.causes[place])
-    for index in range(state.sizes[DIRTY]):
-        state.resources[state.dirty[index]].met = 0
-        state.resources[state.dirty[index]].dirty = 0
-    state.sizes[DIRTY] = 0
-    memo.sums[CHANGED] = memo.sums[CHANGED + 1] = 0
+    """Give all payloads the rates that follow from which of them move now."""
+    sizes, memo = state.sizes, state.memo
+    if sizes[FREED] > 0 or sizes[FRESH] > 0:
+        entry = find(memo)
+        if memo.ends[entry, 1] == 0:
+            entry = _note(state, _work_out(state))
+        for place in range(memo.ends[entry, 0], memo.ends[entry, 1] - 1):
+            set_rate(state, memo.slots[place], memo.rates[place], memo.causes[place])
+        for index in range(sizes[FREED]):
+            state.resources[state.freed[index]].is_freed = 0
+        for index in range(sizes[FRESH]):
+            state.slots[state.fresh[index]].is_fresh = 0
+        sizes[FREED] = sizes[FRESH] = 0
+    forget_change(memo)
 
 
 @compiled_part
 def _work_out(state: State) -> int:
-    """Share among the payloads that changed resources connect; return the memo's entry of the rates."""
-    memo = state.memo
-    flows = _connected(state)
-    is_whole = flows == state.sizes[FLOWING]
-    make_room(memo, flows)
-    entry = find(memo, is_whole)
-    if memo.ends[entry, 1] == 0:
-        _share(state, flows)
-        _note(state, entry, flows)
-    if is_whole:
-        other = find(memo, False)
-        if memo.ends[other, 1] == 0:
-            refer(memo, other, memo.ends[entry, 0], memo.ends[entry, 1])
-    return entry
-
-
-@compiled_part
-def _connected(state: State) -> int:
-    """List the payloads that contended resources connect to a changed one; return how many.
-
-    Where that is half of all it takes all: to share among more than need be changes no rate.
-    """
+    """Write new rates and what holds each payload back into the scratch room; return of how many payloads."""
     room = state.scratch
-    flows = visited = listed = 0
-    while 2 * flows < state.sizes[FLOWING]:
-        if listed < state.sizes[DIRTY]:
-            flows = _add_users(state, state.dirty[listed], flows)
-            listed += 1
-        elif visited < flows:
-            _add_resources(state, room.slots[visited])
-            visited += 1
-        else:
-            break
-    if 2 * flows < state.sizes[FLOWING]:
-        # Order by slot, so that rounding does not depend on the history of the lists.
-        sort(room.slots, flows)
-        return flows
-    for index in range(flows):
-        room.number[room.slots[index]] = -1
-    flows = 0
-    for slot in range(state.slots.size):
-        if state.slots[slot].nodes > 0:
-            room.slots[flows] = slot
-            flows += 1
-    return flows
-
-
-@compiled_part
-def _add_users(state: State, resource: int, flows: int) -> int:
-    """List the payloads on a resource that are not listed yet; return how many there are now."""
-    room, it = state.scratch, state.resources[resource]
-    number = it.head
-    while number >= 0 and it.met < it.flows:
-        slot = state.nodes[number].slot
-        if room.number[slot] < 0:
-            room.number[slot] = flows
-            room.slots[flows] = slot
-            flows += 1
-        number = state.nodes[number].next
-    return flows
-
-
-@compiled_part
-def _add_resources(state: State, slot: int) -> None:
-    """List the contended resources of a payload that are not listed yet."""
-    me = state.slots[slot]
-    for number in range(me.first_node, me.first_node + me.nodes):
-        resource = state.nodes[number].resource
+    _catch_up(state)
+    active = 0
+    for index in range(state.sizes[FREED]):
+        resource = state.freed[index]
         it = state.resources[resource]
-        if it.dirty == 0 and it.load > it.capacity * OVER:
-            it.dirty = 1
-            state.dirty[state.sizes[DIRTY]] = resource
-            state.sizes[DIRTY] += 1
-        it.met += it.dirty
+        if state.used[resource] + it.freed > state.brim[resource]:
+            active = activate(state, resource, True, active)
+    payloads = 0
+    for index in range(state.sizes[FRESH]):
+        slot = state.fresh[index]
+        if state.slots[slot].nodes > 0:
+            payloads = add_payload(state, slot, payloads)
+    fresh, before_payloads, before_active = payloads, payloads, 0
+    active = _take(state, payloads, active)
+    while True:
+        payloads, active = add_affected(state, fresh, payloads, active)
+        if payloads == 0 or (payloads == before_payloads and active == before_active):
+            break
+        before_payloads, before_active = payloads, active
+        _rate(state, payloads, active)
+        active = _take(state, payloads, active)
+    for index in range(active):
+        state.resources[room.active[index]].is_active = 0
+    return payloads
+
+
+@compiled_part
+def _catch_up(state: State) -> None:
+    """Count at their speeds all payloads that have been rated."""
+    for index in range(state.sizes[LATE]):
+        slot = state.late[index]
+        me = state.slots[slot]
+        me.is_late = 0
+        if me.nodes == 0 or me.is_fresh or me.taken == me.speed:
+            continue
+        change = me.speed - me.taken
+        me.taken = me.speed
+        for number in range(me.first_node, me.first_node + me.nodes):
+            node = state.nodes[number]
+            state.used[node.resource] += change * node.share
+    state.sizes[LATE] = 0
+
+
+@compiled_part
+def _take(state: State, payloads: int, active: int) -> int:
+    """Count the payloads listed at their new rates, and activate what that makes full or leaves room in.
+
+    Returns:
+        How many resources are active now.
+    """
+    room, used, brim = state.scratch, state.used, state.brim
+    for index in range(payloads):
+        me = state.slots[room.slots[index]]
+        change = room.rates[index] - me.taken
+        if change == 0.0:
+            continue
+        me.taken = room.rates[index]
+        for number in range(me.first_node, me.first_node + me.nodes):
+            node = state.nodes[number]
+            resource = node.resource
+            before = used[resource]
+            after = before + change * node.share
+            used[resource] = after
+            if max(before, after) > brim[resource]:
+                it = state.resources[resource]
+                if it.is_active == 0 and it.load > it.capacity * OVER:
+                    active = activate(state, resource, before > brim[resource], active)
+    return active
 
 
 @compiled_part
@@ -132,132 +128,77 @@ def sort(values: Ints, size: int) -> None:
 
 
 @compiled_part
-def _share(state: State, flows: int) -> None:
-    """Write the rates of the payloads listed, and what holds each back, into the scratch room."""
+def _rate(state: State, payloads: int, active: int) -> None:
+    """Share what all others leave of the active resources among the payloads listed."""
     room = state.scratch
-    for flow in range(flows):
-        slot = room.slots[flow]
-        room.number[slot] = flow
-        room.limits[flow] = state.slots[slot].limit
-    before, count = -1, _known_full(state)
-    while count > before:
-        _pose(state, flows, count)
-        fair_rates(
-            flows,
-            room.limits,
-            room.capacities[:count],
-            room.starts,
-            room.users,
-            room.shares,
-            room.rates,
-            room.causes,
-            room.filling,
-        )
-        before, count = count, _with_full(state, flows, count)
-    for flow in range(flows):
-        room.number[room.slots[flow]] = -1
-        if room.causes[flow] >= 0:
-            room.causes[flow] = room.active[room.causes[flow]]
-    _remember_full(state, count)
+    _pose(state, payloads, active)
+    fair_rates(
+        payloads,
+        room.limits,
+        room.capacities[:active],
+        room.starts,
+        room.users,
+        room.shares,
+        room.rates,
+        room.causes,
+        room.filling,
+    )
+    for index in range(payloads):
+        if room.causes[index] >= 0:
+            room.causes[index] = room.active[room.causes[index]]
+        speed = state.slots[room.slots[index]].speed
+        if speed < room.rates[index] * SAME and room.rates[index] < speed * SAME:
+            room.rates[index] = speed
 
 
 @compiled_part
-def _known_full(state: State) -> int:
-    """List the resources of the payloads at hand that were full when last shared; return how many."""
+def _pose(state: State, payloads: int, active: int) -> None:
+    """State the problem of the payloads listed with the active resources, in order."""
     room = state.scratch
-    count = 0
-    for index in range(state.sizes[KNOWN]):
-        resource = room.full[index]
-        it = state.resources[resource]
-        if it.load > it.capacity * OVER and room.number[state.nodes[it.head].slot] >= 0:
-            it.is_active = 1
-            room.active[count] = resource
-            count += 1
-    return count
-
-
-@compiled_part
-def _remember_full(state: State, count: int) -> None:
-    """Keep which of the resources at hand are full, and what is known of others."""
-    room = state.scratch
-    kept = 0
-    for index in range(state.sizes[KNOWN]):
-        it = state.resources[room.full[index]]
-        if it.is_active == 0 and it.load > it.capacity * OVER:
-            room.full[kept] = room.full[index]
-            kept += 1
-    for index in range(count):
-        state.resources[room.active[index]].is_active = 0
-        if room.filling.full[index]:
-            room.full[kept] = room.active[index]
-            kept += 1
-    state.sizes[KNOWN] = kept
-
-
-@compiled_part
-def _pose(state: State, flows: int, count: int) -> None:
-    """State the problem of the payloads at hand with the first resources of the list, in order."""
-    room = state.scratch
-    sort(room.active, count)
-    for flow in range(flows + 1):
-        room.starts[flow] = 0
-    for index in range(count):
+    sort(room.active, active)
+    for index in range(payloads + 1):
+        room.starts[index] = 0
+    for index in range(active):
         it = state.resources[room.active[index]]
-        room.capacities[index] = it.capacity
+        left = it.capacity
         number = it.head
         while number >= 0:
-            room.starts[room.number[state.nodes[number].slot] + 1] += 1
-            number = state.nodes[number].next
-    for flow in range(flows):
-        room.filled[flow] = room.starts[flow]
-        room.starts[flow + 1] += room.starts[flow]
-    for index in range(count):
+            node = state.nodes[number]
+            payload = room.number[node.slot]
+            if payload >= 0:
+                room.starts[payload + 1] += 1
+            else:
+                left -= state.slots[node.slot].speed * node.share
+            number = node.next
+        room.capacities[index] = max(left, 0.0)
+    for index in range(payloads):
+        room.filled[index] = room.starts[index]
+        room.starts[index + 1] += room.starts[index]
+    for index in range(active):
         number = state.resources[room.active[index]].head
         while number >= 0:
-            flow = room.number[state.nodes[number].slot]
-            entry = room.filled[flow]
-            room.filled[flow] = entry + 1
-            room.users[entry], room.shares[entry] = index, state.nodes[number].share
-            number = state.nodes[number].next
+            node = state.nodes[number]
+            payload = room.number[node.slot]
+            if payload >= 0:
+                entry = room.filled[payload]
+                room.filled[payload] = entry + 1
+                room.users[entry], room.shares[entry] = index, node.share
+            number = node.next
 
 
 @compiled_part
-def _with_full(state: State, flows: int, count: int) -> int:
-    """Add to the list what the rates make full or more than that; return how many there are now."""
-    room = state.scratch
-    touched = 0
-    for flow in range(flows):
-        me = state.slots[room.slots[flow]]
-        rate = room.rates[flow]
-        for number in range(me.first_node, me.first_node + me.nodes):
-            resource = state.nodes[number].resource
-            if room.used[resource] == 0.0:
-                room.touched[touched] = resource
-                touched += 1
-            room.used[resource] += rate * state.nodes[number].share
-    for index in range(touched):
-        resource = room.touched[index]
-        it = state.resources[resource]
-        if (
-            it.is_active == 0
-            and room.used[resource] > it.capacity * NEARLY
-            and it.load > it.capacity * OVER
-        ):
-            it.is_active = 1
-            room.active[count] = resource
-            count += 1
-        room.used[resource] = 0.0
-    return count
-
-
-@compiled_part
-def _note(state: State, entry: int, flows: int) -> None:
-    """Keep the rates worked out, for now and for when the same payloads move again."""
+def _note(state: State, payloads: int) -> int:
+    """Keep the rates worked out, for now and for when the same change comes again; return their entry."""
     memo, room = state.memo, state.scratch
-    first = memo.sizes[FILLED]
-    for flow in range(flows):
-        memo.slots[first + flow] = room.slots[flow]
-        memo.rates[first + flow] = room.rates[flow]
-        memo.causes[first + flow] = room.causes[flow]
-    memo.sizes[FILLED] = first + flows
-    refer(memo, entry, first, first + flows + 1)
+    make_room(memo, payloads)
+    entry, first = find(memo), memo.sizes[FILLED]
+    for index in range(payloads):
+        slot = room.slots[index]
+        room.number[slot] = -1
+        memo.slots[first + index] = slot
+        memo.rates[first + index] = room.rates[index]
+        memo.causes[first + index] = room.causes[index]
+    memo.sizes[FILLED] = first + payloads
+    memo.sizes[COUNT] += 1
+    memo.ends[entry, 0], memo.ends[entry, 1] = first, first + payloads + 1
+    return entry

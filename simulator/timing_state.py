@@ -82,6 +82,9 @@ SLOT = np.dtype(
         ("touched", "f8"),  # when `left` was true
         ("left", "f8"),  # payload bytes still to move
         ("speed", "f8"),  # bytes/cycle
+        ("taken", "f8"),  # the speed that `used` counts
+        ("is_late", "i8"),  # whether `late` lists it, because `taken` may not be the speed
+        ("is_fresh", "i8"),  # whether `fresh` lists it
         ("limit", "f8"),  # bytes/cycle without contention
         ("cause", "i8"),  # resource that holds the payload back, or -1
         ("first_node", "i8"),
@@ -108,9 +111,10 @@ RESOURCE = np.dtype(
         ("head", "i8"),  # first node of its users
         ("load", "f8"),  # bytes/cycle if all its flows ran at their limits
         ("flows", "i8"),
-        ("dirty", "i8"),  # whether its flows must share anew
-        ("met", "i8"),  # how many of its users are known to share anew
-        ("is_active", "i8"),  # whether it is among those that may hold them back
+        ("is_freed", "i8"),  # whether flows left it since rates were shared
+        ("freed", "f8"),  # bytes/cycle that they took
+        ("is_active", "i8"),  # whether it may hold payloads back that share anew
+        ("was_full", "i8"),  # whether it was full before that
     ]
 )
 TAG = np.dtype([("first", "f8"), ("last", "f8")])
@@ -151,10 +155,7 @@ class Scratch(NamedTuple):
     active: Ints  # [r] resources that may hold payloads back
     capacities: Floats  # [r]
     rates: Floats  # [slots]
-    causes: Ints  # [slots]
-    used: Floats  # [r] what is taken of every resource; 0 when not at work
-    touched: Ints  # [r]
-    full: Ints  # [r] resources that were full when last shared
+    causes: Ints  # [slots] resource that holds each payload back, -1 for none
     filling: Filling
 
 
@@ -171,7 +172,11 @@ class State(NamedTuple):
     heap: Ints  # [slots]
     place: Ints  # [slots] -1 for not in the heap
     times: Floats  # [slots]
-    dirty: Ints  # [r] stack
+    used: Floats  # [r] bytes/cycle that the flows take, but for those of `late`
+    brim: Floats  # [r] bytes/cycle beyond which a resource may be full
+    late: Ints  # [slots] stack of slots of which `used` may be wrong
+    fresh: Ints  # [slots] stack of those whose payloads came to contended resources since rates were shared
+    freed: Ints  # [r] stack
     asking: Ints  # [slots, 2] slots that may issue after the event at hand, and who caused it (-1: itself)
     messages: Floats  # [room, columns] heap of remote posts on their way
     sizes: Ints  # how much of the arrays is in use, and counters
@@ -186,8 +191,10 @@ class State(NamedTuple):
     memo: Memo
 
 
-HEAP, DIRTY, SPANS, EVENTS, ASKING, FLYING, SENT, FLOWING, KNOWN = range(9)
+HEAP, FREED, FRESH, LATE, SPANS, EVENTS, ASKING, FLYING, SENT = range(9)
 NOW, UNTIL = 0, 1
+NEARLY = 1.0 - 1e-9
+"""A resource of which more than this part is taken may be full; rounding does not decide."""
 MESSAGE_ROOM = 1024
 
 
@@ -234,7 +241,11 @@ def new_state(
         heap=np.zeros(count, dtype=np.int64),
         place=np.full(count, -1, dtype=np.int64),
         times=np.zeros(count),
-        dirty=np.zeros(resources.size, dtype=np.int64),
+        used=np.zeros(resources.size),
+        brim=resources["capacity"] * NEARLY,
+        late=np.zeros(count, dtype=np.int64),
+        fresh=np.zeros(count, dtype=np.int64),
+        freed=np.zeros(resources.size, dtype=np.int64),
         asking=asking,
         messages=np.zeros((MESSAGE_ROOM, MESSAGE_COLUMNS)),
         sizes=sizes,
@@ -263,9 +274,6 @@ def _scratch(slots: int, nodes: int, resources: int) -> Scratch:
         capacities=np.zeros(resources),
         rates=np.zeros(slots),
         causes=np.zeros(slots, dtype=np.int64),
-        used=np.zeros(resources),
-        touched=np.zeros(resources, dtype=np.int64),
-        full=np.zeros(resources, dtype=np.int64),
         filling=filling(slots, resources, nodes),
     )
 
