@@ -218,13 +218,8 @@ def tileable_dims(kernel: Kernel) -> tuple[int, ...]:
 def trip_counts(kernel: Kernel, tiling: Tiling) -> tuple[int, ...]:
     """Return the number of boxes along each loop dimension."""
     return tuple(
-        -(-d.extent // size) for d, size in zip(kernel.nest.dims, tiling.sizes, strict=True)
+        [-(-extent // size) for extent, size in zip(kernel.nest.extents, tiling.sizes, strict=True)]
     )
-
-
-def used_dims(operand: tuple[DimMap, ...]) -> frozenset[int]:
-    """Return the loop dimensions that an index map depends on."""
-    return frozenset(t.dim for dim in operand if not dim.whole for t in dim.terms if t.stride)
 
 
 def box_loads(kernel: Kernel, tiling: Tiling, operand: int) -> int:
@@ -236,8 +231,7 @@ def box_loads(kernel: Kernel, tiling: Tiling, operand: int) -> int:
     if covers_part(kernel):
         return prod(_meeting_boxes(dim, tiling) for dim in kernel.nest.operands[operand])
     trips = trip_counts(kernel, tiling)
-    used = used_dims(kernel.nest.operands[operand])
-    return _visits(tiling, trips, used)
+    return _visits(tiling, trips, kernel.nest.operand_loops[operand])
 
 
 def _meeting_boxes(dim: DimMap, tiling: Tiling) -> int:
@@ -260,33 +254,20 @@ def _visits(tiling: Tiling, trips: tuple[int, ...], used: frozenset[int]) -> int
 
 def result_boxes(kernel: Kernel, tiling: Tiling) -> int:
     """Return the number of result boxes; each is stored once."""
-    trips = trip_counts(kernel, tiling)
-    return prod(
-        n for n, d in zip(trips, kernel.nest.dims, strict=True) if d.role is not Role.REDUCTION
-    )
+    reductions = kernel.nest.reductions
+    return prod([n for d, n in enumerate(trip_counts(kernel, tiling)) if d not in reductions])
 
 
 def reduction_boxes(kernel: Kernel, tiling: Tiling) -> int:
     """Return the number of boxes that accumulate into one result box."""
-    trips = trip_counts(kernel, tiling)
-    return prod(n for n, d in zip(trips, kernel.nest.dims, strict=True) if d.role is Role.REDUCTION)
+    extents, sizes = kernel.nest.extents, tiling.sizes
+    return prod([-(-extents[d] // sizes[d]) for d in kernel.nest.reductions])
 
 
 def is_padded(kernel: Kernel, operand: int) -> bool:
     """Whether the kernel reads padding around an operand (boxes reach outside the tensor)."""
-    if kernel.family not in (Family.CONTRACT, Family.REDUCE):
-        return False
-    dims = kernel.nest.dims
-    for dim in kernel.nest.operands[operand]:
-        if dim.whole:
-            continue
-        low = high = dim.offset
-        for term in dim.terms:
-            span = term.stride * (dims[term.dim].extent - 1)
-            low, high = low + min(span, 0), high + max(span, 0)
-        if low < 0 or high >= dim.size:
-            return True
-    return False
+    leaves = kernel.nest.leaves_operand[operand]
+    return leaves and kernel.family in (Family.CONTRACT, Family.REDUCE)
 
 
 def covers_part(kernel: Kernel) -> bool:
@@ -296,10 +277,8 @@ def covers_part(kernel: Kernel) -> bool:
 
 def is_broadcast(kernel: Kernel, operand: int) -> bool:
     """Whether some loop of the result repeats the operand's elements."""
-    used = used_dims(kernel.nest.operands[operand])
-    return any(
-        kernel.nest.dims[d].extent > 1 and d not in used for d in used_dims(kernel.nest.result)
-    )
+    nest, used = kernel.nest, kernel.nest.operand_loops[operand]
+    return any(nest.extents[d] > 1 and d not in used for d in nest.result_loops)
 
 
 def is_staged(kernel: Kernel, operand: int) -> bool:
@@ -333,23 +312,15 @@ def is_result_staged(kernel: Kernel) -> bool:
 
 def staging_shape(kernel: Kernel, tiling: Tiling, operand: int) -> tuple[int, ...]:
     """Return the shape of the staging box of an operand: padding included, the largest box."""
-    nest = kernel.nest
-    operand_map = nest.operands[operand]
-    ranges = nest.box(operand_map, (0,) * len(nest.dims), tiling.sizes)
+    dims = kernel.nest.operands[operand]
     if is_padded(kernel, operand):
-        return tuple(high - low for low, high in ranges)
-    return tuple(
-        min(high - low, d.size) for (low, high), d in zip(ranges, operand_map, strict=True)
-    )
+        return tuple([dim.span(tiling.sizes) for dim in dims])
+    return tuple([min(dim.span(tiling.sizes), dim.size) for dim in dims])
 
 
 def result_shape(kernel: Kernel, tiling: Tiling) -> tuple[int, ...]:
     """Return the shape of the largest result box."""
-    nest = kernel.nest
-    ranges = nest.box(nest.result, (0,) * len(nest.dims), tiling.sizes)
-    return tuple(
-        min(high - low, d.size) for (low, high), d in zip(ranges, nest.result, strict=True)
-    )
+    return tuple([min(dim.span(tiling.sizes), dim.size) for dim in kernel.nest.result])
 
 
 def step_type(fn: str, args: tuple[str, ...], last_operand: DType) -> DType:
@@ -417,6 +388,14 @@ def _step_types(pipeline: str, dtype: DType) -> list[DType]:
         dtype = step_type(fn, args, dtype)
         types.append(dtype)
     return types
+
+
+def passing_types(kernel: Kernel) -> tuple[DType, ...]:
+    """Return the types other than the result's that values of a map or a contraction take on the way.
+
+    There is a buffer for a result box in each.
+    """
+    return tuple(dict.fromkeys(t for t in value_types(kernel) if t is not kernel.result_type.dtype))
 
 
 def reduces_wide(kernel: Kernel, tiling: Tiling) -> bool:
@@ -554,7 +533,7 @@ def last_read(kernel: Kernel) -> int:
 
 def statistic_elements(kernel: Kernel, sizes: tuple[int, ...]) -> int:
     """Return how many values the statistic has in a box of the loops."""
-    return prod(sizes[d] for d in used_dims(kernel.nest.operands[last_read(kernel)]))
+    return prod(sizes[d] for d in kernel.nest.operand_loops[last_read(kernel)])
 
 
 def _temporaries(kernel: Kernel, tiling: Tiling, elements: int) -> list[tuple[str, int]]:
@@ -573,7 +552,7 @@ def _temporaries(kernel: Kernel, tiling: Tiling, elements: int) -> list[tuple[st
             if takes_statistic(kernel):
                 size = kernel.operand_types[last_read(kernel)].dtype.itemsize_bytes
                 found.append(("statistic", statistic_elements(kernel, tiling.sizes) * size))
-            types = dict.fromkeys(t for t in value_types(kernel) if t is not final)
+            types = passing_types(kernel)
             return found + [(f"value_{t}", elements * t.itemsize_bytes) for t in types]
         case Family.REDUCE if reduces_wide(kernel, tiling):
             box = prod(staging_shape(kernel, tiling, 0))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from math import ceil
+from typing import NamedTuple, TypeVar
 
 from tilewright.extract.gathered import gather_price
 from tilewright.extract.halo import with_halo_price
@@ -18,6 +20,7 @@ from tilewright.extract.kernel import (
 from tilewright.extract.kernel_work import (
     MatrixWork,
     Traffic,
+    VectorWork,
     computes_alike,
     prologue_bytes,
     transfer_work,
@@ -36,7 +39,28 @@ from tilewright.hwmodel.cost import (
 )
 from tilewright.hwmodel.target import Target
 
-UnitCosts = tuple[KernelCost, ...]
+
+class Amounts(NamedTuple):
+    """What instructions one after the other occupy, move and burn: `KernelCost` without start-up.
+
+    A tuple, because pricing makes and sums millions.
+    """
+
+    matrix_cycles: float
+    vector_cycles: float
+    dma_in_cycles: float
+    dma_out_cycles: float
+    sram_cycles: float
+    link_cycles: float
+    macs: int
+    vector_ops: int
+    sram_bytes: int
+    dram_bytes: int
+    noc_bytes: int
+    energy_pj: float
+
+
+UnitCosts = tuple[Amounts, ...]
 """What the matrix and the vector unit do for a kernel, piece by piece."""
 
 
@@ -58,20 +82,21 @@ def price(
         target: The machine.
         known: Memo of the units' part for kernels that differ only in where their tensors lie.
     """
-    costs = list(_remembered_unit_costs(kernel, tiling, target, {} if known is None else known))
+    prices = _prices_on(target)
+    costs = list(_remembered_unit_costs(kernel, tiling, prices, {} if known is None else known))
     traffics, copies = transfer_work(
         kernel, tiling, target.tile.dma.burst_bytes, multicast=target.dram.read_multicast
     )
     first_load = first_beside = last_store = stored_cycles = 0.0
     beside = _beside_bytes(traffics, target)
     for traffic in traffics:
-        cost, each_cycles = _traffic_price(traffic, target, beside[not traffic.is_beside])
+        cost, each_cycles = prices.traffic((traffic, beside[not traffic.is_beside]))
         if traffic.store:
             last_store = max(last_store, each_cycles)
             stored_cycles += cost.dma_out_cycles
         elif traffic.is_beside and target.tile.dma.load_engines > 1:
             first_beside += each_cycles
-            cost = replace(cost, dma_in_cycles=0.0, dma_out_cycles=cost.dma_in_cycles)
+            cost = cost._replace(dma_in_cycles=0.0, dma_out_cycles=cost.dma_in_cycles)
         else:
             first_load += each_cycles
         costs.append(cost)
@@ -79,8 +104,8 @@ def price(
         costs.append(_local_copy_price(count, size_bytes, target))
     first_chunk = 0.0
     if kernel.gather is not None:
-        cost, first_chunk = gather_price(kernel, tiling, target)
-        costs.append(cost)
+        gathering, first_chunk = gather_price(kernel, tiling, target)
+        costs.append(_amounts(gathering))
     total = _sum(costs)
     results = max(1, result_boxes(kernel, tiling))
     boxes = max(1, results * reduction_boxes(kernel, tiling))
@@ -91,6 +116,13 @@ def price(
     first = max(first_load, first_beside, first_chunk)
     sent_cycles = total.dma_out_cycles - stored_cycles
     port_cycles = total.dram_bytes * target.tiles / target.dram_bytes_per_cycle
+    busy = max(
+        total.matrix_cycles,
+        total.vector_cycles,
+        total.dma_in_cycles,
+        total.dma_out_cycles,
+        total.sram_cycles,
+    )
     latency = max(
         first + compute + last_store,
         total.dma_in_cycles + compute / boxes + last_store,
@@ -100,63 +132,94 @@ def price(
         total.dma_out_cycles,
         total.sram_cycles,
     )
-    own = replace(total, startup_cycles=latency - total.latency_cycles)
+    own = KernelCost(**total._asdict(), startup_cycles=latency - busy)
     return with_halo_price(kernel, own, target)
 
 
 def _remembered_unit_costs(
-    kernel: Kernel, tiling: Tiling, target: Target, known: dict[Tiling, UnitCosts]
+    kernel: Kernel, tiling: Tiling, prices: _Prices, known: dict[Tiling, UnitCosts]
 ) -> UnitCosts:
     if not computes_alike(kernel):
-        return _unit_costs(kernel, tiling, target)
+        return _unit_costs(kernel, tiling, prices)
     costs = known.get(tiling)
     if costs is None:
-        costs = known[tiling] = _unit_costs(kernel, tiling, target)
+        costs = known[tiling] = _unit_costs(kernel, tiling, prices)
     return costs
 
 
-def _unit_costs(kernel: Kernel, tiling: Tiling, target: Target) -> UnitCosts:
+def _unit_costs(kernel: Kernel, tiling: Tiling, prices: _Prices) -> UnitCosts:
     matrix, vector = unit_work(kernel, tiling)
     costs = [
-        _matrix_price(product, target, accumulates=adds)
+        prices.matrix((product, adds))
         for product in matrix
         for adds in (False, True)
         if product.adding or not adds
     ]
     if costs and dequantises(kernel.attrs):
         # a product of floats nearly fills the scratchpad's port, so that it waits while weights pass it
-        waits = prologue_bytes(kernel, tiling) / target.tile.sram.bytes_per_cycle
-        costs.append(KernelCost(matrix_cycles=waits))
-    issue = target.tile.control.issue_cycles
-    costs += [_times(vector_price(item, target), item.count, issue) for item in vector]
-    return tuple(costs)
+        waits = prologue_bytes(kernel, tiling) / prices.target.tile.sram.bytes_per_cycle
+        costs.append(_amounts(KernelCost(matrix_cycles=waits)))
+    return (*costs, *map(prices.vector, vector))
 
 
-def _sum(costs: list[KernelCost]) -> KernelCost:
-    """Return the sum of costs without start-up (faster than adding them one by one)."""
-    return KernelCost(
-        matrix_cycles=sum(c.matrix_cycles for c in costs),
-        vector_cycles=sum(c.vector_cycles for c in costs),
-        dma_in_cycles=sum(c.dma_in_cycles for c in costs),
-        dma_out_cycles=sum(c.dma_out_cycles for c in costs),
-        sram_cycles=sum(c.sram_cycles for c in costs),
-        link_cycles=sum(c.link_cycles for c in costs),
-        macs=sum(c.macs for c in costs),
-        vector_ops=sum(c.vector_ops for c in costs),
-        sram_bytes=sum(c.sram_bytes for c in costs),
-        dram_bytes=sum(c.dram_bytes for c in costs),
-        noc_bytes=sum(c.noc_bytes for c in costs),
-        energy_pj=sum(c.energy_pj for c in costs),
-    )
+_Piece = TypeVar("_Piece")
+_Priced = TypeVar("_Priced")
 
 
-def _times(cost: KernelCost, count: int, issue_cycles: float) -> KernelCost:
+class _Remembered(dict[_Piece, _Priced]):
+    """Prices of pieces of work, each worked out when it is asked for first."""
+
+    def __init__(self, price_of: Callable[[_Piece], _Priced]) -> None:
+        super().__init__()
+        self._price_of = price_of
+
+    def __missing__(self, piece: _Piece) -> _Priced:
+        if len(self) >= _MOST_REMEMBERED:
+            self.clear()
+        found = self[piece] = self._price_of(piece)
+        return found
+
+
+_MOST_REMEMBERED = 1 << 16
+
+
+class _Prices:
+    """The prices of pieces of work on one machine: of the kernels of a model, most pieces are equal."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        issue = target.tile.control.issue_cycles
+        self.matrix = _Remembered[tuple[MatrixWork, bool], Amounts](
+            lambda piece: _matrix_price(*piece, target)
+        ).__getitem__
+        self.vector = _Remembered[VectorWork, Amounts](
+            lambda piece: _times(vector_price(piece, target), piece.times, issue)
+        ).__getitem__
+        self.traffic = _Remembered[tuple[Traffic, int], tuple[Amounts, float]](
+            lambda piece: _traffic_price(*piece, target)
+        ).__getitem__
+
+
+@lru_cache(maxsize=8)
+def _prices_on(target: Target) -> _Prices:
+    return _Prices(target)
+
+
+def _sum(costs: Sequence[Amounts]) -> Amounts:
+    """Return what the costs are together."""
+    return Amounts._make([sum(column) for column in zip(*costs, strict=True)] or _NOTHING)
+
+
+_NOTHING = (0,) * len(Amounts._fields)
+
+
+def _times(cost: KernelCost, count: int, issue_cycles: float) -> Amounts:
     """Return the cost of `count` instructions one after the other, each issued; start-up left out."""
 
     def engine(cycles: float) -> float:
         return (cycles + issue_cycles) * count if cycles else 0.0
 
-    return KernelCost(
+    return Amounts(
         matrix_cycles=engine(cost.matrix_cycles),
         vector_cycles=engine(cost.vector_cycles),
         dma_in_cycles=engine(cost.dma_in_cycles),
@@ -172,7 +235,11 @@ def _times(cost: KernelCost, count: int, issue_cycles: float) -> KernelCost:
     )
 
 
-def _matrix_price(work: MatrixWork, target: Target, *, accumulates: bool) -> KernelCost:
+def _amounts(cost: KernelCost) -> Amounts:
+    return Amounts(*(getattr(cost, name) for name in Amounts._fields))
+
+
+def _matrix_price(work: MatrixWork, accumulates: bool, target: Target) -> Amounts:
     """Return the cost of the products that add to sums, or of those that begin sums."""
     one = matmul_cost(
         target,
@@ -184,7 +251,7 @@ def _matrix_price(work: MatrixWork, target: Target, *, accumulates: bool) -> Ker
         out_dtype=sum_type(work.dtype),
         accumulates=accumulates,
     )
-    count = work.adding if accumulates else work.count - work.adding
+    count = work.adding if accumulates else work.times - work.adding
     return _times(one, count, target.tile.control.issue_cycles)
 
 
@@ -199,17 +266,17 @@ def _beside_bytes(traffics: Sequence[Traffic], target: Target) -> tuple[int, int
     return bytes_of[0], bytes_of[1]
 
 
-def _traffic_price(work: Traffic, target: Target, beside_bytes: int) -> tuple[KernelCost, float]:
+def _traffic_price(work: Traffic, beside_bytes: int, target: Target) -> tuple[Amounts, float]:
     """Return the cost of a stream and the cycles of one of its accesses, which nothing hides.
 
     Args:
         work: The stream.
-        target: The machine.
         beside_bytes: What the ports move meanwhile for the other engine that loads.
+        target: The machine.
     """
     if work.size_bytes == 0:
-        return KernelCost(), 0.0
-    each = ceil(work.size_bytes / work.count)
+        return _amounts(KernelCost()), 0.0
+    each = ceil(work.size_bytes / work.times)
     issue = target.tile.control.issue_cycles
     if work.store:
         one = dram_write_cost(target, ceil(each * work.groups / target.tiles), work.run_bytes)
@@ -218,29 +285,29 @@ def _traffic_price(work: Traffic, target: Target, beside_bytes: int) -> tuple[Ke
         one = replace(one, dma_out_cycles=max(one.dma_out_cycles, engine))
     else:
         one = dram_read_cost(
-            target, each * work.groups, each, work.run_bytes, beside_bytes / work.count
+            target, each * work.groups, each, work.run_bytes, beside_bytes / work.times
         )
     first = max(one.dma_in_cycles, one.dma_out_cycles) + issue
     if not work.store:
         # the next one's lead passes while this one's bytes come; the longer of both is what a load takes
         ahead = dram_ahead_cycles(target, each * work.groups, each)
         one = replace(one, dma_in_cycles=max(ahead, one.dma_in_cycles - ahead))
-    cost = _times(one, work.count, issue)
     # the exact share of this tile, not the rounded one of each access
     share = ceil(work.dram_bytes * work.groups / target.tiles)
-    return replace(cost, dram_bytes=share), first
+    return _times(one, work.times, issue)._replace(dram_bytes=share), first
 
 
-def _local_copy_price(count: int, size_bytes: int, target: Target) -> KernelCost:
+def _local_copy_price(count: int, size_bytes: int, target: Target) -> Amounts:
     """Return the cost of copies within the scratchpad by DMA-in."""
     dma, control = target.tile.dma, target.tile.control
     cycles = (
         count * (dma.startup_cycles + control.issue_cycles) + size_bytes / dma.in_bytes_per_cycle
     )
     moved = 2 * size_bytes
-    return KernelCost(
+    cost = KernelCost(
         dma_in_cycles=cycles,
         sram_cycles=moved / target.tile.sram.bytes_per_cycle,
         sram_bytes=moved,
         energy_pj=moved * target.energy.sram_pj_per_byte,
     )
+    return _amounts(cost)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import product
 from math import prod
 from types import MappingProxyType
+from typing import NamedTuple
 
 from tilewright.dtypes import DType
 from tilewright.extract.kernel import (
@@ -30,20 +32,18 @@ from tilewright.extract.kernel import (
     row_type,
     stationary_type,
     streams_beside,
-    used_dims,
     value_types,
 )
 from tilewright.extract.plan import Memory, Tiling
 from tilewright.graph import STATISTIC_FUNCTIONS, TensorType, dequantises, parse_pipeline
 from tilewright.hwmodel.mesh import REPLICATED, Sharding, split_factor
-from tilewright.rules.loopnest import DimMap, LoopNest, OperandMap, Role
+from tilewright.rules.loopnest import DimMap, LoopNest, OperandMap, Role, used_dims
 
 
-@dataclass(frozen=True, slots=True)
-class MatrixWork:
-    """`count` equal products [b, m, k] x [b, k, n], of which `adding` add to sums that are there."""
+class MatrixWork(NamedTuple):
+    """`times` equal products [b, m, k] x [b, k, n], of which `adding` add to sums that are there."""
 
-    count: int
+    times: int
     b: int
     m: int
     n: int
@@ -52,11 +52,10 @@ class MatrixWork:
     adding: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class VectorWork:
-    """`count` equal vector instructions on `elements` elements (of the source, when they reduce)."""
+class VectorWork(NamedTuple):
+    """`times` equal vector instructions on `elements` elements (of the source, when they reduce)."""
 
-    count: int
+    times: int
     fn: str
     elements: int
     dtype: DType
@@ -64,11 +63,10 @@ class VectorWork:
     """Operands read and written for each element."""
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
+class Traffic(NamedTuple):
     """Accesses of one streamed tensor by one tile of the machine, over the whole kernel."""
 
-    count: int
+    times: int
     """Instructions."""
     size_bytes: int
     """Payload."""
@@ -96,11 +94,8 @@ class KernelWork:
 
 def matrix_roles(nest: LoopNest) -> tuple[str, ...]:
     """Return the role of each loop of a contraction: "b", "m", "n", "k", or "" when in one operand only."""
-    left, right, own = (
-        used_dims(nest.operands[0]),
-        used_dims(nest.operands[1]),
-        used_dims(nest.result),
-    )
+    left, right, *_ = nest.operand_loops
+    own = nest.result_loops
     roles = {
         (True, True, True): "b",
         (True, False, True): "m",
@@ -141,13 +136,15 @@ def _result_classes(
     Elements are those of the result, or of a tensor that the result's loops walk.
     """
     dims = kernel.nest.dims
-    own = used_dims(kernel.nest.result if tensor is None else tensor)
+    own = kernel.nest.result_loops if tensor is None else used_dims(tensor)
     sizes = tuple(
-        s if d.role is not Role.REDUCTION else d.extent
-        for s, d in zip(tiling.sizes, dims, strict=True)
+        [
+            s if d.role is not Role.REDUCTION else d.extent
+            for s, d in zip(tiling.sizes, dims, strict=True)
+        ]
     )
     for count, box in _size_classes(kernel.nest, Tiling(sizes, tiling.order)):
-        yield count, prod(s for d, s in enumerate(box) if d in own)
+        yield count, prod([s for d, s in enumerate(box) if d in own])
 
 
 def kernel_work(kernel: Kernel, tiling: Tiling, burst_bytes: int, *, multicast: bool) -> KernelWork:
@@ -215,13 +212,12 @@ def _contract_work(
     kernel: Kernel, tiling: Tiling, matrix: list[MatrixWork], vector: list[VectorWork]
 ) -> None:
     dtype, roles = kernel.operand_types[0].dtype, matrix_roles(kernel.nest)
+    loops = [[d for d, role in enumerate(roles) if role == r] for r in "bmnk"]
     if dequantises(kernel.attrs):
         vector += _prologue_work(kernel, tiling)
     for count, adding, box in _adding_classes(kernel.nest, tiling):
         if kernel.on_matrix_unit:
-            b, m, n, k = (
-                prod(s for s, role in zip(box, roles, strict=True) if role == r) for r in "bmnk"
-            )
+            b, m, n, k = (prod([box[d] for d in own]) for own in loops)
             matrix.append(MatrixWork(count, b, m, n, k, dtype, adding))
         else:
             vector.append(VectorWork(count, "mul", prod(box), dtype, 3))
@@ -364,7 +360,7 @@ def _reduce_work(kernel: Kernel, tiling: Tiling) -> list[VectorWork]:
     found = []
     for count, box in _size_classes(kernel.nest, tiling):
         if wide:
-            elements = prod(h - low for low, h in _box(kernel.nest, kernel.nest.operands[0], box))
+            elements = prod([dim.span(box) for dim in kernel.nest.operands[0]])
             found.append(VectorWork(count, "cast", elements, DType.F32, 2))
         found.append(VectorWork(count, fn, prod(box), DType.F32 if wide else dtype, 1))
     if wide:
@@ -372,12 +368,6 @@ def _reduce_work(kernel: Kernel, tiling: Tiling) -> list[VectorWork]:
             VectorWork(n, "cast", e, DType.F32, 2) for n, e in _result_classes(kernel, tiling)
         ]
     return found
-
-
-def _box(
-    nest: LoopNest, operand: OperandMap, sizes: tuple[int, ...]
-) -> tuple[tuple[int, int], ...]:
-    return nest.box(operand, (0,) * len(nest.dims), sizes)
 
 
 ROW_STEPS: Mapping[str, str] = MappingProxyType(
@@ -466,8 +456,7 @@ def _staging_work(kernel: Kernel, tiling: Tiling, operand: int) -> list[VectorWo
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class BoxTotals:
+class BoxTotals(NamedTuple):
     """Sums over all box loads of a streamed or padded operand."""
 
     loads: int
@@ -492,8 +481,7 @@ def box_totals(kernel: Kernel, tiling: Tiling, operand: int) -> BoxTotals:
     return BoxTotals(loads * reloads, elements * reloads, valid * reloads, slabs * reloads)
 
 
-@dataclass(frozen=True, slots=True)
-class _DimTotals:
+class _DimTotals(NamedTuple):
     """Sums over the boxes of one tensor dimension."""
 
     boxes: int
@@ -513,7 +501,23 @@ def _dim_totals(nest: LoopNest, tiling: Tiling, dim: DimMap) -> _DimTotals:
         if extent == dim.size:  # the common case, quickly
             boxes = -(-extent // tiling.sizes[loop])
             return _DimTotals(boxes, extent, extent, boxes, 0)
-    ranges = _dim_boxes(nest, tiling, dim)
+    loops = [term.dim for term in dim.terms]
+    extents, sizes = nest.extents, tiling.sizes
+    return _counted_totals(
+        dim, tuple([extents[d] for d in loops]), tuple([sizes[d] for d in loops])
+    )
+
+
+@lru_cache(maxsize=1 << 14)
+def _counted_totals(dim: DimMap, extents: tuple[int, ...], sizes: tuple[int, ...]) -> _DimTotals:
+    """Sum over all boxes; kernels share few dimensions, and there may be thousands of boxes.
+
+    Args:
+        dim: The tensor dimension.
+        extents: Of the loop of each term.
+        sizes: Of the tile on the loop of each term.
+    """
+    ranges = _dim_boxes(dim, extents, sizes)
     valid = [max(0, min(high, dim.size) - max(low, 0)) for low, high in ranges]
     return _DimTotals(
         boxes=len(ranges),
@@ -526,20 +530,23 @@ def _dim_totals(nest: LoopNest, tiling: Tiling, dim: DimMap) -> _DimTotals:
     )
 
 
-def _dim_boxes(nest: LoopNest, tiling: Tiling, dim: DimMap) -> list[tuple[int, int]]:
+def _dim_boxes(
+    dim: DimMap, extents: tuple[int, ...], sizes: tuple[int, ...]
+) -> list[tuple[int, int]]:
     """Return the range of one tensor dimension for every box of the loops that it depends on."""
     if dim.whole:
         return [(0, dim.size)]
-    used = [t.dim for t in dim.terms]
-    counts = [range(-(-nest.dims[d].extent // tiling.sizes[d])) for d in used]
-    found: list[tuple[int, int]] = []
-    starts, sizes = [0] * len(nest.dims), [1] * len(nest.dims)
-    for position in product(*counts):
-        for d, i in zip(used, position, strict=True):
-            starts[d] = i * tiling.sizes[d]
-            sizes[d] = min(tiling.sizes[d], nest.dims[d].extent - starts[d])
-        found += nest.box((dim,), tuple(starts), tuple(sizes))
-    return found
+    ends = [
+        [
+            sorted((term.stride * start, term.stride * (min(start + size, extent) - 1)))
+            for start in range(0, extent, size)
+        ]
+        for term, extent, size in zip(dim.terms, extents, sizes, strict=True)
+    ]
+    return [
+        (dim.offset + sum(low for low, _ in box), dim.offset + sum(high for _, high in box) + 1)
+        for box in product(*ends)
+    ]
 
 
 def transfer_work(
@@ -661,8 +668,7 @@ def _run_bytes(
     axis = kernel.attrs.get("axis") if gathered else None
     for i in reversed(range(len(operand))):
         dim = operand[i]
-        low, high = _box(kernel.nest, (dim,), tiling.sizes)[0]
-        length = min(high - low, dim.size)
+        length = min(dim.span(tiling.sizes), dim.size)
         if i == axis or (number >= 0 and _has_gaps(kernel, dim, number)):
             return run
         run *= length

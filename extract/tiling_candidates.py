@@ -17,7 +17,6 @@ from tilewright.extract.kernel import (
     loop_order,
     stationary_type,
     tileable_dims,
-    used_dims,
 )
 from tilewright.extract.options import implementations_by_node, kernel_of
 from tilewright.extract.plan import Memory
@@ -110,7 +109,8 @@ def _quanta(kernel: Kernel, target: Target) -> tuple[int, ...]:
             quantum if number in inner and dim.extent >= MOST_SIZES * quantum else 1
             for number, dim in enumerate(dims)
         )
-    outputs = used_dims(kernel.nest.operands[1]) - used_dims(kernel.nest.operands[0])
+    left, right, *_ = kernel.nest.operand_loops
+    outputs = right - left
     quanta = []
     for number, dim in enumerate(dims):
         wanted = matrix.rows if dim.role is Role.REDUCTION else columns if number in outputs else 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,23 +17,27 @@ from numpy.typing import NDArray
 from tilewright.extract.gathered import chunk_cycles
 from tilewright.extract.kernel import (
     TWO_PRODUCTS,
+    Family,
     Kernel,
     footprint_bytes,
     halo_buffers,
     is_padded,
     is_result_staged,
     is_staged,
+    passing_types,
     stationary_type,
+    takes_statistic,
     tileable_dims,
     vocabulary_buffers,
     whole_tiling,
 )
 from tilewright.extract.kernel_work import unit_work
+from tilewright.extract.move_buffers import aligned_bytes
 from tilewright.extract.plan import Memory, Tiling
 from tilewright.graph import dequantises
 from tilewright.hwmodel.mesh import REPLICATED, Sharding
 from tilewright.hwmodel.target import Target
-from tilewright.rules.loopnest import LoopNest, OperandMap, Role
+from tilewright.rules.loopnest import LoopNest, OperandMap
 
 _BOX_CYCLES = 60.0
 """Assumed overhead of a box (issue, start-up, fill) in the ranking; pricing knows better."""
@@ -41,12 +46,22 @@ _BOX_CYCLES = 60.0
 Values = NDArray[np.float64]
 
 
+class OperandBoxes(NamedTuple):
+    """The boxes of an operand for every candidate: elements of the largest, loads, both multiplied."""
+
+    elements: Values
+    loads: Values
+    moved: Values
+    copies: Values
+    """Buffers: the next box is loaded beside one that is read."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Shapes:
-    """For every candidate: boxes in all, elements and loads of each operand's box, result boxes."""
+    """For every candidate: boxes in all, those of each operand, elements of a result box, result boxes."""
 
     boxes: Values
-    operands: tuple[tuple[Values, Values], ...]
+    operands: tuple[OperandBoxes, ...]
     result: Values
     results: Values
 
@@ -59,6 +74,8 @@ class Candidates:
     orders: NDArray[np.int64]
     shapes: dict[tuple[object, ...], Shapes] = field(default_factory=dict)
     """Memo by index maps: kernels that differ only in where tensors lie share them."""
+    visits: dict[frozenset[int], Values] = field(default_factory=dict)
+    """Memo of the loads of an operand by the loops that it depends on."""
 
     def __len__(self) -> int:
         """Return the number of candidates."""
@@ -66,9 +83,8 @@ class Candidates:
 
     def tiling(self, number: int) -> Tiling:
         """Return one candidate."""
-        return Tiling(
-            tuple(int(s) for s in self.sizes[number]), tuple(int(d) for d in self.orders[number])
-        )
+        sizes, order = self.sizes[number].astype(np.int64), self.orders[number]
+        return Tiling(tuple(sizes.tolist()), tuple(order.tolist()))
 
     def shape_of(self, kernel: Kernel) -> Shapes:
         """Return the box sizes and counts of a kernel for every candidate."""
@@ -100,8 +116,9 @@ class Ranking:
         self._alignment = target.tile.sram.alignment_bytes
         self._order, self._least = np.arange(len(candidates)), np.zeros(len(candidates))
         if len(candidates) > 1:  # none if the tiling rules that run make none
-            scores, self._least = _scores(kernel, candidates, target)
-            self._order = np.argsort(scores, kind="stable")
+            self._order = np.argsort(_scores(kernel, candidates, target), kind="stable")
+            self._least = _least_footprints(kernel, candidates, self._alignment)[self._order]
+        self._is_exact = len(candidates) > 1 and _is_least_exact(kernel)
         self._known: dict[int, tuple[Tiling, int]] = {}
 
     def within(self, budget_bytes: int) -> list[tuple[Tiling, int]]:
@@ -110,62 +127,88 @@ class Ranking:
         The orders of a size often lie side by side; pricing them instead would keep out other sizes.
         """
         chosen: list[tuple[Tiling, int]] = []
-        for number in self._order[self._least[self._order] <= budget_bytes]:
-            if chosen and (self._candidates.sizes[number] == chosen[0][0].sizes).all():
+        for place in np.flatnonzero(self._least <= budget_bytes).tolist():
+            sizes = self._candidates.sizes[self._order[place]]
+            if chosen and (sizes == chosen[0][0].sizes).all():
                 continue
-            tiling, footprint = self._footprint(int(number))
+            tiling, footprint = self._footprint(place)
             if footprint <= budget_bytes:
                 chosen.append((tiling, footprint))
                 if len(chosen) == 2:
                     break
         return chosen
 
-    def _footprint(self, number: int) -> tuple[Tiling, int]:
-        if number not in self._known:
-            tiling = self._candidates.tiling(number)
-            self._known[number] = tiling, footprint_bytes(self._kernel, tiling, self._alignment)
-        return self._known[number]
+    def _footprint(self, place: int) -> tuple[Tiling, int]:
+        """Return the candidate at a place of the ranking and its footprint."""
+        if place not in self._known:
+            tiling = self._candidates.tiling(int(self._order[place]))
+            size = int(self._least[place])
+            if not self._is_exact:
+                size = footprint_bytes(self._kernel, tiling, self._alignment)
+            self._known[place] = tiling, size
+        return self._known[place]
 
 
-def _scores(
-    kernel: Kernel, candidates: Candidates, target: Target
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return an estimate of cycles and a lower bound of the footprint for every candidate."""
+def _scores(kernel: Kernel, candidates: Candidates, target: Target) -> Values:
+    """Return an estimate of cycles for every candidate."""
     shape = candidates.shape_of(kernel)
     cycles = shape.boxes * _BOX_CYCLES
-    fixed = (*halo_buffers(kernel), *vocabulary_buffers(kernel))
-    footprint = np.full(len(candidates), float(sum(buffer.size_bytes for buffer in fixed)))
     chunks: list[tuple[Values, Values]] = []
-    for number, (elements, loads) in enumerate(shape.operands):
-        streamed = kernel.operand_memory[number] is Memory.DRAM
-        staged = is_staged(kernel, number)
+    for number, boxes in enumerate(shape.operands):
         itemsize = kernel.operand_types[number].dtype.itemsize_bytes
-        box = elements * itemsize
-        if staged:
-            held = box
-            if is_padded(kernel, number):
-                operand = kernel.nest.operands[number]
-                held = itemsize * _box_elements(operand, candidates.sizes, is_clipped=False)
-            footprint = footprint + held * np.where(loads > 1, 2, 1)
-        if streamed:
+        if kernel.operand_memory[number] is Memory.DRAM:
             rate = _dram_cycles_per_byte(kernel, kernel.operand_shardings[number], target)
-            cycles = cycles + box * loads * rate
+            cycles += boxes.moved * itemsize * rate
         if kernel.gather is not None and number in kernel.gather.operands:
-            chunks.append((box, loads))
+            chunks.append((boxes.elements * itemsize, boxes.loads))
     if chunks:
-        cycles = cycles + _exposed_cycles(kernel, shape, chunks, target)
+        cycles += _exposed_cycles(kernel, shape, chunks, target)
     if dequantises(kernel.attrs):
-        elements, loads = shape.operands[1]
-        box = elements * stationary_type(kernel).itemsize_bytes
-        footprint = footprint + box * np.where(loads > 1, 2, 1)
-        cycles = cycles + elements * loads / target.tile.vector.lanes
+        cycles += shape.operands[1].moved / target.tile.vector.lanes
     if kernel.result_memory is Memory.DRAM:
-        box = shape.result * kernel.result_type.dtype.itemsize_bytes
-        if is_result_staged(kernel):
-            footprint = footprint + box * np.where(shape.results > 1, 2, 1)
         rate = _dram_cycles_per_byte(kernel, kernel.result_sharding, target)
-        cycles = cycles + box * shape.results * rate
-    return cycles, footprint
+        box = shape.result * kernel.result_type.dtype.itemsize_bytes
+        cycles += box * shape.results * rate
+    return cycles
+
+
+def _least_footprints(kernel: Kernel, candidates: Candidates, alignment_bytes: int) -> Values:
+    """Return a lower bound of `footprint_bytes` for every candidate, exact for most kernels."""
+    shape = candidates.shape_of(kernel)
+
+    def aligned(size_bytes: Values) -> Values:
+        return np.asarray(np.ceil(size_bytes / alignment_bytes) * alignment_bytes)
+
+    fixed = (*halo_buffers(kernel), *vocabulary_buffers(kernel))
+    least = sum(aligned_bytes(buffer.size_bytes, alignment_bytes) for buffer in fixed)
+    total = np.full(len(candidates), float(least))
+    for number, boxes in enumerate(shape.operands):
+        if not is_staged(kernel, number):
+            continue
+        held = boxes.elements
+        if is_padded(kernel, number):
+            operand = kernel.nest.operands[number]
+            held = _box_elements(operand, candidates.sizes, is_clipped=False)
+        itemsize = kernel.operand_types[number].dtype.itemsize_bytes
+        total += aligned(held * itemsize) * boxes.copies
+    if dequantises(kernel.attrs):
+        boxes = shape.operands[1]
+        total += aligned(boxes.elements * stationary_type(kernel).itemsize_bytes) * boxes.copies
+    if is_result_staged(kernel):
+        box = aligned(shape.result * kernel.result_type.dtype.itemsize_bytes)
+        total += box * np.where(shape.results > 1, 2, 1)
+    if kernel.family in (Family.MAP, Family.CONTRACT):
+        for dtype in passing_types(kernel):
+            total += aligned(shape.result * dtype.itemsize_bytes)
+    return total
+
+
+def _is_least_exact(kernel: Kernel) -> bool:
+    """Whether `_least_footprints` counts all buffers, so that nobody has to for each candidate."""
+    is_counted = kernel.family is Family.MAP or (
+        kernel.family is Family.CONTRACT and kernel.on_matrix_unit
+    )
+    return is_counted and not takes_statistic(kernel)
 
 
 def _exposed_cycles(
@@ -198,20 +241,24 @@ def _product_cycles(kernel: Kernel, target: Target) -> float:
         return prod(extents) / rate
     matrix_work, vector_work = unit_work(kernel, whole_tiling(kernel))
     macs = sum(p.b * p.m * p.n * p.k for p in matrix_work)
-    elements = sum(step.count * step.elements for step in vector_work)
+    elements = sum(step.times * step.elements for step in vector_work)
     return max(macs / rate, elements / target.tile.vector.lanes)
 
 
 def _shapes(nest: LoopNest, candidates: Candidates) -> Shapes:
-    extents = np.array([dim.extent for dim in nest.dims], dtype=np.float64)
-    trips = np.ceil(extents / candidates.sizes)
-    parallel = np.array([dim.role is not Role.REDUCTION for dim in nest.dims])
+    trips = np.ceil(np.array(nest.extents, dtype=np.float64) / candidates.sizes)
+    parallel = [number for number in range(len(nest.dims)) if number not in nest.reductions]
+    operands = []
+    for operand, used in zip(nest.operands, nest.operand_loops, strict=True):
+        if used not in candidates.visits:
+            candidates.visits[used] = _visits(used, trips, candidates.orders)
+        loads = candidates.visits[used]
+        elements = _box_elements(operand, candidates.sizes)
+        copies = np.where(loads > 1, 2.0, 1.0)
+        operands.append(OperandBoxes(elements, loads, elements * loads, copies))
     return Shapes(
         boxes=trips.prod(axis=1),
-        operands=tuple(
-            (_box_elements(operand, candidates.sizes), _visits(operand, trips, candidates.orders))
-            for operand in nest.operands
-        ),
+        operands=tuple(operands),
         result=_box_elements(nest.result, candidates.sizes),
         results=trips[:, parallel].prod(axis=1),
     )
@@ -234,10 +281,9 @@ def _box_elements(
 
 
 def _visits(
-    operand: OperandMap, trips: NDArray[np.float64], orders: NDArray[np.int64]
+    used: frozenset[int], trips: NDArray[np.float64], orders: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Return how often a box is loaded: trips of all loops down to the innermost that changes it."""
-    used = {term.dim for dim in operand if not dim.whole for term in dim.terms if term.stride}
     is_used = np.array([dim in used for dim in range(trips.shape[1])])
     ordered = np.take_along_axis(trips, orders, axis=1)
     totals = np.cumprod(ordered, axis=1)

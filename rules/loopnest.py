@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 
 class Role(StrEnum):
@@ -61,6 +62,16 @@ class DimMap:
     offset: int = 0
     whole: bool = False
 
+    def span(self, sizes: tuple[int, ...]) -> int:
+        """Return how far from first to last the indices lie that a tile of the loops touches.
+
+        Args:
+            sizes: Number of indices of the tile on each loop dimension.
+        """
+        if self.whole:
+            return self.size
+        return 1 + sum([abs(term.stride * (sizes[term.dim] - 1)) for term in self.terms])
+
 
 UNCUT = -1
 """The dimension of a tensor that no split cuts, as in a sharding (replicated)."""
@@ -69,9 +80,17 @@ OperandMap = tuple[DimMap, ...]
 """One DimMap for each dimension of a tensor."""
 
 
-@dataclass(frozen=True, slots=True)
+def used_dims(operand: OperandMap) -> frozenset[int]:
+    """Return the loop dimensions that an index map depends on."""
+    return frozenset(t.dim for dim in operand if not dim.whole for t in dim.terms if t.stride)
+
+
+@dataclass(frozen=True)
 class LoopNest:
-    """Loop dimensions with the index maps of operands and result."""
+    """Loop dimensions with the index maps of operands and result.
+
+    Pricing asks for the properties once for each tiling, so they are worked out once.
+    """
 
     dims: tuple[LoopDim, ...]
     operands: tuple[OperandMap, ...]
@@ -80,6 +99,40 @@ class LoopNest:
     """How reduction dimensions combine: "sum", "max", "min", "prod", or "softmax" (sums weighted by a
     running softmax). Only sum and max may be partial: the others stay on one tile, in boxes one after
     the other."""
+
+    @cached_property
+    def extents(self) -> tuple[int, ...]:
+        """Extent of each loop dimension."""
+        return tuple(dim.extent for dim in self.dims)
+
+    @cached_property
+    def reductions(self) -> tuple[int, ...]:
+        """Numbers of the loop dimensions that combine results."""
+        return tuple(n for n, dim in enumerate(self.dims) if dim.role is Role.REDUCTION)
+
+    @cached_property
+    def operand_loops(self) -> tuple[frozenset[int], ...]:
+        """Of each operand the loop dimensions that it depends on."""
+        return tuple(map(used_dims, self.operands))
+
+    @cached_property
+    def result_loops(self) -> frozenset[int]:
+        """The loop dimensions that the result depends on."""
+        return used_dims(self.result)
+
+    @cached_property
+    def leaves_operand(self) -> tuple[bool, ...]:
+        """Of each operand whether some iteration touches indices outside, which are padding."""
+        return tuple(any(map(self._leaves, operand)) for operand in self.operands)
+
+    def _leaves(self, dim: DimMap) -> bool:
+        if dim.whole:
+            return False
+        low = high = dim.offset
+        for term in dim.terms:
+            span = term.stride * (self.dims[term.dim].extent - 1)
+            low, high = low + min(span, 0), high + max(span, 0)
+        return low < 0 or high >= dim.size
 
     def box(
         self, operand: OperandMap, starts: tuple[int, ...], sizes: tuple[int, ...]

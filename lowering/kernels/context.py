@@ -22,7 +22,6 @@ from tilewright.extract.kernel import (
     staging_shape,
     streams_beside,
     trip_counts,
-    used_dims,
 )
 from tilewright.extract.plan import Memory, Tiling
 from tilewright.graph import STATISTIC_FUNCTIONS, parse_pipeline
@@ -74,7 +73,7 @@ class KernelContext:
         self._is_staged = [is_staged(kernel, n) for n in numbers]
         self._is_padded = [is_padded(kernel, n) for n in numbers]
         self._is_result_staged = is_result_staged(kernel)
-        self._used_dims = [sorted(used_dims(tensor)) for tensor in kernel.nest.operands]
+        self._used_dims = [sorted(loops) for loops in kernel.nest.operand_loops]
         self._staging_shapes = [staging_shape(kernel, tiling, n) for n in numbers]
         self._result_shape = result_shape(kernel, tiling)
         self._loaded: dict[int, tuple[int, ...]] = {}
@@ -320,7 +319,7 @@ class KernelContext:
 
     def parallel(self, box: LoopBox) -> tuple[tuple[int, ...], LoopBox]:
         """Return the domain and box of the result's loops, with one index of each of the others."""
-        own = used_dims(self.kernel.nest.result)
+        own = self.kernel.nest.result_loops
         sizes = tuple(size if d in own else 1 for d, size in enumerate(box.sizes))
         starts = tuple(start if d in own else 0 for d, start in enumerate(box.starts))
         return sizes, LoopBox(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tilewright.extract.kernel import WEIGHTS, staging_shape, stationary_type, used_dims
+from tilewright.extract.kernel import WEIGHTS, staging_shape, stationary_type
 from tilewright.lowering.emit import View
 from tilewright.lowering.kernels.context import KernelContext, LoopBox
 
@@ -19,7 +19,7 @@ class Dequantised:
         self._context = context
         self._tensor = context.kernel.nest.operands[1]
         self._shape = staging_shape(context.kernel, context.tiling, 1)
-        self._used_dims = sorted(used_dims(self._tensor))
+        self._used_dims = sorted(context.kernel.nest.operand_loops[1])
         self._position: tuple[int, ...] | None = None
 
     def view(self, box: LoopBox) -> View:

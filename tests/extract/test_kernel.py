@@ -118,7 +118,7 @@ def test_quantised_weights_are_loaded_as_integers() -> None:
     assert weights.size_bytes == 4 * 96 * 32, "each of four row boxes loads them"
     assert scale.size_bytes == 32 * 4
     (scaled,) = work.vector
-    assert (scaled.fn, scaled.count, scaled.elements) == ("mul", 8, 48 * 32)
+    assert (scaled.fn, scaled.times, scaled.elements) == ("mul", 8, 48 * 32)
     assert {product.dtype for product in work.matrix} == {DType.F32}
 
 
@@ -167,7 +167,7 @@ def test_work_does_not_depend_on_dividing() -> None:
     exact = kernel_work(MATMUL, Tiling((16, 32, 48), (0, 1, 2)), 64, multicast=True)
     ragged = kernel_work(MATMUL, Tiling((15, 32, 40), (0, 1, 2)), 64, multicast=True)
     for work in (exact, ragged):
-        assert sum(w.count * w.m * w.n * w.k for w in work.matrix) == 64 * 96 * 32
+        assert sum(w.times * w.m * w.n * w.k for w in work.matrix) == 64 * 96 * 32
         assert sum(t.size_bytes for t in work.traffic if t.store) == 64 * 32 * 4
 
 

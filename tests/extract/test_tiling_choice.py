@@ -25,6 +25,8 @@ from tilewright.extract.plan import Memory
 from tilewright.extract.tiling_choice import (
     Candidates,
     Ranking,
+    _is_least_exact,
+    _least_footprints,
     _scores,
     tiling_key,
     whole_candidate,
@@ -61,27 +63,38 @@ def kernels(name: str) -> tuple[tuple[Kernel, Candidates], ...]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_ranked_footprint_is_a_lower_bound(name: str) -> None:
-    target = tiny(name).target
     for kernel, candidates in kernels(name):
-        _, least = _scores(kernel, candidates, target)
-        for number in range(0, len(candidates), max(1, len(candidates) // 12)):
-            tiling = candidates.tiling(number)
-            assert least[number] <= footprint_bytes(kernel, tiling, 1)
-            assert least[number] <= footprint_bytes(kernel, tiling, 64)
+        for alignment in (1, 64):
+            least = _least_footprints(kernel, candidates, alignment)
+            for number in range(0, len(candidates), max(1, len(candidates) // 12)):
+                exact = footprint_bytes(kernel, candidates.tiling(number), alignment)
+                assert least[number] <= exact
+                if _is_least_exact(kernel):
+                    assert least[number] == exact
 
 
 def test_ranked_footprint_of_convolutions_is_exact() -> None:
     """Padding and what comes from neighbours count, so that tilings far from fitting are not looked at."""
-    target = tiny("conv_relu").target
     seen = set()
     for kernel, candidates in kernels("conv_relu"):
         if kernel.kind != "conv":
             continue
-        _, least = _scores(kernel, candidates, target)
-        for number in range(0, len(candidates), max(1, len(candidates) // 12)):
-            assert least[number] == footprint_bytes(kernel, candidates.tiling(number), 1)
+        for alignment in (1, 64):
+            least = _least_footprints(kernel, candidates, alignment)
+            for number in range(0, len(candidates), max(1, len(candidates) // 12)):
+                exact = footprint_bytes(kernel, candidates.tiling(number), alignment)
+                assert least[number] == exact
         seen.add((is_padded(kernel, 0), bool(kernel.halo)))
     assert seen == {(True, False), (False, True)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_span_is_the_width_of_a_box(name: str) -> None:
+    for kernel, candidates in kernels(name)[::5]:
+        nest, sizes = kernel.nest, candidates.tiling(len(candidates) // 2).sizes
+        for tensor in (*nest.operands, nest.result):
+            ranges = nest.box(tensor, (0,) * len(sizes), sizes)
+            assert [dim.span(sizes) for dim in tensor] == [high - low for low, high in ranges]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -131,10 +144,10 @@ def test_shapes_agree_with_the_kernel_functions(name: str) -> None:
         for number in range(0, len(candidates), max(1, len(candidates) // 8)):
             tiling = candidates.tiling(number)
             assert shapes.results[number] == result_boxes(kernel, tiling)
-            for operand, (elements, loads) in enumerate(shapes.operands):
-                assert loads[number] == box_loads(kernel, tiling, operand)
+            for operand, boxes in enumerate(shapes.operands):
+                assert boxes.loads[number] == box_loads(kernel, tiling, operand)
                 box = staging_shape(kernel, tiling, operand)
-                assert elements[number] <= np.prod(box)
+                assert boxes.elements[number] <= np.prod(box)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -182,6 +195,7 @@ def test_the_ranking_finds_nearly_the_cheapest(name: str) -> None:
 def test_more_budget_never_costs_more_in_the_ranking() -> None:
     target = tiny("matmul_chain").target
     for kernel, candidates in kernels("matmul_chain")[::3]:
-        scores, sizes = _scores(kernel, candidates, target)
+        scores = _scores(kernel, candidates, target)
+        sizes = _least_footprints(kernel, candidates, target.tile.sram.alignment_bytes)
         best = [scores[sizes <= b].min(initial=np.inf) for b in (512, 2048, 8192, 10**6)]
         assert all(a >= b for a, b in pairwise(best))

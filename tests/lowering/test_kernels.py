@@ -522,19 +522,19 @@ def check_counts(builder: Builder, kernel: Kernel, tiling: Tiling, first: int) -
     if not doubled:
         assert moved((Opcode.LD, Opcode.GTH)) == loads
     assert moved((Opcode.ST,)) == stores
-    assert sum(m.engine is Engine.ME for m in builder.micros) == sum(w.count for w in work.matrix)
+    assert sum(m.engine is Engine.ME for m in builder.micros) == sum(w.times for w in work.matrix)
     products = [m for m in builder.micros if m.opcode is Opcode.MM]
     assert sum(m.accumulate for m in products) == sum(w.adding for w in work.matrix)
     macs = sum(prod(m.domain) for m in products)
-    assert macs == sum(w.count * w.b * w.m * w.n * w.k for w in work.matrix)
+    assert macs == sum(w.times * w.b * w.m * w.n * w.k for w in work.matrix)
     if kernel.family is Family.COPY:
         for opcode, is_store in ((Opcode.LD, False), (Opcode.ST, True)):
             count = sum(m.opcode is opcode for m in builder.micros)
-            assert count == sum(t.count for t in work.traffic if t.store is is_store)
+            assert count == sum(t.times for t in work.traffic if t.store is is_store)
     if not doubled:
         instructions = sum(m.engine is Engine.VE for m in builder.micros)
         halo = chain(*halo_work(kernel)) if kernel.halo else ()
-        assert instructions == sum(w.count for w in chain(work.vector, halo))
+        assert instructions == sum(w.times for w in chain(work.vector, halo))
 
 
 @pytest.mark.parametrize("name", CASES)
