@@ -206,16 +206,20 @@ class Account:
 def consistent(problem: ChoiceProblem, kept: Kept) -> Kept | None:
     """Return the options that some option of every neighbour allows; None if a variable has none."""
     left = list(kept)
+    allowed_ports = [edge.matrix < FORBIDDEN / 2 for edge in problem.edges]
     changed = True
     while changed:
         changed = False
-        for edge in problem.edges:
-            allowed = edge.matrix < FORBIDDEN / 2
+        for edge, allowed in zip(problem.edges, allowed_ports, strict=True):
+            if allowed.all():
+                continue
             for own, ports, other, others, table in (
                 (edge.left, edge.left_ports, edge.right, edge.right_ports, allowed),
                 (edge.right, edge.right_ports, edge.left, edge.left_ports, allowed.T),
             ):
-                mask = table[:, np.unique(others[left[other]])].any(axis=1)[ports[left[own]]]
+                is_reached = np.zeros(table.shape[1], dtype=bool)
+                is_reached[others[left[other]]] = True
+                mask = (table & is_reached).any(axis=1)[ports[left[own]]]
                 if not mask.all():
                     left[own] = left[own][mask]
                     changed = True

@@ -16,7 +16,7 @@ import numpy as np
 
 from tilewright.extract.certificate import Dropped
 from tilewright.extract.choice import ChoiceProblem, Costs, Indices, Mask, restricted
-from tilewright.extract.dominance_core import add_worst
+from tilewright.extract.dominance_core import add_worst, find_beaten
 
 _PASSES = 3
 _MOST_OPTIONS = 1500
@@ -76,17 +76,10 @@ def _beaten(
     more = costs[options][:, None] - costs[options][None, :]
     for other, matrix, ports, other_ports in edges:
         add_worst(matrix, ports[options], other_ports[kept[other]], *room, more)
-    is_lean = np.ones(more.shape, dtype=bool)
-    for amount in amounts:
-        is_lean &= amount[options][:, None] <= amount[options][None, :]
-    beats = is_lean & (more <= 0)
-    # of options that beat each other, the first stays
-    beats &= ~(beats.T & np.tri(len(options), k=0, dtype=bool))
-    beaten = np.asarray(beats.any(axis=0))
-    stays = np.flatnonzero(~beaten)
-    pairs = np.ix_(stays, np.flatnonzero(beaten))
-    cheapest = np.where(is_lean[pairs], more[pairs], np.inf).argmin(axis=0)
-    return beaten, options[stays[cheapest]]
+    used = np.array([amount[options] for amount in amounts]).reshape(len(amounts), len(options))
+    beaten, cheapest = np.empty(len(options), dtype=bool), np.empty(len(options), dtype=np.int64)
+    find_beaten(more, used, beaten, cheapest)
+    return beaten, options[cheapest[beaten]]
 
 
 def _room(problem: ChoiceProblem) -> Room:

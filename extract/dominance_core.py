@@ -1,10 +1,10 @@
-"""What an option may cost more than another one on an edge, compiled."""
+"""What an option may cost more than another one on an edge, and which options others beat, compiled."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from tilewright.extract.choice import Costs, Indices
+from tilewright.extract.choice import Costs, Indices, Mask
 from tilewright.extract.tables_jit import compiled
 
 
@@ -53,6 +53,45 @@ def add_worst(
         sums = more[a]
         for b in range(len(ports)):
             sums[b] += found[place[ports[b]]]
+
+
+@compiled
+def find_beaten(more: Costs, amounts: Costs, beaten: Mask, by: Indices) -> None:
+    """Write which options another one beats, and of each of them the cheapest that beats it and stays.
+
+    Of options that beat each other, the first stays.
+
+    Args:
+        more: What option a costs above option b at most: [options, options].
+        amounts: What each option takes of rows: [usages, options].
+        beaten: The first result: [options].
+        by: The second: [options], written where options are beaten.
+    """
+    options = len(more)
+    for b in range(options):
+        beaten[b] = False
+        for a in range(options):
+            if a != b and more[a, b] <= 0 and _is_lean(amounts, a, b):
+                if a < b or not (more[b, a] <= 0 and _is_lean(amounts, b, a)):
+                    beaten[b] = True
+                    break
+    for b in range(options):
+        if not beaten[b]:
+            continue
+        least = np.inf
+        for a in range(options):
+            if not beaten[a] and more[a, b] < least and _is_lean(amounts, a, b):
+                least = more[a, b]
+                by[b] = a
+
+
+@compiled
+def _is_lean(amounts: Costs, a: int, b: int) -> bool:
+    """Whether option a takes no more of any row than option b."""
+    for usage in range(len(amounts)):
+        if amounts[usage, a] > amounts[usage, b]:
+            return False
+    return True
 
 
 @compiled

@@ -46,31 +46,41 @@ def least_sums(
     tables, axes, inner = len(starts), len(sizes), least.shape[1]
     row, lowest, chosen = room[0], room[1], room[2]
     for place in range(len(least)):
+        lowest[:] = np.inf
+        chosen[:] = 0.0
         for group in range(groups):
-            alone, is_empty = 0.0, True
+            alone, last = 0.0, -1
             for table in range(tables):
                 if of_inner[table] == 0:
                     first = starts[table] + group * of_group[table]
                     alone += large[first] if table == 0 else small[first]
-            for table in range(tables):
+                else:
+                    last = table
+            number, is_begun = float(group), False
+            for table in range(last + 1):
                 if of_inner[table] == 0:
                     continue
                 first = starts[table] + group * of_group[table]
                 values = large[first:] if table == 0 else small[first:]
-                if is_empty:
+                if table < last:
                     for i in range(inner):
-                        row[i] = alone + values[i]
+                        row[i] = (row[i] if is_begun else alone) + values[i]
+                    is_begun = True
+                elif is_begun:  # sums are complete: they are compared in the same pass
+                    for i in range(inner):
+                        total = row[i] + values[i]
+                        is_less = total < lowest[i]
+                        lowest[i] = total if is_less else lowest[i]
+                        chosen[i] = number if is_less else chosen[i]
                 else:
                     for i in range(inner):
-                        row[i] += values[i]
-                is_empty = False
-            if is_empty:  # the inner axis is of one place
-                row[:] = alone
-            number = float(group)
-            for i in range(inner):
-                is_less = group == 0 or row[i] < lowest[i]
-                lowest[i] = row[i] if is_less else lowest[i]
-                chosen[i] = number if is_less else chosen[i]
+                        total = alone + values[i]
+                        is_less = total < lowest[i]
+                        lowest[i] = total if is_less else lowest[i]
+                        chosen[i] = number if is_less else chosen[i]
+            if last < 0 and alone < lowest[0]:  # the inner axis is of one place
+                lowest[:] = alone
+                chosen[:] = number
         for i in range(inner):
             least[place, i] = lowest[i]
             best[place, i] = np.int16(chosen[i])

@@ -75,6 +75,11 @@ def completed(
     return tuple(choice)
 
 
+def _amounts(usages: list[Usage]) -> Costs:
+    """Return what each option takes in each of a variable's parts: [options, parts]."""
+    return np.stack([usage.amounts for usage in usages], axis=1)
+
+
 class _LocalSearch:
     """A choice with its row use, changed one variable at a time."""
 
@@ -108,9 +113,9 @@ class _LocalSearch:
                 total += edge.matrix[edge.left_ports[self.choice[edge.left]], edge.right_ports]
         return total
 
-    def overflow_by_option(self, variable: int) -> Costs:
-        """Return the total overuse if the variable took each of its options."""
-        options = len(self.problem.costs[variable])
+    def overflow_by_option(self, variable: int, among: Indices | None = None) -> Costs:
+        """Return the total overuse if the variable took each of its options, or each of some."""
+        options = len(self.problem.costs[variable] if among is None else among)
         usages = [self.problem.usages[number] for number in self.usages[variable]]
         if not usages:
             return np.full(options, self.overflow())
@@ -122,7 +127,10 @@ class _LocalSearch:
         outside = self.overflow() - float(
             np.maximum(self.use[low:high] - self.problem.limit, 0).sum()
         )
-        unique, inverse = self._signatures(variable, usages)
+        if among is None:
+            unique, inverse = self._signatures(variable, usages)
+        else:  # few options are not worth looking for equal ones
+            unique, inverse = _amounts(usages)[among], np.arange(options)
         totals = np.empty(len(unique))
         first, last = (
             np.array(ends) - low for ends in zip(*((u.low, u.high) for u in usages), strict=True)
@@ -133,8 +141,7 @@ class _LocalSearch:
     def _signatures(self, variable: int, usages: list[Usage]) -> tuple[Costs, Indices]:
         """Return the distinct uses of a variable's options, and the one of each option."""
         if variable not in self._uses:
-            amounts = np.stack([usage.amounts for usage in usages], axis=1)
-            unique, inverse = np.unique(amounts, axis=0, return_inverse=True)
+            unique, inverse = np.unique(_amounts(usages), axis=0, return_inverse=True)
             self._uses[variable] = unique, inverse.reshape(-1)
         return self._uses[variable]
 
@@ -155,11 +162,10 @@ class _LocalSearch:
             current = self.choice[variable]
             if costs.min() >= costs[current] - 1e-9:
                 continue
-            allowed = self.overflow_by_option(variable) <= 0
-            costs = np.where(allowed, costs, np.inf)
-            best = int(costs.argmin())
-            if costs[best] < costs[current] - 1e-9:
-                self.set(variable, best)
+            cheaper = np.flatnonzero(costs < costs[current] - 1e-9)
+            allowed = cheaper[self.overflow_by_option(variable, cheaper) <= 0]
+            if len(allowed):
+                self.set(variable, int(allowed[costs[allowed].argmin()]))
                 changed = True
         return changed
 
