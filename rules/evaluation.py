@@ -46,14 +46,19 @@ def evaluate_product(op: Op, inputs: Sequence[Array], dtype: DType) -> Array:
     return np.asarray(result)
 
 
+def evaluate(op: Op, inputs: Sequence[Array], result: TensorType) -> Array:
+    """Evaluate an operator with one result, which may have an epilogue and is no host region."""
+    if "epilogue" in op.attrs:
+        return evaluate_product(op, inputs, result.dtype)
+    return evaluate_op(op, inputs, {op.output: result})[0]
+
+
 def evaluate_node(node: LogicalNode, inputs: Sequence[Array], result: TensorType) -> Array:
     """Evaluate a node with one result."""
     if node.kind == KEEP:
         return inputs[0]
     op = Op(name=node.op_name, kind=node.kind, inputs=(), outputs=("result",), attrs=node.attrs)
-    if "epilogue" in node.attrs:
-        return evaluate_product(op, inputs, result.dtype)
-    return evaluate_op(op, inputs, {"result": result})[0]
+    return evaluate(op, inputs, result)
 
 
 def _reference_values(graph: Graph, leaves: Mapping[str, Array]) -> dict[str, Array]:

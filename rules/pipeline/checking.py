@@ -10,8 +10,8 @@ import numpy as np
 
 from tilewright.dtypes import DType
 from tilewright.errors import RuleError, ShapeError
-from tilewright.graph import Array, HostModel, Op, TensorType
-from tilewright.reference import evaluate_op
+from tilewright.graph import Array, Op, TensorType
+from tilewright.rules.evaluation import evaluate
 from tilewright.rules.inference import infer_type
 from tilewright.rules.partition.samples import Sample, samples
 from tilewright.rules.pipeline.legality import rebatched
@@ -99,7 +99,7 @@ def _check_batch(
 ) -> None:
     values = _values(sample, draw)
     op, types = _named(sample)
-    whole = evaluate_op(op, values, types)[0]
+    whole = evaluate(op, values, types[op.output])
     parts = []
     for piece in range(pieces):
         cut = [
@@ -111,7 +111,8 @@ def _check_batch(
             raise RuleError(
                 f"{rule.where}: {_text(sample)} cannot run on {pieces} pieces of dimensions {dims}"
             )
-        parts.append(evaluate_op(*part)[0])
+        smaller, given, smaller_types = part
+        parts.append(evaluate(smaller, given, smaller_types[op.output]))
     again = np.concatenate(parts, axis=dim)
     if again.shape != whole.shape or not np.allclose(again, whole, rtol=1e-9, atol=1e-9):
         raise RuleError(
@@ -156,7 +157,7 @@ def _value_cases(rule: PipelineRule) -> Iterator[None]:
                 f"it also reads {missing}"
             )
         values = _values(sample, draw)
-        first, second = (evaluate_op(op, values, types)[0] for _ in range(2))
+        first, second = (evaluate(op, values, types[op.output]) for _ in range(2))
         if not np.array_equal(first, second):
             raise RuleError(
                 f"{rule.where} is wrong: {_text(sample)} is another value the second time"
@@ -268,8 +269,8 @@ def _run(
 ) -> dict[str, Array]:
     values = dict(given)
     for op in ops:
-        host: HostModel | None = None
-        values[op.output] = evaluate_op(op, [values[name] for name in op.inputs], types, host)[0]
+        operands = [values[name] for name in op.inputs]
+        values[op.output] = evaluate(op, operands, types[op.output])
     return values
 
 
