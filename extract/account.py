@@ -203,6 +203,12 @@ class Account:
         return frozenset(found)
 
 
+def possible(problem: ChoiceProblem) -> Kept | None:
+    """Return the options that are not forbidden and consistent; None if a variable has none."""
+    kept = tuple(np.flatnonzero(own < FORBIDDEN / 2) for own in problem.costs)
+    return consistent(problem, kept) if all(map(len, kept)) else None
+
+
 def consistent(problem: ChoiceProblem, kept: Kept) -> Kept | None:
     """Return the options that some option of every neighbour allows; None if a variable has none."""
     left = list(kept)

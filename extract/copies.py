@@ -9,7 +9,8 @@ from functools import cache
 import numpy as np
 
 from tilewright.extract.choice import Costs
-from tilewright.extract.model_tables import Link, ModelTables
+from tilewright.extract.links import Link
+from tilewright.extract.model_tables import ModelTables
 from tilewright.extract.move_buffers import chain_bytes, shard_bytes
 from tilewright.extract.options import Option
 from tilewright.extract.plan import Placement

@@ -1,21 +1,15 @@
 """From saturated blocks to one choice problem for the whole rolled model.
 
 Every computed tensor class of every unique block is a variable; its options are the ways to compute it. All
-instances of a block take the same choice, so a block that occurs n times counts n times. An edge
-joins the variable of
-a producer with that of each consumer and charges the cheapest chain of moves between the placement
-made and the
-placement wanted.
-
-Rows of the capacity constraint are the positions in the blocks' orders; what lives while an instance runs
-counts in every row of its block between its making and its last use.
+instances of a block take the same choice, so a block that occurs n times counts n times. An edge joins the
+variable of a producer with that of each consumer and charges the cheapest chain of moves between the
+placement made and the placement wanted. Rows of the capacity constraint are those of `row_usages.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 
@@ -29,9 +23,8 @@ from tilewright.extract.choice import (
     Edge,
     Indices,
     Mask,
-    Usage,
 )
-from tilewright.extract.move_buffers import aligned_bytes
+from tilewright.extract.links import Link, find_links, output_uses
 from tilewright.extract.needed import needed_classes
 from tilewright.extract.options import (
     ABSENT,
@@ -41,9 +34,10 @@ from tilewright.extract.options import (
     class_options,
     kept_options,
 )
-from tilewright.extract.origins import Origin, Variable, find_origins, leaf_names
+from tilewright.extract.origins import Origin, Variable, find_origins
 from tilewright.extract.overlap import LateOperand, late_operands
-from tilewright.extract.plan import Memory, Placement
+from tilewright.extract.plan import Placement
+from tilewright.extract.priced_model import PricedModel
 from tilewright.extract.remembered import Remembered
 from tilewright.extract.reshard import (
     Crossing,
@@ -52,8 +46,9 @@ from tilewright.extract.reshard import (
     crosses,
     dram_placement,
 )
+from tilewright.extract.row_usages import RowUsages
 from tilewright.graph import Graph, TensorType
-from tilewright.hwmodel.mesh import Sharding, is_partial, local_shape
+from tilewright.hwmodel.mesh import Sharding, is_partial
 from tilewright.rules.alternatives import KEEP, Alternatives, LogicalNode
 from tilewright.rules.roll import Rolled
 from tilewright.rules.running_order import computed_classes
@@ -66,25 +61,6 @@ OptionSource = Callable[[Variable, bool, Mapping[int, LateOperand]], tuple[Optio
 
 _TARGET_SCALE = 1e6
 """Costs are scaled so that the sum of cheapest options is about this."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
-    """Uses of a value: instances feed class `argument` of `consumer`'s options from `producer`."""
-
-    producer: Variable | None
-    """None: the value is a model input, in DRAM."""
-    consumer: Variable
-    argument: int
-    repeated: bool
-    """Whether one of the ends is in a block that occurs more than once, and the link joins two instances."""
-    ends: tuple[tuple[int, int], ...]
-    """The instances at the ends of each use, the producer's first; -1 stands for the model's inputs."""
-
-    @property
-    def count(self) -> int:
-        """How often the value is used in this way."""
-        return len(self.ends)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +144,7 @@ def build_tables(
         for found in alternatives
     ]
     origins = origins or find_origins(graph, rolled, alternatives)
-    outputs = _output_uses(graph, origins)
+    outputs = output_uses(graph, origins)
     options: list[tuple[Option, ...]] = []
     for b, c in variables:
         pricing.deadline.check(
@@ -181,25 +157,24 @@ def build_tables(
             # what can be computed into DRAM alone still is, and the problem is infeasible if that has a use
             found = staying if any(o.node is not None for o in staying) else found
         options.append(found)
-    links = tuple(_links(rolled, alternatives, origins))
+    links = tuple(find_links(rolled, alternatives, origins))
     number = {variable: n for n, variable in enumerate(variables)}
     for variable, node in keeping_nodes(alternatives).items():
         value = (variable[0], node.args[0])
         own = options[number[variable]]
         if not any(option.is_kept for option in own):
             options[number[variable]] = (*kept_options(node, options[number[value]], pricing), *own)
-    builder = _ProblemBuilder(
-        alternatives,
-        pricing,
-        multiplicity,
-        variables,
-        tuple(options),
-        links,
-        outputs,
-        origins,
-        remembered,
-        are_ports_free=are_ports_free,
+    model = PricedModel(
+        alternatives=alternatives,
+        pricing=pricing,
+        multiplicity=tuple(multiplicity),
+        variables=variables,
+        options=tuple(options),
+        links=links,
+        number=number,
+        remembered=remembered,
     )
+    builder = _ProblemBuilder(model, outputs, origins, are_ports_free=are_ports_free)
     return builder.build(scale)
 
 
@@ -238,61 +213,6 @@ def variable_options(
             "choose a target with more SRAM or make the tensor's rows shorter"
         )
     return options if needed else (*options, ABSENT)
-
-
-def _links(
-    rolled: Rolled, alternatives: tuple[Alternatives, ...], origins: Mapping[str, Origin]
-) -> Iterable[Link]:
-    ends: dict[tuple[Variable | None, Variable, int], list[tuple[int, int]]] = {}
-    crossing = set()
-    uses = [_uses(found) for found in alternatives]
-    leaves = [leaf_names(*pair) for pair in zip(rolled.blocks, alternatives, strict=True)]
-    many = [sum(i.block == b for i in rolled.instances) > 1 for b in range(len(rolled.blocks))]
-    for number, instance in enumerate(rolled.instances):
-        found = alternatives[instance.block]
-        for consumer, argument in uses[instance.block]:
-            tensor = found.classes[argument]
-            source: Variable | None
-            maker, source = number, (instance.block, argument)
-            if tensor.is_input:
-                name = leaves[instance.block][argument]
-                maker, source = origins[instance.tensors[name]].made or (-1, None)
-            key = (source, (instance.block, consumer), argument)
-            ends.setdefault(key, []).append((maker, number))
-            is_many = source is not None and (many[source[0]] or many[instance.block])
-            if is_many and maker != number:
-                crossing.add(key)
-    for key, joined in ends.items():
-        source, consumer_variable, argument = key
-        yield Link(
-            producer=source,
-            consumer=consumer_variable,
-            argument=argument,
-            repeated=key in crossing,
-            ends=tuple(joined),
-        )
-
-
-def _uses(alternatives: Alternatives) -> list[tuple[int, int]]:
-    """Return the (consumer class, non-constant argument class) pairs of a block."""
-    pairs: dict[tuple[int, int], None] = {}
-    for node in alternatives.nodes:
-        if alternatives.classes[node.result].is_constant:
-            continue
-        for argument in node.args:
-            if not alternatives.classes[argument].is_constant:
-                pairs.setdefault((node.result, argument))
-    return list(pairs)
-
-
-def _output_uses(graph: Graph, origins: Mapping[str, Origin]) -> dict[Variable, int]:
-    """Return how many instances of each variable are model outputs."""
-    counts: dict[Variable, int] = {}
-    for name in dict.fromkeys(origins[port.tensor].tensor for port in graph.outputs):
-        made = origins[name].made
-        if made is not None:
-            counts[made[1]] = counts.get(made[1], 0) + 1
-    return counts
 
 
 @dataclass(slots=True)
@@ -342,30 +262,16 @@ class _ProblemBuilder:
 
     def __init__(
         self,
-        alternatives: tuple[Alternatives, ...],
-        pricing: Pricing,
-        multiplicity: list[int],
-        variables: tuple[Variable, ...],
-        options: tuple[tuple[Option, ...], ...],
-        links: tuple[Link, ...],
+        model: PricedModel,
         output_uses: dict[Variable, int],
         origins: Mapping[str, Origin],
-        remembered: Remembered,
         *,
         are_ports_free: bool,
     ) -> None:
-        self.are_ports_free = are_ports_free
-        self.alternatives = alternatives
-        self.pricing = pricing
-        self.multiplicity = multiplicity
-        self.variables = variables
-        self.options = options
-        self.links = links
+        self.model = model
         self.output_uses = output_uses
         self.origins = origins
-        self._remembered = remembered
-        self.number = {variable: n for n, variable in enumerate(variables)}
-        self.row = dict(self.number)
+        self.are_ports_free = are_ports_free
         self.between: list[Between] = []
         self.input_tables: dict[TensorType, ReshardTable] = {}
         self.output_tables: dict[Variable, ReshardTable] = {}
@@ -373,50 +279,57 @@ class _ProblemBuilder:
 
     def build(self, scale: float | None) -> ModelTables:
         """Return the tables, with this scale if it is given."""
-        for variable, options in zip(self.variables, self.options, strict=True):
-            type_ = self._type(variable)
-            is_kept_out = self.pricing.avoid.keeps_out(type_.size_bytes)
+        for variable, options in zip(self.model.variables, self.model.options, strict=True):
+            type_ = self.model.type_of(variable)
+            is_kept_out = self.model.pricing.avoid.keeps_out(type_.size_bytes)
             may_store = variable in self.output_uses or not is_kept_out
             self.tables[variable] = self._table(type_, options, may_store=may_store)
             if self.output_uses.get(variable, 0):
-                out = self._table(self._type(variable), options, Crossing.OUTPUT)
+                out = self._table(self.model.type_of(variable), options, Crossing.OUTPUT)
                 self.output_tables[variable] = out
         costs = [
-            self._of_options(variable, ("units",), _units) * self.multiplicity[variable[0]]
-            for variable in self.variables
+            self.model.of_options(variable, ("units",), _units)
+            * self.model.multiplicity[variable[0]]
+            for variable in self.model.variables
         ]
         if scale is None:
             cheapest = (
-                min(o.units for o in options if o.node is not None) * self.multiplicity[variable[0]]
-                for variable, options in zip(self.variables, self.options, strict=True)
+                min(o.units for o in options if o.node is not None)
+                * self.model.multiplicity[variable[0]]
+                for variable, options in zip(self.model.variables, self.model.options, strict=True)
             )
             scale = _TARGET_SCALE / max(1.0, sum(cheapest))
         least: list[Costs] = []
-        for own, variable, options in zip(costs, self.variables, self.options, strict=True):
+        for own, variable, options in zip(
+            costs, self.model.variables, self.model.options, strict=True
+        ):
             np.multiply(own, scale, out=own)
             boundary = self._boundary_costs(variable, options, scale)
-            is_everywhere = self.output_uses.get(variable, 0) == self.multiplicity[variable[0]]
+            is_everywhere = (
+                self.output_uses.get(variable, 0) == self.model.multiplicity[variable[0]]
+            )
             counts = is_everywhere and not self.are_ports_free
             least.append(np.minimum(own + boundary if counts else own, FORBIDDEN))
             own += boundary
             np.minimum(own, FORBIDDEN, out=own)
         edges: list[_LinkEdges] = []
-        for link in self.links:
+        for link in self.model.links:
             self._add_link(link, scale, costs, least, edges)
-        rows = len(self.variables)
-        usages = tuple(self._usages(cautious=True))
-        limit = float(self.pricing.limit_bytes)
+        rows = len(self.model.variables)
+        needs = RowUsages(self.model)
+        usages = tuple(needs.usages(cautious=True))
+        limit = float(self.model.pricing.limit_bytes)
         problem = ChoiceProblem(
             tuple(costs), tuple(edge.strict for edge in edges), usages, rows, limit
         )
         kept = tuple(edge.lenient for edge in edges if edge.between is None)
         relaxed = ChoiceProblem(
-            tuple(least), kept, tuple(self._usages(cautious=False)), rows, limit
+            tuple(least), kept, tuple(needs.usages(cautious=False)), rows, limit
         )
         return ModelTables(
-            variables=self.variables,
-            options=self.options,
-            links=self.links,
+            variables=self.model.variables,
+            options=self.model.options,
+            links=self.model.links,
             tables=self.tables,
             input_tables=self.input_tables,
             output_tables=self.output_tables,
@@ -424,23 +337,10 @@ class _ProblemBuilder:
             relaxed=relaxed,
             between=tuple(self.between),
             scale=scale,
-            multiplicity=tuple(self.multiplicity),
-            number=self.number,
+            multiplicity=self.model.multiplicity,
+            number=self.model.number,
             origins=self.origins,
         )
-
-    def _of_options[T](
-        self,
-        variable: Variable,
-        key: tuple[Hashable, ...],
-        make: Callable[[tuple[Option, ...]], T],
-    ) -> T:
-        """Return what is made of the options of a variable."""
-        options = self.options[self.number[variable]]
-        return self._remembered.part((options,), key, lambda: make(options))
-
-    def _type(self, variable: Variable) -> TensorType:
-        return self.alternatives[variable[0]].classes[variable[1]].type
 
     def _table(
         self,
@@ -450,8 +350,8 @@ class _ProblemBuilder:
         *,
         may_store: bool = True,
     ) -> ReshardTable:
-        partials = self._remembered.part((options,), ("partials",), lambda: _partials(options))
-        memo, pricing = self.pricing.reshards, self.pricing
+        partials = self.model.remembered.part((options,), ("partials",), lambda: _partials(options))
+        memo, pricing = self.model.pricing.reshards, self.model.pricing
         key = (tensor, partials, crosses(pricing.target, crossing), may_store)
         if key not in memo:
             largest = pricing.limit_bytes * LARGEST_SHARD
@@ -478,7 +378,7 @@ class _ProblemBuilder:
         if not count:
             return np.zeros(len(options))
         table = self.output_tables[variable]
-        dram = table.index[dram_placement(self.pricing.mesh)]
+        dram = table.index[dram_placement(self.model.pricing.mesh)]
         return np.array(
             [
                 FORBIDDEN
@@ -496,13 +396,13 @@ class _ProblemBuilder:
         least: list[Costs],
         edges: list[_LinkEdges],
     ) -> None:
-        consumer = self.number[link.consumer]
+        consumer = self.model.number[link.consumer]
         if link.producer is None:
             self._add_input(link, scale, costs, least)
             return
-        producer = self.number[link.producer]
-        joined = self._remembered.part(
-            (self.options[producer], self.options[consumer]),
+        producer = self.model.number[link.producer]
+        joined = self.model.remembered.part(
+            (self.model.options[producer], self.model.options[consumer]),
             ("joined", producer, consumer, link, scale),
             lambda: self._joined(link, producer, consumer, scale),
         )
@@ -516,27 +416,27 @@ class _ProblemBuilder:
 
     def _add_input(self, link: Link, scale: float, costs: list[Costs], least: list[Costs]) -> None:
         """Add what bringing one of the model's inputs to its readers costs."""
-        consumer = self.number[link.consumer]
-        tensor = self.alternatives[link.consumer[0]].classes[link.argument].type
+        consumer = self.model.number[link.consumer]
+        tensor = self.model.alternatives[link.consumer[0]].classes[link.argument].type
         table = self._table(tensor, (), Crossing.INPUT)
         self.input_tables[tensor] = table
 
         def arriving(_: tuple[Option, ...]) -> Costs:
             wanted, wanted_ports = self._wanted(link)
-            source: tuple[Placement | None, ...] = (dram_placement(self.pricing.mesh),)
+            source: tuple[Placement | None, ...] = (dram_placement(self.model.pricing.mesh),)
             matrix = _scaled(self._matrix(table, source, wanted), scale * link.count)
             return np.asarray(matrix[0, wanted_ports])
 
-        arrives = self._of_options(link.consumer, ("arriving", link, scale), arriving)
+        arrives = self.model.of_options(link.consumer, ("arriving", link, scale), arriving)
         costs[consumer] += arrives
-        is_everywhere = link.count == self.multiplicity[link.consumer[0]]
+        is_everywhere = link.count == self.model.multiplicity[link.consumer[0]]
         if is_everywhere and not self.are_ports_free:
             least[consumer] += arrives
 
     def _joined(self, link: Link, producer: int, consumer: int, scale: float) -> _LinkEdges:
         """Return the edges between the variables at the ends of a link."""
-        found = self._remembered.part(
-            (self.options[producer], self.options[consumer]),
+        found = self.model.remembered.part(
+            (self.model.options[producer], self.model.options[consumer]),
             ("delivered", link.argument),
             lambda: self._delivered(link, producer),
         )
@@ -573,7 +473,7 @@ class _ProblemBuilder:
         made_ports = np.array(
             [
                 made.number(None if o.result is None else ((o.result, 0.0, o.uses_network),))
-                for o in self.options[producer]
+                for o in self.model.options[producer]
             ]
         )
         placements = tuple(None if port is None else port[0][0] for port in made.numbers)
@@ -587,19 +487,16 @@ class _ProblemBuilder:
 
     def _keeps(self, link: Link) -> bool:
         """Whether a use keeps a value for readers far behind."""
-        return self._again_of(link.consumer) == link.argument
-
-    def _again_of(self, variable: Variable) -> int | None:
-        return self.alternatives[variable[0]].classes[variable[1]].again_of
+        return self.model.again_of(link.consumer) == link.argument
 
     def _reader_count(self, variable: Variable) -> int:
-        return sum(link.producer == variable for link in self.links)
+        return sum(link.producer == variable for link in self.model.links)
 
     def _wanted(self, link: Link) -> tuple[tuple[Demand, ...], Indices]:
         """Return the distinct demands on the argument and which one each option makes."""
         wanted = _Ports()
         ports = []
-        for option in self.options[self.number[link.consumer]]:
+        for option in self.model.options[self.model.number[link.consumer]]:
             args = option.node.args if option.node is not None else ()
             demand = tuple(
                 (
@@ -624,7 +521,7 @@ class _ProblemBuilder:
     ) -> Costs:
         """Return what meeting demands from where a value may be costs, in units; inf if nothing is there."""
         matrix = np.zeros((len(sources), len(demands)))
-        rate = self.pricing.objective.cycle_rate
+        rate = self.model.pricing.objective.cycle_rate
         made = [row for row, source in enumerate(sources) if source is not None]
         absent = [row for row, source in enumerate(sources) if source is None]
         starts = [table.index[source] for source in sources if source is not None]
@@ -638,193 +535,6 @@ class _ProblemBuilder:
                     matrix[made, column] = np.inf
             matrix[absent, column] = np.inf if demand else 0.0
         return matrix
-
-    def _usages(self, *, cautious: bool) -> Iterable[Usage]:
-        """Yield what options may need (cautious), or what every plan needs for them."""
-        rows = len(self.variables)
-        last_sure = {} if cautious else self._last_sure_rows()
-        for number, variable in enumerate(self.variables):
-            arguments = None if cautious else self._read_from_dram(variable)
-            working = self._of_options(
-                variable,
-                ("working", arguments),
-                partial(self._working_bytes, variable, arguments),
-            )
-            yield Usage(number, number, number + 1, working)
-            resident = self._of_options(variable, ("resident",), _resident_bytes)
-            if resident.any():
-                yield Usage(number, 0, rows, resident * self.multiplicity[variable[0]])
-            alive = self._of_options(
-                variable,
-                ("alive", cautious),
-                partial(self._result_bytes, variable, cautious),
-            )
-            if cautious:
-                ranges = self._live_rows(variable) if alive.any() else []
-                yield from (Usage(number, low, high, alive) for low, high in ranges)
-                yield from self._waiting(variable, self.options[number])
-                continue
-            # A view is bytes of its source, which counts as long as that is sure to be alive.
-            is_view = self._of_options(variable, ("view",), _are_views)
-            start = max(number, self._last_source_row(variable, last_sure) + 1)
-            for low, bytes_ in ((number, alive * ~is_view), (start, alive * is_view)):
-                if bytes_.any() and low <= last_sure[variable]:
-                    yield Usage(number, low, last_sure[variable] + 1, bytes_)
-
-    def _read_from_dram(self, variable: Variable) -> frozenset[int]:
-        """Return the arguments that every instance of a variable finds in DRAM: the model's inputs."""
-        return frozenset(
-            link.argument
-            for link in self.links
-            if link.consumer == variable
-            and link.producer is None
-            and link.count == self.multiplicity[variable[0]]
-        )
-
-    def _last_source_row(self, variable: Variable, last_sure: Mapping[Variable, int]) -> int:
-        """Return the last row in which something counts that a variable may be a view of, or -1."""
-        block, last, seen = variable[0], -1, {variable}
-        todo = [variable]
-        while todo:
-            for option in self.options[self.number[todo.pop()]]:
-                if not option.is_view or option.node is None:
-                    continue
-                source = (block, option.node.args[0])
-                if source in self.number and source not in seen:
-                    seen.add(source)
-                    todo.append(source)
-                    last = max(last, last_sure[source])
-        return last
-
-    def _last_sure_rows(self) -> dict[Variable, int]:
-        """Return the last row of each variable's block in which a use of it is sure, or its own."""
-        rows = dict(self.row)
-        # Plans follow the rows only in blocks in which no node comes before its arguments.
-        inside = [
-            (x.producer, x)
-            for x in self.links
-            if x.producer and x.producer[0] == x.consumer[0] and not x.repeated
-        ]
-        disordered = {
-            source[0] for source, link in inside if self.row[source] >= self.row[link.consumer]
-        }
-        for source, link in inside:
-            options = self.options[self.number[link.consumer]]
-            is_sure = all(o.node is not None and link.argument in o.node.args for o in options)
-            if is_sure and source[0] not in disordered:
-                rows[source] = max(rows[source], self.row[link.consumer])
-        return rows
-
-    def _working_bytes(
-        self, variable: Variable, arguments: frozenset[int] | None, options: tuple[Option, ...]
-    ) -> Costs:
-        """Return what each option needs beside its result, with the operands that `arguments` names."""
-        return np.array(
-            [o.working_bytes + self._delivered_bytes(variable, o, arguments) for o in options],
-            dtype=np.float64,
-        )
-
-    def _delivered_bytes(
-        self, variable: Variable, option: Option, arguments: frozenset[int] | None
-    ) -> int:
-        """Return the bytes of the operands that an option wants in SRAM, perhaps of some arguments only."""
-        if option.node is None or option.is_view:
-            return 0
-        classes = self.alternatives[variable[0]].classes
-        total = 0
-        for argument, placement in zip(option.node.args, option.operands, strict=True):
-            if placement is not None and (arguments is None or argument in arguments):
-                is_cautious = arguments is None
-                total += self._shard_bytes(classes[argument].type, placement, cautious=is_cautious)
-        return total
-
-    def _shard_bytes(
-        self, tensor: TensorType, placement: Placement, *, cautious: bool = True
-    ) -> int:
-        if placement.memory is Memory.DRAM:
-            return 0
-        local = local_shape(self.pricing.mesh, placement.sharding, tensor.shape)
-        size_bytes = TensorType(local, tensor.dtype).size_bytes
-        if cautious and is_partial(placement.sharding):
-            size_bytes *= 2  # reducing it takes as many bytes of slots
-        return aligned_bytes(size_bytes, self.pricing.target.tile.sram.alignment_bytes)
-
-    def _result_bytes(
-        self, variable: Variable, cautious: bool, options: tuple[Option, ...]
-    ) -> Costs:
-        tensor = self._type(variable)
-
-        def size(option: Option) -> float:
-            if option.result is None:
-                return 0.0
-            return float(self._shard_bytes(tensor, option.result, cautious=cautious))
-
-        return np.array([size(option) for option in options])
-
-    def _waiting(self, variable: Variable, options: tuple[Option, ...]) -> Iterable[Usage]:
-        """Yield what options of a value for readers far behind hold until then: it, or what it is made of.
-
-        Of several such values that hold the same, each has the rows behind the one before.
-        """
-        if self._again_of(variable) is None:
-            return
-        number = self.number[variable]
-        for link in self.links:
-            if link.consumer != variable or link.producer is None:
-                continue
-            tensor = self._type(link.producer)
-            held = [
-                max(
-                    self._shard_bytes(tensor, place)
-                    for argument, place in zip(option.node.args, option.operands, strict=True)
-                    if argument == link.argument and place is not None
-                )
-                if option.node is not None and link.argument in option.node.args
-                else 0
-                for option in options
-            ]
-            before = self._live_rows(link.producer, number)
-            after = self._live_rows(link.producer, number + 1)
-            amounts = np.array(held, dtype=np.float64)
-            yield from (Usage(number, low, high, amounts) for low, high in _without(after, before))
-
-    def _live_rows(self, variable: Variable, until: int = 0) -> list[tuple[int, int]]:
-        """Return the row ranges in which a value is alive, in its own block and in others'.
-
-        Values for readers far behind count their rows themselves, but those in rows before `until`.
-        """
-        own = self.row[variable]
-        block = variable[0]
-        last = own
-        elsewhere: dict[int, int] = {}
-        for link in self.links:
-            if link.producer != variable:
-                continue
-            row = self.row[link.consumer]
-            if row >= until and self._again_of(link.consumer) is not None:
-                continue
-            if link.consumer[0] == block and row > own and not link.repeated:
-                last = max(last, row)
-            else:
-                elsewhere[link.consumer[0]] = max(elsewhere.get(link.consumer[0], 0), row)
-        if not elsewhere:
-            return [(own, last + 1)]
-        ends = self._block_rows(block)
-        ranges = [(own, ends[1])]
-        for other, row in sorted(elsewhere.items()):
-            low = self._block_rows(other)[0]
-            ranges.append((low, min(row + 1, own) if other == block else row + 1))
-            for between in range(min(block, other) + 1, max(block, other)):
-                ranges.append(self._block_rows(between))
-        return [(low, high) for low, high in _merged(ranges)]
-
-    def _block_rows(self, block: int) -> tuple[int, int]:
-        rows = [n for n, variable in enumerate(self.variables) if variable[0] == block]
-        return (rows[0], rows[-1] + 1) if rows else (0, 0)
-
-
-def _are_views(options: tuple[Option, ...]) -> Mask:
-    return np.array([option.is_view for option in options])
 
 
 def _partials(options: tuple[Option, ...]) -> frozenset[Sharding]:
@@ -840,10 +550,6 @@ def _units(options: tuple[Option, ...]) -> Costs:
     return np.array([option.units for option in options])
 
 
-def _resident_bytes(options: tuple[Option, ...]) -> Costs:
-    return np.array([float(option.resident_bytes) for option in options])
-
-
 def _scaled(matrix: Costs, factor: float) -> Costs:
     return np.minimum(matrix * factor, FORBIDDEN)
 
@@ -854,26 +560,3 @@ def _merged_columns(matrix: Costs, ports: Indices) -> tuple[Costs, Indices]:
     order = np.argsort(first)  # columns stay in the order of their first appearance
     number = np.argsort(order)
     return matrix[:, first[order]], number[inverse.reshape(-1)][ports]
-
-
-def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Unite overlapping half-open ranges."""
-    merged: list[tuple[int, int]] = []
-    for low, high in sorted(r for r in ranges if r[0] < r[1]):
-        if merged and low <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], high))
-        else:
-            merged.append((low, high))
-    return merged
-
-
-def _without(ranges: list[tuple[int, int]], taken: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return what some half-open ranges have and others do not; both are ascending and apart."""
-    left = []
-    for low, high in ranges:
-        for other_low, other_high in taken:
-            if other_low < high and low < other_high:
-                left.append((low, other_low))
-                low = max(low, other_high)
-        left.append((low, high))
-    return [(low, high) for low, high in left if low < high]

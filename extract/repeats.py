@@ -8,7 +8,8 @@ from tilewright.extract.account import Account, Reader
 from tilewright.extract.branching import is_shared
 from tilewright.extract.choice import Costs
 from tilewright.extract.copies import CopiedBytes, copied_bytes
-from tilewright.extract.model_tables import Link, ModelTables
+from tilewright.extract.links import Link
+from tilewright.extract.model_tables import ModelTables
 from tilewright.extract.move_buffers import shard_bytes
 from tilewright.extract.plan import Placement
 from tilewright.hwmodel.mesh import LogicalMesh

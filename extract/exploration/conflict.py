@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from tilewright.errors import CompileError, DemandError, InfeasibleDemandError, InfeasibleError
+from tilewright.extract.account import possible
 from tilewright.extract.exploration.demand import (
     Aspect,
     Demand,
@@ -129,6 +130,13 @@ def explain_shortage(
     found = restrictions(alternatives, placed)
     named = "demands " + ", ".join(f"'{demand}'" for demand, _ in placed)
 
+    if not any(_is_possible(_memo(roomy), restriction) for restriction in found):
+        what = named if len(placed) > 1 else f"demand '{placed[0][0]}'"
+        return InfeasibleError(
+            f"{what}: some operand cannot come to it, or some reader cannot take it, whatever the "
+            "scratchpad; choose among the ways that 'tilewright explore alternatives' lists"
+        )
+
     def fits(limit_bytes: int) -> bool:
         memo = _memo(_with_limit(base, limit_bytes))
         return bool(_plans(memo, found, try_plan))
@@ -164,6 +172,14 @@ def explain_shortage(
 
 def _memo(base: Setting) -> OptionMemo:
     return OptionMemo(base.graph, base.rolled, base.pricing, base.tables.scale)
+
+
+def _is_possible(memo: OptionMemo, restriction: Restriction) -> bool:
+    """Whether every value can be made in some way that its operands come to and its readers take."""
+    try:
+        return possible(memo.setting(restriction).tables.problem) is not None
+    except (NoOptionError, InfeasibleError):
+        return False
 
 
 def _with_limit(base: Setting, limit_bytes: float) -> Setting:

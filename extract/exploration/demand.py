@@ -41,6 +41,9 @@ STAGE_ASPECTS = frozenset({Aspect.STAGE, Aspect.STAGES, Aspect.CUT, Aspect.PART}
 
 WEIGHTS = ("resident", "streamed")
 
+_ONE_ELEMENT = "1"
+"""A tile all of whose loops have size 1."""
+
 _FORM = "write ASPECT=VALUE@TENSOR, for example sharding=y:S0,x:R@fc1"
 
 
@@ -141,7 +144,7 @@ def tile_text(node: LogicalNode, tiling: Tiling | None) -> str:
         return "-"
     # kernels with macros have loops of their own behind those of the nest
     pairs = zip(node.nest.dims, tiling.sizes, strict=False)
-    return " ".join(f"{dim.name}={size}" for dim, size in pairs if size > 1) or "1"
+    return " ".join(f"{dim.name}={size}" for dim, size in pairs if size > 1) or _ONE_ELEMENT
 
 
 def weights_of(option: Option) -> frozenset[str]:
@@ -203,12 +206,14 @@ def satisfies(demand: Demand, option: Option, mesh: LogicalMesh) -> bool:
 
 
 def tile_sizes(demand: Demand) -> Mapping[str, int]:
-    """Return the sizes that a demand on a tile names, by loop.
+    """Return the sizes that a demand on a tile names, by loop; none for `1`, a tile of one element.
 
     Raises:
         DemandError: It is not written as `m=16,n=64`.
     """
     sizes: dict[str, int] = {}
+    if demand.value == _ONE_ELEMENT:
+        return sizes
     for word in demand.value.replace(",", " ").split():
         loop, _, size = word.partition("=")
         if not loop or not size.isascii() or not size.isdecimal() or not 0 < int(size[:12]) < 2**31:
@@ -271,4 +276,6 @@ def _has_tile(demand: Demand, option: Option) -> bool:
         return False
     pairs = zip(option.node.nest.dims, option.tiling.sizes, strict=False)
     own = {dim.name: size for dim, size in pairs}
+    if demand.value == _ONE_ELEMENT:
+        return all(size == 1 for size in own.values())
     return all(own.get(loop) == size for loop, size in tile_sizes(demand).items())

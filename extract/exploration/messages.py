@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tilewright.extract.choice import ChoiceProblem, Costs, Indices, priced
+from tilewright.extract.links import Link
 from tilewright.extract.message_passing import MessagePassing, Sent
-from tilewright.extract.model_tables import Link, ModelTables
+from tilewright.extract.model_tables import ModelTables
 from tilewright.extract.options import Option
 from tilewright.extract.origins import Variable
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tilewright.errors import InfeasibleError
+from tilewright.extract.account import possible
 from tilewright.extract.exploration.demand import (
     sharding_text,
     split_text,
@@ -102,9 +103,10 @@ def _of_node(explorer: Explorer, variable: Variable, node: LogicalNode) -> list[
             continue
         prices = row_prices(setting.tables, explorer.known.prices)
         priced = marginals(setting.tables, prices, explorer.known.sent)[variable]
+        usable = _usable(setting, variable)
         groups: dict[tuple[str, ...], list[int]] = {}
         for number, (option, _) in enumerate(priced):
-            if option.node is not None:
+            if option.node is not None and number in usable:
                 groups.setdefault(_key(option, explorer.mesh), []).append(number)
         for key, numbers in groups.items():
             first = min(numbers, key=lambda n: (priced[n][1], n))
@@ -114,6 +116,14 @@ def _of_node(explorer: Explorer, variable: Variable, node: LogicalNode) -> list[
                     setting=setting, variable=variable, numbers=tuple(numbers), way=way
                 )
     return list(best.values())
+
+
+def _usable(setting: Setting, variable: Variable) -> frozenset[int]:
+    """Return the options of a variable that operands come to and readers take, as not all partial sums."""
+    kept = possible(setting.tables.problem)
+    return (
+        frozenset() if kept is None else frozenset(kept[setting.tables.number[variable]].tolist())
+    )
 
 
 def _key(option: Option, mesh: LogicalMesh) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from extract_cases import MODELS, Case, Enumeration, saturated, tiny, with_sram
+from extract_cases import MODELS, Builder, Case, Enumeration, saturated, tiny, with_sram
 
 from tilewright.errors import DemandError, InfeasibleDemandError, InfeasibleError
 from tilewright.extract.choice import ChoiceProblem
@@ -24,7 +24,7 @@ from tilewright.extract.objective import Objective
 from tilewright.extract.plan import Memory
 from tilewright.extract.validate import validate_plan
 from tilewright.hwmodel.family import mesh_target
-from tilewright.hwmodel.mesh import format_sharding
+from tilewright.hwmodel.mesh import PARTIAL_SUM, format_sharding
 from tilewright.lowering.lower import build_program
 from tilewright.simulator.timing import simulate
 
@@ -195,6 +195,38 @@ def test_tiles_are_forced_and_forbidden() -> None:
     assert fitting > 1
     assert all(error.gap > 0 for error in short)
     assert {error.limit for error in short} <= {target.tile.sram.size_bytes}
+
+
+def exploring(build: Builder, *outputs: str) -> Explorer:
+    case = saturated(build.graph(*outputs), mesh_target(2, 2))
+    return Explorer(case.graph, case.rolled, case.alternatives, case.target, case.mesh)
+
+
+def test_ways_that_no_plan_can_take_are_not_listed() -> None:
+    build = Builder("sliced")
+    # nobody brings the model's input as partial sums
+    first = build.op(
+        "slice", [build.input(3, 6)], (1, 6), starts=(0, 0), sizes=(1, 6), steps=(1, 1)
+    )
+    session = exploring(build, build.op("expand", [first], (3, 6), shape=(3, 6)))
+    block, _ = session.variable(first)
+    assert any(PARTIAL_SUM in way.result for way in session.alternatives[block].implementations)
+    ways = alternatives(session, first, 100)
+    assert ways
+    assert all(way.answer is not None for way in ways)
+    with pytest.raises(InfeasibleError, match="some operand cannot come to it"):
+        session.answer(parse_demand(f"sharding=y:P,x:R@{first}"))
+
+
+def test_a_tile_of_one_element_is_demanded_as_it_is_shown() -> None:
+    build = Builder("one")
+    made = build.map("exp", build.input(1, 1))
+    session = exploring(build, made)
+    (tile,) = {way.tile for way in alternatives(session, made, 1)}
+    assert tile == "1"
+    assert session.answer(parse_demand(f"tile={tile}@{made}")).plan.cost == session.base.plan.cost
+    with pytest.raises(DemandError):
+        session.answer(parse_demand(f"tile={tile}@{made}", is_forced=False))
 
 
 def test_answers_do_not_depend_on_what_was_asked_before() -> None:
