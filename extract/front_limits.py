@@ -20,7 +20,6 @@ from tilewright.extract.reweigh import Point
 _TRIES = 3
 """Limits within which plans are made at most, for each point wanted."""
 
-
 _NARROW = 0.02
 """Largest part of a footprint that a span is not halved for."""
 

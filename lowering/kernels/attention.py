@@ -20,11 +20,7 @@ def attention(context: KernelContext) -> None:
     matrix unit has work while the vector unit exponentiates.
     """
     emitter = _Emitter(context)
-    boxes = tuple(context.boxes())
-    emitter.score(boxes[0], 0)
-    for turn, box in enumerate(boxes):
-        if turn + 1 < len(boxes):
-            emitter.score(boxes[turn + 1], turn + 1)
+    for turn, box in context.boxes_ahead(emitter.score):
         emitter.weigh(box, turn)
         emitter.mix(box, turn)
         if box.is_last:

@@ -20,11 +20,7 @@ def chain(context: KernelContext) -> None:
     the vector unit runs the pipeline.
     """
     emitter = _Emitter(context)
-    boxes = tuple(context.boxes())
-    emitter.multiply(boxes[0], 0)
-    for turn, box in enumerate(boxes):
-        if turn + 1 < len(boxes):
-            emitter.multiply(boxes[turn + 1], turn + 1)
+    for turn, box in context.boxes_ahead(emitter.multiply):
         emitter.map(box, turn)
         emitter.add(box, turn)
         if box.is_last:
@@ -67,14 +63,12 @@ class _Emitter:
         if chain.pipeline:
             third = () if chain.third is None else (self._context.operand(3, box),)
             run_steps(
-                *(
-                    self._context,
-                    chain.pipeline,
-                    tuple(types),
-                    (view(product), *third),
-                    box,
-                    domain,
-                ),
+                self._context,
+                chain.pipeline,
+                tuple(types),
+                (view(product), *third),
+                box,
+                domain,
                 view=view,
                 statistic="root",
             )

@@ -81,6 +81,18 @@ class KernelContext:
 
     # ------------------------------------------------------------------ boxes
 
+    def boxes_ahead(self, begin: Callable[[LoopBox, int], None]) -> Iterator[tuple[int, LoopBox]]:
+        """Yield the boxes with their turns, each once the one behind it is begun.
+
+        So one engine has work on the next box while another one is at this one.
+        """
+        boxes = tuple(self.boxes())
+        begin(boxes[0], 0)
+        for turn, box in enumerate(boxes):
+            if turn + 1 < len(boxes):
+                begin(boxes[turn + 1], turn + 1)
+            yield turn, box
+
     def boxes(self) -> Iterator[LoopBox]:
         """Yield the boxes in the order of the tiling."""
         nest, tiling = self.kernel.nest, self.tiling

@@ -33,15 +33,16 @@ from tilewright.rules.terms import (
 _SOURCE = "Chimera (HPCA 2023): chains of compute-intensive operators"
 
 
+def _where_large(between: Tensor, t: i64, products: Tensor, sliced: Tensor) -> Rewrite:
+    """Offer a chain for two products where what is between them is of a type t that is large."""
+    return Rewrite(products, to=sliced, bounds=(has_type(between, t), worth_slicing(t)))
+
+
 @fusion.rule(numerics=Numerics.EXACT, source=_SOURCE)
 def chain_of_products(a: Tensor, b: Tensor, c: Tensor, p: String, d: String, t: i64) -> Rewrite:
     """chain(A, B, C) = (A B) C."""
     between = matmul(a, b, p)
-    return Rewrite(
-        matmul(between, c, d),
-        to=chain(a, b, c, "identity", p, d),
-        bounds=(has_type(between, t), worth_slicing(t)),
-    )
+    return _where_large(between, t, matmul(between, c, d), chain(a, b, c, "identity", p, d))
 
 
 @fusion.rule(numerics=Numerics.EXACT, source=_SOURCE)
@@ -50,10 +51,11 @@ def chain_of_products_and_map(
 ) -> Rewrite:
     """chain(A, B, C) = g((A B) C)."""
     between = matmul(a, b, p)
-    return Rewrite(
+    return _where_large(
+        between,
+        t,
         matmul_unary(between, c, NO_ATTRIBUTES, g, r, d),
-        to=chain_unary(a, b, c, "identity", p, g, r, d),
-        bounds=(has_type(between, t), worth_slicing(t)),
+        chain_unary(a, b, c, "identity", p, g, r, d),
     )
 
 
@@ -71,10 +73,11 @@ def chain_of_products_and_bias(
 ) -> Rewrite:
     """chain(A, B, C, Y) = g((A B) C, Y)."""
     between = matmul(a, b, p)
-    return Rewrite(
+    return _where_large(
+        between,
+        t,
         matmul_binary(between, c, y, NO_ATTRIBUTES, g, r, d),
-        to=chain_binary(a, b, c, y, "identity", p, g, r, d),
-        bounds=(has_type(between, t), worth_slicing(t)),
+        chain_binary(a, b, c, y, "identity", p, g, r, d),
     )
 
 
@@ -84,11 +87,7 @@ def chain_of_mapped_product(
 ) -> Rewrite:
     """chain(A, B, C) = f(A B) C."""
     between = matmul_unary(a, b, NO_ATTRIBUTES, f, p, q)
-    return Rewrite(
-        matmul(between, c, d),
-        to=chain(a, b, c, f, p, d),
-        bounds=(has_type(between, t), worth_slicing(t)),
-    )
+    return _where_large(between, t, matmul(between, c, d), chain(a, b, c, f, p, d))
 
 
 @fusion.rule(numerics=Numerics.EXACT, source=_SOURCE)
@@ -106,10 +105,11 @@ def chain_of_mapped_product_and_map(
 ) -> Rewrite:
     """chain(A, B, C) = g(f(A B) C)."""
     between = matmul_unary(a, b, NO_ATTRIBUTES, f, p, q)
-    return Rewrite(
+    return _where_large(
+        between,
+        t,
         matmul_unary(between, c, NO_ATTRIBUTES, g, r, d),
-        to=chain_unary(a, b, c, f, p, g, r, d),
-        bounds=(has_type(between, t), worth_slicing(t)),
+        chain_unary(a, b, c, f, p, g, r, d),
     )
 
 
@@ -129,10 +129,11 @@ def chain_of_mapped_product_and_bias(
 ) -> Rewrite:
     """chain(A, B, C, Y) = g(f(A B) C, Y)."""
     between = matmul_unary(a, b, NO_ATTRIBUTES, f, p, q)
-    return Rewrite(
+    return _where_large(
+        between,
+        t,
         matmul_binary(between, c, y, NO_ATTRIBUTES, g, r, d),
-        to=chain_binary(a, b, c, y, f, p, g, r, d),
-        bounds=(has_type(between, t), worth_slicing(t)),
+        chain_binary(a, b, c, y, f, p, g, r, d),
     )
 
 
@@ -142,11 +143,7 @@ def chain_of_biased_product(
 ) -> Rewrite:
     """chain(A, B, C, X) = f(A B, X) C."""
     between = matmul_binary(a, b, x, NO_ATTRIBUTES, f, p, q)
-    return Rewrite(
-        matmul(between, c, d),
-        to=chain_with(a, b, c, x, f, p, d),
-        bounds=(has_type(between, t), worth_slicing(t)),
-    )
+    return _where_large(between, t, matmul(between, c, d), chain_with(a, b, c, x, f, p, d))
 
 
 @fusion.rule(numerics=Numerics.EXACT, source=_SOURCE)
@@ -165,10 +162,11 @@ def chain_of_biased_product_and_map(
 ) -> Rewrite:
     """chain(A, B, C, X) = g(f(A B, X) C)."""
     between = matmul_binary(a, b, x, NO_ATTRIBUTES, f, p, q)
-    return Rewrite(
+    return _where_large(
+        between,
+        t,
         matmul_unary(between, c, NO_ATTRIBUTES, g, r, d),
-        to=chain_with_unary(a, b, c, x, f, p, g, r, d),
-        bounds=(has_type(between, t), worth_slicing(t)),
+        chain_with_unary(a, b, c, x, f, p, g, r, d),
     )
 
 
@@ -189,8 +187,9 @@ def chain_of_biased_product_and_bias(
 ) -> Rewrite:
     """chain(A, B, C, X, Y) = g(f(A B, X) C, Y)."""
     between = matmul_binary(a, b, x, NO_ATTRIBUTES, f, p, q)
-    return Rewrite(
+    return _where_large(
+        between,
+        t,
         matmul_binary(between, c, y, NO_ATTRIBUTES, g, r, d),
-        to=chain_with_binary(a, b, c, x, y, f, p, g, r, d),
-        bounds=(has_type(between, t), worth_slicing(t)),
+        chain_with_binary(a, b, c, x, y, f, p, g, r, d),
     )
