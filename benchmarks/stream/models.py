@@ -17,7 +17,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 M, K, N = 256, 512, 512
 _OPSET, _IR_VERSION = 17, 9
-_ITEMSIZES: Mapping[int, int] = {TensorProto.INT8: 1, TensorProto.BFLOAT16: 2}
+_ITEMSIZES: Mapping[int, int] = {
+    TensorProto.INT8: 1,
+    TensorProto.BFLOAT16: 2,
+    TensorProto.FLOAT: 4,
+}
+_SHORT_NAMES = {TensorProto.INT8: "int8", TensorProto.BFLOAT16: "bf16", TensorProto.FLOAT: "f32"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +44,13 @@ class Workload:
 
 
 def gemm_chain(length: int, dtype: int) -> Workload:
-    """Return products of 256 x 512 with 512 x 512, one after the other; of an int8 or bfloat16 type."""
+    """Return products of 256 x 512 with 512 x 512, one after the other."""
     values = ["x", *(f"y{i}" for i in range(length))]
     shapes = {"x": (M, K), **{f"w{i}": (K, N) for i in range(length)}}
     shapes |= {name: (M, N) for name in values[1:]}
     steps = [("MatMul", f"Gemm{i}", (values[i], f"w{i}"), values[i + 1]) for i in range(length)]
-    kind = "int8" if dtype == TensorProto.INT8 else "bf16"
     name = "GEMM" if length == 1 else f"chain of {length} GEMMs"
-    return _workload(f"{name} {M}x{K}x{N} {kind}", steps, shapes, dtype)
+    return _workload(f"{name} {M}x{K}x{N} {_SHORT_NAMES[dtype]}", steps, shapes, dtype)
 
 
 def perceptron(dtype: int, hidden: int = 1024) -> Workload:
@@ -58,8 +62,7 @@ def perceptron(dtype: int, hidden: int = 1024) -> Workload:
         ("Relu", "Relu0", ("a",), "b"),
         ("MatMul", "Gemm1", ("b", "w1"), "y"),
     ]
-    kind = "int8" if dtype == TensorProto.INT8 else "bf16"
-    return _workload(f"MLP {M}x{M}x{hidden} {kind}", steps, shapes, dtype)
+    return _workload(f"MLP {M}x{M}x{hidden} {_SHORT_NAMES[dtype]}", steps, shapes, dtype)
 
 
 _Step = tuple[str, str, tuple[str, ...], str]
