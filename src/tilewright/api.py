@@ -151,6 +151,7 @@ def compile(  # the verb that users know from every other compiler's API
     time_limit_seconds: float | None = None,
     without_rules: Sequence[str] = (),
     rules: UserRules | None = None,
+    pads: bool = True,
     schedule: Scheduling | str = Scheduling.LIST,
     calibration: Calibration | str | os.PathLike[str] | None = None,
     stop_after: Stage | str = Stage.LOWER,
@@ -174,6 +175,7 @@ def compile(  # the verb that users know from every other compiler's API
             that is known by then; steps that cannot be cut short may end a little later. None: no limit.
         without_rules: Names of rules or of whole rule sets to leave out.
         rules: More rules, from `load_rules`.
+        pads: Whether rows that the mesh does not divide are padded, see `tilewright.rules.padding`.
         schedule: Orders of the instructions to try besides the plan's: those of "list" scheduling, also an
             "exact" one where the program is short, or none ("program").
         calibration: Constants of the cost model to plan with, or the file that `tilewright calibrate` wrote
@@ -197,6 +199,7 @@ def compile(  # the verb that users know from every other compiler's API
         time_limit_seconds=time_limit_seconds,
         without_rules=tuple(without_rules),
         user_rules=rules or UserRules(),
+        pads=pads,
         stop_after=_choice(Stage, stop_after, "stage"),
         scheduling=_choice(Scheduling, schedule, "schedule"),
         calibration=None if calibration is None else _calibration(calibration, machine),
@@ -220,6 +223,7 @@ def explore(
     objective: Objective | AnyMetric | str = Objective.LATENCY,
     without_rules: Sequence[str] = (),
     rules: UserRules | None = None,
+    pads: bool = True,
     progress: Progress | None = None,
 ) -> Session:
     """Plan a model and keep what that took, for questions about alternatives.
@@ -233,6 +237,7 @@ def explore(
             such as "latency:0.7,energy:0.3", see `tilewright.extract.objective`; or a `UserMetric`.
         without_rules: Names of rules or of whole rule sets to leave out.
         rules: More rules, from `load_rules`.
+        pads: Whether rows that the mesh does not divide are padded, see `tilewright.rules.padding`.
         progress: Called with a line of text as the work goes on.
 
     Returns:
@@ -252,6 +257,7 @@ def explore(
         objective=wanted,
         without_rules=without_rules,
         rules=rules,
+        pads=pads,
         stop_after=Stage.SATURATE,
         progress=progress,
     )
@@ -269,6 +275,7 @@ def front(
     weights: bool = True,
     without_rules: Sequence[str] = (),
     rules: UserRules | None = None,
+    pads: bool = True,
     progress: Progress | None = None,
 ) -> Front:
     """Find plans of which none is better than another in every metric: a Pareto front.
@@ -284,6 +291,7 @@ def front(
         weights: As in `load`; without them plans cannot be lowered.
         without_rules: Names of rules or of whole rule sets to leave out.
         rules: More rules, from `load_rules`.
+        pads: Whether rows that the mesh does not divide are padded, see `tilewright.rules.padding`.
         progress: Called with a line of text as the work goes on.
 
     Returns:
@@ -302,6 +310,7 @@ def front(
         weights=weights,
         without_rules=without_rules,
         rules=rules,
+        pads=pads,
         stop_after=Stage.SATURATE,
         progress=progress,
     )

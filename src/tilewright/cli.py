@@ -17,6 +17,7 @@ from tilewright.cli_options import (
     Dims,
     Model,
     Objective,
+    Padding,
     RuleFiles,
     ScheduleName,
     SkipRefused,
@@ -144,6 +145,7 @@ def compile_command(
     stop_after: Annotated[
         StageName | None, typer.Option(help="Stop after this stage and print its result.")
     ] = None,
+    padding: Padding = True,
     without_rule: WithoutRules = None,
     rules: RuleFiles = None,
     skip_refused: SkipRefused = False,
@@ -180,6 +182,7 @@ def compile_command(
         output=output,
         stop_after=stop_after.value if stop_after else None,
         without_rules=tuple(without_rule or ()),
+        pads=padding,
         rule_sources=RuleSources(files=tuple(rules or ()), skip_refused=skip_refused),
         inputs=inputs,
         seed=seed,

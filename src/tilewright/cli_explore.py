@@ -14,6 +14,7 @@ from tilewright.cli_options import (
     Dims,
     Model,
     Objective,
+    Padding,
     RuleFiles,
     SkipRefused,
     TargetName,
@@ -69,12 +70,13 @@ def _request(
     rules: RuleFiles = None,
     skip_refused: SkipRefused = False,
     without_rule: WithoutRules = None,
+    padding: Padding = True,
     as_json: AsJson = False,
 ) -> ExploreRequest:
     """Return what to plan, from the options that all commands have."""
     from tilewright.explore_commands import ExploreRequest
 
-    plan = plan_request(model, target, dim, objective, rules, skip_refused, without_rule)
+    plan = plan_request(model, target, dim, objective, rules, skip_refused, without_rule, padding)
     return ExploreRequest(plan=plan, shapes_only=shapes_only, as_json=as_json)
 
 

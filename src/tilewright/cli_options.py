@@ -61,6 +61,12 @@ SkipRefused = Annotated[
         help="Go on without rules that fail their check, or files.",
     ),
 ]
+Padding = Annotated[
+    bool,
+    typer.Option(
+        "--padding/--no-padding", help="Pad rows that the mesh does not divide, such as 197 tokens."
+    ),
+]
 WithoutRules = Annotated[
     list[str] | None,
     typer.Option(
@@ -94,6 +100,7 @@ def plan_request(
     rules: list[Path] | None,
     skip_refused: bool,
     without_rule: list[str] | None,
+    padding: bool = True,
 ) -> PlanRequest:
     """Return what to plan, from the options of the commands that ask about a plan."""
     from tilewright.rule_commands import PlanRequest, RuleSources
@@ -104,5 +111,6 @@ def plan_request(
         dims=parse_dims(dim),
         objective=objective,
         without_rules=tuple(without_rule or ()),
+        pads=padding,
         sources=RuleSources(files=tuple(rules or ()), skip_refused=skip_refused),
     )

@@ -82,6 +82,7 @@ class CompileRequest:
     output: Path | None = None
     stop_after: str | None = None
     without_rules: tuple[str, ...] = ()
+    pads: bool = True
     rule_sources: RuleSources = field(default_factory=RuleSources)
     inputs: Path | None = None
     seed: int = 0
@@ -115,6 +116,7 @@ def compile_and_report(request: CompileRequest, console: Console) -> bool:
             time_limit_seconds=request.time_limit_seconds,
             calibration=request.calibration,
             without_rules=request.without_rules,
+            pads=request.pads,
             rules=admission.rules,
             stop_after=request.last,
             progress=tell,

@@ -40,6 +40,7 @@ from tilewright.rules.alternatives import Alternatives
 from tilewright.rules.engine import saturate
 from tilewright.rules.lifting import lift_numbers
 from tilewright.rules.options import SaturationOptions
+from tilewright.rules.padding import padded
 from tilewright.rules.registry import Numerics
 from tilewright.rules.roll import Rolled, roll
 from tilewright.rules.user_rules import UserRules
@@ -74,6 +75,8 @@ class CompileOptions:
     max_latency: float | str | None = None
     """What an inference may take: cycles, or a time such as `50us`."""
     without_rules: tuple[str, ...] = ()
+    pads: bool = True
+    """Whether rows that the mesh does not divide are padded, see `tilewright.rules.padding`."""
     user_rules: UserRules = field(default_factory=UserRules)
     stop_after: Stage = Stage.LOWER
     scheduling: Scheduling = Scheduling.LIST
@@ -96,6 +99,8 @@ class Compilation:
     `rejected` why lowering sent plans back.
     """
 
+    source: Graph
+    """The graph that was given; `graph` is what became of it."""
     graph: Graph
     target: Target
     mesh: LogicalMesh
@@ -200,9 +205,13 @@ def compile_graph(
     if options.max_latency is not None:
         latency_cycles(options.max_latency, target)  # refuses what it cannot read before any work
     timed = _Timed(seconds)
+    mesh, source = logical_mesh(target), graph
     graph = fold_constant_outputs(graph)
-    mesh = logical_mesh(target)
-    done = Compilation(graph=graph, target=target, mesh=mesh, options=options, seconds=seconds)
+    if options.pads:
+        graph = padded(graph, mesh.sizes)
+    done = Compilation(
+        source=source, graph=graph, target=target, mesh=mesh, options=options, seconds=seconds
+    )
     if options.stop_after is Stage.FRONTEND:
         return done
     tell(f"rolling {len(graph.ops)} ops")

@@ -57,6 +57,7 @@ def _opened(request: ExploreRequest, console: Console, *, divides: bool = False)
             weights=not request.shapes_only,
             objective=request.plan.objective,
             without_rules=request.plan.without_rules,
+            pads=request.plan.pads,
             rules=admission.rules,
             progress=tell,
         )

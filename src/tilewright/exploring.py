@@ -249,7 +249,7 @@ class Session:
         done, known = replace(self._done, target=target), self.explorer.known
         if logical_mesh(target) != self._done.mesh:
             options = replace(self._done.options, stop_after=Stage.SATURATE)
-            done = compile_graph(self._done.graph, target, options, self._tell)
+            done = compile_graph(self._done.source, target, options, self._tell)
             self._tell(f"extracting a plan for {change}")
             found = _explorer(done, target, None, None)
         else:

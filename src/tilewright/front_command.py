@@ -73,6 +73,7 @@ def report_front(request: FrontRequest, console: Console) -> None:
             dims=explore.plan.dims,
             weights=not explore.shapes_only,
             without_rules=explore.plan.without_rules,
+            pads=explore.plan.pads,
             rules=admission.rules,
             progress=tell,
         )

@@ -53,6 +53,7 @@ class PlanRequest:
     dims: Mapping[str, int] = field(default_factory=dict)
     objective: str = "latency"
     without_rules: tuple[str, ...] = ()
+    pads: bool = True
     sources: RuleSources = field(default_factory=RuleSources)
 
 
@@ -161,6 +162,7 @@ def _planned(request: PlanRequest, tell: Tell) -> tuple[Compilation, tuple[Refus
         dims=request.dims,
         objective=request.objective,
         without_rules=request.without_rules,
+        pads=request.pads,
         rules=admission.rules,
         stop_after=Stage.EXTRACT,
         progress=tell,

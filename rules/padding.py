@@ -1,0 +1,218 @@
+"""Rows that no axis of the mesh divides, padded in the whole graph.
+
+Rules pad the weights of one product (`algebra/padding.py`). Rows of activations pass through many operators,
+and through the blocks that are saturated one by one; they are padded here, before that:
+
+    x [197, 768] -> ... -> y [197, 768]
+        ->  concat(x, x[186:197]) [208, 768] -> ... -> slice(y) [197, 768]
+
+The added rows are copies of real ones, so that no function is given a number that it would not see anyway. A
+softmax along padded rows gets a mask, after which they are zero, and products may sum over them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+
+import ml_dtypes
+import numpy as np
+
+from tilewright.constants import Constants, absent, known
+from tilewright.graph import Array, AttrValue, Graph, Op, TensorType
+from tilewright.rules.pad_facts import padded_size
+from tilewright.rules.padded_axes import Axis, AxisClass, Passing, axis_classes, passing
+
+
+def padded(graph: Graph, multiples: tuple[int, ...]) -> Graph:
+    """Return an equal graph in which rows that an axis of the mesh does not divide are padded.
+
+    Args:
+        graph: A valid graph, as a frontend makes it.
+        multiples: Sizes of the axes of the mesh.
+
+    Returns:
+        The same graph if there is nothing that is worth it: a class of dimensions is padded if more products
+        have a loop along it than values are converted, and if it grows by a third at most.
+    """
+    passings = passing(graph)
+    sizes: dict[Axis, int] = {}
+    notes = []
+    for found in axis_classes(graph, passings):
+        size = padded_size(found.size, multiples)
+        if size != found.size and _is_worth_it(found):
+            sizes |= dict.fromkeys(found.axes, size)
+            notes.append(
+                f"{found.size} rows of {found.products} products are padded to {size}, "
+                "which the mesh divides"
+            )
+    if not sizes:
+        return graph
+    result = with_added_rows(graph, passings, sizes)
+    return replace(result, notes=(*graph.notes, *sorted(notes)))
+
+
+def with_added_rows(graph: Graph, passings: Sequence[Passing], sizes: Mapping[Axis, int]) -> Graph:
+    """Return an equal graph in which dimensions of whole classes are longer.
+
+    Args:
+        graph: A valid graph.
+        passings: What `passing` says of it.
+        sizes: The new size of each dimension of these classes, at most twice the old one.
+    """
+    return _Padder(graph, sizes).run(passings)
+
+
+def _is_worth_it(found: AxisClass) -> bool:
+    return not found.is_of_weights and found.conversions < found.products
+
+
+class _Padder:
+    """Writes the padded graph. Tensors keep their names where an operator makes them, rows added or not."""
+
+    def __init__(self, graph: Graph, sizes: Mapping[Axis, int]) -> None:
+        self._graph = graph
+        self._sizes = sizes
+        self._types = dict(graph.types)
+        self._constants: dict[str, Array] = dict(known(graph.constants))
+        self._ops: list[Op] = []
+        self._made: dict[str, frozenset[int]] = {}
+        """The dimensions in which a tensor has the added rows when it is made."""
+        self._forms: dict[tuple[str, frozenset[int]], str] = {}
+        """Names of tensors with the added rows in some dimensions."""
+
+    def run(self, passings: Sequence[Passing]) -> Graph:
+        """Return the graph."""
+        for op, found in zip(self._graph.ops, passings, strict=True):
+            self._add(op, found)
+        outputs = tuple(
+            replace(port, tensor=self._form(port.tensor, frozenset()))
+            for port in self._graph.outputs
+        )
+        return replace(
+            self._graph,
+            ops=tuple(self._ops),
+            outputs=outputs,
+            types=MappingProxyType(self._types),
+            constants=Constants(self._constants, absent(self._graph.constants)),
+        )
+
+    def _padded_axes(self, name: str) -> frozenset[int]:
+        """Return the dimensions of a tensor that are of a padded class."""
+        rank = self._graph.types[name].rank
+        return frozenset(number for number in range(rank) if (name, number) in self._sizes)
+
+    def _add(self, op: Op, found: Passing) -> None:
+        """Add an operator on operands with the added rows where its loops may have them."""
+        inputs = tuple(
+            self._form(name, self._padded_axes(name) & (axes | within))
+            for name, axes, within in zip(op.inputs, found.axes, found.within, strict=True)
+        )
+        if found.masked and (op.inputs[0], self._last(op.inputs[0])) in self._sizes:
+            inputs = (self._masked(inputs[0], self._graph.types[op.inputs[0]].shape[-1]),)
+        made = frozenset(found.made) & (
+            self._padded_axes(op.output) if len(op.outputs) == 1 else frozenset()
+        )
+        for name in op.outputs:
+            self._made[name] = made
+            self._types[name] = self._type(name, made)
+        self._ops.append(replace(op, inputs=inputs, attrs=self._attrs(op, made)))
+
+    def _last(self, name: str) -> int:
+        return self._graph.types[name].rank - 1
+
+    def _attrs(self, op: Op, made: frozenset[int]) -> Mapping[str, AttrValue]:
+        """Return the attributes of an operator, those with the shape of its result as it is now."""
+        keys = [key for key in ("shape", "sizes") if key in op.attrs]
+        if not made or not keys or op.kind not in ("reshape", "expand", "slice"):
+            return op.attrs
+        return MappingProxyType({**op.attrs, keys[0]: self._types[op.output].shape})
+
+    def _type(self, name: str, axes: frozenset[int]) -> TensorType:
+        """Return the type of a tensor with the added rows in some dimensions."""
+        kind = self._graph.types[name]
+        return replace(
+            kind,
+            shape=tuple(
+                self._sizes[name, i] if i in axes else size for i, size in enumerate(kind.shape)
+            ),
+        )
+
+    def _form(self, name: str, axes: frozenset[int]) -> str:
+        """Return the name of a tensor with the added rows in some dimensions; make it if it is not there."""
+        made = self._made.get(name, frozenset())
+        if axes == made:
+            return name
+        if (name, axes) not in self._forms:
+            form = name
+            if not axes >= made:
+                form = self._cut(name, form, axes & made)
+            for number in sorted(axes - made):
+                form = self._lengthened(name, form, number)
+            self._forms[name, axes] = form
+        return self._forms[name, axes]
+
+    def _cut(self, name: str, form: str, axes: frozenset[int]) -> str:
+        """Cut the added rows off in all but some dimensions."""
+        kind = self._type(name, axes)
+        return self._op(
+            "slice", f"{name}.unpadded", (form,), kind, _from(kind.rank, {}, kind.shape)
+        )
+
+    def _lengthened(self, name: str, form: str, number: int) -> str:
+        """Add rows to one dimension: copies of the last ones."""
+        kind = self._types[form]
+        size = kind.shape[number]
+        shape = tuple(self._sizes[name, i] if i == number else n for i, n in enumerate(kind.shape))
+        added = tuple(n - size if i == number else n for i, n in enumerate(shape))
+        last = self._op(
+            "slice",
+            f"{name}.padding",
+            (form,),
+            replace(kind, shape=added),
+            _from(kind.rank, {number: size - added[number]}, added),
+        )
+        long = replace(kind, shape=shape)
+        return self._op("concat", f"{name}.padded", (form, last), long, {"axis": number})
+
+    def _masked(self, name: str, rows: int) -> str:
+        """Let the added rows of the last dimension be far below all others."""
+        kind = self._types[name]
+        values = np.zeros((*(1,) * (kind.rank - 1), kind.shape[-1]), kind.dtype.numpy)
+        values[..., rows:] = _lowest(kind)
+        mask = self._fresh(f"{name}.mask")
+        self._types[mask] = TensorType(values.shape, kind.dtype)
+        self._constants[mask] = values
+        return self._op("map", f"{name}.masked", (name, mask), kind, {"fn": "add"})
+
+    def _op(
+        self,
+        kind: str,
+        stem: str,
+        inputs: tuple[str, ...],
+        result: TensorType,
+        attrs: Mapping[str, AttrValue],
+    ) -> str:
+        name = self._fresh(stem)
+        self._types[name] = result
+        self._ops.append(Op(name=name, kind=kind, inputs=inputs, outputs=(name,), attrs=attrs))
+        return name
+
+    def _fresh(self, stem: str) -> str:
+        name, number = stem, 0
+        while name in self._types:
+            number += 1
+            name = f"{stem}.{number}"
+        return name
+
+
+def _from(rank: int, starts: Mapping[int, int], sizes: tuple[int, ...]) -> Mapping[str, AttrValue]:
+    """Return the attributes of a slice."""
+    begin = tuple(starts.get(i, 0) for i in range(rank))
+    return MappingProxyType({"starts": begin, "sizes": sizes, "steps": (1,) * rank})
+
+
+def _lowest(kind: TensorType) -> float:
+    """Return a number that stays finite with any score added, and whose exponential is zero beside any."""
+    return float(ml_dtypes.finfo(kind.dtype.numpy).min) / 2
