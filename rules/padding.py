@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
-import ml_dtypes
 import numpy as np
 
 from tilewright.constants import Constants, absent, known
@@ -180,7 +179,7 @@ class _Padder:
         """Let the added rows of the last dimension be far below all others."""
         kind = self._types[name]
         values = np.zeros((*(1,) * (kind.rank - 1), kind.shape[-1]), kind.dtype.numpy)
-        values[..., rows:] = _lowest(kind)
+        values[..., rows:] = kind.dtype.lowest / 2  # stays finite with any score added
         mask = self._fresh(f"{name}.mask")
         self._types[mask] = TensorType(values.shape, kind.dtype)
         self._constants[mask] = values
@@ -211,8 +210,3 @@ def _from(rank: int, starts: Mapping[int, int], sizes: tuple[int, ...]) -> Mappi
     """Return the attributes of a slice."""
     begin = tuple(starts.get(i, 0) for i in range(rank))
     return MappingProxyType({"starts": begin, "sizes": sizes, "steps": (1,) * rank})
-
-
-def _lowest(kind: TensorType) -> float:
-    """Return a number that stays finite with any score added, and whose exponential is zero beside any."""
-    return float(ml_dtypes.finfo(kind.dtype.numpy).min) / 2

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from tilewright.dtypes import DType
 from tilewright.extract.attention import Attention
 from tilewright.extract.kernel import Family, attention_of
 from tilewright.lowering.emit import View
@@ -25,11 +22,6 @@ def attention(context: KernelContext) -> None:
         emitter.mix(box, turn)
         if box.is_last:
             emitter.finish(box)
-
-
-def lowest(dtype: DType) -> float:
-    """Return the lowest finite number of an element type."""
-    return float(np.finfo(dtype.numpy).min)
 
 
 class _Emitter:
@@ -87,7 +79,7 @@ class _Emitter:
             # the type of a sum is that of its second operand
             builder.vector("add", domain, scores, (self._context.operand(3, box), scores))
         if box.is_first:
-            builder.vector("fill", per_row, maximum, (), (lowest(self._kernel.wide), 0.0))
+            builder.vector("fill", per_row, maximum, (), (self._kernel.wide.lowest, 0.0))
             builder.reduce("max", domain, maximum, scores, accumulate=True)
         else:
             rescale = self._rows("rescale", box)

@@ -42,6 +42,11 @@ class DType(StrEnum):
         return self in (DType.F32, DType.F16, DType.BF16, DType.F64)
 
     @property
+    def lowest(self) -> float:
+        """The lowest finite number of a floating-point type."""
+        return float(ml_dtypes.finfo(self.numpy).min)  # type: ignore[no-untyped-call]
+
+    @property
     def code(self) -> int:
         """The 4-bit number of this type in encoded descriptors."""
         return _CODES[self]
