@@ -395,6 +395,7 @@ def pricing_of(
         limit_bytes=options.sram_limit_bytes or target.tile.sram.size_bytes,
         deadline=options.solve.deadline,
         tilings=tiling_candidates(alternatives, mesh, target, options.tiling),
+        tiling=options.tiling,
         memory=options.memory,
         collective=options.collective,
         avoid=options.avoid,

@@ -63,6 +63,8 @@ from tilewright.rules.halo import HALO, halo_dims
 from tilewright.rules.memory.family import memory_rules
 from tilewright.rules.memory.ruleset import Holding, MemoryRule
 from tilewright.rules.splitting import localise
+from tilewright.rules.tiling.family import tiling_rules
+from tilewright.rules.tiling.ruleset import TilingRule
 from tilewright.rules.vocabulary import VOCABULARY, vocabulary_axes
 
 
@@ -138,8 +140,8 @@ LARGEST_SHARD = 0.75
 class Pricing:
     """What options are priced with: the machine, the objective, and the tilings to choose from.
 
-    `tilings` maps a local nest's extents and tileable dims to candidates, `memory` are the rules of
-    where tensors may lie, `collective` those of fused steps of resharding.
+    `tilings` maps a local nest's extents and tileable dims to candidates, `tiling` are the rules that make
+    them, `memory` those of where tensors may lie, `collective` those of fused steps of resharding.
     """
 
     target: Target
@@ -149,6 +151,9 @@ class Pricing:
     deadline: Deadline = NO_DEADLINE
     """After which no more options are priced."""
     tilings: Mapping[tuple[object, ...], Candidates]
+    tiling: tuple[TilingRule, ...] = field(default_factory=tiling_rules)
+    always_cuts: bool = False
+    """Whether kernels without buffers of their own, which gain nothing by it, are cut like others."""
     memory: tuple[MemoryRule, ...] = field(default_factory=memory_rules)
     collective: tuple[CollectiveRule, ...] = field(default_factory=collective_rules)
     priced: dict[tuple[object, ...], PricedShape] = field(default_factory=dict, init=False)
@@ -643,7 +648,7 @@ def _search_tilings(
     if budget_bytes < 0:
         return ()
     candidates = whole_candidate(kernel)
-    if needs_tiling(kernel):
+    if pricing.always_cuts or needs_tiling(kernel):
         candidates = pricing.tilings.get(tiling_key(kernel), candidates)
     ranking = Ranking(kernel, candidates, pricing.target)
     kept: dict[Tiling, tuple[KernelCost, int]] = {}

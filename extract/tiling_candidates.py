@@ -33,20 +33,28 @@ from tilewright.rules.tiling.ruleset import TilingRule
 _MOST_COMBINATIONS = 400
 """Combinations of tile sizes for one kernel; beyond, every other size of the longest list is left out."""
 
+MOST_BOXES = 1 << 16
+"""Boxes of a kernel whose tile sizes are wanted: lowering writes the instructions of each box."""
+
 
 def tiling_candidates(
     alternatives: tuple[Alternatives, ...],
     mesh: LogicalMesh,
     target: Target,
     rules: tuple[TilingRule, ...] | None = None,
+    wanted: Mapping[str, int] = MappingProxyType({}),
 ) -> Mapping[tuple[object, ...], Candidates]:
     """Return the candidates of every kernel shape that occurs, by `tiling_key`.
+
+    Where sizes are wanted of some loops, the candidates are those that have them all, which other loops and
+    the order vary; kernels that cannot be cut so, or into too many boxes, have none.
 
     Args:
         alternatives: The saturated blocks.
         mesh: Their mesh.
         target: The machine.
         rules: The tiling rules that run; all of the package by default.
+        wanted: Tile sizes by the names of loops, whether or not they would be candidates otherwise.
     """
     kernels: dict[tuple[object, ...], Kernel] = {}
     seen: set[Hashable] = set()
@@ -66,17 +74,21 @@ def tiling_candidates(
             for implementation in implementations:
                 kernel = kernel_of(found, node, implementation, memories, Memory.DRAM, mesh)
                 kernels.setdefault(tiling_key(kernel), kernel)
-    requests = [_request(kernel, number, target) for number, kernel in enumerate(kernels.values())]
+    requests = [
+        _request(kernel, number, target, wanted) for number, kernel in enumerate(kernels.values())
+    ]
     results = tiling_alternatives(requests, rules)
     return MappingProxyType(
         {
-            key: _combine(kernel, found)
+            key: _combine(kernel, found, wanted)
             for (key, kernel), found in zip(kernels.items(), results, strict=True)
         }
     )
 
 
-def _request(kernel: Kernel, number: int, target: Target) -> TilingRequest:
+def _request(
+    kernel: Kernel, number: int, target: Target, wanted: Mapping[str, int]
+) -> TilingRequest:
     dims = kernel.nest.dims
     tileable = set(tileable_dims(kernel))
     return TilingRequest(
@@ -86,6 +98,7 @@ def _request(kernel: Kernel, number: int, target: Target) -> TilingRequest:
         is_parallel=tuple(dim.role is Role.PARALLEL for dim in dims),
         is_combining=tuple(dim.role is Role.REDUCTION for dim in dims),
         quanta=_quanta(kernel, target),
+        wanted=tuple(wanted.get(dim.name) for dim in dims),
     )
 
 
@@ -118,15 +131,24 @@ def _quanta(kernel: Kernel, target: Target) -> tuple[int, ...]:
     return tuple(quanta)
 
 
-def _combine(kernel: Kernel, found: TilingAlternatives) -> Candidates:
+def _combine(kernel: Kernel, found: TilingAlternatives, wanted: Mapping[str, int]) -> Candidates:
     """Return all combinations of tile sizes with all choices of the outermost loop."""
-    lists = [list(sizes) for sizes in found.sizes]
+    dims = kernel.nest.dims
+    lists = [
+        [size for size in sizes if size == wanted.get(dim.name, size)]
+        for dim, sizes in zip(dims, found.sizes, strict=True)
+    ]
+    if not wanted.keys() <= {dim.name for dim in dims} or not all(lists):
+        return Candidates(np.empty((0, len(dims))), np.empty((0, len(dims)), dtype=np.int64))
     while np.prod([len(sizes) for sizes in lists], dtype=float) > _MOST_COMBINATIONS:
         longest = max(lists, key=len)
         longest[:] = (
             [longest[0], *longest[2:-1:2], longest[-1]] if len(longest) > 2 else longest[:1]
         )
     sizes = np.array(list(product(*lists)), dtype=np.float64)
+    if wanted:
+        extents = [dim.extent for dim in dims]
+        sizes = sizes[np.ceil(extents / np.maximum(sizes, 1)).prod(axis=1) <= MOST_BOXES]
     natural = loop_order(kernel)
     orders = [natural]
     for outer in found.outermost:

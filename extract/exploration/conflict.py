@@ -23,6 +23,7 @@ from tilewright.extract.exploration.restrict import (
     restrictions,
 )
 from tilewright.extract.exploration.tables import NoOptionError, OptionMemo, demanded_options
+from tilewright.extract.exploration.tiles import tile_error
 from tilewright.extract.options import Option, Pricing
 from tilewright.extract.origins import Variable
 from tilewright.extract.plan import Plan
@@ -41,7 +42,7 @@ _SHOWN = 8
 
 def explain_conflict(
     alternatives: tuple[Alternatives, ...], placed: Sequence[Placed]
-) -> DemandError:
+) -> CompileError:
     """Return the error that names a smallest set of demands which no way satisfies."""
     core = core_of(placed, partial(can_be_met, alternatives))
     if len(core) == 1:
@@ -73,7 +74,7 @@ def core_of[T](demands: Sequence[T], holds: Callable[[Sequence[T]], bool]) -> li
 
 def _impossible(
     alternatives: tuple[Alternatives, ...], demand: Demand, variable: Variable | None
-) -> DemandError:
+) -> CompileError:
     """Return the error of a demand that fails on its own, with what there is to choose from."""
     if variable is None:
         what = (
@@ -82,8 +83,16 @@ def _impossible(
         return DemandError(
             f"demand '{demand}': the rule {what}; 'tilewright rules stats' shows what rules did"
         )
-    found = offered(alternatives[variable[0]], variable[1], demand.aspect)
-    return DemandError(nothing_offered(demand, found))
+    block, number = variable
+    return _unmet(alternatives[block], number, demand) or DemandError(
+        nothing_offered(demand, offered(alternatives[block], number, demand.aspect))
+    )
+
+
+def _unmet(found: Alternatives, number: int, demand: Demand) -> CompileError | None:
+    """Return which limit of the loops of every way a demand breaks, if it is on a tile and breaks one."""
+    is_on_tile = demand.aspect is Aspect.TILE and demand.is_forced
+    return tile_error(found, number, demand) if is_on_tile else None
 
 
 def offered(found: Alternatives, number: int, aspect: Aspect) -> list[str]:
@@ -204,20 +213,22 @@ def _plans(
 
 def _without_options(
     roomy: Setting, alternatives: tuple[Alternatives, ...], placed: Sequence[Placed]
-) -> DemandError | None:
+) -> CompileError | None:
     """Return the error of demands on a tensor that no way has however large the scratchpad is."""
     forbidden = [one for one in placed if one[1] is None and not one[0].is_forced]
     for variable in dict.fromkeys(variable for _, variable in placed if variable is not None):
         block, number = variable
         own = [one for one in placed if one[1] == variable]
-        (found, *_) = restrictions(alternatives, [*forbidden, *own])
-        holds = partial(_has_options, roomy.pricing, found.alternatives[block], number)
+        holds = partial(_has_options, roomy.pricing, alternatives, variable, forbidden)
         if holds(own):
             continue
         core = core_of(own, holds)
         if len(core) > 1:
-            return DemandError(contradiction(demand for demand, _ in core))
+            return _contradicted(alternatives, core, variable)
         ((demand, _),) = core
+        unmet = _unmet(alternatives[block], number, demand)
+        if unmet is not None:
+            return unmet
         mesh = roomy.pricing.mesh
         every = demanded_options(alternatives[block], number, True, roomy.pricing, {}, ())
         values = sorted({_option_value(mesh, demand.aspect, option) for option in every} - {""})
@@ -225,12 +236,31 @@ def _without_options(
     return None
 
 
+def _contradicted(
+    alternatives: tuple[Alternatives, ...], core: Sequence[Placed], variable: Variable
+) -> DemandError:
+    """Return the error of demands on a tensor that exclude each other, with the limit that a tile breaks."""
+    block, number = variable
+    why = None
+    for one in core:
+        if one[0].aspect is Aspect.TILE:
+            others = restrictions(alternatives, [other for other in core if other is not one])
+            why = why or _unmet(others[0].alternatives[block], number, one[0])
+    return DemandError(contradiction((demand for demand, _ in core), str(why or "")))
+
+
 def _has_options(
-    pricing: Pricing, found: Alternatives, number: int, placed: Sequence[Placed]
+    pricing: Pricing,
+    alternatives: tuple[Alternatives, ...],
+    variable: Variable,
+    forbidden: Sequence[Placed],
+    placed: Sequence[Placed],
 ) -> bool:
-    """Whether some option of a class satisfies demands on it."""
+    """Whether an option of a variable satisfies demands on it and those that forbid something everywhere."""
+    block, number = variable
+    (found, *_) = restrictions(alternatives, [*forbidden, *placed])
     demands = tuple(demand for demand, _ in placed)
-    return bool(demanded_options(found, number, True, pricing, {}, demands))
+    return bool(demanded_options(found.alternatives[block], number, True, pricing, {}, demands))
 
 
 def nothing_offered(demand: Demand, values: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ of each axis), and `stages=3` (so many in all).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -91,6 +91,11 @@ class Demand:
         return self.tensor
 
     @property
+    def adds_ways(self) -> bool:
+        """Whether plans under it may do what none does without it, so that bounds of those do not hold."""
+        return self.aspect is Aspect.TILE
+
+    @property
     def is_on_stages(self) -> bool:
         """Whether it is on the stages of a pipeline."""
         return self.aspect in STAGE_ASPECTS
@@ -161,8 +166,8 @@ def allows_way(
 ) -> bool:
     """Whether ways to run a node with this implementation (None: a host region) may satisfy a demand.
 
-    Tiles, memories and weights are seen in options only. The mesh may lack axes that a demand names: no way
-    splits anything over these.
+    Sizes of tiles, memories and weights are seen in options only; a node without the loops of a forced tile
+    has none. The mesh may lack axes that a demand names: no way splits anything over these.
     """
     match demand.aspect:
         case Aspect.RULE:
@@ -174,6 +179,9 @@ def allows_way(
         case Aspect.SPLIT:
             text = split_text(node, implementation, mesh) if implementation else "-"
             holds = _axes(demand, text, "") == _axes(demand)
+        case Aspect.TILE if demand.is_forced:
+            loops = [dim.name for dim in node.nest.dims] if node.nest is not None else []
+            return bool(loops) and demanded_tile(demand, loops).keys() <= set(loops)
         case _:
             return True
     return holds == demand.is_forced
@@ -222,6 +230,13 @@ def tile_sizes(demand: Demand) -> Mapping[str, int]:
             )
         sizes[loop] = int(size)
     return sizes
+
+
+def demanded_tile(demand: Demand, loops: Iterable[str]) -> Mapping[str, int]:
+    """Return the sizes that a demand asks of a kernel with these loops; all 1 for a tile of one element."""
+    if demand.value == _ONE_ELEMENT:
+        return dict.fromkeys(loops, 1)
+    return tile_sizes(demand)
 
 
 def check_value(demand: Demand, mesh: LogicalMesh) -> None:
@@ -276,6 +291,4 @@ def _has_tile(demand: Demand, option: Option) -> bool:
         return False
     pairs = zip(option.node.nest.dims, option.tiling.sizes, strict=False)
     own = {dim.name: size for dim, size in pairs}
-    if demand.value == _ONE_ELEMENT:
-        return all(size == 1 for size in own.values())
-    return all(own.get(loop) == size for loop, size in tile_sizes(demand).items())
+    return all(own.get(loop) == size for loop, size in demanded_tile(demand, own).items())

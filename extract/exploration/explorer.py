@@ -12,7 +12,7 @@ from tilewright.extract.choice import ChoiceProblem
 from tilewright.extract.exploration.conflict import explain_conflict, explain_shortage
 from tilewright.extract.exploration.demand import Aspect, Demand, check_value, is_of, satisfies
 from tilewright.extract.exploration.naming import unknown_tensor, variables_of
-from tilewright.extract.exploration.replan import best_of, replanned
+from tilewright.extract.exploration.replan import NO_BOUND, best_of, replanned
 from tilewright.extract.exploration.restrict import (
     MOST_BRANCHES,
     Placed,
@@ -284,15 +284,16 @@ class Explorer:
     ) -> Answer:
         """Return the plan of a setting that leaves out alternatives, searched for from the known solution.
 
-        What bounds all plans bounds those of the setting, too; unless it `is_bounded`, that has to do.
+        What bounds all plans bounds those of the setting, too, unless demands add ways; unless it
+        `is_bounded`, that has to do.
 
         Raises:
             InfeasibleError: No plan found fits.
         """
         base = self.base.plan
-        plan, solution = replanned(
-            setting, self.known, least=(base.bound, base.proof), is_bounded=is_bounded
-        )
+        adds_ways = any(demand.adds_ways for demand in demands)
+        least = NO_BOUND if adds_ways else (base.bound, base.proof)
+        plan, solution = replanned(setting, self.known, least=least, is_bounded=is_bounded)
         return Answer(
             demands=demands,
             plan=plan,

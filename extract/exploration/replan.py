@@ -16,14 +16,14 @@ from tilewright.extract.plan import Plan, Proof
 from tilewright.extract.setting import Setting
 from tilewright.extract.solution import Solution
 
-_NO_BOUND = 0.0, Proof(method="nothing costs less than nothing")
+NO_BOUND = 0.0, Proof(method="nothing costs less than nothing")
 
 
 def replanned(
     setting: Setting,
     known: Known,
     *,
-    least: tuple[float, Proof] = _NO_BOUND,
+    least: tuple[float, Proof] = NO_BOUND,
     is_bounded: bool = True,
     is_closed: bool = True,
 ) -> tuple[Plan, Solution]:

@@ -10,7 +10,7 @@ from tilewright.errors import InfeasibleError
 from tilewright.extract.exploration.demand import Demand
 from tilewright.extract.exploration.messages import Messages
 from tilewright.extract.exploration.naming import variables_of
-from tilewright.extract.exploration.replan import replanned
+from tilewright.extract.exploration.replan import NO_BOUND, replanned
 from tilewright.extract.exploration.restrict import MOST_BRANCHES, Placed, Restriction, restrictions
 from tilewright.extract.exploration.tables import NoOptionError, OptionMemo, PricedOptions
 from tilewright.extract.exploration.warm import Known, known, with_messages
@@ -18,7 +18,7 @@ from tilewright.extract.extraction import ExtractOptions, plan_setting, plan_wit
 from tilewright.extract.origins import Variable
 from tilewright.extract.pipeline.prices import Price, Prices, Saturate
 from tilewright.extract.pipeline.segments import Segment
-from tilewright.extract.plan import Plan
+from tilewright.extract.plan import Plan, Proof
 from tilewright.extract.setting import Setting
 from tilewright.hwmodel.submesh import Submesh
 from tilewright.hwmodel.target import Target
@@ -174,6 +174,12 @@ class DemandedPrices(Prices):
         if not self.is_touched(segment):
             return self._base.stage(segment, shape)
         return super().stage(segment, shape)
+
+    def least(self, segment: Segment, shape: Submesh) -> tuple[float, Proof]:
+        """Return what a stage costs at least; nothing is known of it where demands add ways."""
+        if any(demand.adds_ways for demand in self._own(segment)):
+            return NO_BOUND
+        return super().least(segment, shape)
 
     def plan(self, segment: Segment, shape: Submesh) -> Plan:
         """Return the plan of a stage.

@@ -214,7 +214,9 @@ class StageExplorer:
             table = known.copy()
         on_ops = tuple(demand for demand in demands if not demand.is_on_stages)
         if on_ops:
-            table.price_with(self._prices_under(on_ops), self._touched(table, on_ops))
+            adding = [demand for demand in on_ops if demand.adds_ways]
+            touched, unbounded = self._touched(table, on_ops), self._touched(table, adding)
+            table.price_with(self._prices_under(on_ops), touched, unbounded)
         return table, stages
 
     def _alone(self, parts: Parts, item: int, shape: Submesh) -> Price:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
-from tilewright.extract.exploration.demand import Aspect, Demand, allows_option, tile_sizes
+from tilewright.extract.exploration.demand import Demand, allows_option
 from tilewright.extract.exploration.restrict import Restriction
+from tilewright.extract.exploration.tiles import with_tiles
 from tilewright.extract.model_tables import build_tables, variable_options
 from tilewright.extract.options import ABSENT, Option, Pricing, class_options
 from tilewright.extract.origins import Origin, Variable, find_origins
@@ -16,9 +15,8 @@ from tilewright.extract.overlap import NEVER, LateOperand
 from tilewright.extract.pruning import prune
 from tilewright.extract.remembered import Remembered
 from tilewright.extract.setting import Setting
-from tilewright.extract.tiling_choice import Candidates
 from tilewright.graph import Graph
-from tilewright.rules.alternatives import Alternatives, LogicalNode
+from tilewright.rules.alternatives import Alternatives
 from tilewright.rules.roll import Rolled
 
 
@@ -146,49 +144,9 @@ def demanded_options(
                 nodes=(node,),
                 implementations=tuple(i for i in found.implementations if i.node == node.number),
             )
-            own = _with_tiles(pricing, node, demands)
+            own = with_tiles(pricing, alone, demands)
             options += class_options(alone, number, own, late, accepts)
     if not options:
         return ()
     is_forced = any(demand.is_forced for demand in demands)
     return tuple(options) if needed or is_forced else (*options, ABSENT)
-
-
-def _with_tiles(pricing: Pricing, node: LogicalNode, demands: tuple[Demand, ...]) -> Pricing:
-    """Return pricing whose tilings satisfy the demands on tiles."""
-    tiles = [demand for demand in demands if demand.aspect is Aspect.TILE]
-    if not tiles or node.nest is None:
-        return pricing
-    loops = [dim.name for dim in node.nest.dims]
-    return replace(pricing, tilings=_Cut(pricing.tilings, loops, tiles))
-
-
-class _Cut(Mapping[tuple[object, ...], Candidates]):
-    """Tiling candidates without those that demands rule out."""
-
-    def __init__(
-        self,
-        every: Mapping[tuple[object, ...], Candidates],
-        loops: list[str],
-        demands: list[Demand],
-    ) -> None:
-        self._every, self._loops, self._demands = every, loops, demands
-
-    def __getitem__(self, key: tuple[object, ...]) -> Candidates:
-        found = self._every[key]
-        kept = np.ones(len(found), dtype=bool)
-        for demand in self._demands:
-            holds = np.ones(len(found), dtype=bool)
-            for loop, size in tile_sizes(demand).items():
-                if loop in self._loops and found.sizes.shape[1] >= len(self._loops):
-                    holds &= found.sizes[:, self._loops.index(loop)] == size
-                else:
-                    holds[:] = False
-            kept &= holds if demand.is_forced else ~holds
-        return Candidates(found.sizes[kept], found.orders[kept])
-
-    def __iter__(self) -> Iterator[tuple[object, ...]]:
-        return iter(self._every)
-
-    def __len__(self) -> int:
-        return len(self._every)

@@ -159,11 +159,21 @@ class StageTable:
                 self._item_costs[place] = known._item_costs[int(first), int(last), int(shape)]
         self._before = frozenset(known._asked)
 
-    def price_with(self, prices: Prices, touched: NDArray[np.bool_]) -> None:
-        """Go on with other prices, which some stages, [first, last], have; bounds hold for them, too."""
+    def price_with(
+        self, prices: Prices, touched: NDArray[np.bool_], unbounded: NDArray[np.bool_]
+    ) -> None:
+        """Go on with other prices.
+
+        Args:
+            prices: Those prices.
+            touched: The stages that have them, [first, last].
+            unbounded: The stages whose bounds no longer hold, likewise; they may cost anything.
+        """
         self.prices = prices
         self.known[touched] = inf
         self.is_priced[touched] = False
+        # what was ruled out stays so
+        self.lower[unbounded] = np.where(np.isfinite(self.lower[unbounded]), 0.0, inf)
 
     @property
     def room(self) -> Room:

@@ -40,6 +40,8 @@ class TilingRequest:
     """Loops whose indices are summed up or combined otherwise."""
     quanta: tuple[int, ...]
     """Preferred multiples of tile sizes; 1 for none."""
+    wanted: tuple[int | None, ...] = ()
+    """A size that is a candidate whatever the quantum, None for none; empty: of no loop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,16 @@ def _loop(request: TilingRequest, number: int) -> tuple[int, int, int]:
     extent = request.extents[number]
     quantum = request.quanta[number] if request.is_tileable[number] else max(extent, 1)
     return extent, quantum, COMBINES if request.is_combining[number] else PARALLEL
+
+
+def _wanted(request: TilingRequest) -> list[tuple[int, int, int]]:
+    """Return a row of `tile_size` for each loop that may have the size that is wanted of it."""
+    rows = []
+    for number, size in enumerate(request.wanted):
+        extent, quantum, _ = _loop(request, number)
+        if size is not None and request.is_tileable[number] and 0 < size < extent:
+            rows.append((extent, quantum, size))
+    return rows
 
 
 def _load(extent: i64, quantum: i64, combines: i64, kernel: i64, loop: i64) -> Ruleset:
@@ -109,7 +121,14 @@ def tiling_alternatives(
     session = Session(_program(tiling_rules() if rules is None else rules))
     bases = dict.fromkeys((e, q) for e, q, _ in loops)
     sizes = [(e, q, s) for e, q in bases for s in tile_sizes(e, q)]
-    session.insert(((row_loop, loops), (tile_size, sizes), (outermost_candidate, outermost)))
+    sizes += [row for request in requests for row in _wanted(request)]
+    session.insert(
+        (
+            (row_loop, loops),
+            (tile_size, list(dict.fromkeys(sizes))),
+            (outermost_candidate, outermost),
+        )
+    )
     session.run("tiling")
     found = session.read(("tiled", "ordered"))
     session.close()

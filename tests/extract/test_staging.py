@@ -260,6 +260,21 @@ def test_answers_lower_and_run() -> None:
         runs(answer.pipeline)
 
 
+def test_a_tile_that_no_plan_considers_is_that_of_its_stage() -> None:
+    session, tensor = explorer(Objective.LATENCY, 2), narrowing(2).ops[0].output
+    answer = session.answer(parse_demand("stages=2"), parse_demand(f"tile=m=3,n=5@{tensor}"))
+    (made,) = (
+        planned
+        for stage in answer.pipeline.stages
+        for planned in stage.plan.ops
+        if planned.op.output == tensor
+    )
+    assert made.tiling is not None
+    assert made.tiling.sizes[:2] == (3, 5)
+    assert answer.pipeline.bound <= answer.pipeline.cost
+    runs(answer.pipeline)
+
+
 def test_what_is_computed_again_is_in_several_stages() -> None:
     graph = masked()
     far, ends = graph.ops[0].output, [op.output for op in graph.ops if op.kind == "map"][1:]

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from tilewright.rules.tiling.candidates import MOST_SIZES, tile_sizes
 from tilewright.rules.tiling.engine import TilingRequest, tiling_alternatives
+from tilewright.rules.tiling.family import tiling_rules
 
 
 @given(st.integers(1, 5000), st.sampled_from([1, 4, 16, 32, 64]))
@@ -56,6 +57,18 @@ def test_whole_loops_stay_whole_and_orders_are_parallel_loops() -> None:
     (found,) = tiling_alternatives([asked])
     assert found.sizes == ((8, 4, 3, 2, 1), (1,), (16,), (6, 3, 2, 1))
     assert found.outermost == (0,)
+
+
+def test_a_wanted_size_is_one_more_candidate_where_rules_reach_it() -> None:
+    asked = request(
+        "k", 96, 64, 40, 60, is_tileable=(True, True, False, True), wanted=(17, None, 7, 64)
+    )
+    (found,) = tiling_alternatives([asked])
+    assert found.sizes[0] == tuple(sorted({*tile_sizes(96, 1), 17}, reverse=True))
+    assert found.sizes[1:] == (tile_sizes(64, 1), (40,), tile_sizes(60, 1))
+    fewer = tuple(rule for rule in tiling_rules() if rule.name != "tiling.smaller_tiles")
+    (uncut,) = tiling_alternatives([asked], fewer)
+    assert uncut.sizes[0] == (96,)
 
 
 def test_equal_requests_share_loops_but_keep_their_keys() -> None:

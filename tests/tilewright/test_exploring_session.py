@@ -18,6 +18,7 @@ from tilewright.exploring import Session
 from tilewright.extract.exploration.resources import resources
 from tilewright.extract.validate import validate_plan
 from tilewright.hwmodel.change import changed_target
+from tilewright.verification import compare, reference_outputs
 
 Command = Callable[..., Any]
 
@@ -36,6 +37,21 @@ def test_an_answer_lowers_and_simulates(session: Session) -> None:
     assert api.simulate(session.lower(answer)).run.cycles > 0
     without = session.forbid("memory=dram@a1", forcing=["memory=sram@a1"])
     assert without.delta == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    "demand", ["tile=n=1,o=3,h=3@c1", "tile=m=1,n=7,k=50@logits", "tile=d1=3@a1"]
+)
+def test_a_demanded_tile_computes_what_onnxruntime_does(
+    session: Session, cnn: Path, image: np.ndarray, demand: str
+) -> None:
+    answer = session.force(demand)
+    validate_plan(answer.plan, session.target)
+    expected = reference_outputs(cnn, {"image": image})
+    checks = compare(api.run(session.lower(answer), {"image": image}), expected)
+    assert checks
+    assert all(check.passed for check in checks)
+    assert session.forbid(demand).plan.ops != answer.plan.ops
 
 
 def test_rules_that_price_are_forbidden_for_the_whole_plan(session: Session) -> None:
@@ -132,6 +148,12 @@ def test_tables_and_json_agree(tilewright: Command, dense: Path) -> None:
     assert "answered in" in shown.out
 
 
+def test_a_tile_that_planning_leaves_out_is_answered(tilewright: Command, dense: Path) -> None:
+    shown = tilewright("explore", "force", dense, "tile=m=3,n=5@product", *MODEL)
+    assert shown.code == 0, shown.err
+    assert "force tile=m=3,n=5@product" in shown.out
+
+
 def test_every_verb_prints(tilewright: Command, dense: Path) -> None:
     for arguments, expected in (
         (("alternatives", dense, "y", "--top", "2"), "ways to compute y"),
@@ -151,6 +173,10 @@ def test_every_verb_prints(tilewright: Command, dense: Path) -> None:
 
 
 def test_errors_are_one_line(tilewright: Command, dense: Path) -> None:
+    beyond = tilewright("explore", "force", dense, "tile=m=9@product", *MODEL)
+    assert beyond.code == 1
+    assert "demand 9, limit 8, gap 1 indices that loop 'm' has on a tile" in beyond.err
+    assert beyond.err.count("\n") == 1
     contrary = ("memory=dram@product", "memory=sram@product")
     shown = tilewright("explore", "force", dense, *contrary, *MODEL)
     assert shown.code == 1
