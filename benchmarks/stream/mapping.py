@@ -219,13 +219,13 @@ class Demands:
     splits: tuple[str, ...]
     memories: tuple[str, ...]
     tiles: tuple[str, ...]
+    shared_tiles: tuple[str, ...]
+    """Tiles of a loop that several products run in at once, which ours do one after the other."""
     lost: tuple[str, ...]
 
-    def from_strict_to_loose(self) -> Iterator[tuple[str, ...]]:
-        """Yield the demands, then fewer and fewer of them: tiles go first, then memories."""
-        yield (*self.splits, *self.memories, *self.tiles)
-        yield (*self.splits, *self.memories)
-        yield self.splits
+    def without_tiles(self) -> Iterator[tuple[str, ...]]:
+        """Yield the demands on splits and memories, then on splits alone."""
+        yield from dict.fromkeys(((*self.splits, *self.memories), self.splits))
 
 
 def demands_of(
@@ -242,6 +242,7 @@ def demands_of(
     splits: list[str] = []
     memories: list[str] = []
     tiles: list[str] = []
+    shared: list[str] = []
     lost: list[str] = []
     for number, document in enumerate(documents):
         placed = [layer for layer in document["layers"] if layer["name"].startswith("Gemm")]
@@ -266,27 +267,42 @@ def demands_of(
         memories += [f"memory=sram@{tensor}" for tensor in inner]
         if number + 1 < len(documents):
             memories.append(f"memory=dram@{tensors[names[-1]]}")
-        tiling = {
-            tuple(entry["dim"].split(".")): entry["tile"]
-            for group in document["fused_groups"]
-            for entry in group["intra_core_tiling"]
-        }
-        for layer in placed:
-            own = {
-                int(dim[1:]): tile for (name, dim), tile in tiling.items() if name == layer["name"]
-            }
-            if own:
-                text = ",".join(
-                    f"{LOOPS[position]}={tile}" for position, tile in sorted(own.items())
-                )
-                tiles.append(f"tile={text}@{tensors[layer['name']]}")
+        tiling = _tiles_by_layer(document, [layer["name"] for layer in placed])
+        for name, own in tiling.items():
+            text = ",".join(f"{LOOPS[position]}={tile}" for position, tile in sorted(own.items()))
+            if text:
+                (shared if len(placed) > 1 else tiles).append(f"tile={text}@{tensors[name]}")
         if len(placed) > 1:
             lost.append(
                 "products of one group share the loop of tiles; ours run one after the other"
             )
     return Demands(
-        splits=tuple(splits), memories=tuple(memories), tiles=tuple(tiles), lost=tuple(lost)
+        splits=tuple(splits),
+        memories=tuple(memories),
+        tiles=tuple(tiles),
+        shared_tiles=tuple(shared),
+        lost=tuple(lost),
     )
+
+
+def _tiles_by_layer(document: Document, products: Sequence[str]) -> dict[str, dict[int, int]]:
+    """Return the tiles of each product's loops in a group, by position.
+
+    A product that reads what the one before made has that one's rows, and contracts over its columns; what
+    they share is named once.
+    """
+    found: dict[str, dict[int, int]] = {name: {} for name in products}
+    for group in document["fused_groups"]:
+        for entry in group["intra_core_tiling"]:
+            name, dim = entry["dim"].split(".")
+            if name in found:
+                found[name][int(dim[1:])] = entry["tile"]
+    rows, columns, terms = range(len(LOOPS))
+    for before, after in pairwise(products):
+        for there, here in ((rows, rows), (columns, terms)):
+            if there in found[before]:
+                found[after].setdefault(here, found[before][there])
+    return found
 
 
 def _results(layers: Sequence[Layer]) -> dict[str, str]:

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 import yaml
-from benchmarks.stream.compare import Case, StreamError, check_stream, compare
+from benchmarks.stream.compare import Case, StreamError, check_stream, compare, follow
 from benchmarks.stream.hardware import ACCELERATOR, DRAM, TILE, stream_documents
 from benchmarks.stream.machines import mesh
-from benchmarks.stream.mapping import candidates, demands_of, divisor
+from benchmarks.stream.mapping import Demands, candidates, demands_of, divisor
 from benchmarks.stream.models import Workload, gemm_chain, perceptron
 from benchmarks.stream.report import geometric_mean
 from onnx import TensorProto
@@ -25,6 +25,7 @@ from onnx import TensorProto
 from tilewright import api
 from tilewright.compiler import Stage
 from tilewright.errors import TargetError
+from tilewright.exploring import Session
 from tilewright.extract.plan import Memory, Plan
 from tilewright.hwmodel.load import load_target
 from tilewright.hwmodel.target import Target
@@ -202,8 +203,49 @@ def test_a_mapping_becomes_demands() -> None:
     found = demands_of([yaml.safe_load(GENERATED)], layers, {"y": 2, "x": 2})
     assert found.splits == ("split=y:n,x:n@b", "split=y:k,x:k@y")
     assert found.memories == ("memory=sram@b",)
-    assert found.tiles == ("tile=m=64,k=128@b",)
+    # both products have the rows that the group's loop is cut in
+    assert found.tiles == ()
+    assert found.shared_tiles == ("tile=m=64,k=128@b", "tile=m=64@y")
     assert len(found.lost) == 1
+
+
+def test_columns_of_one_product_are_terms_of_the_next() -> None:
+    text = GENERATED.replace("dim: Gemm0.D2\n    tile: 128", "dim: Gemm0.D1\n    tile: 32")
+    layers = perceptron(TensorProto.BFLOAT16).layers
+    found = demands_of([yaml.safe_load(text)], layers, {"y": 2, "x": 2})
+    assert found.shared_tiles == ("tile=m=64,n=32@b", "tile=m=64,k=32@y")
+
+
+@pytest.fixture(scope="module")
+def followed() -> Session:
+    workload = gemm_chain(1, TensorProto.BFLOAT16)
+    return Session(api.compile(workload.ours, mesh(1, 1, 1, 8), stop_after=Stage.SATURATE))
+
+
+def demanding(*tiles: str, shared: tuple[str, ...] = ()) -> Demands:
+    return Demands(splits=(), memories=(), tiles=tiles, shared_tiles=shared, lost=())
+
+
+def test_tiles_of_a_single_product_are_followed_and_others_are_named(followed: Session) -> None:
+    found = follow(followed, demanding("tile=m=32,n=64@y0", "tile=k=1024@y0"))
+    assert found.demands == ("tile=m=32,n=64@y0",)
+    (lost,) = found.lost
+    assert "demand 1,024, limit 512" in lost
+    # Stream's own price of its mapping with these tiles; both are bound by the arrays
+    assert found.predicted == pytest.approx(361_598, rel=1e-3)
+
+
+def test_tiles_of_shared_loops_count_where_they_are_no_slower(followed: Session) -> None:
+    free = follow(followed, demanding())
+    found = follow(followed, demanding(shared=("tile=m=32,n=64@y0",)))
+    assert (found.demands, found.simulated) == ((), free.simulated)
+    assert "tiles of shared loops" in found.lost[-1]
+    (planned,) = followed.base.plan.ops
+    assert planned.tiling is not None
+    m, n, k = planned.tiling.sizes
+    chosen = f"tile=m={m},n={n},k={k}@y0"
+    found = follow(followed, demanding(shared=(chosen,)))
+    assert (found.demands, found.simulated, found.lost) == ((chosen,), free.simulated, ())
 
 
 def test_a_split_over_some_of_the_tiles_is_lost_if_no_axes_make_it() -> None:
