@@ -25,6 +25,7 @@ FORCED = (
     "memory=dram@layers.3.attn.products",
     "rule=fusion@layers.3.attn.mixed",
     "weights=resident@logits",
+    "tile=m=5,n=24@layers.3.mlp.down_proj",
 )
 STAGED = (
     "stages=3",
