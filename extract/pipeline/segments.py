@@ -62,6 +62,7 @@ class Segments:
     def __init__(self, graph: Graph, rolled: Rolled, legality: Legality) -> None:
         self._graph = graph
         self._rolled = rolled
+        self._port_names = {port.name for port in (*graph.inputs, *graph.outputs)}
         parts = instance_ops(rolled)
         ops = tuple(op for part in parts for op in part)
         self._makers = {name: op for op in ops for name in op.outputs}
@@ -243,5 +244,8 @@ class Segments:
         )
 
     def _port(self, name: str) -> Port:
-        tensor = self._graph.types[name]
-        return Port(name=name, tensor=name, shape=tensor.shape, dtype=tensor.dtype)
+        """Return the port of a value that crosses a cut, whose name no input or output of the model has."""
+        tensor, handed = self._graph.types[name], name
+        while handed in self._port_names:
+            handed += ".handed"
+        return Port(name=handed, tensor=name, shape=tensor.shape, dtype=tensor.dtype)

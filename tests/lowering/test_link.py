@@ -119,6 +119,40 @@ def test_a_stage_may_do_nothing_but_give_what_it_gets_in_a_new_shape(kinds: str)
     assert simulate(program).run.cycles > 0
 
 
+def output_on_the_way(rows: int, shape: tuple[int, ...]) -> bytes:
+    """Five products; the second is an output, too, as is a scalar by which the last is multiplied."""
+    draw = np.random.default_rng(1)
+    stored = [
+        numpy_helper.from_array(draw.normal(size=(22, 22)).astype(np.float32) / 5, f"w{i}")
+        for i in range(5)
+    ]
+    names = ("x", "a", "y", "c", "d", "e")
+    nodes = [helper.make_node("Exp", ["s"], ["scale"])]
+    nodes += [
+        helper.make_node("MatMul", [names[i], f"w{i}"], [names[i + 1]]) for i in range(len(stored))
+    ]
+    nodes.append(helper.make_node("Mul", ["e", "scale"], ["z"]))
+    sizes = {"x": (rows, 22), "s": shape, "y": (rows, 22), "scale": shape, "z": (rows, 22)}
+    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in sizes.items()]
+    graph = helper.make_graph(nodes, "on_the_way", ports[:2], ports[2:], stored)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(made)
+    return made.SerializeToString()
+
+
+@pytest.mark.parametrize("rows", [7, 8], ids=["padded rows", "rows as they are"])
+def test_an_output_that_a_later_stage_reads_keeps_its_shape(rows: int) -> None:
+    model = output_on_the_way(rows, ())
+    compilation = api.compile(model, TARGET, stages=3)
+    assert (compilation.graph.types["y"].shape[0] == rows) == (rows == 8)
+    assert compilation.program is not None
+    assert len(compilation.program.groups) == 3
+    given = [example_inputs(compilation.graph, seed) for seed in range(2)]
+    for inputs, outputs in zip(given, run_stream(compilation.program, given), strict=True):
+        checks = compare(outputs, reference_outputs(model, inputs))
+        assert [c.passed for c in checks] == [True] * 3
+
+
 def test_inferences_overlap() -> None:
     program = linked(2)
     latency = simulate(program).cycles
