@@ -34,6 +34,7 @@ from tilewright.extract.kernel import (
 from tilewright.extract.kernel_work import unit_work
 from tilewright.extract.move_buffers import aligned_bytes
 from tilewright.extract.plan import Memory, Tiling
+from tilewright.extract.tiling_choice_core import likeliest
 from tilewright.graph import dequantises
 from tilewright.hwmodel.mesh import REPLICATED, Sharding
 from tilewright.hwmodel.target import Target
@@ -64,6 +65,50 @@ class Shapes:
     operands: tuple[OperandBoxes, ...]
     result: Values
     results: Values
+    terms: dict[tuple[object, ...], Values] = field(default_factory=dict)
+    """Memo of what scores and footprints are added up from: kernels share it wherever tensors lie."""
+
+    def moving(self, operand: int, itemsize_bytes: int, cycles_per_byte: float) -> Values:
+        """Return the cycles that loading an operand takes."""
+        key = ("moving", operand, itemsize_bytes, cycles_per_byte)
+        if key not in self.terms:
+            self.terms[key] = self.operands[operand].moved * itemsize_bytes * cycles_per_byte
+        return self.terms[key]
+
+    def storing(self, itemsize_bytes: int, cycles_per_byte: float) -> Values:
+        """Return the cycles that storing the result takes."""
+        key = ("storing", itemsize_bytes, cycles_per_byte)
+        if key not in self.terms:
+            self.terms[key] = self.result * itemsize_bytes * self.results * cycles_per_byte
+        return self.terms[key]
+
+    def value(self, itemsize_bytes: int, alignment_bytes: int) -> Values:
+        """Return the bytes of a buffer for a result box."""
+        key = ("value", itemsize_bytes, alignment_bytes)
+        if key not in self.terms:
+            self.terms[key] = _aligned(self.result * itemsize_bytes, alignment_bytes)
+        return self.terms[key]
+
+    def results_held(self, itemsize_bytes: int, alignment_bytes: int) -> Values:
+        """Return the bytes of the buffers for results that are stored."""
+        key = ("results", itemsize_bytes, alignment_bytes)
+        if key not in self.terms:
+            copies = np.where(self.results > 1, 2, 1)
+            self.terms[key] = self.value(itemsize_bytes, alignment_bytes) * copies
+        return self.terms[key]
+
+    def held(self, operand: int, itemsize_bytes: int, alignment_bytes: int) -> Values:
+        """Return the bytes of the buffers for the boxes of an operand, padding left out."""
+        key = ("held", operand, itemsize_bytes, alignment_bytes)
+        if key not in self.terms:
+            boxes = self.operands[operand]
+            one = _aligned(boxes.elements * itemsize_bytes, alignment_bytes)
+            self.terms[key] = one * boxes.copies
+        return self.terms[key]
+
+
+def _aligned(size_bytes: Values, alignment_bytes: int) -> Values:
+    return np.asarray(np.ceil(size_bytes / alignment_bytes) * alignment_bytes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,10 +117,12 @@ class Candidates:
 
     sizes: NDArray[np.float64]
     orders: NDArray[np.int64]
-    shapes: dict[tuple[object, ...], Shapes] = field(default_factory=dict)
-    """Memo by index maps: kernels that differ only in where tensors lie share them."""
+    shapes: dict[LoopNest, Shapes] = field(default_factory=dict)
+    """Memo: kernels that differ only in where tensors lie share them."""
     visits: dict[frozenset[int], Values] = field(default_factory=dict)
     """Memo of the loads of an operand by the loops that it depends on."""
+    tilings: dict[int, Tiling] = field(default_factory=dict)
+    """Memo of the candidates that were asked for."""
 
     def __len__(self) -> int:
         """Return the number of candidates."""
@@ -83,16 +130,19 @@ class Candidates:
 
     def tiling(self, number: int) -> Tiling:
         """Return one candidate."""
-        sizes, order = self.sizes[number].astype(np.int64), self.orders[number]
-        return Tiling(tuple(sizes.tolist()), tuple(order.tolist()))
+        found = self.tilings.get(number)
+        if found is None:
+            sizes, order = self.sizes[number].astype(np.int64), self.orders[number]
+            found = Tiling(tuple(sizes.tolist()), tuple(order.tolist()))
+            self.tilings[number] = found
+        return found
 
     def shape_of(self, kernel: Kernel) -> Shapes:
         """Return the box sizes and counts of a kernel for every candidate."""
-        nest = kernel.nest
-        key = (nest.operands, nest.result)
-        if key not in self.shapes:
-            self.shapes[key] = _shapes(nest, self)
-        return self.shapes[key]
+        found = self.shapes.get(kernel.nest)
+        if found is None:
+            found = self.shapes[kernel.nest] = _shapes(kernel.nest, self)
+        return found
 
 
 def whole_candidate(kernel: Kernel) -> Candidates:
@@ -114,12 +164,12 @@ class Ranking:
     def __init__(self, kernel: Kernel, candidates: Candidates, target: Target) -> None:
         self._kernel, self._candidates = kernel, candidates
         self._alignment = target.tile.sram.alignment_bytes
-        self._order, self._least = np.arange(len(candidates)), np.zeros(len(candidates))
+        self._scores = self._least = np.zeros(len(candidates))
         if len(candidates) > 1:  # none if the tiling rules that run make none
-            self._order = np.argsort(_scores(kernel, candidates, target), kind="stable")
-            self._least = _least_footprints(kernel, candidates, self._alignment)[self._order]
+            self._scores = _scores(kernel, candidates, target)
+            self._least = _least_footprints(kernel, candidates, self._alignment)
         self._is_exact = len(candidates) > 1 and _is_least_exact(kernel)
-        self._known: dict[int, tuple[Tiling, int]] = {}
+        self._known: dict[int, int] = {}
 
     def within(self, budget_bytes: int) -> list[tuple[Tiling, int]]:
         """Return the first tiling that fits the budget and the first of other sizes, with footprints.
@@ -127,79 +177,70 @@ class Ranking:
         The orders of a size often lie side by side; pricing them instead would keep out other sizes.
         """
         chosen: list[tuple[Tiling, int]] = []
-        for place in np.flatnonzero(self._least <= budget_bytes).tolist():
-            sizes = self._candidates.sizes[self._order[place]]
-            if chosen and (sizes == chosen[0][0].sizes).all():
-                continue
-            tiling, footprint = self._footprint(place)
+        last = other = -1
+        sizes = self._candidates.sizes
+        while len(chosen) < 2:
+            last = likeliest(self._scores, self._least, sizes, budget_bytes, last, other)
+            if last < 0:
+                break
+            footprint = self._footprint(last)
             if footprint <= budget_bytes:
-                chosen.append((tiling, footprint))
-                if len(chosen) == 2:
-                    break
+                chosen.append((self._candidates.tiling(last), footprint))
+                other = last
         return chosen
 
-    def _footprint(self, place: int) -> tuple[Tiling, int]:
-        """Return the candidate at a place of the ranking and its footprint."""
-        if place not in self._known:
-            tiling = self._candidates.tiling(int(self._order[place]))
-            size = int(self._least[place])
-            if not self._is_exact:
-                size = footprint_bytes(self._kernel, tiling, self._alignment)
-            self._known[place] = tiling, size
-        return self._known[place]
+    def _footprint(self, number: int) -> int:
+        """Return the footprint of a candidate, [bytes]."""
+        if self._is_exact:
+            return int(self._least[number])
+        if number not in self._known:
+            tiling = self._candidates.tiling(number)
+            self._known[number] = footprint_bytes(self._kernel, tiling, self._alignment)
+        return self._known[number]
 
 
 def _scores(kernel: Kernel, candidates: Candidates, target: Target) -> Values:
     """Return an estimate of cycles for every candidate."""
     shape = candidates.shape_of(kernel)
     cycles = shape.boxes * _BOX_CYCLES
-    chunks: list[tuple[Values, Values]] = []
-    for number, boxes in enumerate(shape.operands):
-        itemsize = kernel.operand_types[number].dtype.itemsize_bytes
-        if kernel.operand_memory[number] is Memory.DRAM:
+    for number, memory in enumerate(kernel.operand_memory):
+        if memory is Memory.DRAM:
+            itemsize = kernel.operand_types[number].dtype.itemsize_bytes
             rate = _dram_cycles_per_byte(kernel, kernel.operand_shardings[number], target)
-            cycles += boxes.moved * itemsize * rate
-        if kernel.gather is not None and number in kernel.gather.operands:
-            chunks.append((boxes.elements * itemsize, boxes.loads))
-    if chunks:
-        cycles += _exposed_cycles(kernel, shape, chunks, target)
+            cycles += shape.moving(number, itemsize, rate)
+    if kernel.gather is not None:
+        cycles += _exposed_cycles(kernel, shape, target)
     if dequantises(kernel.attrs):
         cycles += shape.operands[1].moved / target.tile.vector.lanes
     if kernel.result_memory is Memory.DRAM:
         rate = _dram_cycles_per_byte(kernel, kernel.result_sharding, target)
-        box = shape.result * kernel.result_type.dtype.itemsize_bytes
-        cycles += box * shape.results * rate
+        cycles += shape.storing(kernel.result_type.dtype.itemsize_bytes, rate)
     return cycles
 
 
 def _least_footprints(kernel: Kernel, candidates: Candidates, alignment_bytes: int) -> Values:
     """Return a lower bound of `footprint_bytes` for every candidate, exact for most kernels."""
     shape = candidates.shape_of(kernel)
-
-    def aligned(size_bytes: Values) -> Values:
-        return np.asarray(np.ceil(size_bytes / alignment_bytes) * alignment_bytes)
-
     fixed = (*halo_buffers(kernel), *vocabulary_buffers(kernel))
     least = sum(aligned_bytes(buffer.size_bytes, alignment_bytes) for buffer in fixed)
     total = np.full(len(candidates), float(least))
-    for number, boxes in enumerate(shape.operands):
+    for number, type_ in enumerate(kernel.operand_types):
         if not is_staged(kernel, number):
             continue
-        held = boxes.elements
+        itemsize = type_.dtype.itemsize_bytes
         if is_padded(kernel, number):
             operand = kernel.nest.operands[number]
             held = _box_elements(operand, candidates.sizes, is_clipped=False)
-        itemsize = kernel.operand_types[number].dtype.itemsize_bytes
-        total += aligned(held * itemsize) * boxes.copies
+            total += _aligned(held * itemsize, alignment_bytes) * shape.operands[number].copies
+        else:
+            total += shape.held(number, itemsize, alignment_bytes)
     if dequantises(kernel.attrs):
-        boxes = shape.operands[1]
-        total += aligned(boxes.elements * stationary_type(kernel).itemsize_bytes) * boxes.copies
+        total += shape.held(1, stationary_type(kernel).itemsize_bytes, alignment_bytes)
     if is_result_staged(kernel):
-        box = aligned(shape.result * kernel.result_type.dtype.itemsize_bytes)
-        total += box * np.where(shape.results > 1, 2, 1)
+        total += shape.results_held(kernel.result_type.dtype.itemsize_bytes, alignment_bytes)
     if kernel.family in (Family.MAP, Family.CONTRACT):
         for dtype in passing_types(kernel):
-            total += aligned(shape.result * dtype.itemsize_bytes)
+            total += shape.value(dtype.itemsize_bytes, alignment_bytes)
     return total
 
 
@@ -211,26 +252,26 @@ def _is_least_exact(kernel: Kernel) -> bool:
     return is_counted and not takes_statistic(kernel)
 
 
-def _exposed_cycles(
-    kernel: Kernel, shape: Shapes, chunks: list[tuple[Values, Values]], target: Target
-) -> Values:
+def _exposed_cycles(kernel: Kernel, shape: Shapes, target: Target) -> Values:
     """Return the cycles of the products, and those of gathering in chunks that they do not hide.
 
     The first chunk precedes all products, the last one is multiplied when all have arrived.
-
-    Args:
-        kernel: The kernel.
-        shape: Its boxes.
-        chunks: Bytes of a box and its loads, for every operand that is gathered.
-        target: The machine.
     """
     gather = kernel.gather
     assert gather is not None, "the kernel gathers an operand"
-    fixed, per_byte = chunk_cycles(target, kernel.mesh, gather)
-    each = [fixed + box_bytes / gather.size * per_byte for box_bytes, _ in chunks]
-    sent = sum(chunk * loads for chunk, (_, loads) in zip(each, chunks, strict=True))
     products = _product_cycles(kernel, target)
-    return np.maximum(each[0] + products, sent + products / shape.boxes)
+    itemsizes = tuple([kernel.operand_types[n].dtype.itemsize_bytes for n in gather.operands])
+    key = ("exposed", gather, kernel.mesh, itemsizes, products)
+    if key not in shape.terms:
+        fixed, per_byte = chunk_cycles(target, kernel.mesh, gather)
+        chunks = [shape.operands[number] for number in gather.operands]
+        each = [
+            fixed + boxes.elements * itemsize / gather.size * per_byte
+            for boxes, itemsize in zip(chunks, itemsizes, strict=True)
+        ]
+        sent = sum(chunk * boxes.loads for chunk, boxes in zip(each, chunks, strict=True))
+        shape.terms[key] = np.maximum(each[0] + products, sent + products / shape.boxes)
+    return shape.terms[key]
 
 
 def _product_cycles(kernel: Kernel, target: Target) -> float:

@@ -100,6 +100,14 @@ class LoopNest:
     running softmax). Only sum and max may be partial: the others stay on one tile, in boxes one after
     the other."""
 
+    def __hash__(self) -> int:
+        """Return a hash that is worked out once: memos of kernels ask for it all the time."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.dims, self.operands, self.result, self.combine))
+
     @cached_property
     def extents(self) -> tuple[int, ...]:
         """Extent of each loop dimension."""

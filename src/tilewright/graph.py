@@ -60,6 +60,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import prod
 from types import MappingProxyType
 
@@ -268,6 +269,7 @@ class Graph:
                 raise ShapeError(f"output '{port.name}' is not defined")
 
 
+@lru_cache(maxsize=1 << 12)  # pricing asks for the few pipelines of a model for each tiling
 def parse_pipeline(fn: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Split a map pipeline into (function, arguments) pairs.
 
