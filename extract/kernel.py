@@ -98,6 +98,9 @@ _FAMILIES: Mapping[str, Family] = MappingProxyType(
 TWO_PRODUCTS = frozenset({Family.ATTENTION, Family.CHAIN})
 """Families that run two products, a box of what is between them at a time."""
 
+ON_THE_WAY = frozenset({"fn", "epilogue", "product_dtype", "between", "inner_dtype"})
+"""Attributes that say what happens to values on the way, not which values move; `family` knows copies."""
+
 _PREDICATES = frozenset("isnan isinf eq ne lt le gt ge".split())
 _HALVES = frozenset({DType.F16, DType.BF16})
 _MATRIX_TYPES = frozenset(
@@ -149,6 +152,26 @@ class Kernel:
             self.nest,
             self.operand_types,
             self.result_type,
+            self.mesh,
+            self.gather,
+            self.halo,
+            self.vocabulary,
+        )
+
+    @property
+    def moved_key(self) -> tuple[object, ...]:
+        """A hashable value that is equal for kernels that move equal boxes, wherever tensors lie.
+
+        They may compute different things on the way, and give results of other types of the same size.
+        """
+        return (
+            self.kind,
+            self.family,
+            tuple(sorted((k, v) for k, v in self.attrs.items() if k not in ON_THE_WAY)),
+            self.nest,
+            self.operand_types,
+            self.result_type.dtype.itemsize_bytes,
+            self.result_type.shape,
             self.mesh,
             self.gather,
             self.halo,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import ceil
 from typing import NamedTuple, TypeVar
@@ -13,17 +13,22 @@ from tilewright.extract.halo import with_halo_price
 from tilewright.extract.kernel import (
     TWO_PRODUCTS,
     Kernel,
+    is_staged,
     reduction_boxes,
     result_boxes,
+    streams_beside,
     sum_type,
 )
 from tilewright.extract.kernel_work import (
+    RESULT,
     MatrixWork,
     Traffic,
     VectorWork,
     computes_alike,
+    local_copies,
     prologue_bytes,
-    transfer_work,
+    stream_work,
+    streamed_tensors,
     unit_work,
 )
 from tilewright.extract.plan import Tiling
@@ -37,6 +42,7 @@ from tilewright.hwmodel.cost import (
     dram_write_cost,
     matmul_cost,
 )
+from tilewright.hwmodel.mesh import REPLICATED, LogicalMesh, Sharding, split_factor
 from tilewright.hwmodel.target import Target
 
 
@@ -63,88 +69,148 @@ class Amounts(NamedTuple):
 UnitCosts = tuple[Amounts, ...]
 """What the matrix and the vector unit do for a kernel, piece by piece."""
 
+Lying = tuple[tuple[int, int], ...]
+"""Into how many pieces a tensor in DRAM is cut, by the state of the axes that cut it."""
 
-def price(
-    kernel: Kernel,
-    tiling: Tiling,
-    target: Target,
-    known: dict[Tiling, UnitCosts] | None = None,
-) -> KernelCost:
-    """Return the predicted cost of a kernel on one tile while all tiles run it.
+
+def lying(mesh: LogicalMesh, sharding: Sharding) -> Lying:
+    """Return what the price of a kernel depends on of how a tensor in DRAM is cut."""
+    states = sorted({state for state in sharding if state != REPLICATED})
+    return tuple((state, split_factor(mesh, sharding, state)) for state in states)
+
+
+@dataclass(frozen=True, slots=True)
+class MovedPieces:
+    """Memo of what kernels move; those that share it have equal `Kernel.moved_key`."""
+
+    streams: dict[tuple[int, Lying, bool, bool], dict[Tiling, Traffic]] = field(
+        default_factory=dict
+    )
+    """Accesses of a tensor, by its number, how it lies, whether it is staged and loaded beside another."""
+    chunks: dict[Tiling, tuple[Amounts, float]] = field(default_factory=dict)
+    """What gathering in chunks costs, and the cycles of the first chunk."""
+    boxes: dict[Tiling, tuple[int, int]] = field(default_factory=dict)
+    """Numbers of result boxes, and of all boxes; at least 1."""
+
+    def stream(self, kernel: Kernel, number: int) -> dict[Tiling, Traffic]:
+        """Return the memo of a streamed tensor of a kernel."""
+        if number == RESULT:
+            key = number, lying(kernel.mesh, kernel.result_sharding), False, False
+        else:
+            place = lying(kernel.mesh, kernel.operand_shardings[number])
+            key = number, place, is_staged(kernel, number), streams_beside(kernel, number)
+        return self.streams.setdefault(key, {})
+
+
+def price(kernel: Kernel, tiling: Tiling, target: Target) -> KernelCost:
+    """Return the predicted cost of a kernel on one tile while all tiles run it; see `Pricer`."""
+    return Pricer(kernel, target).price(tiling)
+
+
+class Pricer:
+    """Prices tilings of a kernel.
 
     The engines overlap. What cannot be hidden is in `startup_cycles`: the first loads or the first chunk
     that is gathered, the last store, and the first (or last) box of the matrix or vector unit, whichever
     has less to do. Loads and stores share the DRAM ports.
-
-    Args:
-        kernel: The kernel.
-        tiling: How it is tiled.
-        target: The machine.
-        known: Memo of the units' part for kernels that differ only in where their tensors lie.
     """
-    prices = _prices_on(target)
-    costs = list(_remembered_unit_costs(kernel, tiling, prices, {} if known is None else known))
-    traffics, copies = transfer_work(
-        kernel, tiling, target.tile.dma.burst_bytes, multicast=target.dram.read_multicast
-    )
-    first_load = first_beside = last_store = stored_cycles = 0.0
-    beside = _beside_bytes(traffics, target)
-    for traffic in traffics:
-        cost, each_cycles = prices.traffic((traffic, beside[not traffic.is_beside]))
-        if traffic.store:
-            last_store = max(last_store, each_cycles)
-            stored_cycles += cost.dma_out_cycles
-        elif traffic.is_beside and target.tile.dma.load_engines > 1:
-            first_beside += each_cycles
-            cost = cost._replace(dma_in_cycles=0.0, dma_out_cycles=cost.dma_in_cycles)
-        else:
-            first_load += each_cycles
-        costs.append(cost)
-    for count, size_bytes in copies:
-        costs.append(_local_copy_price(count, size_bytes, target))
-    first_chunk = 0.0
-    if kernel.gather is not None:
-        gathering, first_chunk = gather_price(kernel, tiling, target)
-        costs.append(_amounts(gathering))
-    total = _sum(costs)
-    results = max(1, result_boxes(kernel, tiling))
-    boxes = max(1, results * reduction_boxes(kernel, tiling))
-    longer = max(total.matrix_cycles, total.vector_cycles)
-    shorter = min(total.matrix_cycles, total.vector_cycles)
-    # two products: the next box's is computed while the vector unit is at what is between those of this one
-    compute = longer + shorter / (boxes if kernel.family in TWO_PRODUCTS else results)
-    first = max(first_load, first_beside, first_chunk)
-    sent_cycles = total.dma_out_cycles - stored_cycles
-    port_cycles = total.dram_bytes * target.tiles / target.dram_bytes_per_cycle
-    busy = max(
-        total.matrix_cycles,
-        total.vector_cycles,
-        total.dma_in_cycles,
-        total.dma_out_cycles,
-        total.sram_cycles,
-    )
-    latency = max(
-        first + compute + last_store,
-        total.dma_in_cycles + compute / boxes + last_store,
-        sent_cycles + compute / boxes + last_store,
-        first + compute / results + stored_cycles,
-        dram_lead_cycles(target) + port_cycles + compute / boxes if port_cycles else 0.0,
-        total.dma_out_cycles,
-        total.sram_cycles,
-    )
-    own = KernelCost(**total._asdict(), startup_cycles=latency - busy)
-    return with_halo_price(kernel, own, target)
 
+    def __init__(
+        self,
+        kernel: Kernel,
+        target: Target,
+        units: dict[Tiling, UnitCosts] | None = None,
+        moved: MovedPieces | None = None,
+    ) -> None:
+        """Look up what is known.
 
-def _remembered_unit_costs(
-    kernel: Kernel, tiling: Tiling, prices: _Prices, known: dict[Tiling, UnitCosts]
-) -> UnitCosts:
-    if not computes_alike(kernel):
-        return _unit_costs(kernel, tiling, prices)
-    costs = known.get(tiling)
-    if costs is None:
-        costs = known[tiling] = _unit_costs(kernel, tiling, prices)
-    return costs
+        Args:
+            kernel: The kernel.
+            target: The machine.
+            units: Memo of the units' part for kernels that differ only in where their tensors lie.
+            moved: Memo of what is moved.
+        """
+        self._kernel, self._target, self._prices = kernel, target, _prices_on(target)
+        self._units = units if units is not None and computes_alike(kernel) else {}
+        self._moved = moved or MovedPieces()
+        self._streams = [
+            (number, self._moved.stream(kernel, number)) for number in streamed_tensors(kernel)
+        ]
+
+    def price(self, tiling: Tiling) -> KernelCost:
+        """Return the predicted cost on one tile while all tiles run the kernel."""
+        kernel, target, prices = self._kernel, self._target, self._prices
+        costs = list(self._unit_costs(tiling))
+        first_load = first_beside = last_store = stored_cycles = 0.0
+        traffics = [self._traffic(number, known, tiling) for number, known in self._streams]
+        beside = _beside_bytes(traffics, target)
+        for traffic in traffics:
+            cost, each_cycles = prices.traffic((traffic, beside[not traffic.is_beside]))
+            if traffic.store:
+                last_store = max(last_store, each_cycles)
+                stored_cycles += cost.dma_out_cycles
+            elif traffic.is_beside and target.tile.dma.load_engines > 1:
+                first_beside += each_cycles
+                cost = cost._replace(dma_in_cycles=0.0, dma_out_cycles=cost.dma_in_cycles)
+            else:
+                first_load += each_cycles
+            costs.append(cost)
+        for count, size_bytes in local_copies(kernel, tiling):
+            costs.append(_local_copy_price(count, size_bytes, target))
+        first_chunk = 0.0
+        if kernel.gather is not None:
+            gathering, first_chunk = self._chunks(tiling)
+            costs.append(gathering)
+        total = _sum(costs)
+        results, boxes = self._boxes(tiling)
+        longer = max(total.matrix_cycles, total.vector_cycles)
+        shorter = min(total.matrix_cycles, total.vector_cycles)
+        # two products: the next box's is computed while the vector unit is at what is between this one's
+        compute = longer + shorter / (boxes if kernel.family in TWO_PRODUCTS else results)
+        first = max(first_load, first_beside, first_chunk)
+        sent_cycles = total.dma_out_cycles - stored_cycles
+        port_cycles = total.dram_bytes * target.tiles / target.dram_bytes_per_cycle
+        busy = max(longer, total.dma_in_cycles, total.dma_out_cycles, total.sram_cycles)
+        latency = max(
+            first + compute + last_store,
+            total.dma_in_cycles + compute / boxes + last_store,
+            sent_cycles + compute / boxes + last_store,
+            first + compute / results + stored_cycles,
+            dram_lead_cycles(target) + port_cycles + compute / boxes if port_cycles else 0.0,
+            total.dma_out_cycles,
+            total.sram_cycles,
+        )
+        own = KernelCost(**total._asdict(), startup_cycles=latency - busy)
+        return with_halo_price(kernel, own, target)
+
+    def _unit_costs(self, tiling: Tiling) -> UnitCosts:
+        costs = self._units.get(tiling)
+        if costs is None:
+            costs = self._units[tiling] = _unit_costs(self._kernel, tiling, self._prices)
+        return costs
+
+    def _traffic(self, number: int, known: dict[Tiling, Traffic], tiling: Tiling) -> Traffic:
+        traffic = known.get(tiling)
+        if traffic is None:
+            burst, multicast = self._target.tile.dma.burst_bytes, self._target.dram.read_multicast
+            traffic = stream_work(self._kernel, tiling, number, burst, multicast=multicast)
+            known[tiling] = traffic
+        return traffic
+
+    def _chunks(self, tiling: Tiling) -> tuple[Amounts, float]:
+        chunks = self._moved.chunks.get(tiling)
+        if chunks is None:
+            gathering, first_cycles = gather_price(self._kernel, tiling, self._target)
+            chunks = self._moved.chunks[tiling] = _amounts(gathering), first_cycles
+        return chunks
+
+    def _boxes(self, tiling: Tiling) -> tuple[int, int]:
+        boxes = self._moved.boxes.get(tiling)
+        if boxes is None:
+            results = max(1, result_boxes(self._kernel, tiling))
+            every = max(1, results * reduction_boxes(self._kernel, tiling))
+            boxes = self._moved.boxes[tiling] = results, every
+        return boxes
 
 
 def _unit_costs(kernel: Kernel, tiling: Tiling, prices: _Prices) -> UnitCosts:

@@ -5,7 +5,7 @@ The counts are those of the instructions that code generation emits; tests compa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
@@ -38,6 +38,9 @@ from tilewright.extract.plan import Memory, Tiling
 from tilewright.graph import STATISTIC_FUNCTIONS, TensorType, dequantises, parse_pipeline
 from tilewright.hwmodel.mesh import REPLICATED, Sharding, split_factor
 from tilewright.rules.loopnest import DimMap, LoopNest, OperandMap, Role, used_dims
+
+RESULT = -1
+"""Stands for the result among the numbers of a kernel's tensors."""
 
 
 class MatrixWork(NamedTuple):
@@ -105,16 +108,18 @@ def matrix_roles(nest: LoopNest) -> tuple[str, ...]:
     return tuple(roles.get((d in left, d in right, d in own), "") for d in range(len(nest.dims)))
 
 
-def _size_classes(nest: LoopNest, tiling: Tiling) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """Yield (number of boxes, box sizes) for each distinct size of box."""
-    for count, _, box in _adding_classes(nest, tiling):
-        yield count, box
+def _size_classes(nest: LoopNest, sizes: tuple[int, ...]) -> list[tuple[int, tuple[int, ...]]]:
+    """Return (number of boxes, box sizes) for each distinct size of box."""
+    return [(count, box) for count, _, box in _adding_classes(nest, sizes)]
 
 
-def _adding_classes(nest: LoopNest, tiling: Tiling) -> Iterator[tuple[int, int, tuple[int, ...]]]:
-    """Yield (number of boxes, how many of them are not their result's first, box sizes)."""
+@lru_cache(maxsize=1 << 14)  # kernels that compute something else on the way have the same boxes
+def _adding_classes(
+    nest: LoopNest, tile_sizes: tuple[int, ...]
+) -> tuple[tuple[int, int, tuple[int, ...]], ...]:
+    """Return (number of boxes, how many of them are not their result's first, box sizes)."""
     classes: list[tuple[int, int, tuple[int, ...]]] = [(1, 1, ())]
-    for dim, size in zip(nest.dims, tiling.sizes, strict=True):
+    for dim, size in zip(nest.dims, tile_sizes, strict=True):
         full, rest = divmod(dim.extent, size)
         sizes = [(n, s) for n, s in ((full, size), (1, rest)) if n and s]
         is_sum = dim.role is Role.REDUCTION
@@ -124,27 +129,36 @@ def _adding_classes(nest: LoopNest, tiling: Tiling) -> Iterator[tuple[int, int, 
             for count, first, box in classes
             for n, m, s in choices
         ]
-    for count, first, box in classes:
-        yield count, count - first, box
+    return tuple([(count, count - first, box) for count, first, box in classes])
 
 
 def _result_classes(
-    kernel: Kernel, tiling: Tiling, tensor: OperandMap | None = None
-) -> Iterator[tuple[int, int]]:
-    """Yield (number of result boxes, elements) for each distinct size of result box.
+    kernel: Kernel, tiling: Tiling, operand: int = RESULT
+) -> tuple[tuple[int, int], ...]:
+    """Return (number of result boxes, elements) for each distinct size of result box.
 
-    Elements are those of the result, or of a tensor that the result's loops walk.
+    Elements are those of the result, or of an operand that the result's loops walk.
     """
-    dims = kernel.nest.dims
-    own = kernel.nest.result_loops if tensor is None else used_dims(tensor)
+    return _walked_classes(kernel.nest, tiling.sizes, operand)
+
+
+@lru_cache(maxsize=1 << 14)  # as above
+def _walked_classes(
+    nest: LoopNest, tile_sizes: tuple[int, ...], operand: int
+) -> tuple[tuple[int, int], ...]:
+    own = nest.result_loops if operand == RESULT else nest.operand_loops[operand]
     sizes = tuple(
         [
             s if d.role is not Role.REDUCTION else d.extent
-            for s, d in zip(tiling.sizes, dims, strict=True)
+            for s, d in zip(tile_sizes, nest.dims, strict=True)
         ]
     )
-    for count, box in _size_classes(kernel.nest, Tiling(sizes, tiling.order)):
-        yield count, prod([s for d, s in enumerate(box) if d in own])
+    return tuple(
+        [
+            (count, prod([s for d, s in enumerate(box) if d in own]))
+            for count, box in _size_classes(nest, sizes)
+        ]
+    )
 
 
 def kernel_work(kernel: Kernel, tiling: Tiling, burst_bytes: int, *, multicast: bool) -> KernelWork:
@@ -211,18 +225,27 @@ def _is_nothing(kernel: Kernel) -> bool:
 def _contract_work(
     kernel: Kernel, tiling: Tiling, matrix: list[MatrixWork], vector: list[VectorWork]
 ) -> None:
-    dtype, roles = kernel.operand_types[0].dtype, matrix_roles(kernel.nest)
-    loops = [[d for d, role in enumerate(roles) if role == r] for r in "bmnk"]
+    dtype = kernel.operand_types[0].dtype
     if dequantises(kernel.attrs):
         vector += _prologue_work(kernel, tiling)
-    for count, adding, box in _adding_classes(kernel.nest, tiling):
-        if kernel.on_matrix_unit:
-            b, m, n, k = (prod([box[d] for d in own]) for own in loops)
-            matrix.append(MatrixWork(count, b, m, n, k, dtype, adding))
-        else:
+    if kernel.on_matrix_unit:
+        matrix += _products(kernel.nest, tiling.sizes, dtype)
+    else:
+        for count, box in _size_classes(kernel.nest, tiling.sizes):
             vector.append(VectorWork(count, "mul", prod(box), dtype, 3))
             vector.append(VectorWork(count, "sum", prod(box), dtype, 1))
     vector += _finishing_work(kernel, tiling)
+
+
+@lru_cache(maxsize=1 << 14)  # as above
+def _products(nest: LoopNest, tile_sizes: tuple[int, ...], dtype: DType) -> tuple[MatrixWork, ...]:
+    """Return the products of a contraction's boxes."""
+    roles, found = matrix_roles(nest), []
+    loops = [[d for d, role in enumerate(roles) if role == r] for r in "bmnk"]
+    for count, adding, box in _adding_classes(nest, tile_sizes):
+        b, m, n, k = (prod([box[d] for d in own]) for own in loops)
+        found.append(MatrixWork(count, b, m, n, k, dtype, adding))
+    return tuple(found)
 
 
 def _finishing_work(kernel: Kernel, tiling: Tiling) -> list[VectorWork]:
@@ -262,11 +285,11 @@ def _attention_work(
     keys = attention.inner_loops
     sizes = tuple(1 if i in keys else size for i, size in enumerate(tiling.sizes))
     dims = tuple(replace(d, extent=1) if i in keys else d for i, d in enumerate(kernel.nest.dims))
-    queries = _size_classes(replace(kernel.nest, dims=dims), Tiling(sizes, tiling.order))
-    boxes = tuple(_size_classes(kernel.nest, tiling))
+    queries = _size_classes(replace(kernel.nest, dims=dims), sizes)
+    boxes = tuple(_size_classes(kernel.nest, tiling.sizes))
     steps = attention.steps(queries, boxes, reduction_boxes(kernel, tiling))
     vector += [VectorWork(*step) for step in steps]
-    for count, adding, box in _adding_classes(kernel.nest, tiling):
+    for count, adding, box in _adding_classes(kernel.nest, tiling.sizes):
         products = attention.products(((count, box),))  # scores, then mixtures; none on vectors
         for found, adds in zip(products, (0, adding), strict=False):
             matrix.append(MatrixWork(*found, attention.dtype, adds))
@@ -276,7 +299,7 @@ def _chain_work(
     kernel: Kernel, tiling: Tiling, matrix: list[MatrixWork], vector: list[VectorWork]
 ) -> None:
     chain = chain_of(kernel)
-    for count, adding, box in _adding_classes(kernel.nest, tiling):
+    for count, adding, box in _adding_classes(kernel.nest, tiling.sizes):
         both = (chain.first_product(count, box), chain.second_product(count, box))
         for work, on_matrix, dtype, adds in zip(
             both, chain.on_matrix_unit, chain.multiplied, (0, adding), strict=True
@@ -287,7 +310,7 @@ def _chain_work(
             elements = work.b * work.m * work.n * work.k
             vector.append(VectorWork(count, "mul", elements, dtype, 3))
             vector.append(VectorWork(count, "sum", elements, dtype, 1))
-    boxes = tuple(_size_classes(kernel.nest, tiling))
+    boxes = tuple(_size_classes(kernel.nest, tiling.sizes))
     slices = [(count, chain.elements(box, chain.between_map)) for count, box in boxes]
     accumulator, product_type, *types = chain.types
     if accumulator is not product_type:
@@ -307,7 +330,7 @@ def _pipeline_work(kernel: Kernel, tiling: Tiling, fn: str, operands: int) -> li
     last = last_read(kernel)
     types = value_types(kernel)[-len(parse_pipeline(fn)) :]
     results = _result_classes(kernel, tiling)
-    statistics = _result_classes(kernel, tiling, kernel.nest.operands[last])
+    statistics = _result_classes(kernel, tiling, last)
     types = (kernel.operand_types[last].dtype, *types)
     return _steps_work(fn, types, operands, results, statistics)
 
@@ -358,7 +381,7 @@ def _reduce_work(kernel: Kernel, tiling: Tiling) -> list[VectorWork]:
     dtype, fn = kernel.operand_types[0].dtype, kernel.nest.combine
     wide = reduces_wide(kernel, tiling)
     found = []
-    for count, box in _size_classes(kernel.nest, tiling):
+    for count, box in _size_classes(kernel.nest, tiling.sizes):
         if wide:
             elements = prod([dim.span(box) for dim in kernel.nest.operands[0]])
             found.append(VectorWork(count, "cast", elements, DType.F32, 2))
@@ -553,69 +576,77 @@ def transfer_work(
     kernel: Kernel, tiling: Tiling, burst_bytes: int, *, multicast: bool
 ) -> tuple[tuple[Traffic, ...], tuple[tuple[int, int], ...]]:
     """Return streamed accesses and local gathers; the arguments are those of `kernel_work`."""
-    found: list[Traffic] = []
-    copies: list[tuple[int, int]] = []
+    streams = tuple(
+        stream_work(kernel, tiling, number, burst_bytes, multicast=multicast)
+        for number in streamed_tensors(kernel)
+    )
+    return streams, local_copies(kernel, tiling)
+
+
+def streamed_tensors(kernel: Kernel) -> tuple[int, ...]:
+    """Return the tensors that the kernel loads or stores: operands by number, RESULT last."""
     if _is_nothing(kernel):
-        return (), ()
-    for operand, type_ in enumerate(kernel.operand_types):
-        streamed = kernel.operand_memory[operand] is Memory.DRAM
-        sharding = kernel.operand_shardings[operand]
-        groups = _groups(kernel, sharding, shared=multicast)
-        if kernel.family is Family.GATHER and operand == 0:
-            boxes = result_boxes(kernel, tiling)
-            if not streamed:
-                copies.append((boxes, kernel.result_type.size_bytes))
-                continue
-            run = _run_bytes(
-                kernel, kernel.result_type, kernel.nest.result, tiling, sharding, operand
-            )
-            size = kernel.result_type.size_bytes
-            found.append(
-                Traffic(
-                    boxes,
-                    size,
-                    _padded(size, run, burst_bytes),
-                    run,
-                    kernel.mesh.tiles,
-                    store=False,
-                )
-            )
-        elif streamed:
-            totals = box_totals(kernel, tiling, operand)
-            run = _run_bytes(
-                kernel, type_, kernel.nest.operands[operand], tiling, sharding, operand
-            )
-            elements = totals.valid_elements
-            if not is_staged(kernel, operand) and not covers_part(kernel):
-                elements = _walked_elements(kernel.nest, kernel.nest.operands[operand])
-            size = elements * type_.dtype.itemsize_bytes
-            found.append(
-                Traffic(
-                    totals.loads,
-                    size,
-                    _padded(size, run, burst_bytes),
-                    run,
-                    groups,
-                    store=False,
-                    is_beside=streams_beside(kernel, operand),
-                )
-            )
-    if kernel.result_memory is Memory.DRAM:
-        sharding, type_ = kernel.result_sharding, kernel.result_type
-        count = _stores(kernel, tiling)
-        run = _run_bytes(kernel, type_, kernel.nest.result, tiling, sharding, -1)
-        dram = _padded(type_.size_bytes, run, burst_bytes)
-        found.append(
-            Traffic(
-                count,
-                type_.size_bytes,
-                dram,
-                run,
-                _groups(kernel, sharding, shared=True),
-                store=True,
-            )
+        return ()
+    loaded = [n for n, memory in enumerate(kernel.operand_memory) if memory is Memory.DRAM]
+    return (*loaded, RESULT) if kernel.result_memory is Memory.DRAM else tuple(loaded)
+
+
+def local_copies(kernel: Kernel, tiling: Tiling) -> tuple[tuple[int, int], ...]:
+    """Return the gathers within the scratchpad: instructions and bytes."""
+    is_local = kernel.family is Family.GATHER and kernel.operand_memory[0] is Memory.SRAM
+    if not is_local or _is_nothing(kernel):
+        return ()
+    return ((result_boxes(kernel, tiling), kernel.result_type.size_bytes),)
+
+
+def stream_work(
+    kernel: Kernel, tiling: Tiling, number: int, burst_bytes: int, *, multicast: bool
+) -> Traffic:
+    """Return the accesses of one streamed tensor; the other arguments are those of `kernel_work`."""
+    if number == RESULT:
+        return _stored(kernel, tiling, burst_bytes)
+    sharding = kernel.operand_shardings[number]
+    if kernel.family is Family.GATHER and number == 0:
+        type_ = kernel.result_type
+        run = _run_bytes(kernel, type_, kernel.nest.result, tiling, sharding, number)
+        return Traffic(
+            result_boxes(kernel, tiling),
+            type_.size_bytes,
+            _padded(type_.size_bytes, run, burst_bytes),
+            run,
+            kernel.mesh.tiles,
+            store=False,
         )
-    return tuple(found), tuple(copies)
+    type_, operand = kernel.operand_types[number], kernel.nest.operands[number]
+    totals = box_totals(kernel, tiling, number)
+    run = _run_bytes(kernel, type_, operand, tiling, sharding, number)
+    elements = totals.valid_elements
+    if not is_staged(kernel, number) and not covers_part(kernel):
+        elements = _walked_elements(kernel.nest, operand)
+    size = elements * type_.dtype.itemsize_bytes
+    return Traffic(
+        totals.loads,
+        size,
+        _padded(size, run, burst_bytes),
+        run,
+        _groups(kernel, sharding, shared=multicast),
+        store=False,
+        is_beside=streams_beside(kernel, number),
+    )
+
+
+def _stored(kernel: Kernel, tiling: Tiling, burst_bytes: int) -> Traffic:
+    """Return the accesses that store a result in DRAM."""
+    sharding, type_ = kernel.result_sharding, kernel.result_type
+    run = _run_bytes(kernel, type_, kernel.nest.result, tiling, sharding, RESULT)
+    return Traffic(
+        _stores(kernel, tiling),
+        type_.size_bytes,
+        _padded(type_.size_bytes, run, burst_bytes),
+        run,
+        _groups(kernel, sharding, shared=True),
+        store=True,
+    )
 
 
 def _stores(kernel: Kernel, tiling: Tiling) -> int:

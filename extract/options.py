@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import product, repeat
+from itertools import product
 from math import inf, prod
 from types import MappingProxyType
 
@@ -29,7 +29,7 @@ from tilewright.extract.kernel import (
     is_staged,
     whole_tiling,
 )
-from tilewright.extract.kernel_price import UnitCosts, price
+from tilewright.extract.kernel_price import Lying, MovedPieces, Pricer, UnitCosts, lying
 from tilewright.extract.move_buffers import aligned_bytes
 from tilewright.extract.objective import Objective
 from tilewright.extract.overlap import (
@@ -46,13 +46,11 @@ from tilewright.extract.tiling_choice import Candidates, Ranking, tiling_key, wh
 from tilewright.graph import TensorType, dequantises
 from tilewright.hwmodel.cost import KernelCost
 from tilewright.hwmodel.mesh import (
-    REPLICATED,
     LogicalMesh,
     Sharding,
     is_partial,
     local_shape,
     replicated,
-    split_factor,
 )
 from tilewright.hwmodel.target import Target
 from tilewright.rules.alternatives import KEEP, Alternatives, Implementation, LogicalNode
@@ -115,14 +113,11 @@ PricedTilings = tuple[tuple[Tiling, KernelCost, int], ...]
 Memories = tuple[tuple[Memory, ...], Memory]
 """Where the operands and the result of a kernel lie."""
 
-Lying = tuple[tuple[int, int], ...] | None
-"""Into how many pieces a tensor in DRAM is cut, by the state of the axes that cut it; None in SRAM."""
-
-LyingKey = tuple[Lying, ...]
-"""How the operands and the result of a kernel lie."""
+LyingKey = tuple[Lying | None, ...]
+"""How the operands and the result of a kernel lie; None in SRAM."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PricedShape:
     """What is known of kernels that differ only in where their tensors lie."""
 
@@ -130,6 +125,8 @@ class PricedShape:
     """The tilings worth keeping."""
     units: dict[Tiling, UnitCosts] = field(default_factory=dict)
     """The part of the matrix and the vector unit."""
+    moved: MovedPieces
+    """What is moved, shared with kernels that compute something else on the way."""
 
 
 LARGEST_SHARD = 0.75
@@ -158,6 +155,8 @@ class Pricing:
     collective: tuple[CollectiveRule, ...] = field(default_factory=collective_rules)
     priced: dict[tuple[object, ...], PricedShape] = field(default_factory=dict, init=False)
     """Memo of the tilings worth keeping, by `Kernel.shape_key`; another pricing has another one."""
+    moved: dict[tuple[object, ...], MovedPieces] = field(default_factory=dict, init=False)
+    """Memo of what is moved, by `Kernel.moved_key`."""
     alike: dict[Hashable, tuple[tuple[int, Option], ...]] = field(default_factory=dict, init=False)
     """Memo of the options of nodes, each with the number of its implementation, by `priced_alike`."""
     reshards: dict[tuple[TensorType, frozenset[Sharding], Crossing, bool], ReshardTable] = field(
@@ -173,6 +172,14 @@ class Pricing:
     """Whether products may cover deliveries."""
     avoid: Avoid = NOTHING
     """Moves and results that are left out; the alternatives go without what is avoided already."""
+
+    def priced_shape(self, kernel: Kernel) -> PricedShape:
+        """Return what is known of a kernel wherever its tensors lie."""
+        found = self.priced.get(kernel.shape_key)
+        if found is None:
+            moved = self.moved.setdefault(kernel.moved_key, MovedPieces())
+            found = self.priced[kernel.shape_key] = PricedShape(moved=moved)
+        return found
 
     @property
     def counts_late(self) -> bool:
@@ -347,7 +354,7 @@ def _options_by_way(
         if not levels:
             continue
         kernel = _kernel_in_sram(alternatives, node, implementation, pricing.mesh)
-        priced = pricing.priced.setdefault(kernel.shape_key, PricedShape())
+        priced = pricing.priced_shape(kernel)
         for memories in levels:
             key = (implementation.split_dims, memories)
             is_gathered = GATHERED in implementation.macros
@@ -608,25 +615,21 @@ def _worthwhile_tilings(
         pricing: What options are priced with.
     """
     operand_memory, result_memory = memories
-    key = (
-        *map(_lying, repeat(kernel.mesh), operand_memory, kernel.operand_shardings),
-        _lying(kernel.mesh, result_memory, kernel.result_sharding),
+    places = zip(
+        (*operand_memory, result_memory),
+        (*kernel.operand_shardings, kernel.result_sharding),
+        strict=True,
+    )
+    key = tuple(
+        [lying(kernel.mesh, cut) if memory is Memory.DRAM else None for memory, cut in places]
     )
     known = priced.tilings.get(key)
     if known is None:
         kernel = replace(kernel, operand_memory=operand_memory, result_memory=result_memory)
         known = priced.tilings[key] = _search_tilings(
-            kernel, priced.units, pricing, pricing.limit_bytes - _held_bytes(kernel, pricing)
+            kernel, priced, pricing, pricing.limit_bytes - _held_bytes(kernel, pricing)
         )
     return known
-
-
-def _lying(mesh: LogicalMesh, memory: Memory, sharding: Sharding) -> Lying:
-    """Return what the price of a kernel depends on: of a tensor in DRAM the numbers of pieces."""
-    if memory is Memory.SRAM:
-        return None
-    states = sorted({state for state in sharding if state != REPLICATED})
-    return tuple((state, split_factor(mesh, sharding, state)) for state in states)
 
 
 def _held_bytes(kernel: Kernel, pricing: Pricing) -> int:
@@ -643,7 +646,7 @@ def _held_bytes(kernel: Kernel, pricing: Pricing) -> int:
 
 
 def _search_tilings(
-    kernel: Kernel, units: dict[Tiling, UnitCosts], pricing: Pricing, budget_bytes: int
+    kernel: Kernel, priced: PricedShape, pricing: Pricing, budget_bytes: int
 ) -> PricedTilings:
     if budget_bytes < 0:
         return ()
@@ -651,13 +654,14 @@ def _search_tilings(
     if pricing.always_cuts or needs_tiling(kernel):
         candidates = pricing.tilings.get(tiling_key(kernel), candidates)
     ranking = Ranking(kernel, candidates, pricing.target)
+    pricer = Pricer(kernel, pricing.target, priced.units, priced.moved)
     kept: dict[Tiling, tuple[KernelCost, int]] = {}
     shares = _MANY_SHARES if pricing.spares_scratchpad else _BUDGET_SHARES
     for share in shares:
         budget = int(min(pricing.limit_bytes * share, budget_bytes))
         least = min((size for _, size in kept.values()), default=inf)
         found = [
-            (tiling, price(kernel, tiling, pricing.target, units), size)
+            (tiling, pricer.price(tiling), size)
             for tiling, size in ranking.within(budget)
             if size < least
         ]
