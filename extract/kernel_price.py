@@ -8,16 +8,41 @@ from functools import lru_cache
 from math import ceil
 from typing import NamedTuple, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tilewright.extract.gathered import gather_price
 from tilewright.extract.halo import with_halo_price
 from tilewright.extract.kernel import (
     TWO_PRODUCTS,
+    Family,
     Kernel,
     is_staged,
     reduction_boxes,
     result_boxes,
     streams_beside,
     sum_type,
+)
+from tilewright.extract.kernel_price_core import (
+    DMA_IN,
+    DMA_OUT,
+    DRAM_BYTES,
+    ENERGY,
+    GATHERED,
+    LINK,
+    LOADED,
+    LOADED_BESIDE,
+    MACS,
+    MATRIX,
+    NOC_BYTES,
+    OPS,
+    SRAM,
+    SRAM_BYTES,
+    STARTUP,
+    STORED,
+    UNIT,
+    VECTOR,
+    add_up,
 )
 from tilewright.extract.kernel_work import (
     RESULT,
@@ -49,7 +74,7 @@ from tilewright.hwmodel.target import Target
 class Amounts(NamedTuple):
     """What instructions one after the other occupy, move and burn: `KernelCost` without start-up.
 
-    A tuple, because pricing makes and sums millions.
+    In the order of the columns of `kernel_price_core`.
     """
 
     matrix_cycles: float
@@ -66,9 +91,6 @@ class Amounts(NamedTuple):
     energy_pj: float
 
 
-UnitCosts = tuple[Amounts, ...]
-"""What the matrix and the vector unit do for a kernel, piece by piece."""
-
 Lying = tuple[tuple[int, int], ...]
 """Into how many pieces a tensor in DRAM is cut, by the state of the axes that cut it."""
 
@@ -76,7 +98,11 @@ Lying = tuple[tuple[int, int], ...]
 def lying(mesh: LogicalMesh, sharding: Sharding) -> Lying:
     """Return what the price of a kernel depends on of how a tensor in DRAM is cut."""
     states = sorted({state for state in sharding if state != REPLICATED})
-    return tuple((state, split_factor(mesh, sharding, state)) for state in states)
+    return tuple([(state, split_factor(mesh, sharding, state)) for state in states])
+
+
+UnitPieces = tuple[int, ...]
+"""What the matrix and the vector unit do for a tiled kernel: numbers of `Pieces`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +113,8 @@ class MovedPieces:
         default_factory=dict
     )
     """Accesses of a tensor, by its number, how it lies, whether it is staged and loaded beside another."""
-    chunks: dict[Tiling, tuple[Amounts, float]] = field(default_factory=dict)
-    """What gathering in chunks costs, and the cycles of the first chunk."""
+    chunks: dict[Tiling, int] = field(default_factory=dict)
+    """Gathering in chunks: numbers of `Pieces`."""
     boxes: dict[Tiling, tuple[int, int]] = field(default_factory=dict)
     """Numbers of result boxes, and of all boxes; at least 1."""
 
@@ -104,7 +130,7 @@ class MovedPieces:
 
 def price(kernel: Kernel, tiling: Tiling, target: Target) -> KernelCost:
     """Return the predicted cost of a kernel on one tile while all tiles run it; see `Pricer`."""
-    return Pricer(kernel, target).price(tiling)
+    return price_all([(Pricer(kernel, Pieces(target)), tiling)])[0]
 
 
 class Pricer:
@@ -118,114 +144,115 @@ class Pricer:
     def __init__(
         self,
         kernel: Kernel,
-        target: Target,
-        units: dict[Tiling, UnitCosts] | None = None,
+        pieces: Pieces,
+        units: dict[Tiling, UnitPieces] | None = None,
         moved: MovedPieces | None = None,
     ) -> None:
         """Look up what is known.
 
         Args:
             kernel: The kernel.
-            target: The machine.
+            pieces: Where what is found is kept.
             units: Memo of the units' part for kernels that differ only in where their tensors lie.
             moved: Memo of what is moved.
         """
-        self._kernel, self._target, self._prices = kernel, target, _prices_on(target)
+        self.kernel, self.pieces = kernel, pieces
         self._units = units if units is not None and computes_alike(kernel) else {}
         self._moved = moved or MovedPieces()
         self._streams = [
             (number, self._moved.stream(kernel, number)) for number in streamed_tensors(kernel)
         ]
 
-    def price(self, tiling: Tiling) -> KernelCost:
-        """Return the predicted cost on one tile while all tiles run the kernel."""
-        kernel, target, prices = self._kernel, self._target, self._prices
-        costs = list(self._unit_costs(tiling))
-        first_load = first_beside = last_store = stored_cycles = 0.0
+    def pieces_of(self, tiling: Tiling) -> list[int]:
+        """Return what the kernel does and moves, piece by piece."""
+        kernel, pieces = self.kernel, self.pieces
+        units = self._units.get(tiling)
+        if units is None:
+            units = self._units[tiling] = pieces.of_units(kernel, tiling)
         traffics = [self._traffic(number, known, tiling) for number, known in self._streams]
-        beside = _beside_bytes(traffics, target)
-        for traffic in traffics:
-            cost, each_cycles = prices.traffic((traffic, beside[not traffic.is_beside]))
-            if traffic.store:
-                last_store = max(last_store, each_cycles)
-                stored_cycles += cost.dma_out_cycles
-            elif traffic.is_beside and target.tile.dma.load_engines > 1:
-                first_beside += each_cycles
-                cost = cost._replace(dma_in_cycles=0.0, dma_out_cycles=cost.dma_in_cycles)
-            else:
-                first_load += each_cycles
-            costs.append(cost)
-        for count, size_bytes in local_copies(kernel, tiling):
-            costs.append(_local_copy_price(count, size_bytes, target))
-        first_chunk = 0.0
+        beside = _beside_bytes(traffics, pieces.target)
+        streams = [pieces.stream((one, beside[not one.is_beside])) for one in traffics]
+        found = [*units, *streams]
+        if kernel.family is Family.GATHER:
+            found += map(pieces.local_copy, local_copies(kernel, tiling))
         if kernel.gather is not None:
-            gathering, first_chunk = self._chunks(tiling)
-            costs.append(gathering)
-        total = _sum(costs)
-        results, boxes = self._boxes(tiling)
-        longer = max(total.matrix_cycles, total.vector_cycles)
-        shorter = min(total.matrix_cycles, total.vector_cycles)
-        # two products: the next box's is computed while the vector unit is at what is between this one's
-        compute = longer + shorter / (boxes if kernel.family in TWO_PRODUCTS else results)
-        first = max(first_load, first_beside, first_chunk)
-        sent_cycles = total.dma_out_cycles - stored_cycles
-        port_cycles = total.dram_bytes * target.tiles / target.dram_bytes_per_cycle
-        busy = max(longer, total.dma_in_cycles, total.dma_out_cycles, total.sram_cycles)
-        latency = max(
-            first + compute + last_store,
-            total.dma_in_cycles + compute / boxes + last_store,
-            sent_cycles + compute / boxes + last_store,
-            first + compute / results + stored_cycles,
-            dram_lead_cycles(target) + port_cycles + compute / boxes if port_cycles else 0.0,
-            total.dma_out_cycles,
-            total.sram_cycles,
-        )
-        own = KernelCost(**total._asdict(), startup_cycles=latency - busy)
-        return with_halo_price(kernel, own, target)
+            chunks = self._moved.chunks.get(tiling)
+            if chunks is None:
+                gathering, first_cycles = gather_price(kernel, tiling, pieces.target)
+                chunks = pieces.add(_amounts(gathering), GATHERED, first_cycles)
+                self._moved.chunks[tiling] = chunks
+            found.append(chunks)
+        return found
 
-    def _unit_costs(self, tiling: Tiling) -> UnitCosts:
-        costs = self._units.get(tiling)
-        if costs is None:
-            costs = self._units[tiling] = _unit_costs(self._kernel, tiling, self._prices)
-        return costs
+    def boxes(self, tiling: Tiling) -> tuple[int, int]:
+        """Return the number of result boxes, and that of all boxes; at least 1."""
+        boxes = self._moved.boxes.get(tiling)
+        if boxes is None:
+            results = max(1, result_boxes(self.kernel, tiling))
+            every = max(1, results * reduction_boxes(self.kernel, tiling))
+            boxes = self._moved.boxes[tiling] = results, every
+        return boxes
 
     def _traffic(self, number: int, known: dict[Tiling, Traffic], tiling: Tiling) -> Traffic:
         traffic = known.get(tiling)
         if traffic is None:
-            burst, multicast = self._target.tile.dma.burst_bytes, self._target.dram.read_multicast
-            traffic = stream_work(self._kernel, tiling, number, burst, multicast=multicast)
+            target = self.pieces.target
+            burst, multicast = target.tile.dma.burst_bytes, target.dram.read_multicast
+            traffic = stream_work(self.kernel, tiling, number, burst, multicast=multicast)
             known[tiling] = traffic
         return traffic
 
-    def _chunks(self, tiling: Tiling) -> tuple[Amounts, float]:
-        chunks = self._moved.chunks.get(tiling)
-        if chunks is None:
-            gathering, first_cycles = gather_price(self._kernel, tiling, self._target)
-            chunks = self._moved.chunks[tiling] = _amounts(gathering), first_cycles
-        return chunks
 
-    def _boxes(self, tiling: Tiling) -> tuple[int, int]:
-        boxes = self._moved.boxes.get(tiling)
-        if boxes is None:
-            results = max(1, result_boxes(self._kernel, tiling))
-            every = max(1, results * reduction_boxes(self._kernel, tiling))
-            boxes = self._moved.boxes[tiling] = results, every
-        return boxes
+def price_all(asked: Sequence[tuple[Pricer, Tiling]]) -> list[KernelCost]:
+    """Return the predicted costs of tilings of a kernel, wherever its tensors lie.
+
+    Args:
+        asked: Tilings; their kernels differ only in where tensors lie, and share `Pieces`.
+    """
+    if not asked:
+        return []
+    starts, numbers, results, boxes = [0], list[int](), list[int](), list[int]()
+    for pricer, tiling in asked:
+        numbers += pricer.pieces_of(tiling)
+        starts.append(len(numbers))
+        mine, every = pricer.boxes(tiling)
+        results.append(mine)
+        boxes.append(every)
+    kernel, pieces = asked[0][0].kernel, asked[0][0].pieces
+    target = pieces.target
+    found = np.empty((len(asked), STARTUP + 1))
+    add_up(
+        *pieces.arrays,
+        np.array(starts),
+        np.array(numbers, dtype=np.int64),
+        np.array(results),
+        np.array(boxes),
+        kernel.family in TWO_PRODUCTS,
+        target.tiles,
+        target.dram_bytes_per_cycle,
+        dram_lead_cycles(target),
+        found,
+    )
+    costs = [_kernel_cost(row) for row in found.tolist()]
+    return [with_halo_price(kernel, cost, target) for cost in costs] if kernel.halo else costs
 
 
-def _unit_costs(kernel: Kernel, tiling: Tiling, prices: _Prices) -> UnitCosts:
-    matrix, vector = unit_work(kernel, tiling)
-    costs = [
-        prices.matrix((product, adds))
-        for product in matrix
-        for adds in (False, True)
-        if product.adding or not adds
-    ]
-    if costs and dequantises(kernel.attrs):
-        # a product of floats nearly fills the scratchpad's port, so that it waits while weights pass it
-        waits = prologue_bytes(kernel, tiling) / prices.target.tile.sram.bytes_per_cycle
-        costs.append(_amounts(KernelCost(matrix_cycles=waits)))
-    return (*costs, *map(prices.vector, vector))
+def _kernel_cost(row: list[float]) -> KernelCost:
+    return KernelCost(
+        matrix_cycles=row[MATRIX],
+        vector_cycles=row[VECTOR],
+        dma_in_cycles=row[DMA_IN],
+        dma_out_cycles=row[DMA_OUT],
+        sram_cycles=row[SRAM],
+        link_cycles=row[LINK],
+        startup_cycles=row[STARTUP],
+        macs=int(row[MACS]),
+        vector_ops=int(row[OPS]),
+        sram_bytes=int(row[SRAM_BYTES]),
+        dram_bytes=int(row[DRAM_BYTES]),
+        noc_bytes=int(row[NOC_BYTES]),
+        energy_pj=row[ENERGY],
+    )
 
 
 _Piece = TypeVar("_Piece")
@@ -271,12 +298,88 @@ def _prices_on(target: Target) -> _Prices:
     return _Prices(target)
 
 
-def _sum(costs: Sequence[Amounts]) -> Amounts:
-    """Return what the costs are together."""
-    return Amounts._make([sum(column) for column in zip(*costs, strict=True)] or _NOTHING)
+class Pieces:
+    """The pieces of work of kernels, by number, with what each takes; most kernels share most of theirs."""
+
+    def __init__(self, target: Target) -> None:
+        """Know none yet."""
+        self.target = target
+        self._prices = _prices_on(target)
+        self._count = 0
+        self._amounts = np.empty((_FIRST_ROOM, len(Amounts._fields)))
+        self._firsts = np.empty(_FIRST_ROOM)
+        self._kinds = np.empty(_FIRST_ROOM, dtype=np.int64)
+        self._known: dict[tuple[object, ...], int] = {}
+
+    @property
+    def arrays(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+        """What the pieces take, the cycles of their first accesses, and what they are."""
+        return self._amounts, self._firsts, self._kinds
+
+    def add(self, amounts: Amounts, kind: int = UNIT, first_cycles: float = 0.0) -> int:
+        """Add a piece and return its number."""
+        number = self._count
+        if number == len(self._firsts):
+            self._amounts = np.concatenate([self._amounts, np.empty_like(self._amounts)])
+            self._firsts = np.concatenate([self._firsts, np.empty_like(self._firsts)])
+            self._kinds = np.concatenate([self._kinds, np.empty_like(self._kinds)])
+        self._amounts[number], self._firsts[number], self._kinds[number] = (
+            amounts,
+            first_cycles,
+            kind,
+        )
+        self._count += 1
+        return number
+
+    def of_units(self, kernel: Kernel, tiling: Tiling) -> UnitPieces:
+        """Return what the matrix and the vector unit do."""
+        matrix, vector = unit_work(kernel, tiling)
+        found = [
+            self._matrix((product, adds))
+            for product in matrix
+            for adds in (False, True)
+            if product.adding or not adds
+        ]
+        if found and dequantises(kernel.attrs):
+            # a product of floats nearly fills the scratchpad's port, so that it waits while weights pass it
+            waits = prologue_bytes(kernel, tiling) / self.target.tile.sram.bytes_per_cycle
+            found.append(self.add(_amounts(KernelCost(matrix_cycles=waits))))
+        return (*found, *map(self._vector, vector))
+
+    def stream(self, piece: tuple[Traffic, int]) -> int:
+        """Return a stream.
+
+        Args:
+            piece: The stream, and the bytes that the ports move meanwhile for the other engine that loads.
+        """
+        number = self._known.get(piece)
+        if number is None:
+            traffic, (amounts, first_cycles) = piece[0], self._prices.traffic(piece)
+            kind = STORED if traffic.store else LOADED
+            if traffic.is_beside and self.target.tile.dma.load_engines > 1:
+                kind = LOADED_BESIDE
+                amounts = amounts._replace(dma_in_cycles=0.0, dma_out_cycles=amounts.dma_in_cycles)
+            number = self._known[piece] = self.add(amounts, kind, first_cycles)
+        return number
+
+    def local_copy(self, copy: tuple[int, int]) -> int:
+        """Return copies within the scratchpad, given by their number and their bytes."""
+        return self.add(_local_copy_price(*copy, self.target))
+
+    def _matrix(self, piece: tuple[MatrixWork, bool]) -> int:
+        number = self._known.get(piece)
+        if number is None:
+            number = self._known[piece] = self.add(self._prices.matrix(piece))
+        return number
+
+    def _vector(self, piece: VectorWork) -> int:
+        number = self._known.get(piece)
+        if number is None:
+            number = self._known[piece] = self.add(self._prices.vector(piece))
+        return number
 
 
-_NOTHING = (0,) * len(Amounts._fields)
+_FIRST_ROOM = 64
 
 
 def _times(cost: KernelCost, count: int, issue_cycles: float) -> Amounts:

@@ -9,7 +9,7 @@ that needs less scratchpad if there is one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from math import inf, prod
@@ -29,7 +29,15 @@ from tilewright.extract.kernel import (
     is_staged,
     whole_tiling,
 )
-from tilewright.extract.kernel_price import Lying, MovedPieces, Pricer, UnitCosts, lying
+from tilewright.extract.kernel_price import (
+    Lying,
+    MovedPieces,
+    Pieces,
+    Pricer,
+    UnitPieces,
+    lying,
+    price_all,
+)
 from tilewright.extract.move_buffers import aligned_bytes
 from tilewright.extract.objective import Objective
 from tilewright.extract.overlap import (
@@ -123,7 +131,7 @@ class PricedShape:
 
     tilings: dict[LyingKey, PricedTilings] = field(default_factory=dict)
     """The tilings worth keeping."""
-    units: dict[Tiling, UnitCosts] = field(default_factory=dict)
+    units: dict[Tiling, UnitPieces] = field(default_factory=dict)
     """The part of the matrix and the vector unit."""
     moved: MovedPieces
     """What is moved, shared with kernels that compute something else on the way."""
@@ -157,6 +165,8 @@ class Pricing:
     """Memo of the tilings worth keeping, by `Kernel.shape_key`; another pricing has another one."""
     moved: dict[tuple[object, ...], MovedPieces] = field(default_factory=dict, init=False)
     """Memo of what is moved, by `Kernel.moved_key`."""
+    pieces: Pieces = field(init=False)
+    """Memo of the pieces of work that kernels consist of."""
     alike: dict[Hashable, tuple[tuple[int, Option], ...]] = field(default_factory=dict, init=False)
     """Memo of the options of nodes, each with the number of its implementation, by `priced_alike`."""
     reshards: dict[tuple[TensorType, frozenset[Sharding], Crossing, bool], ReshardTable] = field(
@@ -172,6 +182,10 @@ class Pricing:
     """Whether products may cover deliveries."""
     avoid: Avoid = NOTHING
     """Moves and results that are left out; the alternatives go without what is avoided already."""
+
+    def __post_init__(self) -> None:
+        """Know no pieces of work yet."""
+        object.__setattr__(self, "pieces", Pieces(self.target))
 
     def priced_shape(self, kernel: Kernel) -> PricedShape:
         """Return what is known of a kernel wherever its tensors lie."""
@@ -351,39 +365,38 @@ def _options_by_way(
     plain: dict[tuple[object, ...], float] = {}
     for way, implementation in enumerate(ways):
         levels = _memory_levels(alternatives, node, implementation, pricing)
-        if not levels:
+        is_gathered = GATHERED in implementation.macros
+        most = dict.fromkeys(levels, inf)
+        for memories in levels if is_gathered else ():
+            whole = plain.get((implementation.split_dims, memories))
+            allowed = _most_in_chunks(alternatives, node, implementation, pricing, whole)
+            if allowed is None:
+                del most[memories]
+            else:
+                most[memories] = allowed
+        if not most:
             continue
         kernel = _kernel_in_sram(alternatives, node, implementation, pricing.mesh)
-        priced = pricing.priced_shape(kernel)
-        for memories in levels:
-            key = (implementation.split_dims, memories)
-            is_gathered = GATHERED in implementation.macros
-            most = inf
+        for memories, tilings in _worthwhile_tilings(kernel, tuple(most), pricing).items():
             if is_gathered:
-                whole = plain.get(key)
-                allowed = _most_in_chunks(alternatives, node, implementation, pricing, whole)
-                if allowed is None:
-                    continue
-                most = allowed
-            found = _priced_options(
-                alternatives, node, implementation, kernel, memories, priced, pricing
-            )
-            if is_gathered:
-                found = [
-                    option
-                    for option in found
-                    if pricing.cycles(option.cost) < most
-                    and not _is_whole_ring(kernel, option.tiling)
-                ]
-            elif found:
-                plain[key] = min(pricing.cycles(option.cost) for option in found)
-            yield from ((way, option) for option in found)
+                limit = most[memories]
+                tilings = tuple(
+                    (tiling, cost, size)
+                    for tiling, cost, size in tilings
+                    if pricing.cycles(cost) < limit and not _is_whole_ring(kernel, tiling)
+                )
+            elif tilings:
+                key = implementation.split_dims, memories
+                plain[key] = min(pricing.cycles(cost) for _, cost, _ in tilings)
+            for option in _priced_options(
+                alternatives, node, implementation, kernel, memories, tilings, pricing
+            ):
+                yield way, option
 
 
-def _is_whole_ring(kernel: Kernel, tiling: Tiling | None) -> bool:
+def _is_whole_ring(kernel: Kernel, tiling: Tiling) -> bool:
     """Whether attention has all keys of all heads in one chunk: an exchange in front of it does that."""
     assert kernel.gather is not None, "the kernel gathers an operand"
-    assert tiling is not None, "products are tiled"
     is_ring = kernel.family is Family.ATTENTION
     return is_ring and all(box_loads(kernel, tiling, n) == 1 for n in kernel.gather.operands)
 
@@ -540,7 +553,7 @@ def _priced_options(
     implementation: Implementation,
     kernel: Kernel,
     memories: Memories,
-    priced: PricedShape,
+    tilings: PricedTilings,
     pricing: Pricing,
 ) -> list[Option]:
     operand_memory, result_memory = memories
@@ -584,7 +597,7 @@ def _priced_options(
             working_bytes=working,
             resident_bytes=resident_bytes,
         )
-        for tiling, cost, working in _worthwhile_tilings(kernel, memories, priced, pricing)
+        for tiling, cost, working in tilings
     ]
 
 
@@ -604,32 +617,38 @@ def needs_tiling(kernel: Kernel) -> bool:
 
 
 def _worthwhile_tilings(
-    kernel: Kernel, memories: Memories, priced: PricedShape, pricing: Pricing
-) -> PricedTilings:
+    kernel: Kernel, levels: Sequence[Memories], pricing: Pricing
+) -> Mapping[Memories, PricedTilings]:
     """Return the cheapest tiling and, if it takes much scratchpad, the cheapest of those that take little.
 
     Args:
         kernel: The kernel, wherever its tensors lie.
-        memories: Where they lie.
-        priced: What is known for kernels of this shape.
+        levels: Where they may lie.
         pricing: What options are priced with.
     """
-    operand_memory, result_memory = memories
-    places = zip(
-        (*operand_memory, result_memory),
-        (*kernel.operand_shardings, kernel.result_sharding),
-        strict=True,
+    priced = pricing.priced_shape(kernel)
+    keys = {memories: _lying_key(kernel, memories) for memories in levels}
+    unknown = {
+        key: replace(kernel, operand_memory=memories[0], result_memory=memories[1])
+        for memories, key in keys.items()
+        if key not in priced.tilings
+    }
+    if unknown:
+        found = _search_tilings(tuple(unknown.values()), priced, pricing)
+        priced.tilings.update(zip(unknown, found, strict=True))
+    return {memories: priced.tilings[key] for memories, key in keys.items()}
+
+
+def _lying_key(kernel: Kernel, memories: Memories) -> LyingKey:
+    """Return how the tensors of a kernel lie if they are in some memories."""
+    places = (*memories[0], memories[1])
+    shardings = (*kernel.operand_shardings, kernel.result_sharding)
+    return tuple(
+        [
+            lying(kernel.mesh, sharding) if memory is Memory.DRAM else None
+            for memory, sharding in zip(places, shardings, strict=True)
+        ]
     )
-    key = tuple(
-        [lying(kernel.mesh, cut) if memory is Memory.DRAM else None for memory, cut in places]
-    )
-    known = priced.tilings.get(key)
-    if known is None:
-        kernel = replace(kernel, operand_memory=operand_memory, result_memory=result_memory)
-        known = priced.tilings[key] = _search_tilings(
-            kernel, priced, pricing, pricing.limit_bytes - _held_bytes(kernel, pricing)
-        )
-    return known
 
 
 def _held_bytes(kernel: Kernel, pricing: Pricing) -> int:
@@ -646,33 +665,60 @@ def _held_bytes(kernel: Kernel, pricing: Pricing) -> int:
 
 
 def _search_tilings(
-    kernel: Kernel, priced: PricedShape, pricing: Pricing, budget_bytes: int
-) -> PricedTilings:
+    kernels: Sequence[Kernel], priced: PricedShape, pricing: Pricing
+) -> list[PricedTilings]:
+    """Return the tilings worth keeping of kernels that differ only in where their tensors lie."""
+    likely = [_likely_tilings(kernel, pricing) for kernel in kernels]
+    asked = list[tuple[Pricer, Tiling]]()
+    for kernel, shares in zip(kernels, likely, strict=True):
+        if shares:
+            pricer = Pricer(kernel, pricing.pieces, priced.units, priced.moved)
+            asked += [(pricer, tiling) for tiling in _distinct(shares)]
+    costs = iter(price_all(asked))
+    return [
+        _not_dominated(shares, {tiling: next(costs) for tiling in _distinct(shares)}, pricing)
+        for shares in likely
+    ]
+
+
+Likely = list[list[tuple[Tiling, int]]]
+"""Tilings with the scratchpad they take, [bytes], for each share of the scratchpad."""
+
+
+def _distinct(shares: Likely) -> dict[Tiling, None]:
+    return dict.fromkeys(tiling for share in shares for tiling, _ in share)
+
+
+def _likely_tilings(kernel: Kernel, pricing: Pricing) -> Likely:
+    """Return what may be the cheapest tilings within shares of the scratchpad."""
+    budget_bytes = pricing.limit_bytes - _held_bytes(kernel, pricing)
     if budget_bytes < 0:
-        return ()
+        return []
     candidates = whole_candidate(kernel)
     if pricing.always_cuts or needs_tiling(kernel):
         candidates = pricing.tilings.get(tiling_key(kernel), candidates)
     ranking = Ranking(kernel, candidates, pricing.target)
-    pricer = Pricer(kernel, pricing.target, priced.units, priced.moved)
-    kept: dict[Tiling, tuple[KernelCost, int]] = {}
     shares = _MANY_SHARES if pricing.spares_scratchpad else _BUDGET_SHARES
+    return [ranking.within(int(min(pricing.limit_bytes * share, budget_bytes))) for share in shares]
+
+
+def _not_dominated(
+    shares: Likely, costs: Mapping[Tiling, KernelCost], pricing: Pricing
+) -> PricedTilings:
+    """Return the tilings that none of their share beats, and that take less scratchpad than those before."""
+    kept: dict[Tiling, tuple[KernelCost, int]] = {}
+    units = {
+        tiling: (pricing.objective.kernel_units(cost, pricing.target), *pricing.others(cost))
+        for tiling, cost in costs.items()
+    }
     for share in shares:
-        budget = int(min(pricing.limit_bytes * share, budget_bytes))
         least = min((size for _, size in kept.values()), default=inf)
-        found = [
-            (tiling, pricer.price(tiling), size)
-            for tiling, size in ranking.within(budget)
-            if size < least
-        ]
-        values = [
-            (pricing.objective.kernel_units(cost, pricing.target), *pricing.others(cost))
-            for _, cost, _ in found
-        ]
-        for number, (tiling, cost, size) in enumerate(found):
+        found = [(tiling, size) for tiling, size in share if size < least]
+        values = [units[tiling] for tiling, _ in found]
+        for number, (tiling, size) in enumerate(found):
             others = (v for n, v in enumerate(values) if n < number or v != values[number])
             if not any(all(x <= y for x, y in zip(v, values[number], strict=True)) for v in others):
-                kept.setdefault(tiling, (cost, size))
+                kept.setdefault(tiling, (costs[tiling], size))
     return tuple((tiling, cost, size) for tiling, (cost, size) in kept.items())
 
 
