@@ -9,6 +9,7 @@ generation are those of streamed operands, on the nest with the gathered loop in
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import prod
 
 from tilewright.extract.kernel import Kernel, box_loads, staging_shape
@@ -20,6 +21,9 @@ from tilewright.hwmodel.mesh import LogicalMesh, Sharding
 from tilewright.hwmodel.target import Target
 from tilewright.rules.gathered import Gather, chunk_nest, cut_dim, cut_shape, cut_sharding
 from tilewright.rules.loopnest import OperandMap
+
+
+_chunk_nest = lru_cache(maxsize=1 << 12)(chunk_nest)  # tilings and prices are of the same nests
 
 
 def gathered_kernel(kernel: Kernel, gather: Gather | None) -> Kernel:
@@ -47,7 +51,7 @@ def gathered_kernel(kernel: Kernel, gather: Gather | None) -> Kernel:
         operand_types[operand] = TensorType(shape, held.dtype)
     return replace(
         kernel,
-        nest=chunk_nest(nest, gather),
+        nest=_chunk_nest(nest, gather),
         operand_types=tuple(operand_types),
         operand_shardings=tuple(map(states, nest.operands, kernel.operand_shardings)),
         result_type=cut(nest.result, kernel.result_type),

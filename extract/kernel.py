@@ -34,6 +34,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from math import prod
 from types import MappingProxyType
 
@@ -390,27 +391,28 @@ def value_types(kernel: Kernel) -> tuple[DType, ...]:
     """
     if kernel.family is Family.MAP:
         last, pipeline = kernel.operand_types[-1].dtype, str(kernel.attrs["fn"])
-        types: list[DType] = []
+        types: tuple[DType, ...] = ()
     else:
         assert kernel.family in (Family.CONTRACT, Family.CHAIN)
         accumulator = accumulator_type(kernel)
         last = multiplied_type(kernel) if accumulator.is_float else accumulator
-        types = [accumulator, last]
+        types = (accumulator, last)
         pipeline = str(kernel.attrs.get("epilogue", ""))
     types += _step_types(pipeline, last)
     assert types[-1] is kernel.result_type.dtype, (
         f"{kernel.kind} gives {types[-1]}, not {kernel.result_type}"
     )
-    return tuple(types)
+    return types
 
 
-def _step_types(pipeline: str, dtype: DType) -> list[DType]:
+@lru_cache(maxsize=1 << 12)  # pricing asks for each tiling
+def _step_types(pipeline: str, dtype: DType) -> tuple[DType, ...]:
     """Return the types of a value after each step of a pipeline, which may be empty."""
     types: list[DType] = []
     for fn, args in parse_pipeline(pipeline) if pipeline else ():
         dtype = step_type(fn, args, dtype)
         types.append(dtype)
-    return types
+    return tuple(types)
 
 
 def passing_types(kernel: Kernel) -> tuple[DType, ...]:

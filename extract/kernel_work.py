@@ -360,16 +360,13 @@ def _steps_work(
             for step in STATISTIC_STEPS
         ]
         steps = (("div", ()), *steps[1:])
+    names = [name for name, _ in steps]
+    wider = [max(pair, key=_width) for pair in zip(before, types, strict=True)]
+    touched = [operands + 1, *[2] * (len(names) - 1)]
     return statistic + [
-        VectorWork(
-            count,
-            name,
-            elements,
-            max(before[i], types[i], key=_width),
-            (operands if i == 0 else 1) + 1,
-        )
+        VectorWork(count, name, elements, dtype, operands_touched)
         for count, elements in boxes
-        for i, (name, _) in enumerate(steps)
+        for name, dtype, operands_touched in zip(names, wider, touched, strict=True)
     ]
 
 

@@ -668,7 +668,8 @@ def _search_tilings(
     kernels: Sequence[Kernel], priced: PricedShape, pricing: Pricing
 ) -> list[PricedTilings]:
     """Return the tilings worth keeping of kernels that differ only in where their tensors lie."""
-    likely = [_likely_tilings(kernel, pricing) for kernel in kernels]
+    candidates = pricing.tilings.get(tiling_key(kernels[0]))
+    likely = [_likely_tilings(kernel, candidates, pricing) for kernel in kernels]
     asked = list[tuple[Pricer, Tiling]]()
     for kernel, shares in zip(kernels, likely, strict=True):
         if shares:
@@ -689,14 +690,13 @@ def _distinct(shares: Likely) -> dict[Tiling, None]:
     return dict.fromkeys(tiling for share in shares for tiling, _ in share)
 
 
-def _likely_tilings(kernel: Kernel, pricing: Pricing) -> Likely:
+def _likely_tilings(kernel: Kernel, candidates: Candidates | None, pricing: Pricing) -> Likely:
     """Return what may be the cheapest tilings within shares of the scratchpad."""
     budget_bytes = pricing.limit_bytes - _held_bytes(kernel, pricing)
     if budget_bytes < 0:
         return []
-    candidates = whole_candidate(kernel)
-    if pricing.always_cuts or needs_tiling(kernel):
-        candidates = pricing.tilings.get(tiling_key(kernel), candidates)
+    if candidates is None or not (pricing.always_cuts or needs_tiling(kernel)):
+        candidates = whole_candidate(kernel)
     ranking = Ranking(kernel, candidates, pricing.target)
     shares = _MANY_SHARES if pricing.spares_scratchpad else _BUDGET_SHARES
     return [ranking.within(int(min(pricing.limit_bytes * share, budget_bytes))) for share in shares]
@@ -712,14 +712,15 @@ def _not_dominated(
         for tiling, cost in costs.items()
     }
     for share in shares:
-        least = min((size for _, size in kept.values()), default=inf)
+        least = min([size for _, size in kept.values()], default=inf)
         found = [(tiling, size) for tiling, size in share if size < least]
-        values = [units[tiling] for tiling, _ in found]
         for number, (tiling, size) in enumerate(found):
-            others = (v for n, v in enumerate(values) if n < number or v != values[number])
-            if not any(all(x <= y for x, y in zip(v, values[number], strict=True)) for v in others):
+            own = units[tiling]
+            values = [units[other] for other, _ in found]
+            others = [v for n, v in enumerate(values) if n < number or v != own]
+            if not any(all(x <= y for x, y in zip(v, own, strict=True)) for v in others):
                 kept.setdefault(tiling, (costs[tiling], size))
-    return tuple((tiling, cost, size) for tiling, (cost, size) in kept.items())
+    return tuple([(tiling, cost, size) for tiling, (cost, size) in kept.items()])
 
 
 _BUDGET_SHARES = (1.0, 0.25)
