@@ -22,7 +22,6 @@ from tilewright.hwmodel.target import Target
 from tilewright.rules.gathered import Gather, chunk_nest, cut_dim, cut_shape, cut_sharding
 from tilewright.rules.loopnest import OperandMap
 
-
 _chunk_nest = lru_cache(maxsize=1 << 12)(chunk_nest)  # tilings and prices are of the same nests
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import ceil
@@ -15,7 +15,6 @@ from tilewright.extract.gathered import gather_price
 from tilewright.extract.halo import with_halo_price
 from tilewright.extract.kernel import (
     TWO_PRODUCTS,
-    Family,
     Kernel,
     is_staged,
     reduction_boxes,
@@ -56,7 +55,7 @@ from tilewright.extract.kernel_work import (
     streamed_tensors,
     unit_work,
 )
-from tilewright.extract.plan import Tiling
+from tilewright.extract.plan import Memory, Tiling
 from tilewright.extract.vector_price import vector_price
 from tilewright.graph import dequantises
 from tilewright.hwmodel.cost import (
@@ -101,31 +100,44 @@ def lying(mesh: LogicalMesh, sharding: Sharding) -> Lying:
     return tuple([(state, split_factor(mesh, sharding, state)) for state in states])
 
 
+Place = tuple[Lying | None, ...]
+"""How the operands and the result of a kernel lie; None in SRAM."""
+
+
+def place_of(kernel: Kernel, operands: Sequence[Memory], result: Memory) -> Place:
+    """Return how the tensors of a kernel lie if they are in some memories."""
+    shardings = (*kernel.operand_shardings, kernel.result_sharding)
+    return tuple(
+        [
+            lying(kernel.mesh, sharding) if memory is Memory.DRAM else None
+            for memory, sharding in zip((*operands, result), shardings, strict=True)
+        ]
+    )
+
+
 UnitPieces = tuple[int, ...]
 """What the matrix and the vector unit do for a tiled kernel: numbers of `Pieces`."""
+
+Likely = tuple[tuple[tuple[Tiling, int], ...], ...]
+"""Tilings with the scratchpad that they take, [bytes], for each of several budgets."""
 
 
 @dataclass(frozen=True, slots=True)
 class MovedPieces:
     """Memo of what kernels move; those that share it have equal `Kernel.moved_key`."""
 
-    streams: dict[tuple[int, Lying, bool, bool], dict[Tiling, Traffic]] = field(
+    traffics: dict[tuple[int, Lying | None, bool, bool], dict[Tiling, Traffic]] = field(
         default_factory=dict
     )
     """Accesses of a tensor, by its number, how it lies, whether it is staged and loaded beside another."""
+    streams: dict[Place, dict[Tiling, tuple[int, ...]]] = field(default_factory=dict)
+    """All that moves: numbers of `Pieces`."""
     chunks: dict[Tiling, int] = field(default_factory=dict)
-    """Gathering in chunks: numbers of `Pieces`."""
+    """Gathering in chunks, likewise."""
     boxes: dict[Tiling, tuple[int, int]] = field(default_factory=dict)
     """Numbers of result boxes, and of all boxes; at least 1."""
-
-    def stream(self, kernel: Kernel, number: int) -> dict[Tiling, Traffic]:
-        """Return the memo of a streamed tensor of a kernel."""
-        if number == RESULT:
-            key = number, lying(kernel.mesh, kernel.result_sharding), False, False
-        else:
-            place = lying(kernel.mesh, kernel.operand_shardings[number])
-            key = number, place, is_staged(kernel, number), streams_beside(kernel, number)
-        return self.streams.setdefault(key, {})
+    likely: dict[Hashable, Likely] = field(default_factory=dict)
+    """What may be the cheapest tilings, by how tensors lie and by what is held on the way."""
 
 
 def price(kernel: Kernel, tiling: Tiling, target: Target) -> KernelCost:
@@ -159,30 +171,34 @@ class Pricer:
         self.kernel, self.pieces = kernel, pieces
         self._units = units if units is not None and computes_alike(kernel) else {}
         self._moved = moved or MovedPieces()
-        self._streams = [
-            (number, self._moved.stream(kernel, number)) for number in streamed_tensors(kernel)
-        ]
+        self._place = place_of(kernel, kernel.operand_memory, kernel.result_memory)
+        self._streams = self._moved.streams.setdefault(self._place, {})
 
-    def pieces_of(self, tiling: Tiling) -> list[int]:
+    def pieces_of(self, tiling: Tiling) -> tuple[int, ...]:
         """Return what the kernel does and moves, piece by piece."""
-        kernel, pieces = self.kernel, self.pieces
         units = self._units.get(tiling)
         if units is None:
-            units = self._units[tiling] = pieces.of_units(kernel, tiling)
-        traffics = [self._traffic(number, known, tiling) for number, known in self._streams]
+            units = self._units[tiling] = self.pieces.of_units(self.kernel, tiling)
+        streams = self._streams.get(tiling)
+        if streams is None:
+            streams = self._streams[tiling] = tuple(self._moving(tiling))
+        return units + streams
+
+    def _moving(self, tiling: Tiling) -> Iterator[int]:
+        """Yield what moves: streams from and to DRAM, copies within the scratchpad, chunks."""
+        kernel, pieces = self.kernel, self.pieces
+        traffics = [self._traffic(number, tiling) for number in streamed_tensors(kernel)]
         beside = _beside_bytes(traffics, pieces.target)
-        streams = [pieces.stream((one, beside[not one.is_beside])) for one in traffics]
-        found = [*units, *streams]
-        if kernel.family is Family.GATHER:
-            found += map(pieces.local_copy, local_copies(kernel, tiling))
+        for traffic in traffics:
+            yield pieces.stream((traffic, beside[not traffic.is_beside]))
+        yield from map(pieces.local_copy, local_copies(kernel, tiling))
         if kernel.gather is not None:
             chunks = self._moved.chunks.get(tiling)
             if chunks is None:
                 gathering, first_cycles = gather_price(kernel, tiling, pieces.target)
                 chunks = pieces.add(_amounts(gathering), GATHERED, first_cycles)
                 self._moved.chunks[tiling] = chunks
-            found.append(chunks)
-        return found
+            yield chunks
 
     def boxes(self, tiling: Tiling) -> tuple[int, int]:
         """Return the number of result boxes, and that of all boxes; at least 1."""
@@ -193,12 +209,20 @@ class Pricer:
             boxes = self._moved.boxes[tiling] = results, every
         return boxes
 
-    def _traffic(self, number: int, known: dict[Tiling, Traffic], tiling: Tiling) -> Traffic:
+    def _traffic(self, number: int, tiling: Tiling) -> Traffic:
+        kernel, target, place = self.kernel, self.pieces.target, self._place[number]
+        is_operand = number != RESULT
+        key = (
+            number,
+            place,
+            is_operand and is_staged(kernel, number),
+            is_operand and streams_beside(kernel, number),
+        )
+        known = self._moved.traffics.setdefault(key, {})
         traffic = known.get(tiling)
         if traffic is None:
-            target = self.pieces.target
             burst, multicast = target.tile.dma.burst_bytes, target.dram.read_multicast
-            traffic = stream_work(self.kernel, tiling, number, burst, multicast=multicast)
+            traffic = stream_work(kernel, tiling, number, burst, multicast=multicast)
             known[tiling] = traffic
         return traffic
 

@@ -9,14 +9,14 @@ that needs less scratchpad if there is one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 from math import inf, prod
 from types import MappingProxyType
 
 from tilewright.dtypes import DType
-from tilewright.extract.alike import priced_alike
+from tilewright.extract.alike import moved_alike, priced_alike, way_alike
 from tilewright.extract.avoid import NOTHING, Avoid
 from tilewright.extract.deadline import NO_DEADLINE, Deadline
 from tilewright.extract.gathered import gathered_kernel, most_in_chunks
@@ -30,12 +30,13 @@ from tilewright.extract.kernel import (
     whole_tiling,
 )
 from tilewright.extract.kernel_price import (
-    Lying,
+    Likely,
     MovedPieces,
     Pieces,
+    Place,
     Pricer,
     UnitPieces,
-    lying,
+    place_of,
     price_all,
 )
 from tilewright.extract.move_buffers import aligned_bytes
@@ -50,7 +51,13 @@ from tilewright.extract.overlap import (
 )
 from tilewright.extract.plan import Memory, Placement, Tiling
 from tilewright.extract.reshard import Crossing, ReshardTable
-from tilewright.extract.tiling_choice import Candidates, Ranking, tiling_key, whole_candidate
+from tilewright.extract.tiling_choice import (
+    Candidates,
+    Ranking,
+    held_on_the_way,
+    tiling_key,
+    whole_candidate,
+)
 from tilewright.graph import TensorType, dequantises
 from tilewright.hwmodel.cost import KernelCost
 from tilewright.hwmodel.mesh import (
@@ -121,20 +128,28 @@ PricedTilings = tuple[tuple[Tiling, KernelCost, int], ...]
 Memories = tuple[tuple[Memory, ...], Memory]
 """Where the operands and the result of a kernel lie."""
 
-LyingKey = tuple[Lying | None, ...]
-"""How the operands and the result of a kernel lie; None in SRAM."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PricedShape:
     """What is known of kernels that differ only in where their tensors lie."""
 
-    tilings: dict[LyingKey, PricedTilings] = field(default_factory=dict)
+    tilings: dict[Place, PricedTilings] = field(default_factory=dict)
     """The tilings worth keeping."""
     units: dict[Tiling, UnitPieces] = field(default_factory=dict)
     """The part of the matrix and the vector unit."""
     moved: MovedPieces
     """What is moved, shared with kernels that compute something else on the way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A way to run a node, whatever it computes on the way."""
+
+    kernel: Kernel
+    """That of the first such node, with all tensors in SRAM."""
+    places: Mapping[Memories, Place]
+    """Where its tensors may lie."""
+    moved: MovedPieces
 
 
 LARGEST_SHARD = 0.75
@@ -167,6 +182,10 @@ class Pricing:
     """Memo of what is moved, by `Kernel.moved_key`."""
     pieces: Pieces = field(init=False)
     """Memo of the pieces of work that kernels consist of."""
+    outlines: dict[Hashable, dict[Hashable, Outline | None]] = field(
+        default_factory=dict, init=False
+    )
+    """Memo of ways, by what is alike of their nodes and of them; None if tensors may lie nowhere."""
     alike: dict[Hashable, tuple[tuple[int, Option], ...]] = field(default_factory=dict, init=False)
     """Memo of the options of nodes, each with the number of its implementation, by `priced_alike`."""
     reshards: dict[tuple[TensorType, frozenset[Sharding], Crossing, bool], ReshardTable] = field(
@@ -187,12 +206,12 @@ class Pricing:
         """Know no pieces of work yet."""
         object.__setattr__(self, "pieces", Pieces(self.target))
 
-    def priced_shape(self, kernel: Kernel) -> PricedShape:
+    def priced_shape(self, kernel: Kernel, moved: MovedPieces) -> PricedShape:
         """Return what is known of a kernel wherever its tensors lie."""
-        found = self.priced.get(kernel.shape_key)
+        key = kernel.shape_key
+        found = self.priced.get(key)
         if found is None:
-            moved = self.moved.setdefault(kernel.moved_key, MovedPieces())
-            found = self.priced[kernel.shape_key] = PricedShape(moved=moved)
+            found = self.priced[key] = PricedShape(moved=moved)
         return found
 
     @property
@@ -363,11 +382,17 @@ def _options_by_way(
 ) -> Iterator[tuple[int, Option]]:
     """Yield the options of a node, each with the number of the implementation that it follows."""
     plain: dict[tuple[object, ...], float] = {}
+    outlines = pricing.outlines.setdefault(moved_alike(alternatives, node), {})
     for way, implementation in enumerate(ways):
-        levels = _memory_levels(alternatives, node, implementation, pricing)
+        alike = way_alike(implementation)
+        if alike not in outlines:
+            outlines[alike] = _outline(alternatives, node, implementation, pricing)
+        outline = outlines[alike]
+        if outline is None:
+            continue
         is_gathered = GATHERED in implementation.macros
-        most = dict.fromkeys(levels, inf)
-        for memories in levels if is_gathered else ():
+        most = dict.fromkeys(outline.places, inf)
+        for memories in outline.places if is_gathered else ():
             whole = plain.get((implementation.split_dims, memories))
             allowed = _most_in_chunks(alternatives, node, implementation, pricing, whole)
             if allowed is None:
@@ -376,8 +401,10 @@ def _options_by_way(
                 most[memories] = allowed
         if not most:
             continue
-        kernel = _kernel_in_sram(alternatives, node, implementation, pricing.mesh)
-        for memories, tilings in _worthwhile_tilings(kernel, tuple(most), pricing).items():
+        kernel = outline.kernel
+        if kernel.attrs is not node.attrs:
+            kernel = replace(kernel, attrs=node.attrs)
+        for memories, tilings in _worthwhile_tilings(kernel, most, outline, pricing).items():
             if is_gathered:
                 limit = most[memories]
                 tilings = tuple(
@@ -392,6 +419,20 @@ def _options_by_way(
                 alternatives, node, implementation, kernel, memories, tilings, pricing
             ):
                 yield way, option
+
+
+def _outline(
+    alternatives: Alternatives, node: LogicalNode, implementation: Implementation, pricing: Pricing
+) -> Outline | None:
+    levels = _memory_levels(alternatives, node, implementation, pricing)
+    if not levels:
+        return None
+    kernel = _kernel_in_sram(alternatives, node, implementation, pricing.mesh)
+    return Outline(
+        kernel,
+        {memories: place_of(kernel, *memories) for memories in levels},
+        pricing.moved.setdefault(kernel.moved_key, MovedPieces()),
+    )
 
 
 def _is_whole_ring(kernel: Kernel, tiling: Tiling) -> bool:
@@ -617,38 +658,27 @@ def needs_tiling(kernel: Kernel) -> bool:
 
 
 def _worthwhile_tilings(
-    kernel: Kernel, levels: Sequence[Memories], pricing: Pricing
+    kernel: Kernel, levels: Iterable[Memories], outline: Outline, pricing: Pricing
 ) -> Mapping[Memories, PricedTilings]:
     """Return the cheapest tiling and, if it takes much scratchpad, the cheapest of those that take little.
 
     Args:
         kernel: The kernel, wherever its tensors lie.
         levels: Where they may lie.
+        outline: Its way.
         pricing: What options are priced with.
     """
-    priced = pricing.priced_shape(kernel)
-    keys = {memories: _lying_key(kernel, memories) for memories in levels}
+    priced = pricing.priced_shape(kernel, outline.moved)
+    places = {memories: outline.places[memories] for memories in levels}
     unknown = {
-        key: replace(kernel, operand_memory=memories[0], result_memory=memories[1])
-        for memories, key in keys.items()
-        if key not in priced.tilings
+        place: replace(kernel, operand_memory=memories[0], result_memory=memories[1])
+        for memories, place in places.items()
+        if place not in priced.tilings
     }
     if unknown:
-        found = _search_tilings(tuple(unknown.values()), priced, pricing)
+        found = _search_tilings(unknown, priced, pricing)
         priced.tilings.update(zip(unknown, found, strict=True))
-    return {memories: priced.tilings[key] for memories, key in keys.items()}
-
-
-def _lying_key(kernel: Kernel, memories: Memories) -> LyingKey:
-    """Return how the tensors of a kernel lie if they are in some memories."""
-    places = (*memories[0], memories[1])
-    shardings = (*kernel.operand_shardings, kernel.result_sharding)
-    return tuple(
-        [
-            lying(kernel.mesh, sharding) if memory is Memory.DRAM else None
-            for memory, sharding in zip(places, shardings, strict=True)
-        ]
-    )
+    return {memories: priced.tilings[place] for memories, place in places.items()}
 
 
 def _held_bytes(kernel: Kernel, pricing: Pricing) -> int:
@@ -665,16 +695,21 @@ def _held_bytes(kernel: Kernel, pricing: Pricing) -> int:
 
 
 def _search_tilings(
-    kernels: Sequence[Kernel], priced: PricedShape, pricing: Pricing
+    kernels: Mapping[Place, Kernel], priced: PricedShape, pricing: Pricing
 ) -> list[PricedTilings]:
     """Return the tilings worth keeping of kernels that differ only in where their tensors lie."""
-    candidates = pricing.tilings.get(tiling_key(kernels[0]))
-    likely = [_likely_tilings(kernel, candidates, pricing) for kernel in kernels]
+    first = next(iter(kernels.values()))
+    candidates, held = pricing.tilings.get(tiling_key(first)), held_on_the_way(first)
+    known, likely = priced.moved.likely, list[Likely]()
     asked = list[tuple[Pricer, Tiling]]()
-    for kernel, shares in zip(kernels, likely, strict=True):
-        if shares:
+    for place, kernel in kernels.items():
+        key = place, held
+        if key not in known:
+            known[key] = _likely_tilings(kernel, candidates, pricing)
+        likely.append(known[key])
+        if known[key]:
             pricer = Pricer(kernel, pricing.pieces, priced.units, priced.moved)
-            asked += [(pricer, tiling) for tiling in _distinct(shares)]
+            asked += [(pricer, tiling) for tiling in _distinct(known[key])]
     costs = iter(price_all(asked))
     return [
         _not_dominated(shares, {tiling: next(costs) for tiling in _distinct(shares)}, pricing)
@@ -682,24 +717,21 @@ def _search_tilings(
     ]
 
 
-Likely = list[list[tuple[Tiling, int]]]
-"""Tilings with the scratchpad they take, [bytes], for each share of the scratchpad."""
-
-
 def _distinct(shares: Likely) -> dict[Tiling, None]:
-    return dict.fromkeys(tiling for share in shares for tiling, _ in share)
+    return dict.fromkeys([tiling for share in shares for tiling, _ in share])
 
 
 def _likely_tilings(kernel: Kernel, candidates: Candidates | None, pricing: Pricing) -> Likely:
     """Return what may be the cheapest tilings within shares of the scratchpad."""
     budget_bytes = pricing.limit_bytes - _held_bytes(kernel, pricing)
     if budget_bytes < 0:
-        return []
+        return ()
     if candidates is None or not (pricing.always_cuts or needs_tiling(kernel)):
         candidates = whole_candidate(kernel)
     ranking = Ranking(kernel, candidates, pricing.target)
     shares = _MANY_SHARES if pricing.spares_scratchpad else _BUDGET_SHARES
-    return [ranking.within(int(min(pricing.limit_bytes * share, budget_bytes))) for share in shares]
+    budgets = (int(min(pricing.limit_bytes * share, budget_bytes)) for share in shares)
+    return tuple(tuple(ranking.within(budget)) for budget in budgets)
 
 
 def _not_dominated(

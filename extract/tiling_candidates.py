@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from tilewright.extract.alike import priced_alike
+from tilewright.extract.alike import moved_alike, way_alike
 from tilewright.extract.kernel import (
     TWO_PRODUCTS,
     Family,
@@ -57,7 +57,7 @@ def tiling_candidates(
         wanted: Tile sizes by the names of loops, whether or not they would be candidates otherwise.
     """
     kernels: dict[tuple[object, ...], Kernel] = {}
-    seen: set[Hashable] = set()
+    seen: dict[Hashable, set[Hashable]] = {}
     for found in alternatives:
         by_node = implementations_by_node(found)
         for node in found.nodes:
@@ -65,13 +65,13 @@ def tiling_candidates(
                 continue
             if found.classes[node.result].is_constant:
                 continue
-            implementations = by_node.get(node.number, ())
-            alike = priced_alike(found, node, implementations)
-            if alike in seen:
-                continue
-            seen.add(alike)
+            alike = seen.setdefault(moved_alike(found, node), set())
             memories = (Memory.DRAM,) * len(node.args)
-            for implementation in implementations:
+            for implementation in by_node.get(node.number, ()):
+                way = way_alike(implementation)
+                if way in alike:
+                    continue
+                alike.add(way)
                 kernel = kernel_of(found, node, implementation, memories, Memory.DRAM, mesh)
                 kernels.setdefault(tiling_key(kernel), kernel)
     requests = [

@@ -7,6 +7,7 @@ first, at once, by what matters most: bytes from and to DRAM, and the number of 
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from math import prod
 from typing import NamedTuple
@@ -197,6 +198,14 @@ class Ranking:
             tiling = self._candidates.tiling(number)
             self._known[number] = footprint_bytes(self._kernel, tiling, self._alignment)
         return self._known[number]
+
+
+def held_on_the_way(kernel: Kernel) -> Hashable:
+    """Return what rankings and footprints of kernels with equal `moved_key` depend on, too."""
+    if kernel.family in (Family.MAP, Family.CONTRACT):
+        sizes = tuple([dtype.itemsize_bytes for dtype in passing_types(kernel)])
+        return sizes, takes_statistic(kernel)
+    return tuple(sorted(kernel.attrs.items()))
 
 
 def _scores(kernel: Kernel, candidates: Candidates, target: Target) -> Values:
