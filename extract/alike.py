@@ -16,6 +16,7 @@ def moved_alike(alternatives: Alternatives, node: LogicalNode) -> Hashable:
     tensors = [alternatives.classes[argument] for argument in node.args]
     return (
         node.kind,
+        node.attrs.get("fn") == "identity",  # a copy
         tuple(
             sorted((name, value) for name, value in node.attrs.items() if name not in ON_THE_WAY)
         ),
