@@ -94,6 +94,7 @@ Lying = tuple[tuple[int, int], ...]
 """Into how many pieces a tensor in DRAM is cut, by the state of the axes that cut it."""
 
 
+@lru_cache(maxsize=1 << 12)
 def lying(mesh: LogicalMesh, sharding: Sharding) -> Lying:
     """Return what the price of a kernel depends on of how a tensor in DRAM is cut."""
     states = sorted({state for state in sharding if state != REPLICATED})

@@ -743,15 +743,17 @@ def _not_dominated(
         tiling: (pricing.objective.kernel_units(cost, pricing.target), *pricing.others(cost))
         for tiling, cost in costs.items()
     }
+    least: float = inf
     for share in shares:
-        least = min([size for _, size in kept.values()], default=inf)
-        found = [(tiling, size) for tiling, size in share if size < least]
-        for number, (tiling, size) in enumerate(found):
-            own = units[tiling]
-            values = [units[other] for other, _ in found]
-            others = [v for n, v in enumerate(values) if n < number or v != own]
-            if not any(all(x <= y for x, y in zip(v, own, strict=True)) for v in others):
+        found = [(tiling, size, units[tiling]) for tiling, size in share if size < least]
+        for number, (tiling, size, own) in enumerate(found):
+            for n, (_, _, other) in enumerate(found):
+                is_rival = n < number or other != own
+                if is_rival and all([x <= y for x, y in zip(other, own, strict=True)]):
+                    break
+            else:
                 kept.setdefault(tiling, (costs[tiling], size))
+                least = min(least, size)
     return tuple([(tiling, cost, size) for tiling, (cost, size) in kept.items()])
 
 
