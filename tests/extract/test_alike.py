@@ -6,9 +6,9 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
-from extract_cases import Builder, Case, one_block, saturated, tiny
+from extract_cases import Builder, Case, one_block, saturated, tiny, with_sram
 
-from tilewright.extract.alike import priced_alike
+from tilewright.extract.alike import moved_alike, priced_alike
 from tilewright.extract.options import class_options, implementations_by_node
 from tilewright.hwmodel.family import mesh_target
 from tilewright.rules.alternatives import Alternatives
@@ -25,8 +25,30 @@ def branches() -> Case:
     return saturated(graph, mesh_target(2, 2), rolled=one_block(graph))
 
 
+@cache
+def epilogues() -> Case:
+    """Return a product that computes more or less on the way, and maps; there is little room."""
+    b = Builder("epilogues")
+    x = b.input(64, 96)
+    product = b.matmul(x, b.weight(96, 64))
+    halved = b.map("mul_const(0.5)", product)
+    rounded = b.map("cast(f16)|cast(f32)", halved)
+    graph = b.graph(b.map("relu", rounded), b.map("relu", x), b.map("exp", x))
+    return saturated(graph, with_sram(mesh_target(2, 2), 8 * 1024), rolled=one_block(graph))
+
+
+def test_epilogues_move_alike_and_copies_do_not() -> None:
+    (block,) = epilogues().tables()[0]
+    products = [n for n in block.nodes if n.kind == "matmul" and n.attrs]
+    assert len(products) > len({moved_alike(block, node) for node in products}) == 1
+    relu = next(node for node in block.nodes if node.attrs.get("fn") == "relu")
+    exp, copy = (replace(relu, attrs={"fn": fn}) for fn in ("exp", "identity"))
+    assert moved_alike(block, relu) == moved_alike(block, exp) != moved_alike(block, copy)
+
+
 CASES = {
     "branches": branches,
+    "epilogues": epilogues,
     **{
         name: lambda name=name: tiny(name) for name in ("attention_scores", "conv_relu", "residual")
     },

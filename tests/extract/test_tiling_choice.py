@@ -31,6 +31,7 @@ from tilewright.extract.tiling_choice import (
     tiling_key,
     whole_candidate,
 )
+from tilewright.extract.tiling_choice_core import likeliest
 from tilewright.hwmodel.family import mesh_target
 from tilewright.rules.loopnest import Role
 from tilewright.rules.tiling.family import tiling_rules
@@ -135,6 +136,21 @@ def test_orders_of_one_size_keep_out_no_other_size() -> None:
         for options in (ExtractOptions(), ExtractOptions(tiling=fewer))
     )
     assert every.cost <= inner.cost
+
+
+def test_likeliest_walks_the_candidates_in_order_of_score() -> None:
+    random = np.random.default_rng(3)
+    for _ in range(50):
+        scores, least = (random.integers(0, 6, 40).astype(np.float64) for _ in range(2))
+        sizes = random.integers(1, 3, (40, 2)).astype(np.float64)
+        order = [n for n in np.argsort(scores, kind="stable").tolist() if least[n] <= 3]
+        walked = [-1]
+        while (found := likeliest(scores, least, sizes, 3, walked[-1], -1)) >= 0:
+            walked.append(found)
+        assert walked[1:] == order
+        other = order[0]
+        differing = [n for n in order[3:] if (sizes[n] != sizes[other]).any()]
+        assert likeliest(scores, least, sizes, 3, order[2], other) == (differing or [-1])[0]
 
 
 @pytest.mark.parametrize("name", NAMES)
