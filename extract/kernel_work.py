@@ -5,7 +5,7 @@ The counts are those of the instructions that code generation emits; tests compa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
@@ -311,7 +311,7 @@ def _chain_work(
             vector.append(VectorWork(count, "mul", elements, dtype, 3))
             vector.append(VectorWork(count, "sum", elements, dtype, 1))
     boxes = tuple(_size_classes(kernel.nest, tiling.sizes))
-    slices = [(count, chain.elements(box, chain.between_map)) for count, box in boxes]
+    slices = tuple([(count, chain.elements(box, chain.between_map)) for count, box in boxes])
     accumulator, product_type, *types = chain.types
     if accumulator is not product_type:
         vector += [
@@ -319,13 +319,15 @@ def _chain_work(
         ]
     if chain.pipeline:
         third = kernel.nest.operands[3 if chain.third is not None else 0]
-        statistics = [(count, chain.elements(box, third)) for count, box in boxes]
+        statistics = tuple([(count, chain.elements(box, third)) for count, box in boxes])
         before, operands = chain.third or product_type, 1 + (chain.third is not None)
         vector += _steps_work(chain.pipeline, (before, *types), operands, slices, statistics)
     vector += _finishing_work(kernel, tiling)
 
 
-def _pipeline_work(kernel: Kernel, tiling: Tiling, fn: str, operands: int) -> list[VectorWork]:
+def _pipeline_work(
+    kernel: Kernel, tiling: Tiling, fn: str, operands: int
+) -> tuple[VectorWork, ...]:
     """Return the work of a map pipeline whose first step takes `operands` values."""
     last = last_read(kernel)
     types = value_types(kernel)[-len(parse_pipeline(fn)) :]
@@ -335,13 +337,14 @@ def _pipeline_work(kernel: Kernel, tiling: Tiling, fn: str, operands: int) -> li
     return _steps_work(fn, types, operands, results, statistics)
 
 
+@lru_cache(maxsize=1 << 14)  # tilings that differ in loops of sums have equal boxes of results
 def _steps_work(
     fn: str,
     types: tuple[DType, ...],
     operands: int,
-    boxes: Iterable[tuple[int, int]],
-    statistics: Iterable[tuple[int, int]],
-) -> list[VectorWork]:
+    boxes: tuple[tuple[int, int], ...],
+    statistics: tuple[tuple[int, int], ...],
+) -> tuple[VectorWork, ...]:
     """Return the work of a pipeline.
 
     Args:
@@ -363,11 +366,12 @@ def _steps_work(
     names = [name for name, _ in steps]
     wider = [max(pair, key=_width) for pair in zip(before, types, strict=True)]
     touched = [operands + 1, *[2] * (len(names) - 1)]
-    return statistic + [
+    works = [
         VectorWork(count, name, elements, dtype, operands_touched)
         for count, elements in boxes
         for name, dtype, operands_touched in zip(names, wider, touched, strict=True)
     ]
+    return (*statistic, *works)
 
 
 def _width(dtype: DType) -> int:
@@ -492,12 +496,15 @@ def box_totals(kernel: Kernel, tiling: Tiling, operand: int) -> BoxTotals:
     """Sum the boxes of an operand over all its loads."""
     nest = kernel.nest
     dims = [_dim_totals(nest, tiling, dim) for dim in nest.operands[operand]]
-    distinct = prod(d.boxes for d in dims)
+    distinct = elements = valid = loads = 1
+    for boxes, indices, own_valid, filled, _ in dims:
+        distinct *= boxes
+        elements *= indices
+        valid *= own_valid
+        loads *= filled
     reloads = max(1, box_loads(kernel, tiling, operand) // distinct)
-    elements, valid = prod(d.indices for d in dims), prod(d.valid for d in dims)
-    loads = prod(d.filled for d in dims)
     # a box without elements is one slab of padding
-    slabs = distinct - loads + sum(d.edges * loads // max(d.filled, 1) for d in dims)
+    slabs = distinct - loads + sum([d.edges * loads // max(d.filled, 1) for d in dims])
     return BoxTotals(loads * reloads, elements * reloads, valid * reloads, slabs * reloads)
 
 

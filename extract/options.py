@@ -226,7 +226,7 @@ class Pricing:
 
     def others(self, cost: KernelCost) -> tuple[float, ...]:
         """Return what a kernel costs under the further objectives."""
-        return tuple(objective.kernel_units(cost, self.target) for objective in self.beside)
+        return tuple([objective.kernel_units(cost, self.target) for objective in self.beside])
 
     def cycles(self, cost: KernelCost) -> float:
         """Return the cycles of a kernel that the objective means."""
