@@ -205,7 +205,7 @@ def held_on_the_way(kernel: Kernel) -> Hashable:
     if kernel.family in (Family.MAP, Family.CONTRACT):
         sizes = tuple([dtype.itemsize_bytes for dtype in passing_types(kernel)])
         return sizes, takes_statistic(kernel)
-    return tuple(sorted(kernel.attrs.items()))
+    return kernel.result_type.dtype, tuple(sorted(kernel.attrs.items()))
 
 
 def _scores(kernel: Kernel, candidates: Candidates, target: Target) -> Values:
