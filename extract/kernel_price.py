@@ -63,10 +63,12 @@ from tilewright.hwmodel.cost import (
     dram_ahead_cycles,
     dram_lead_cycles,
     dram_read_cost,
+    dram_readers,
     dram_write_cost,
     matmul_cost,
 )
 from tilewright.hwmodel.mesh import REPLICATED, LogicalMesh, Sharding, split_factor
+from tilewright.hwmodel.port_sharing import Readers
 from tilewright.hwmodel.target import Target
 
 
@@ -189,9 +191,9 @@ class Pricer:
         """Yield what moves: streams from and to DRAM, copies within the scratchpad, chunks."""
         kernel, pieces = self.kernel, self.pieces
         traffics = [self._traffic(number, tiling) for number in streamed_tensors(kernel)]
-        beside = _beside_bytes(traffics, pieces.target)
+        readers = _readers(traffics, pieces.target)
         for traffic in traffics:
-            yield pieces.stream((traffic, beside[not traffic.is_beside]))
+            yield pieces.stream((traffic, readers[not traffic.is_beside]))
         yield from map(pieces.local_copy, local_copies(kernel, tiling))
         if kernel.gather is not None:
             chunks = self._moved.chunks.get(tiling)
@@ -313,7 +315,7 @@ class _Prices:
         self.vector = _Remembered[VectorWork, Amounts](
             lambda piece: _times(vector_price(piece, target), piece.times, issue)
         ).__getitem__
-        self.traffic = _Remembered[tuple[Traffic, int], tuple[Amounts, float]](
+        self.traffic = _Remembered[tuple[Traffic, Readers | None], tuple[Amounts, float]](
             lambda piece: _traffic_price(*piece, target)
         ).__getitem__
 
@@ -371,7 +373,7 @@ class Pieces:
             found.append(self.add(_amounts(KernelCost(matrix_cycles=waits))))
         return (*found, *map(self._vector, vector))
 
-    def stream(self, piece: tuple[Traffic, int]) -> int:
+    def stream(self, piece: tuple[Traffic, Readers | None]) -> int:
         """Return a stream.
 
         Args:
@@ -449,23 +451,35 @@ def _matrix_price(work: MatrixWork, accumulates: bool, target: Target) -> Amount
     return _times(one, count, target.tile.control.issue_cycles)
 
 
-def _beside_bytes(traffics: Sequence[Traffic], target: Target) -> tuple[int, int]:
-    """Return the bytes that the ports move for either load engine, none unless both load."""
-    bytes_of = [0, 0]
+def _readers(traffics: Sequence[Traffic], target: Target) -> tuple[Readers | None, Readers | None]:
+    """Return who reads for either load engine in the whole kernel; nobody unless both load.
+
+    An engine's streams come one after the other; they count as one, of the readers of its largest.
+    """
+    streams: tuple[list[Traffic], list[Traffic]] = ([], [])
     for work in traffics:
-        if not work.store:
-            bytes_of[work.is_beside] += work.dram_bytes * work.groups
-    if target.tile.dma.load_engines == 1 or not all(bytes_of):
-        return 0, 0
-    return bytes_of[0], bytes_of[1]
+        if not work.store and work.size_bytes:
+            streams[work.is_beside].append(work)
+    if target.tile.dma.load_engines == 1 or not all(streams):
+        return None, None
+    return _together(streams[0], target), _together(streams[1], target)
 
 
-def _traffic_price(work: Traffic, beside_bytes: int, target: Target) -> tuple[Amounts, float]:
+def _together(streams: Sequence[Traffic], target: Target) -> Readers:
+    """Return the readers of the largest stream with the bytes of all."""
+    largest = max(streams, key=lambda work: work.dram_bytes * work.groups)
+    each = ceil(largest.size_bytes / largest.times)
+    readers = dram_readers(target, each * largest.groups, each, largest.run_bytes)
+    moved = sum(work.dram_bytes * work.groups for work in streams)
+    return readers._replace(size_bytes=moved / readers.port_bytes)
+
+
+def _traffic_price(work: Traffic, beside: Readers | None, target: Target) -> tuple[Amounts, float]:
     """Return the cost of a stream and the cycles of one of its accesses, which nothing hides.
 
     Args:
         work: The stream.
-        beside_bytes: What the ports move meanwhile for the other engine that loads.
+        beside: Who reads meanwhile for the other engine that loads, in the whole kernel.
         target: The machine.
     """
     if work.size_bytes == 0:
@@ -478,9 +492,8 @@ def _traffic_price(work: Traffic, beside_bytes: int, target: Target) -> tuple[Am
         # the mean over all tiles is less than what the storing ones move
         one = replace(one, dma_out_cycles=max(one.dma_out_cycles, engine))
     else:
-        one = dram_read_cost(
-            target, each * work.groups, each, work.run_bytes, beside_bytes / work.times
-        )
+        others = beside and beside._replace(size_bytes=beside.size_bytes / work.times)
+        one = dram_read_cost(target, each * work.groups, each, work.run_bytes, others)
     first = max(one.dma_in_cycles, one.dma_out_cycles) + issue
     if not work.store:
         # the next one's lead passes while this one's bytes come; the longer of both is what a load takes

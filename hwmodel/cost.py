@@ -16,6 +16,7 @@ from tilewright.dtypes import DType
 from tilewright.errors import TargetError
 from tilewright.graph import parse_pipeline
 from tilewright.hwmodel.network import network_of
+from tilewright.hwmodel.port_sharing import Readers, fair_read_cycles
 from tilewright.hwmodel.target import Dataflow, MatrixUnit, Relay, Target, Tile
 
 COMPOSITES = {
@@ -269,29 +270,41 @@ def dram_cycles(
     return _read_cycles(target, total_bytes_read, bytes_per_tile, contiguous_run_bytes)[0]
 
 
+def dram_readers(
+    target: Target, total_bytes_read: int, bytes_per_tile: int, contiguous_run_bytes: int
+) -> Readers:
+    """Return who reads from DRAM in a read by all tiles; the arguments are those of `dram_cycles`."""
+    total = _served_bytes(target, total_bytes_read, bytes_per_tile)
+    return Readers(
+        tiles=total / bytes_per_tile,
+        size_bytes=bytes_per_tile,
+        padding=padded_bytes(target, total, contiguous_run_bytes) / total,
+        bytes_per_cycle=_reader_bytes_per_cycle(target, total, bytes_per_tile),
+    )
+
+
 def _read_cycles(
     target: Target,
     total_bytes_read: int,
     bytes_per_tile: int,
     contiguous_run_bytes: int,
-    beside_bytes: float = 0.0,
+    beside: Readers | None = None,
 ) -> tuple[float, float]:
     """Return the cycles of `dram_cycles`, and those of the busiest link."""
     if bytes_per_tile == 0:
         return 0.0, 0.0
-    network, dma = network_of(target), target.tile.dma
-    total = max(total_bytes_read, bytes_per_tile)
-    if not target.dram.read_multicast:
-        total = target.tiles * bytes_per_tile
-    rate, relay = dma.in_bytes_per_cycle, _relay(target, total, bytes_per_tile)
-    if relay is not None:
-        rate = min(rate, relay.read_bytes_per_cycle)
-    padded = padded_bytes(target, total, contiguous_run_bytes)
-    own, shared, rates = network.read_kinds
+    total = _served_bytes(target, total_bytes_read, bytes_per_tile)
+    own, shared, rates = network_of(target).read_kinds
     loads = np.minimum(own * bytes_per_tile, shared * total)
     link_cycles = float((loads / rates).max(initial=0.0))
-    cycles = max((padded + beside_bytes) / target.dram_bytes_per_cycle, bytes_per_tile / rate)
-    if relay is None:
+    if beside is None:
+        padded = padded_bytes(target, total, contiguous_run_bytes)
+        rate = _reader_bytes_per_cycle(target, total, bytes_per_tile)
+        cycles = max(padded / target.dram_bytes_per_cycle, bytes_per_tile / rate)
+    else:
+        readers = dram_readers(target, total, bytes_per_tile, contiguous_run_bytes)
+        cycles = fair_read_cycles(target.dram_bytes_per_cycle, readers, beside)
+    if _relay(target, total, bytes_per_tile) is None:
         cycles = max(cycles, link_cycles)
     cast_cycles = relay_cast_cycles(target, total, bytes_per_tile)
     return dram_lead_cycles(target) + cycles + cast_cycles, link_cycles
@@ -328,6 +341,22 @@ def relay_cast_cycles(target: Target, total_bytes_read: int, bytes_per_tile: int
     is_for_all = total_bytes_read <= bytes_per_tile
     axes = sum(axis.size > 1 for axis in target.axes)
     return relay.cast_cycles(bytes_per_tile, axes if is_for_all else 1)
+
+
+def _served_bytes(target: Target, total_bytes_read: int, bytes_per_tile: int) -> int:
+    """Return the bytes that the memory serves, without padding."""
+    if target.dram.read_multicast:
+        return max(total_bytes_read, bytes_per_tile)
+    return target.tiles * bytes_per_tile
+
+
+def _reader_bytes_per_cycle(target: Target, total_bytes_read: int, bytes_per_tile: int) -> float:
+    """Return the rate of a tile that reads, for itself or for a group."""
+    rate, relay = (
+        target.tile.dma.in_bytes_per_cycle,
+        _relay(target, total_bytes_read, bytes_per_tile),
+    )
+    return rate if relay is None else min(rate, relay.read_bytes_per_cycle)
 
 
 def _relay(target: Target, total_bytes_read: int, bytes_per_tile: int) -> Relay | None:
@@ -457,7 +486,7 @@ def dram_read_cost(
     total_bytes_read: int,
     bytes_per_tile: int,
     contiguous_run_bytes: int,
-    beside_bytes: float = 0.0,
+    beside: Readers | None = None,
 ) -> KernelCost:
     """Return one tile's cost of a read from DRAM by all tiles, as in `dram_cycles`.
 
@@ -468,13 +497,13 @@ def dram_read_cost(
         total_bytes_read: Different bytes that all tiles read together.
         bytes_per_tile: Bytes that arrive in each tile.
         contiguous_run_bytes: Length of the contiguous runs in DRAM.
-        beside_bytes: Bytes that pass the ports at the same time for another engine of the tiles.
+        beside: Who reads at the same time for another engine of the tiles.
     """
     shared = target.dram.read_multicast
     total = total_bytes_read if shared else target.tiles * bytes_per_tile
     share = ceil(padded_bytes(target, total, contiguous_run_bytes) / target.tiles)
     cycles, links = _read_cycles(
-        target, total_bytes_read, bytes_per_tile, contiguous_run_bytes, beside_bytes
+        target, total_bytes_read, bytes_per_tile, contiguous_run_bytes, beside
     )
     return _dma_cost(target, share, bytes_per_tile, dma_in_cycles=cycles, link_cycles=links)
 

@@ -29,8 +29,15 @@ What is not modelled, and where it shows:
 
 * On a P150 with BFLOAT16 and 1,664 in k the measured time is hardly more than what the operands and the
   result need at 92 % of the memory's bandwidth: 68.4 of 69.3 thousand cycles for 1,280 x 3,328. Here all
-  cores that read do so at the same time, then all cast at the same time, and the memory rests; it rests too
-  while the last block of k is multiplied. No public source says how the cores come to take turns.
+  cores that read do so at the same time, then all cast at the same time, and the memory rests. No public
+  source says how the cores come to take turns: their readers flush a cast before they ask for the next block
+  (reader_bmm_tile_layout_in0_sender_padding.cpp under ARCH_BLACKHOLE, tt-metal 0087852), as here.
+* The memory rests too while the last block of k is multiplied; the library stores each sub-block of 8 tiles
+  as it is done (reader_bmm_tile_layout_in1_sender_writer_padding.cpp, tt-metal 0951906), which hides 1.5 to
+  3.5 % of the time of those three rows.
+* On an N150 the readers do not flush: the last packet of a cast, 8 KiB, may leave while the next block is
+  asked for. With that 512 x 1,024 x 2,048 is at -4.5 and -8.4 %, 1,024 x 1,024 x 1,024 at +8.1 and +21.3 %
+  (BFLOAT16, BFLOAT8_B), larger ones move by less than 1 %.
 * A data mover begins no more than a read of a page every 27 (P150) or 36 cycles (noc_latencies.yaml), which
   binds with BFLOAT8_B. With that no row moves by more than 1.3 %, 640 x 1,664 x 1,664 on a P150 to +15.1 %.
 * Sums of 16 bits are written as they are there; here they have 32 bits and the vector unit makes them 16.

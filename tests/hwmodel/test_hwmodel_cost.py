@@ -26,6 +26,7 @@ from tilewright.hwmodel.cost import (
 )
 from tilewright.hwmodel.load import load_target
 from tilewright.hwmodel.network import Network, Route
+from tilewright.hwmodel.port_sharing import Readers
 from tilewright.hwmodel.target import Dataflow, Relay, Target, Tile
 
 TOY = load_target("toy")
@@ -196,9 +197,11 @@ def test_a_relayed_read_is_its_reading_and_its_cast() -> None:
     assert dram_cycles(target, 4 * 1024, 1024, 1024) == pytest.approx(start + 128 + 256)
     assert dram_cycles(target, 1024, 1024, 1024) == pytest.approx(start + 128 + 512)
     assert dram_cycles(target, 16 * 1024, 1024, 64) == dram_cycles(TOY, 16 * 1024, 1024, 64)
-    # What another engine reads passes the same ports; it does not slow the cast.
-    beside = dram_read_cost(target, 4 * 1024, 1024, 1024, beside_bytes=57_600)
-    assert beside.dma_in_cycles == pytest.approx(start + (4 * 1024 + 57_600) / 57.6 + 256)
+    # What another engine reads passes the same ports; it does not slow the cast. Of 57.6 bytes a cycle each
+    # of twenty tiles gets a twentieth until all have their bytes.
+    others = Readers(tiles=16, size_bytes=4096, padding=1.0, bytes_per_cycle=32.0)
+    beside = dram_read_cost(target, 4 * 1024, 1024, 1024, others)
+    assert beside.dma_in_cycles == pytest.approx(start + 1024 / (57.6 / 20) + 256)
 
 
 def test_dram_time_by_hand() -> None:
