@@ -32,7 +32,7 @@ class LoadHoister:
 
     A load stays behind the micros that touched its destination or wrote its sources. What fills the padding
     around it moves along: left behind, it would wait in the vector unit's queue for work that the load is
-    to run beside.
+    to run beside. So do loads of other parts of the same box.
     """
 
     def __init__(
@@ -144,6 +144,9 @@ def _hoist(
     fills = _fills_of_loads(micros)
     keys: list[tuple[int, bool, int]] = []
     held: dict[Engine, list[_Held]] = {engine: [] for engine in Engine}
+    parts: dict[
+        tuple[int, Engine], tuple[int, int]
+    ] = {}  # last load into a buffer: position, target
     waiting: list[int] = []
     for position, micro in enumerate(micros):
         if position in fills:
@@ -154,6 +157,8 @@ def _hoist(
             number = micro.dst.buffer
             floor = last_touch.get(number, -1)
             is_new = floor < 0
+            if (number, micro.engine) in parts and parts[number, micro.engine][0] == floor:
+                floor = parts[number, micro.engine][1] - 1  # the part before may have moved
             floor = max(floor, host, *(last_write.get(s.buffer, -1) for s in micro.sources))
             target = min(first, max(floor + 1, outlook.wanted[position], position - window))
             size = growth[number]
@@ -163,6 +168,7 @@ def _hoist(
                     target += int(over[-1]) + 1
             mine = held[micro.engine]
             target = min(first, _behind_urgent(target, position, mine, outlook))
+            parts[number, micro.engine] = (position, target)
             if floor >= 0:
                 mine.append(_Held(position, target, outlook.ends[floor]))
             if is_new and size and target < first:

@@ -174,6 +174,33 @@ def test_a_load_that_can_wait_is_not_in_the_way_of_one_that_is_held(
     assert "".join(letters[m] for m in hoister.hoist(1000).run) == order
 
 
+def test_parts_of_a_box_move_ahead_together() -> None:
+    """Loads into one buffer between which nothing reads it follow each other."""
+    names = ("weights", "made", "box", "sum")
+    buffers = tuple(
+        Buffer(
+            number=n, name=name, space=Space.L1 if n else Space.DRAM, size_bytes=16, pinned=n == 0
+        )
+        for n, name in enumerate(names)
+    )
+    weights, made, box, total = map(operand, range(len(names)))
+    second = replace(box, offset_bytes=8)
+
+    def micro(opcode: Opcode, engine: Engine, dst: Operand, *sources: Operand) -> Micro:
+        return Micro(opcode=opcode, engine=engine, domain=(8,), dst=dst, sources=sources)
+
+    run = (
+        micro(Opcode.VEC, Engine.VE, made),
+        micro(Opcode.LD, Engine.DI, box, weights),
+        micro(Opcode.LD, Engine.DI, second, weights),
+        micro(Opcode.MM, Engine.ME, total, box, made),
+        micro(Opcode.MM, Engine.ME, total, second, made),
+    )
+    linear = LinearProgram(buffers=buffers, load=(), run=run)
+    hoister = LoadHoister(linear, lambda micro: MicroTime(5.0), alignment_bytes=8)
+    assert hoister.hoist(1000).run == (run[1], run[2], run[0], run[3], run[4])
+
+
 def test_the_padding_around_a_load_moves_along() -> None:
     buffers = [Buffer(number=0, name="w", space=Space.DRAM, size_bytes=64, pinned=True)]
     micros = []
