@@ -148,6 +148,17 @@ def price(kernel: Kernel, tiling: Tiling, target: Target) -> KernelCost:
     return price_all([(Pricer(kernel, Pieces(target)), tiling)])[0]
 
 
+def first_load_cycles(kernel: Kernel, tiling: Tiling, target: Target) -> float:
+    """Return the cycles in which the first box of every streamed operand is loaded, one after the other."""
+    burst, multicast = target.tile.dma.burst_bytes, target.dram.read_multicast
+    loads = [
+        stream_work(kernel, tiling, number, burst, multicast=multicast)
+        for number in streamed_tensors(kernel)
+        if number != RESULT
+    ]
+    return sum(_prices_on(target).traffic((load, None))[1] for load in loads)
+
+
 class Pricer:
     """Prices tilings of a kernel.
 
@@ -377,7 +388,7 @@ class Pieces:
         """Return a stream.
 
         Args:
-            piece: The stream, and the bytes that the ports move meanwhile for the other engine that loads.
+            piece: The stream, and who reads meanwhile for the other engine that loads.
         """
         number = self._known.get(piece)
         if number is None:

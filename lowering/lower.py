@@ -9,7 +9,8 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -28,17 +29,19 @@ from tilewright.extract.plan import (
     PlannedOp,
 )
 from tilewright.extract.planned import planned_kernel, planned_nest
-from tilewright.graph import Array, Op
+from tilewright.graph import Array
 from tilewright.hwmodel.change import with_scratchpad
 from tilewright.hwmodel.mesh import replicated
 from tilewright.hwmodel.target import Target
 from tilewright.lowering.collectives import emit_move, new_storage
-from tilewright.lowering.durations import micro_times
+from tilewright.lowering.drafts import best_draft, draft_of
+from tilewright.lowering.eager import PLANNED, Eager
 from tilewright.lowering.early import Early, early_deliveries, is_product
 from tilewright.lowering.emit import Builder, Storage, dram_storage
 from tilewright.lowering.gathered import in_pieces
 from tilewright.lowering.isa import Engine, Opcode, Space
 from tilewright.lowering.kernels import emit_kernel
+from tilewright.lowering.lowered import Lowered, Region
 from tilewright.lowering.micro import LinearProgram, Micro, Operand
 from tilewright.lowering.placement import axis_traffic_bytes, place_mesh
 from tilewright.lowering.program import VALUES_ABSENT, DramTensor, Group, HostRegion, Program
@@ -46,30 +49,6 @@ from tilewright.lowering.scheduled import Scheduling, schedule_backend
 from tilewright.reference import evaluate_op
 
 _HOST_ALIGNMENT_BYTES = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Region:
-    """A host region with its tensors as parts of DRAM buffers."""
-
-    op: Op
-    inputs: tuple[tuple[str, Storage], ...]
-    outputs: tuple[tuple[str, Storage], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lowered:
-    """A linear program with what the micros do not say: which buffer is which tensor of the model."""
-
-    linear: LinearProgram
-    inputs: tuple[Storage, ...]
-    """One for each input port."""
-    outputs: tuple[Storage, ...]
-    constants: tuple[tuple[str, Storage], ...]
-    regions: tuple[Region, ...]
-    values: dict[str, Array]
-    """Constants of the graph and folded ones, by tensor."""
-    tags: tuple[str, ...]
 
 
 def evaluate_constants(plan: Plan) -> dict[str, Array]:
@@ -93,9 +72,17 @@ def evaluate_constants(plan: Plan) -> dict[str, Array]:
 class _Lowering:
     """State of one lowering: where every tensor lies so far."""
 
-    def __init__(self, plan: Plan, target: Target, early: Early) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        target: Target,
+        early: Early,
+        eager: Eager,
+        values: dict[str, Array],
+    ) -> None:
         self.plan = plan
         self.early = early
+        self.eager = eager
         self.delivered: dict[tuple[int, int], Storage] = {}
         """Operands that were delivered early, by op and operand."""
         self.products = {n for p in plan.ops if is_product(plan, p) for n in p.op.outputs}
@@ -105,7 +92,7 @@ class _Lowering:
             load_engines=target.tile.dma.load_engines,
             block_format=target.tile.matrix.block_format,
         )
-        self.values = evaluate_constants(plan)
+        self.values = values
         self.located: dict[str, Storage] = {}
         self.constants: dict[str, Storage] = {}
         self.residents: dict[tuple[str, Placement], Storage] = {}
@@ -257,7 +244,8 @@ class _Lowering:
         )
         assert planned.tiling is not None, f"{op.kind} '{op.name}' has no tiling"
         seen = self._seen(in_pieces(result, nest.result, kernel), kernel.result_sharding)
-        emit_kernel(builder, kernel, planned.tiling, sources, seen, op.name)
+        eagerness = self.eager[position] if self.eager else PLANNED
+        emit_kernel(builder, kernel, planned.tiling, sources, seen, op.name, eagerness)
         self.located[op.output] = result
 
     def _seen(self, storage: Storage, sharding: tuple[int, ...]) -> Storage:
@@ -310,15 +298,25 @@ class _Lowering:
         )
 
 
-def lower_plan(plan: Plan, target: Target, early: Early | None = None) -> Lowered:
+def lower_plan(
+    plan: Plan,
+    target: Target,
+    early: Early | None = None,
+    eager: Eager = (),
+    values: dict[str, Array] | None = None,
+) -> Lowered:
     """Lower a plan to micros, with what the program's interface needs.
 
     Args:
         plan: The plan.
         target: The machine.
         early: Deliveries that leave in front of products; those that fit the plan's profile by default.
+        eager: What each kernel does beyond the plan; nothing by default.
+        values: Those of `evaluate_constants`, if they are known.
     """
-    return _Lowering(plan, target, early_deliveries(plan, target) if early is None else early).run()
+    early = early_deliveries(plan, target) if early is None else early
+    values = evaluate_constants(plan) if values is None else values
+    return _Lowering(plan, target, early, eager, values).run()
 
 
 def lower(plan: Plan, target: Target) -> LinearProgram:
@@ -338,7 +336,8 @@ def build_program(
     Args:
         plan: The plan.
         target: The machine.
-        scheduling: Which orders of the instructions to try.
+        scheduling: Which orders of the instructions to try. In the plan's own alone, kernels do just what is
+            planned.
         spares_scratchpad: Whether to leave free what the plan does not need, rather than use it to load
             ahead; so are the programs of plans whose objective weighs the footprint.
 
@@ -384,13 +383,20 @@ def _build(
     scheduling: Scheduling,
     room_bytes: int | None = None,
 ) -> Program:
-    lowered = lower_plan(plan, target, early)
+    machine = target if room_bytes is None else with_scratchpad(target, room_bytes)
+    lower_as = partial(lower_plan, plan, target, early, values=evaluate_constants(plan))
+    draft = draft_of(lower_as(eager=()), machine, plan.mesh)
+    if room_bytes is None and scheduling is not Scheduling.PROGRAM:
+        draft = best_draft(draft, plan, target, lambda eager: lower_as(eager=eager))
+    lowered = draft.lowered
     scheduled = schedule_backend(
         lowered.linear,
-        target=target if room_bytes is None else with_scratchpad(target, room_bytes),
+        target=machine,
         mesh=plan.mesh,
-        durations=micro_times(target, plan.mesh, lowered.linear.buffers),
+        durations=draft.durations,
         scheduling=scheduling,
+        back=draft.back,
+        drafts=draft.others,
     )
     back = scheduled.back
 

@@ -44,9 +44,11 @@ _TRIALS = (
     *(_Trial(Freedom(window), 1.0) for window in (12, 4)),
 )
 """Tried in this order, as many as the length of the program allows."""
-_MICROS = 8192
+MOST_ORDERED = 8192
 """Micros of all orders that are tried; a longer program keeps its order."""
-_LEAST_GAIN = 0.02
+_ORDERS_OF_DRAFT = 2
+"""That take as long as lowering a plan once more and taking it through the back end."""
+LEAST_GAIN = 0.02
 """Smaller gains are within the error of the static schedule (docs/accuracy.md)."""
 _EFFORT = Effort(samples=100, placements=300_000)
 _EXACT_MICROS = 500
@@ -106,6 +108,8 @@ def schedule_backend(
     mesh: LogicalMesh,
     durations: MicroTimes,
     scheduling: Scheduling = Scheduling.LIST,
+    back: BackEnd | None = None,
+    drafts: int = 0,
 ) -> Scheduled:
     """Return the engine streams of a linear program in the best order that was found.
 
@@ -115,24 +119,27 @@ def schedule_backend(
         mesh: The logical mesh of the group that runs the program.
         durations: As for `assemble_backend`.
         scheduling: Which other orders to try.
+        back: What `assemble_backend` makes of the program's own order, if that is known.
+        drafts: How many programs were compared with this one; fewer orders are tried for each.
 
     Raises:
         InfeasibleError: The buffers do not fit in the program's own order.
         ProgramError: As `assemble_backend`.
         CompileError: An exact schedule is asked for and OR-tools is not installed.
     """
-    back = assemble_backend(linear, target=target, mesh=mesh, durations=durations)
+    if back is None:
+        back = assemble_backend(linear, target=target, mesh=mesh, durations=durations)
     own = _rolled(back, "program")
     if scheduling is Scheduling.PROGRAM or not linear.run:
         return own
-    if len(linear.run) > _MICROS:
-        note = f"{len(linear.run):,} micros keep their order, at most {_MICROS:,} are ordered"
+    if len(linear.run) > MOST_ORDERED:
+        note = f"{len(linear.run):,} micros keep their order, at most {MOST_ORDERED:,} are ordered"
         return replace(own, note=note)
     reorder = pose_reorder(linear, mesh, durations)
     limit_bytes = target.tile.sram.size_bytes
-    best, limit = own, (1.0 - _LEAST_GAIN) * own.back.schedule.makespan_cycles
+    best, limit = own, (1.0 - LEAST_GAIN) * own.back.schedule.makespan_cycles
     bound, note, seen = 0.0, "", {linear.run}
-    for candidate in _candidates(reorder, limit_bytes, scheduling):
+    for candidate in _candidates(reorder, limit_bytes, scheduling, drafts):
         bound, note = max(bound, candidate.bound_cycles), candidate.note or note
         if limit <= bound:
             break
@@ -174,7 +181,9 @@ class _Candidate:
     note: str = ""
 
 
-def _candidates(reorder: Reorder, limit_bytes: int, scheduling: Scheduling) -> Iterator[_Candidate]:
+def _candidates(
+    reorder: Reorder, limit_bytes: int, scheduling: Scheduling, drafts: int
+) -> Iterator[_Candidate]:
     """Yield orders to try; how many depends on the length of the program."""
     micros = len(reorder.ticks)
     free = list_schedule(reorder.problem(_FREE), _EFFORT)
@@ -194,7 +203,7 @@ def _candidates(reorder: Reorder, limit_bytes: int, scheduling: Scheduling) -> I
                 note=note,
             )
     solutions = {_FREE: free}
-    for trial in _TRIALS[: _MICROS // micros]:
+    for trial in _TRIALS[: max(0, MOST_ORDERED // micros - _ORDERS_OF_DRAFT * drafts)]:
         if trial.freedom not in solutions:
             solutions[trial.freedom] = list_schedule(reorder.problem(trial.freedom), _EFFORT)
         yield _Candidate(

@@ -25,6 +25,7 @@ from tilewright.extract.kernel import (
 )
 from tilewright.extract.plan import Memory, Tiling
 from tilewright.graph import STATISTIC_FUNCTIONS, parse_pipeline
+from tilewright.lowering.eager import PLANNED, Eagerness
 from tilewright.lowering.emit import Builder, Storage, View, local_storage
 from tilewright.lowering.gathered import GatheredOperand, GatheredOperands
 from tilewright.lowering.isa import Space
@@ -41,6 +42,37 @@ class LoopBox:
     is_first: bool
     """Whether it is the first reduction box of its result box."""
     is_last: bool
+    within: LoopBox | None = None
+    """The box of which it is a part; buffers hold that one."""
+    cut: tuple[int, int] = (0, 1)
+    """The dimension along which that box is cut, and in how many parts at most."""
+
+    @property
+    def whole(self) -> LoopBox:
+        """The box that buffers hold."""
+        return self if self.within is None else self.within
+
+    def parts(self, dim: int, most: int) -> tuple[LoopBox, ...]:
+        """Return the box cut along a loop dimension, in so many parts at most."""
+        size, start = self.sizes[dim], self.starts[dim]
+        step = -(-size // most)
+        if step == size:
+            return (self,)
+        return tuple(
+            replace(
+                self,
+                starts=(*self.starts[:dim], start + low, *self.starts[dim + 1 :]),
+                sizes=(*self.sizes[:dim], min(step, size - low), *self.sizes[dim + 1 :]),
+                within=self,
+                cut=(dim, most),
+            )
+            for low in range(0, size, step)
+        )
+
+    @property
+    def siblings(self) -> tuple[LoopBox, ...]:
+        """All parts of the box that buffers hold; none if it is whole."""
+        return () if self.within is None else self.within.parts(*self.cut)
 
 
 class KernelContext:
@@ -54,6 +86,7 @@ class KernelContext:
         operands: tuple[Storage, ...],
         result: Storage,
         name: str,
+        eagerness: Eagerness = PLANNED,
     ) -> None:
         self.builder = builder
         self.kernel = kernel
@@ -61,10 +94,11 @@ class KernelContext:
         self.operands = operands
         self.result = result
         self.rank = builder.mesh.rank
+        self.eagerness = eagerness
         self._pools: dict[str, tuple[Buffer, ...]] = {
             b.name: tuple(
                 builder.buffer(f"{name}.{b.name}.{copy}", Space.L1, b.size_bytes)
-                for copy in range(b.copies)
+                for copy in range(b.copies + (b.name in eagerness.thrice))
             )
             for b in buffers(kernel, tiling)
         }
@@ -77,6 +111,7 @@ class KernelContext:
         self._staging_shapes = [staging_shape(kernel, tiling, n) for n in numbers]
         self._result_shape = result_shape(kernel, tiling)
         self._loaded: dict[int, tuple[int, ...]] = {}
+        self._loaded_parts: dict[int, set[Box]] = {}
         self._gathered = GatheredOperands(self._gathered_operands())
 
     # ------------------------------------------------------------------ boxes
@@ -183,7 +218,8 @@ class KernelContext:
             tensor = self.kernel.nest.operands[number]
             ranges = self.kernel.nest.box(tensor, box.starts, box.sizes)
             return self._gathered.staged(number, ranges)
-        ranges = self.stage(number, box)
+        self.stage(number, box)
+        ranges = self._whole_ranges(self.kernel.nest.operands[number], box)
         shape = self._staging_shapes[number]
         storage = self.pool(f"operand{number}", self.operands[number].dtype, shape)
         return storage, tuple(low for low, _ in ranges)
@@ -252,7 +288,11 @@ class KernelContext:
         return local_storage(copies[max(self._turns[name], 0) % len(copies)], dtype, shape)
 
     def _origin(self, tensor: OperandMap, box: LoopBox) -> tuple[int, ...]:
-        return tuple(low for low, _ in self.kernel.nest.box(tensor, box.starts, box.sizes))
+        return tuple(low for low, _ in self._whole_ranges(tensor, box))
+
+    def _whole_ranges(self, tensor: OperandMap, box: LoopBox) -> Box:
+        """Return the part of a tensor that a buffer for a box holds."""
+        return self.kernel.nest.box(tensor, box.whole.starts, box.whole.sizes)
 
     # ------------------------------------------------------------------ operands
 
@@ -260,13 +300,17 @@ class KernelContext:
         """Bring an operand's box into its staging buffer unless it is there; return its range."""
         tensor = self.kernel.nest.operands[number]
         ranges = self.kernel.nest.box(tensor, box.starts, box.sizes)
+        whole = self._whole_ranges(tensor, box)
         # by loops, not ranges: windows may coincide by chance, which no one predicted
-        position = tuple(box.starts[d] for d in self._used_dims[number])
-        if self._loaded.get(number) == position:
-            return ranges
-        self._loaded[number] = position
+        position = tuple(box.whole.starts[d] for d in self._used_dims[number])
         name = f"operand{number}"
-        self._turns[name] += 1
+        if self._loaded.get(number) != position:
+            self._loaded[number] = position
+            self._loaded_parts[number] = set()
+            self._turns[name] += 1
+        elif box.within is None or not self._loaded_parts[number].isdisjoint((whole, ranges)):
+            return ranges
+        self._loaded_parts[number].add(ranges)
         storage = self.operands[number]
         staged = self.pool(name, storage.dtype, self._staging_shapes[number])
         valid = ranges
@@ -275,13 +319,12 @@ class KernelContext:
                 (max(low, 0), min(high, d.size))
                 for (low, high), d in zip(ranges, tensor, strict=True)
             )
+            assert box.within is None, "padding is of whole boxes"
             self._pad(staged, ranges, valid)
         lengths = tuple(high - low for low, high in valid)
         if any(n <= 0 for n in lengths):
             return ranges
-        inner = staged.box(
-            tuple(v[0] - r[0] for v, r in zip(valid, ranges, strict=True)), self.rank
-        )
+        inner = staged.box(tuple(v[0] - r[0] for v, r in zip(valid, whole, strict=True)), self.rank)
         source = storage.box(tuple(low for low, _ in valid), self.rank)
         if self.kernel.operand_memory[number] is Memory.DRAM:
             self.builder.load(
@@ -294,6 +337,10 @@ class KernelContext:
         else:
             self.builder.copy(lengths, inner, source)
         return ranges
+
+    def staged_bytes(self, number: int) -> int:
+        """Return the bytes of the largest box of an operand."""
+        return prod(self._staging_shapes[number]) * self.operands[number].dtype.itemsize_bytes
 
     def _pad(self, staged: Storage, ranges: Box, valid: Box) -> None:
         """Fill the parts of a staging box that lie outside the tensor."""
@@ -322,10 +369,14 @@ class KernelContext:
         ranges = nest.box(nest.result, box.starts, box.sizes)
         lengths = tuple(high - low for low, high in ranges)
         staged = self.pool("result", self.result.dtype, self._result_shape)
+        origin = self._origin(nest.result, box)
         self.builder.store(
             lengths,
             self.result.box(tuple(low for low, _ in ranges), self.rank),
-            staged.box((0,) * len(ranges), self.rank),
+            staged.box(
+                tuple(low - first for (low, _), first in zip(ranges, origin, strict=True)),
+                self.rank,
+            ),
             kernel.result_sharding,
         )
 
@@ -334,9 +385,7 @@ class KernelContext:
         own = self.kernel.nest.result_loops
         sizes = tuple(size if d in own else 1 for d, size in enumerate(box.sizes))
         starts = tuple(start if d in own else 0 for d, start in enumerate(box.starts))
-        return sizes, LoopBox(
-            starts=starts, sizes=sizes, is_first=box.is_first, is_last=box.is_last
-        )
+        return sizes, replace(box, starts=starts, sizes=sizes)
 
 
 def padding_slabs(ranges: Box, valid: Box) -> Iterator[Box]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tilewright.extract.kernel import Family, accumulator_type, epilogue_operands, value_types
+from tilewright.extract.plan import Memory
 from tilewright.graph import dequantises, parse_pipeline
 from tilewright.lowering.emit import View
 from tilewright.lowering.kernels.context import KernelContext, LoopBox, run_steps, value_view
@@ -19,10 +20,13 @@ def contract(context: KernelContext) -> None:
     operand (the weights) is the stationary one.
     """
     weights = Dequantised(context) if dequantises(context.kernel.attrs) else None
-    boxes = tuple(context.boxes())
+    boxes = _in_parts(context, tuple(context.boxes()))
     for box, following in zip(boxes, (*boxes[1:], None), strict=True):
-        if box.is_first:
+        if box.is_first and box.starts == box.whole.starts:
             context.begin_result()
+            for part in box.siblings:
+                for number in (1, 0):
+                    context.operand(number, part)
         right = context.operand(1, box) if weights is None else weights.view(box)
         _product(context, box, right)
         context.box_done(0, 1)
@@ -31,6 +35,27 @@ def contract(context: KernelContext) -> None:
         if box.is_last:
             finish_sums(context, box)
             context.store_result(box)
+
+
+def _in_parts(context: KernelContext, boxes: tuple[LoopBox, ...]) -> tuple[LoopBox, ...]:
+    """Cut the first and the last box in parts, if the kernel may, along rows or columns of the result.
+
+    Whichever belong to the operand of which more is loaded for a box: its parts come one after the other.
+    """
+    kernel, most = context.kernel, context.eagerness.parts
+    if most == 1:
+        return boxes
+    own = kernel.nest.result_loops
+    loads = [0, 0]
+    for n in (0, 1):
+        if kernel.operand_memory[n] is Memory.DRAM:
+            loads[n] = context.staged_bytes(n)
+    longer = loads.index(max(loads))
+    dims = [d for d in kernel.nest.operand_loops[longer] if d in own]
+    dim = max(dims, key=lambda d: boxes[0].sizes[d])
+    first, *between = boxes
+    last = between.pop().parts(dim, most) if between else ()
+    return (*first.parts(dim, most), *between, *last)
 
 
 def _product(context: KernelContext, box: LoopBox, right: View) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from tilewright.extract.kernel import Family, Kernel
 from tilewright.extract.plan import Tiling
+from tilewright.lowering.eager import PLANNED, Eagerness
 from tilewright.lowering.emit import Builder, Storage
 from tilewright.lowering.kernels.context import KernelContext
 from tilewright.lowering.kernels.halo import exchange_halo
@@ -35,6 +36,7 @@ def emit_kernel(
     operands: tuple[Storage, ...],
     result: Storage,
     name: str,
+    eagerness: Eagerness = PLANNED,
 ) -> None:
     """Emit the micros of a kernel.
 
@@ -46,10 +48,11 @@ def emit_kernel(
             by the kernel's shardings.
         result: Where the result goes, likewise.
         name: Prefix of the names of buffers.
+        eagerness: What to do beyond the plan.
     """
     if kernel.family is Family.ALIAS or kernel.result_type.elements == 0:
         return
-    context = KernelContext(builder, kernel, tiling, operands, result, name)
+    context = KernelContext(builder, kernel, tiling, operands, result, name, eagerness)
     if kernel.halo:
         context.operands = (exchange_halo(context), *operands[1:])
     if kernel.vocabulary:

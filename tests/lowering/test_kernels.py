@@ -32,6 +32,7 @@ from tilewright.extract.plan import Memory, Placement, Tiling
 from tilewright.graph import Op, TensorType, third_operands
 from tilewright.hwmodel.mesh import LogicalMesh, is_partial, local_shape
 from tilewright.lowering.collectives import new_storage
+from tilewright.lowering.eager import PLANNED, Eagerness, may_be_cut, third_buffers
 from tilewright.lowering.emit import Builder
 from tilewright.lowering.isa import Engine, Opcode, Space
 from tilewright.lowering.kernels import emit_kernel
@@ -439,6 +440,7 @@ def run_kernel(
     tiling: Tiling,
     arrays: list[AnyArray],
     machine_class: Callable[..., Any],
+    eagerness: Eagerness = PLANNED,
 ) -> tuple[Builder, AnyArray, int]:
     """Emit and execute a kernel; return the builder, the global result and the first kernel buffer."""
     _, _, shapes, dtypes, shape, dtype = case
@@ -453,7 +455,7 @@ def run_kernel(
         builder, Placement(kernel.result_memory, kernel.result_sharding), result_type, "out"
     )
     first = len(builder.buffers)
-    emit_kernel(builder, kernel, tiling, tuple(operands), result, "k")
+    emit_kernel(builder, kernel, tiling, tuple(operands), result, "k", eagerness)
     machine = machine_class(builder)
     for storage, array, sharding in zip(operands, arrays, kernel.operand_shardings, strict=True):
         machine.write(storage.buffer, array, sharding)
@@ -495,18 +497,11 @@ def check_equal(name: str, case: Case, found: AnyArray, wanted: AnyArray) -> Non
     )
 
 
-def check_counts(builder: Builder, kernel: Kernel, tiling: Tiling, first: int) -> None:
-    """Check buffers, instructions and DRAM bytes of the code against what was predicted."""
-    made = builder.buffers[first:]
-    assert sum(b.size_bytes for b in made) == sum(
-        b.size_bytes * b.copies for b in buffers(kernel, tiling)
-    )
-    assert footprint_bytes(kernel, tiling, 1) == sum(b.size_bytes for b in made)
-    used = {o.buffer for m in builder.micros for o in (*m.sources, m.dst) if o is not None}
-    assert {b.number for b in made} <= used, "every kernel buffer is used"
+def check_traffic(
+    builder: Builder, kernel: Kernel, tiling: Tiling, *, is_stored_only: bool = False
+) -> None:
+    """Check the bytes of DRAM that the code moves and what it multiplies against what was predicted."""
     work = kernel_work(kernel, tiling, 1, multicast=True)
-    loads = sum(t.size_bytes for t in work.traffic if not t.store)
-    stores = sum(t.size_bytes for t in work.traffic if t.store)
     dram = {b.number for b in builder.buffers if b.space is Space.DRAM}
 
     def moved(opcodes: tuple[Opcode, ...]) -> int:
@@ -518,15 +513,29 @@ def check_counts(builder: Builder, kernel: Kernel, tiling: Tiling, first: int) -
             and (m.dst.buffer in dram or m.sources[0].buffer in dram)
         )
 
-    doubled = kernel.family is Family.GATHER and any("twice" in b.name for b in made)
-    if not doubled:
+    if not is_stored_only:
+        loads = sum(t.size_bytes for t in work.traffic if not t.store)
         assert moved((Opcode.LD, Opcode.GTH)) == loads
-    assert moved((Opcode.ST,)) == stores
+    assert moved((Opcode.ST,)) == sum(t.size_bytes for t in work.traffic if t.store)
+    macs = sum(prod(m.domain) for m in builder.micros if m.opcode is Opcode.MM)
+    assert macs == sum(w.times * w.b * w.m * w.n * w.k for w in work.matrix)
+
+
+def check_counts(builder: Builder, kernel: Kernel, tiling: Tiling, first: int) -> None:
+    """Check buffers, instructions and DRAM bytes of the code against what was predicted."""
+    made = builder.buffers[first:]
+    assert sum(b.size_bytes for b in made) == sum(
+        b.size_bytes * b.copies for b in buffers(kernel, tiling)
+    )
+    assert footprint_bytes(kernel, tiling, 1) == sum(b.size_bytes for b in made)
+    used = {o.buffer for m in builder.micros for o in (*m.sources, m.dst) if o is not None}
+    assert {b.number for b in made} <= used, "every kernel buffer is used"
+    work = kernel_work(kernel, tiling, 1, multicast=True)
+    doubled = kernel.family is Family.GATHER and any("twice" in b.name for b in made)
+    check_traffic(builder, kernel, tiling, is_stored_only=doubled)
     assert sum(m.engine is Engine.ME for m in builder.micros) == sum(w.times for w in work.matrix)
     products = [m for m in builder.micros if m.opcode is Opcode.MM]
     assert sum(m.accumulate for m in products) == sum(w.adding for w in work.matrix)
-    macs = sum(prod(m.domain) for m in products)
-    assert macs == sum(w.times * w.b * w.m * w.n * w.k for w in work.matrix)
     if kernel.family is Family.COPY:
         for opcode, is_store in ((Opcode.LD, False), (Opcode.ST, True)):
             count = sum(m.opcode is opcode for m in builder.micros)
@@ -555,6 +564,55 @@ def test_kernel_computes_its_operator(
         builder, found, first = run_kernel(case, kernel, tiling, arrays, micro_machine)
         check_equal(name, case, found, wanted)
         check_counts(builder, kernel, tiling, first)
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if CASES[n][0] == "matmul"])
+@pytest.mark.parametrize("mesh", MESHES[:3], ids=lambda m: "x".join(map(str, m.sizes)) or "one")
+def test_products_do_more_than_is_planned(
+    name: str, mesh: LogicalMesh, micro_machine: Callable[..., Any], rng: np.random.Generator
+) -> None:
+    """With third buffers and in parts, the same bytes are loaded and stored, and the result is the same."""
+    case = CASES[name]
+    op = make_op(case)
+    random_ = random.Random(f"{name} {mesh.sizes}")
+    arrays = make_inputs(case, rng)
+    wanted = expected(case, op, arrays)
+    for _ in range(4):
+        strategy = pick_strategy(op, case, mesh, random_)
+        memories = [random_.choice(list(Memory)) for _ in range(len(arrays) + 1)]
+        kernel = make_kernel(op, case, mesh, strategy, memories)
+        tiling = random_tiling(kernel, random_)
+        if random_.random() < 0.7:  # each result box is one product
+            dims = zip(tiling.sizes, kernel.nest.dims, strict=True)
+            sizes = tuple(d.extent if d.role is Role.REDUCTION else n for n, d in dims)
+            tiling = replace(tiling, sizes=sizes)
+        parts = random_.randint(2, 5) if may_be_cut(kernel, tiling) else 1
+        eagerness = Eagerness(third_buffers(kernel, tiling, 1 << 20), parts)
+        builder, found, first = run_kernel(case, kernel, tiling, arrays, micro_machine, eagerness)
+        check_equal(name, case, found, wanted)
+        check_traffic(builder, kernel, tiling)
+        made = builder.buffers[first:]
+        for planned in buffers(kernel, tiling):
+            copies = [b for b in made if b.name.startswith(f"k.{planned.name}.")]
+            assert len(copies) == planned.copies + (planned.name in eagerness.thrice)
+
+
+def test_a_product_in_parts_begins_and_ends_with_a_part(
+    micro_machine: Callable[..., Any], rng: np.random.Generator
+) -> None:
+    """By hand: 3 boxes of 4 rows, the first and the last of them in 2 parts (w is loaded once)."""
+    case: Case = ("matmul", {}, [(12, 16), (16, 3)], ["bf16"] * 2, (12, 3), "bf16")
+    op, arrays = make_op(case), make_inputs(case, rng)
+    strategy = pick_strategy(op, case, MESHES[0], random.Random(0))
+    kernel = make_kernel(op, case, MESHES[0], strategy, [Memory.DRAM] * 3)
+    tiling = Tiling((4, 3, 16), loop_order(kernel))
+    builder, found, _ = run_kernel(case, kernel, tiling, arrays, micro_machine, Eagerness(parts=2))
+    check_equal("matmul", case, found, expected(case, op, arrays))
+    shown = {Opcode.LD: "l", Opcode.MM: "m", Opcode.ST: "s"}
+    order = "".join(shown.get(m.opcode, "") for m in builder.micros)
+    assert order == "lll" + "msms" + "lms" + "ll" + "msms"
+    rows = [m.domain[0] for m in builder.micros if m.opcode is Opcode.MM]
+    assert rows == [2, 2, 4, 2, 2]
 
 
 @pytest.mark.parametrize("name", [n for n in CASES if CASES[n][0] in ("conv", "pool", "gather")])

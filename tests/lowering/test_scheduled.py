@@ -151,7 +151,7 @@ def test_orders_that_cannot_be_assembled_are_passed_over(
 
 
 def test_a_long_program_keeps_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduled, "_MICROS", 13)
+    monkeypatch.setattr(scheduled, "MOST_ORDERED", 13)
     mesh, target = LogicalMesh((), ()), make_target()
     found = schedule_backend(two_chains(), target=target, mesh=mesh, durations=some_time)
     assert (found.order, found.bound_cycles) == ("program", 0.0)

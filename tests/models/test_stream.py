@@ -29,6 +29,7 @@ from tilewright.exploring import Session
 from tilewright.extract.plan import Memory, Plan
 from tilewright.hwmodel.load import load_target
 from tilewright.hwmodel.target import Target
+from tilewright.simulator.verifier.verdict import Property, Verdict
 
 STREAM_PYTHON = os.environ.get("TILEWRIGHT_STREAM_PYTHON")
 LOOPS = {"D0": 256, "D1": 512, "D2": 512}
@@ -80,6 +81,38 @@ def plan_of(workload: Workload, machine: Target) -> Plan:
     done = api.compile(workload.ours, machine, stop_after=Stage.EXTRACT)
     assert done.plan is not None
     return done.plan
+
+
+@pytest.mark.parametrize(
+    ("workload", "machine", "most"),
+    [
+        pytest.param(gemm_chain(1, TensorProto.INT8), mesh(2, 2, 2, 32), 1.15, id="port"),
+        pytest.param(gemm_chain(2, TensorProto.INT8), mesh(2, 2, 2, 32), 1.12, id="two at a port"),
+        pytest.param(gemm_chain(1, TensorProto.BFLOAT16), mesh(2, 2, 2, 32), 1.18, id="links"),
+        pytest.param(gemm_chain(1, TensorProto.INT8), mesh(4, 4, 4, 16), 1.16, id="DRAM ports"),
+        pytest.param(perceptron(TensorProto.BFLOAT16), mesh(2, 2, 2, 32), 1.1, id="products"),
+    ],
+)
+def test_loads_products_and_stores_overlap(
+    workload: Workload, machine: Target, most: float
+) -> None:
+    """Programs take little longer than planning expects, by what binds them."""
+    done = api.compile(workload.ours, machine)
+    assert done.plan is not None
+    assert done.program is not None
+    assert api.simulate(done.program).cycles <= most * done.plan.cost
+
+
+def test_programs_that_do_more_than_is_planned_are_right() -> None:
+    """Integers in parts, to the bit; floats with third buffers, as far as the verifier proves it."""
+    machine = mesh(2, 2, 2, 32)
+    integers = gemm_chain(1, TensorProto.INT8).ours
+    assert all(c.error == 0.0 for c in api.verify(integers, api.compile(integers, machine)))
+    floats = api.compile(perceptron(TensorProto.BFLOAT16).ours, machine)
+    assert floats.program is not None
+    verdicts = {f.property: f.verdict for f in api.check(floats.program).findings}
+    assert set(verdicts.values()) == {Verdict.PROVEN}
+    assert Property.ORDER in verdicts
 
 
 def numbers_of_links(documents: Any) -> list[tuple[int, ...]]:

@@ -13,8 +13,8 @@ TARGET = "mesh_2x3"
 TOLERANCE = 0.05
 
 
-def compiled(name: str) -> Compilation:
-    return api.compile(model_of(case_of(name)), TARGET)
+def compiled(name: str, machine: str = TARGET) -> Compilation:
+    return api.compile(model_of(case_of(name)), machine)
 
 
 def bounds(done: Compilation) -> tuple[float, float]:
@@ -48,3 +48,17 @@ def test_more_layers_take_what_memory_takes_for_them(shallow: str, deep: str) ->
     for report in reports:
         use = {resource.name: resource.utilisation_mean for resource in report.resources}
         assert use["DRAM ports"] > 1 - TOLERANCE
+
+
+@pytest.mark.slow
+def test_more_layers_take_what_products_take_for_them() -> None:
+    """Sixty-four times the rows, and room for the activations of a layer: the matrix units bind."""
+    machine = f"{TARGET}?sram_kib=1024"
+    few, many = (compiled(f"llama_mlp_{layers}x512x256", machine) for layers in (2, 4))
+    memory, products = (more - less for less, more in zip(bounds(few), bounds(many), strict=True))
+    assert products > 2 * memory
+    assert roofline(few.graph, few.target).weight_bytes > 2 * few.target.sram_bytes
+    assert few.program is not None
+    assert many.program is not None
+    added = api.simulate(many.program).cycles - api.simulate(few.program).cycles
+    assert products <= added <= (1 + TOLERANCE) * products
