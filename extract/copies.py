@@ -12,7 +12,7 @@ from tilewright.extract.choice import Costs
 from tilewright.extract.links import Link
 from tilewright.extract.model_tables import ModelTables
 from tilewright.extract.move_buffers import chain_bytes, shard_bytes
-from tilewright.extract.options import Option
+from tilewright.extract.option import Option
 from tilewright.extract.plan import Placement
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.rules.alternatives import Alternatives

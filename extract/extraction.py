@@ -22,9 +22,9 @@ from tilewright.extract.footprint import spare_scratchpad
 from tilewright.extract.linear import columns_of
 from tilewright.extract.model_tables import ModelTables, build_tables
 from tilewright.extract.objective import Metric, Objective
-from tilewright.extract.options import Pricing
 from tilewright.extract.origins import Variable
 from tilewright.extract.plan import Plan, Proof
+from tilewright.extract.pricing import Pricing
 from tilewright.extract.profile import SramProfile
 from tilewright.extract.pruning import prune
 from tilewright.extract.repeats import account_of, resident_bytes

@@ -22,7 +22,7 @@ from itertools import pairwise
 import numpy as np
 import scipy
 
-from tilewright.extract.options import Option
+from tilewright.extract.option import Option
 from tilewright.extract.origins import Variable
 
 Replaced = Mapping[tuple[int, Variable], int]

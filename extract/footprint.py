@@ -20,8 +20,8 @@ from tilewright.extract.choice import ChoiceProblem
 from tilewright.extract.closing import Scales, Within
 from tilewright.extract.model_tables import ModelTables
 from tilewright.extract.objective import Metric, Objective
-from tilewright.extract.options import Pricing
 from tilewright.extract.plan import Plan
+from tilewright.extract.pricing import Pricing
 
 _SPLITS = 8
 """Plans within smaller limits of scratchpad, made at most."""

@@ -26,18 +26,13 @@ from tilewright.extract.choice import (
 )
 from tilewright.extract.links import Link, find_links, output_uses
 from tilewright.extract.needed import needed_classes
-from tilewright.extract.options import (
-    ABSENT,
-    LARGEST_SHARD,
-    Option,
-    Pricing,
-    class_options,
-    kept_options,
-)
+from tilewright.extract.option import ABSENT, Option
+from tilewright.extract.options import LARGEST_SHARD, class_options, kept_options
 from tilewright.extract.origins import Origin, Variable, find_origins
 from tilewright.extract.overlap import LateOperand, late_operands
 from tilewright.extract.plan import Placement
 from tilewright.extract.priced_model import PricedModel
+from tilewright.extract.pricing import Pricing
 from tilewright.extract.remembered import Remembered
 from tilewright.extract.reshard import (
     Crossing,

@@ -9,38 +9,26 @@ that needs less scratchpad if there is one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from itertools import product
 from math import inf, prod
 from types import MappingProxyType
 
 from tilewright.dtypes import DType
 from tilewright.extract.alike import moved_alike, priced_alike, way_alike
-from tilewright.extract.avoid import NOTHING, Avoid
-from tilewright.extract.deadline import NO_DEADLINE, Deadline
 from tilewright.extract.gathered import gathered_kernel, most_in_chunks
 from tilewright.extract.kernel import (
     Family,
     Kernel,
     box_loads,
-    footprint_bytes,
-    is_result_staged,
-    is_staged,
-    whole_tiling,
 )
 from tilewright.extract.kernel_price import (
-    Likely,
     MovedPieces,
-    Pieces,
-    Place,
-    Pricer,
-    UnitPieces,
     place_of,
-    price_all,
 )
 from tilewright.extract.move_buffers import aligned_bytes
-from tilewright.extract.objective import Objective
+from tilewright.extract.option import Option
 from tilewright.extract.overlap import (
     NEVER,
     THIRD,
@@ -50,14 +38,8 @@ from tilewright.extract.overlap import (
     rounded_cycles,
 )
 from tilewright.extract.plan import Memory, Placement, Tiling
-from tilewright.extract.reshard import Crossing, ReshardTable
-from tilewright.extract.tiling_choice import (
-    Candidates,
-    Ranking,
-    held_on_the_way,
-    tiling_key,
-    whole_candidate,
-)
+from tilewright.extract.pricing import Memories, Outline, PricedTilings, Pricing
+from tilewright.extract.tiling_search import worthwhile_tilings
 from tilewright.graph import TensorType, dequantises
 from tilewright.hwmodel.cost import KernelCost
 from tilewright.hwmodel.mesh import (
@@ -67,171 +49,15 @@ from tilewright.hwmodel.mesh import (
     local_shape,
     replicated,
 )
-from tilewright.hwmodel.target import Target
 from tilewright.rules.alternatives import KEEP, Alternatives, Implementation, LogicalNode
-from tilewright.rules.collectives.family import collective_rules
-from tilewright.rules.collectives.ruleset import CollectiveRule
 from tilewright.rules.gathered import GATHERED, Gather, find_gather
 from tilewright.rules.halo import HALO, halo_dims
-from tilewright.rules.memory.family import memory_rules
-from tilewright.rules.memory.ruleset import Holding, MemoryRule
+from tilewright.rules.memory.ruleset import Holding
 from tilewright.rules.splitting import localise
-from tilewright.rules.tiling.family import tiling_rules
-from tilewright.rules.tiling.ruleset import TilingRule
 from tilewright.rules.vocabulary import VOCABULARY, vocabulary_axes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
-    """One way to compute a class; `node` None means that the class is not computed at all.
-
-    `operands[i]` is the placement that operand i must have, None for constants; `resident[i]` tells that
-    operand i is a constant kept in SRAM, in `constant_shardings[i]`.
-    """
-
-    node: LogicalNode | None
-    implementation: Implementation | None = None
-    operands: tuple[Placement | None, ...] = ()
-    resident: tuple[bool, ...] = ()
-    result: Placement | None = None
-    tiling: Tiling | None = None
-    cost: KernelCost = field(default_factory=KernelCost)
-    units: float = 0.0
-    others: tuple[float, ...] = ()
-    """What the kernel costs under the further objectives of its pricing."""
-    late: LateOperand = NEVER
-    """The operand whose delivery a product covers."""
-    working_bytes: int = 0
-    resident_bytes: int = 0
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether nothing runs: the value is another one, which stays where it was made."""
-        return self.node is not None and self.node.kind == KEEP
-
-    @property
-    def is_view(self) -> bool:
-        """Whether the result may be the same bytes as its source."""
-        return self.is_kept or (self.node is not None and self.node.kind == "reshape")
-
-    @property
-    def uses_network(self) -> bool:
-        """Whether tiles exchange data while the kernel runs."""
-        return self.implementation is not None and any(self.implementation.macros)
-
-
-ABSENT = Option(node=None)
-
-PricedTilings = tuple[tuple[Tiling, KernelCost, int], ...]
-"""Tilings with what a kernel costs and the scratchpad that it takes with them, [bytes]."""
-
-Memories = tuple[tuple[Memory, ...], Memory]
-"""Where the operands and the result of a kernel lie."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PricedShape:
-    """What is known of kernels that differ only in where their tensors lie."""
-
-    tilings: dict[Place, PricedTilings] = field(default_factory=dict)
-    """The tilings worth keeping."""
-    units: dict[Tiling, UnitPieces] = field(default_factory=dict)
-    """The part of the matrix and the vector unit."""
-    moved: MovedPieces
-    """What is moved, shared with kernels that compute something else on the way."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outline:
-    """A way to run a node, whatever it computes on the way."""
-
-    kernel: Kernel
-    """That of the first such node, with all tensors in SRAM."""
-    places: Mapping[Memories, Place]
-    """Where its tensors may lie."""
-    moved: MovedPieces
-
 
 LARGEST_SHARD = 0.75
 """Larger shards than this share of the scratchpad are no stations of a chain of moves."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pricing:
-    """What options are priced with: the machine, the objective, and the tilings to choose from.
-
-    `tilings` maps a local nest's extents and tileable dims to candidates, `tiling` are the rules that make
-    them, `memory` those of where tensors may lie, `collective` those of fused steps of resharding.
-    """
-
-    target: Target
-    mesh: LogicalMesh
-    objective: Objective
-    limit_bytes: int
-    deadline: Deadline = NO_DEADLINE
-    """After which no more options are priced."""
-    tilings: Mapping[tuple[object, ...], Candidates]
-    tiling: tuple[TilingRule, ...] = field(default_factory=tiling_rules)
-    always_cuts: bool = False
-    """Whether kernels without buffers of their own, which gain nothing by it, are cut like others."""
-    memory: tuple[MemoryRule, ...] = field(default_factory=memory_rules)
-    collective: tuple[CollectiveRule, ...] = field(default_factory=collective_rules)
-    priced: dict[tuple[object, ...], PricedShape] = field(default_factory=dict, init=False)
-    """Memo of the tilings worth keeping, by `Kernel.shape_key`; another pricing has another one."""
-    moved: dict[tuple[object, ...], MovedPieces] = field(default_factory=dict, init=False)
-    """Memo of what is moved, by `Kernel.moved_key`."""
-    pieces: Pieces = field(init=False)
-    """Memo of the pieces of work that kernels consist of."""
-    outlines: dict[Hashable, dict[Hashable, Outline | None]] = field(
-        default_factory=dict, init=False
-    )
-    """Memo of ways, by what is alike of their nodes and of them; None if tensors may lie nowhere."""
-    alike: dict[Hashable, tuple[tuple[int, Option], ...]] = field(default_factory=dict, init=False)
-    """Memo of the options of nodes, each with the number of its implementation, by `priced_alike`."""
-    reshards: dict[tuple[TensorType, frozenset[Sharding], Crossing, bool], ReshardTable] = field(
-        default_factory=dict
-    )
-    """Memo of the chains of moves of each tensor type, by the partial shardings that are made of it."""
-
-    beside: tuple[Objective, ...] = ()
-    """Further objectives: an option stays unless another one is as good under each of them, too."""
-    spares_scratchpad: bool = False
-    """Whether tilings of little scratchpad are of use even where there is plenty."""
-    hides: bool = True
-    """Whether products may cover deliveries."""
-    avoid: Avoid = NOTHING
-    """Moves and results that are left out; the alternatives go without what is avoided already."""
-
-    def __post_init__(self) -> None:
-        """Know no pieces of work yet."""
-        object.__setattr__(self, "pieces", Pieces(self.target))
-
-    def priced_shape(self, kernel: Kernel, moved: MovedPieces) -> PricedShape:
-        """Return what is known of a kernel wherever its tensors lie."""
-        key = kernel.shape_key
-        found = self.priced.get(key)
-        if found is None:
-            found = self.priced[key] = PricedShape(moved=moved)
-        return found
-
-    @property
-    def counts_late(self) -> bool:
-        """Whether deliveries that a product covers cost less."""
-        return self.hides and self.counts_time
-
-    @property
-    def counts_time(self) -> bool:
-        """Whether cycles cost something, so that what runs beside something else is free."""
-        return self.objective.counts_time
-
-    def others(self, cost: KernelCost) -> tuple[float, ...]:
-        """Return what a kernel costs under the further objectives."""
-        return tuple([objective.kernel_units(cost, self.target) for objective in self.beside])
-
-    def cycles(self, cost: KernelCost) -> float:
-        """Return the cycles of a kernel that the objective means."""
-        timed = self.objective if self.objective.is_time else Objective.LATENCY
-        return timed.kernel_units(cost, self.target)
 
 
 def class_options(
@@ -404,7 +230,7 @@ def _options_by_way(
         kernel = outline.kernel
         if kernel.attrs is not node.attrs:
             kernel = replace(kernel, attrs=node.attrs)
-        for memories, tilings in _worthwhile_tilings(kernel, most, outline, pricing).items():
+        for memories, tilings in worthwhile_tilings(kernel, most, outline, pricing).items():
             if is_gathered:
                 limit = most[memories]
                 tilings = tuple(
@@ -645,123 +471,6 @@ def _priced_options(
 def _placement(memory: Memory, sharding: Sharding, mesh: LogicalMesh) -> Placement:
     """In DRAM there is one global copy, whatever part of it a tile touches."""
     return Placement(memory, replicated(mesh) if memory is Memory.DRAM else sharding)
-
-
-def needs_tiling(kernel: Kernel) -> bool:
-    """Whether a kernel has buffers of its own, so that tile sizes matter."""
-    if kernel.family is Family.ALIAS:
-        return False
-    staged = any(is_staged(kernel, i) for i in range(len(kernel.operand_types)))
-    return (
-        staged or is_result_staged(kernel) or footprint_bytes(kernel, whole_tiling(kernel), 1) > 0
-    )
-
-
-def _worthwhile_tilings(
-    kernel: Kernel, levels: Iterable[Memories], outline: Outline, pricing: Pricing
-) -> Mapping[Memories, PricedTilings]:
-    """Return the cheapest tiling and, if it takes much scratchpad, the cheapest of those that take little.
-
-    Args:
-        kernel: The kernel, wherever its tensors lie.
-        levels: Where they may lie.
-        outline: Its way.
-        pricing: What options are priced with.
-    """
-    priced = pricing.priced_shape(kernel, outline.moved)
-    places = {memories: outline.places[memories] for memories in levels}
-    unknown = {
-        place: replace(kernel, operand_memory=memories[0], result_memory=memories[1])
-        for memories, place in places.items()
-        if place not in priced.tilings
-    }
-    if unknown:
-        found = _search_tilings(unknown, priced, pricing)
-        priced.tilings.update(zip(unknown, found, strict=True))
-    return {memories: priced.tilings[place] for memories, place in places.items()}
-
-
-def _held_bytes(kernel: Kernel, pricing: Pricing) -> int:
-    """Return the scratchpad that operands and result take while the kernel runs."""
-    alignment = pricing.target.tile.sram.alignment_bytes
-    tensors = [
-        tensor
-        for tensor, memory in zip(kernel.operand_types, kernel.operand_memory, strict=True)
-        if memory is Memory.SRAM
-    ]
-    if kernel.result_memory is Memory.SRAM and kernel.family is not Family.ALIAS:
-        tensors.append(kernel.result_type)
-    return sum(aligned_bytes(tensor.size_bytes, alignment) for tensor in tensors)
-
-
-def _search_tilings(
-    kernels: Mapping[Place, Kernel], priced: PricedShape, pricing: Pricing
-) -> list[PricedTilings]:
-    """Return the tilings worth keeping of kernels that differ only in where their tensors lie."""
-    first = next(iter(kernels.values()))
-    candidates, held = pricing.tilings.get(tiling_key(first)), held_on_the_way(first)
-    known, likely = priced.moved.likely, list[Likely]()
-    asked = list[tuple[Pricer, Tiling]]()
-    for place, kernel in kernels.items():
-        key = place, held
-        if key not in known:
-            known[key] = _likely_tilings(kernel, candidates, pricing)
-        likely.append(known[key])
-        if known[key]:
-            pricer = Pricer(kernel, pricing.pieces, priced.units, priced.moved)
-            asked += [(pricer, tiling) for tiling in _distinct(known[key])]
-    costs = iter(price_all(asked))
-    return [
-        _not_dominated(shares, {tiling: next(costs) for tiling in _distinct(shares)}, pricing)
-        for shares in likely
-    ]
-
-
-def _distinct(shares: Likely) -> dict[Tiling, None]:
-    return dict.fromkeys([tiling for share in shares for tiling, _ in share])
-
-
-def _likely_tilings(kernel: Kernel, candidates: Candidates | None, pricing: Pricing) -> Likely:
-    """Return what may be the cheapest tilings within shares of the scratchpad."""
-    budget_bytes = pricing.limit_bytes - _held_bytes(kernel, pricing)
-    if budget_bytes < 0:
-        return ()
-    if candidates is None or not (pricing.always_cuts or needs_tiling(kernel)):
-        candidates = whole_candidate(kernel)
-    ranking = Ranking(kernel, candidates, pricing.target)
-    shares = _MANY_SHARES if pricing.spares_scratchpad else _BUDGET_SHARES
-    budgets = (int(min(pricing.limit_bytes * share, budget_bytes)) for share in shares)
-    return tuple(tuple(ranking.within(budget)) for budget in budgets)
-
-
-def _not_dominated(
-    shares: Likely, costs: Mapping[Tiling, KernelCost], pricing: Pricing
-) -> PricedTilings:
-    """Return the tilings that none of their share beats, and that take less scratchpad than those before."""
-    kept: dict[Tiling, tuple[KernelCost, int]] = {}
-    units = {
-        tiling: (pricing.objective.kernel_units(cost, pricing.target), *pricing.others(cost))
-        for tiling, cost in costs.items()
-    }
-    least: float = inf
-    for share in shares:
-        found = [(tiling, size, units[tiling]) for tiling, size in share if size < least]
-        for number, (tiling, size, own) in enumerate(found):
-            for n, (_, _, other) in enumerate(found):
-                is_rival = n < number or other != own
-                if is_rival and all([x <= y for x, y in zip(other, own, strict=True)]):
-                    break
-            else:
-                kept.setdefault(tiling, (costs[tiling], size))
-                least = min(least, size)
-    return tuple([(tiling, cost, size) for tiling, (cost, size) in kept.items()])
-
-
-_BUDGET_SHARES = (1.0, 0.25)
-"""Shares of the scratchpad within which the cheapest tiling is looked for."""
-
-_MANY_SHARES = tuple(0.5**n for n in range(16))
-"""The same where less scratchpad is better."""
 
 
 def _keep(group: list[Option], option: Option) -> None:

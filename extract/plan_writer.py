@@ -10,9 +10,10 @@ import networkx as nx
 
 from tilewright.extract.filling import Replaced
 from tilewright.extract.model_tables import ModelTables
-from tilewright.extract.options import Option, Pricing
+from tilewright.extract.option import Option
 from tilewright.extract.origins import Variable, leaf_names
 from tilewright.extract.plan import Again, Delivery, Memory, Move, Placement, Plan, PlannedOp, Proof
+from tilewright.extract.pricing import Pricing
 from tilewright.extract.reshard import ReshardTable, delivery_units, dram_placement, move_units
 from tilewright.graph import Graph, Op, TensorType
 from tilewright.rules.alternatives import Alternatives

@@ -6,8 +6,9 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
 from tilewright.extract.links import Link
-from tilewright.extract.options import Option, Pricing
+from tilewright.extract.option import Option
 from tilewright.extract.origins import Variable
+from tilewright.extract.pricing import Pricing
 from tilewright.extract.remembered import Remembered
 from tilewright.graph import TensorType
 from tilewright.rules.alternatives import Alternatives

@@ -10,7 +10,7 @@ from tilewright.extract.behind import plans_behind
 from tilewright.extract.extraction import ExtractOptions, plan_setting, prepare
 from tilewright.extract.model_tables import build_tables
 from tilewright.extract.objective import AnyMetric, Metric, Objective
-from tilewright.extract.options import Option
+from tilewright.extract.option import Option
 from tilewright.extract.origins import Variable
 from tilewright.extract.overlap import LateOperand
 from tilewright.extract.plan import Plan

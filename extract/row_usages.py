@@ -13,7 +13,7 @@ import numpy as np
 
 from tilewright.extract.choice import Costs, Mask, Usage
 from tilewright.extract.move_buffers import aligned_bytes
-from tilewright.extract.options import Option
+from tilewright.extract.option import Option
 from tilewright.extract.origins import Variable
 from tilewright.extract.plan import Memory, Placement
 from tilewright.extract.priced_model import PricedModel

@@ -10,9 +10,9 @@ from typing import Any
 from tilewright.extract.filling import Replaced
 from tilewright.extract.mixing import Choice
 from tilewright.extract.model_tables import ModelTables
-from tilewright.extract.options import Pricing
 from tilewright.extract.plan import Move
 from tilewright.extract.plan_writer import PlanWriter, Use
+from tilewright.extract.pricing import Pricing
 from tilewright.graph import Graph
 from tilewright.rules.alternatives import Alternatives
 from tilewright.rules.roll import Rolled

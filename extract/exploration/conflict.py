@@ -24,9 +24,10 @@ from tilewright.extract.exploration.restrict import (
 )
 from tilewright.extract.exploration.tables import NoOptionError, OptionMemo, demanded_options
 from tilewright.extract.exploration.tiles import tile_error
-from tilewright.extract.options import Option, Pricing
+from tilewright.extract.option import Option
 from tilewright.extract.origins import Variable
 from tilewright.extract.plan import Plan
+from tilewright.extract.pricing import Pricing
 from tilewright.extract.setting import Setting
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.rules.alternatives import Alternatives

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tilewright.errors import DemandError
-from tilewright.extract.options import Option
+from tilewright.extract.option import Option
 from tilewright.extract.plan import Memory, Tiling
 from tilewright.hwmodel.mesh import LogicalMesh, Sharding, format_sharding
 from tilewright.rules.alternatives import Implementation, LogicalNode

@@ -32,7 +32,7 @@ from tilewright.extract.exploration.warm import (
     with_messages,
 )
 from tilewright.extract.extraction import ExtractOptions, choose, prepare
-from tilewright.extract.options import ABSENT
+from tilewright.extract.option import ABSENT
 from tilewright.extract.origins import Variable
 from tilewright.extract.plan import Plan, Proof
 from tilewright.extract.setting import Setting

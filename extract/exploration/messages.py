@@ -9,7 +9,7 @@ from tilewright.extract.choice import ChoiceProblem, Costs, Indices, priced
 from tilewright.extract.links import Link
 from tilewright.extract.message_passing import MessagePassing, Sent
 from tilewright.extract.model_tables import ModelTables
-from tilewright.extract.options import Option
+from tilewright.extract.option import Option
 from tilewright.extract.origins import Variable
 
 Ends = tuple[Variable, Variable, int]

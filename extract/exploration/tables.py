@@ -9,9 +9,11 @@ from tilewright.extract.exploration.demand import Demand, allows_option
 from tilewright.extract.exploration.restrict import Restriction
 from tilewright.extract.exploration.tiles import with_tiles
 from tilewright.extract.model_tables import build_tables, variable_options
-from tilewright.extract.options import ABSENT, Option, Pricing, class_options
+from tilewright.extract.option import ABSENT, Option
+from tilewright.extract.options import class_options
 from tilewright.extract.origins import Origin, Variable, find_origins
 from tilewright.extract.overlap import NEVER, LateOperand
+from tilewright.extract.pricing import Pricing
 from tilewright.extract.pruning import prune
 from tilewright.extract.remembered import Remembered
 from tilewright.extract.setting import Setting

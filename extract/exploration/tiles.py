@@ -11,8 +11,9 @@ import numpy as np
 from tilewright.errors import CompileError, DemandError, InfeasibleDemandError
 from tilewright.extract.exploration.demand import Aspect, Demand, demanded_tile
 from tilewright.extract.kernel import tileable_dims
-from tilewright.extract.options import Pricing, implementations_by_node, kernel_of
+from tilewright.extract.options import implementations_by_node, kernel_of
 from tilewright.extract.plan import Memory
+from tilewright.extract.pricing import Pricing
 from tilewright.extract.tiling_candidates import MOST_BOXES, tiling_candidates
 from tilewright.extract.tiling_choice import Candidates
 from tilewright.rules.alternatives import Alternatives

@@ -19,7 +19,7 @@ from tilewright.extract.exploration.messages import Messages, among, carried_to,
 from tilewright.extract.local_search import Uses, completed, fits, improve_feasible, repair
 from tilewright.extract.message_passing import MessagePassing, Sent
 from tilewright.extract.model_tables import ModelTables
-from tilewright.extract.options import Option
+from tilewright.extract.option import Option
 from tilewright.extract.origins import Variable
 from tilewright.extract.solution import Solution
 from tilewright.extract.solve import SolveOptions, solve

@@ -18,7 +18,7 @@ from tilewright.extract.exploration.explorer import Answer, Explorer
 from tilewright.extract.exploration.restrict import with_node
 from tilewright.extract.exploration.tables import NoOptionError
 from tilewright.extract.exploration.warm import marginals, row_prices, with_fixed
-from tilewright.extract.options import Option
+from tilewright.extract.option import Option
 from tilewright.extract.origins import Variable
 from tilewright.extract.setting import Setting
 from tilewright.hwmodel.mesh import LogicalMesh

@@ -16,9 +16,9 @@ from tilewright.extract.extraction import (
     pricing_of,
 )
 from tilewright.extract.model_tables import build_tables
-from tilewright.extract.options import Pricing
 from tilewright.extract.pipeline.segments import Segment
 from tilewright.extract.plan import Plan, Proof
+from tilewright.extract.pricing import Pricing
 from tilewright.extract.pruning import prune
 from tilewright.extract.reshard import delivery_units
 from tilewright.extract.setting import Setting

@@ -15,8 +15,9 @@ from tilewright.dtypes import DType
 from tilewright.extract.extraction import ExtractOptions, extract
 from tilewright.extract.model_tables import ModelTables, build_tables
 from tilewright.extract.objective import Metric, Objective, parse_objective
-from tilewright.extract.options import Option, Pricing
+from tilewright.extract.option import Option
 from tilewright.extract.plan import Memory, Placement, Plan
+from tilewright.extract.pricing import Pricing
 from tilewright.extract.pruning import prune
 from tilewright.extract.reshard import dram_placement, move_units, single_moves
 from tilewright.extract.tiling_candidates import tiling_candidates

@@ -19,9 +19,11 @@ from tilewright.extract.kernel import footprint_bytes
 from tilewright.extract.kernel_price import price
 from tilewright.extract.model_tables import build_tables
 from tilewright.extract.objective import Objective
-from tilewright.extract.options import Option, Pricing, implementations_by_node, kernel_of
+from tilewright.extract.option import Option
+from tilewright.extract.options import implementations_by_node, kernel_of
 from tilewright.extract.plan import Memory, Placement, PlannedOp, Tiling
 from tilewright.extract.planned import planned_nest
+from tilewright.extract.pricing import Pricing
 from tilewright.extract.tiling_candidates import MOST_BOXES, tiling_candidates
 from tilewright.extract.validate import validate_plan
 from tilewright.graph import Graph

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilewright.extract.filling import Fillable, Replaced, filled
-from tilewright.extract.options import Option
+from tilewright.extract.option import Option
 
 
 def random_fillables(rng: np.random.Generator) -> tuple[Fillable, ...]:

@@ -18,7 +18,7 @@ from test_objectives_brute_force import _slow, case_of, enumerated, front_of, pe
 from tilewright.extract.front import Outline, front
 from tilewright.extract.front_gaps import Line, room
 from tilewright.extract.objective import Metric, Objective, single
-from tilewright.extract.options import Option
+from tilewright.extract.option import Option
 from tilewright.extract.plan import Placement
 from tilewright.extract.reshard import dram_placement, single_moves
 from tilewright.extract.validate import validate_plan

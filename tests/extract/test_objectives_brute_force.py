@@ -26,7 +26,7 @@ from tilewright.extract.limited import extract_within_latency
 from tilewright.extract.model_tables import build_tables
 from tilewright.extract.move_buffers import shard_bytes
 from tilewright.extract.objective import Metric, Objective, parse_objective, single
-from tilewright.extract.options import Option
+from tilewright.extract.option import Option
 from tilewright.extract.plan import Delivery, Memory, Placement, Plan, Proof
 from tilewright.extract.plan_writer import PlanWriter
 from tilewright.extract.profile import delivery_bytes

@@ -9,7 +9,7 @@ from extract_cases import MODELS, OBJECTIVES, Builder, Case, Enumeration, satura
 
 from tilewright.extract.model_tables import build_tables
 from tilewright.extract.objective import Objective
-from tilewright.extract.options import Pricing
+from tilewright.extract.pricing import Pricing
 from tilewright.extract.pruning import prune
 from tilewright.extract.tiling_candidates import tiling_candidates
 from tilewright.hwmodel.family import mesh_target
