@@ -39,7 +39,7 @@ LIMITS = (
     ),
     Limit(model="resnet50", target="corsair", user_seconds=30.0, gap=0.05),
     Limit(model="resnet50_b64", target="corsair", user_seconds=30.0, gap=0.05),
-    Limit(model="bert-base", target="corsair", user_seconds=30.0),
+    Limit(model="bert-base", target="corsair", user_seconds=30.0, gap=0.10),
     Limit(model="vit-b16", target="corsair", user_seconds=30.0),
     Limit(model="unet", target="corsair", user_seconds=30.0),
     Limit(model="mixtral-8x7b_decode", target="corsair", user_seconds=30.0),

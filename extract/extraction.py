@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,9 +12,10 @@ from types import MappingProxyType
 import numpy as np
 
 from tilewright.errors import InfeasibleError, TimeLimitError
+from tilewright.extract.at_price import bound_at_price
 from tilewright.extract.avoid import NOTHING, Avoid
 from tilewright.extract.between import with_links_as_costs
-from tilewright.extract.certificate import Certificate, LinkPrices
+from tilewright.extract.certificate import Certificate, LinkPrices, Spans
 from tilewright.extract.choice import ChoiceProblem, Usage
 from tilewright.extract.closing import Scales, Within, closed
 from tilewright.extract.differing import Written, with_differing_repeats
@@ -211,6 +212,7 @@ class _Planner:
             known = Within(plan=None, bound=bound[0], failed=error, proof=bound[1])
         else:
             plan = _with_repeats_bounded(setting, plan, bounder.below)
+            plan = _bounded_at_price(setting, plan, bounder.below, (first.choice, *first.tried))
             known = Within(plan=plan, bound=plan.bound, proof=plan.proof)
         return self.search(known, Scales(), limit_bytes)
 
@@ -467,10 +469,33 @@ def _with_repeats_bounded(setting: Setting, plan: Plan, below: Floor) -> Plan:
         known=plan.bound * tables.scale,
         deadline=deadline,
     )
+    return _with_spans(plan, tables, bound, spans)
+
+
+def _bounded_at_price(
+    setting: Setting, plan: Plan, below: Floor, known: Sequence[tuple[int, ...]]
+) -> Plan:
+    """Return a plan whose gap is still wide with a bound at a good price of what repeats keep.
+
+    `below` is the problem that bounds, `known` some choices.
+    """
+    tables, shared = setting.tables, resident_bytes(setting.tables)
+    is_wide = tables.has_repeats and plan.gap > _WIDE_GAP
+    if not is_wide or setting.pricing.deadline.is_past or not any(own.any() for own in shared):
+        return plan
+    alignment = setting.pricing.target.tile.sram.alignment_bytes
+    account = account_of(tables, setting.alternatives, setting.pricing.mesh, alignment)
+    found = bound_at_price(below.problem, account, shared, known)
+    return plan if found is None else _with_spans(plan, tables, *found)
+
+
+def _with_spans(plan: Plan, tables: ModelTables, bound: float, spans: Spans) -> Plan:
+    """Return a plan with a bound of its tables, if that is better than its own."""
     if bound / tables.scale <= plan.bound:
         return plan
     certificate = plan.proof.certificate
     assert isinstance(certificate, Certificate), "bounds of whole models have one"
+    price = spans.price / tables.scale
     proof = Proof(
         method="rows by spans + capacity prices",
         details=MappingProxyType(

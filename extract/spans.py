@@ -89,7 +89,7 @@ def bound_by_spans(
     limit, work = problem.limit, _Work(most_splits, deadline)
     costs = tuple(own + price * kept for own, kept in zip(problem.costs, shared, strict=True))
     priced = replace(problem, costs=costs, usages=(), rows=0)
-    variables = _parts(priced)
+    variables = parts_of(priced)
     parts = [_Steps(part_of(priced, part), account.part(part), work) for part in variables]
     walked: list[SpanStep] = []
     least = max(float(own.min()) for own in account.own_bytes)
@@ -299,7 +299,7 @@ def _graph(problem: ChoiceProblem) -> nx.Graph[int]:
     return near
 
 
-def _parts(problem: ChoiceProblem) -> list[list[int]]:
+def parts_of(problem: ChoiceProblem) -> list[list[int]]:
     """Return the variables of each connected part."""
     return [sorted(part) for part in nx.connected_components(_graph(problem))]
 

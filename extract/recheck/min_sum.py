@@ -11,6 +11,7 @@ Sources:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -137,14 +138,7 @@ def _eliminated(factors: list[Factor], sizes: list[int], most_work: int) -> floa
         work += entries * sizes[v]
         if entries > _MOST_LEFT or work > most_work:
             raise TooLargeError(f"a bound takes tables of {work} entries to check")
-        mine = [spread(scope, table, axes, v) for scope, table in factors if v in scope]
-        factors = [(scope, table) for scope, table in factors if v not in scope]
-        least = np.full([sizes[u] for u in axes], np.inf)
-        for option in range(sizes[v]):
-            rest: Costs = np.zeros(())
-            for table in sorted((part[..., option] for part in mine), key=lambda one: one.size):
-                rest = rest + table
-            np.minimum(least, rest, out=least)
+        factors, least = minimised(factors, v)
         if axes:
             factors.append((axes, least))
         else:
@@ -152,6 +146,21 @@ def _eliminated(factors: list[Factor], sizes: list[int], most_work: int) -> floa
         for u in axes:
             scopes[u] = (scopes[u] | scopes[v]) - {v}
     return total
+
+
+def minimised(factors: Sequence[Factor], variable: int) -> tuple[list[Factor], Costs]:
+    """Return the other factors, and the least sum of those with a variable, by its neighbours in order."""
+    mine = [one for one in factors if variable in one[0]]
+    size = {u: n for scope, table in mine for u, n in zip(scope, table.shape, strict=True)}
+    axes = tuple(sorted(size.keys() - {variable}))
+    tables = [spread(scope, table, axes, variable) for scope, table in mine]
+    least = np.full([size[u] for u in axes], np.inf)
+    for option in range(size[variable]):
+        rest: Costs = np.zeros(())
+        for table in sorted((part[..., option] for part in tables), key=lambda one: one.size):
+            rest = rest + table
+        np.minimum(least, rest, out=least)
+    return [one for one in factors if variable not in one[0]], least
 
 
 def spread(scope: tuple[int, ...], table: Costs, axes: tuple[int, ...], last: int) -> Costs:

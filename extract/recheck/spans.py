@@ -3,7 +3,8 @@
 The best choice of a part within rows of a limit is in some leaf of the tree of splits. So it costs no less
 than the cheapest choice of a leaf, of the options that fit rows of the limit, whatever it needs itself.
 What is found for a limit holds for lower ones. Of large leaves, only options are looked at that multipliers
-do not prove too dear; multipliers may come from anywhere, and come from the search's linear program.
+do not prove too dear; multipliers may come from anywhere, and come from the search's linear program. What is
+still large is solved in cases.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tilewright.extract.certificate import Spans, Split
 from tilewright.extract.choice import ChoiceProblem, Costs, restricted
 from tilewright.extract.linear import LinearProgram
 from tilewright.extract.plan_error import PlanError
+from tilewright.extract.recheck.cases import least_by_cases
 from tilewright.extract.recheck.dual import proven_by
 from tilewright.extract.recheck.exclusive import check_cuts
 from tilewright.extract.recheck.min_sum import TooLargeError, least_cost, unbeaten
@@ -156,4 +158,4 @@ def _least_of(problem: ChoiceProblem, kept: Kept, enough: float) -> float:
             return goal
         with suppress(TooLargeError):
             return min(goal, least_cost(few, near))
-    raise TooLargeError(f"a part of {len(number)} variables takes too large tables to check")
+    return least_by_cases(few, tuple(np.arange(len(own)) for own in few.costs))
