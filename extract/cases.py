@@ -48,11 +48,14 @@ _MOST_BORDER = 8_000_000
 _SMALL_CASE = 3_000_000
 """Entries of all tables of a case up to which it is not split further."""
 
-_MOST_ENTRIES = 300_000_000
+_MOST_ENTRIES = 60_000_000
 """Of all tables of a case."""
 
 _COMPARED_ENTRIES = 1_000_000
 """Up to so many, options of a variable are compared in pairs, else only with the cheapest."""
+
+_MOST_CASES = 120
+"""Of all regions together."""
 
 _POWERS = (0.0, 1.0, 2.0)
 """By which orders of elimination are tried."""
@@ -119,6 +122,7 @@ class _Search:
             self._factors.append(_factor(edge.left, edge.right, table))
         self._size = {v: len(own) for v, own in enumerate(self._options)}
         self._trail: list[Step | Kept | _Region] = []
+        self._cases_left = _MOST_CASES
 
     def solve(self) -> tuple[tuple[int, ...], float]:
         """Return a choice of least cost, and the cost.
@@ -176,6 +180,9 @@ class _Search:
             raise _TooLargeError
         table = np.full([len(region.kinds[v]) for v in region.border], FORBIDDEN)
         for case in _cases(region):
+            self._cases_left -= 1
+            if self._cases_left < 0:
+                raise _TooLargeError
             place = np.ix_(*(case.kept[v] for v in region.border))
             table[place] = np.minimum(table[place], case.table)
         self._factors = [f for f in self._factors if region.inner.isdisjoint(f.scope)]
