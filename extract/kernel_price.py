@@ -43,16 +43,18 @@ from tilewright.extract.kernel_price_core import (
     VECTOR,
     add_up,
 )
-from tilewright.extract.kernel_work import (
+from tilewright.extract.kernel_traffic import (
     RESULT,
-    MatrixWork,
     Traffic,
-    VectorWork,
-    computes_alike,
     local_copies,
-    prologue_bytes,
     stream_work,
     streamed_tensors,
+)
+from tilewright.extract.kernel_work import (
+    MatrixWork,
+    VectorWork,
+    computes_alike,
+    prologue_bytes,
     unit_work,
 )
 from tilewright.extract.plan import Memory, Tiling
