@@ -16,7 +16,7 @@ LARGEST_WASTE = 1 / 3
 """Padding may add this share of a dimension; more hardly pays for the tiles that it brings in."""
 
 
-def padded_size(size: int, multiples: tuple[int, ...]) -> int:
+def padded_size(size: int, multiples: tuple[int, ...], largest_waste: float = LARGEST_WASTE) -> int:
     """Return the size that a dimension may be padded to; `size` itself if that is not worth while.
 
     A dimension that every axis of the mesh can split is left alone. Another becomes a multiple of all axes
@@ -30,7 +30,7 @@ def padded_size(size: int, multiples: tuple[int, ...]) -> int:
         return size
     for multiple in (prod(axes), lcm(*axes)):
         padded = -(-size // multiple) * multiple
-        if padded - size <= size * LARGEST_WASTE:
+        if padded - size <= size * largest_waste:
             return padded
     return size
 

@@ -9,7 +9,7 @@ they must be nothing to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import isfinite
@@ -65,6 +65,7 @@ class AxisClass:
         size: Of each of the dimensions.
         axes: The dimensions, in the graph's order.
         products: Operators with products that have a loop along them.
+        convolutions: How many of these are convolutions.
         conversions: Dimensions of values that are made without the added rows, or used without them.
         is_of_weights: Whether a constant operand of a product has one of the dimensions.
     """
@@ -72,6 +73,7 @@ class AxisClass:
     size: int
     axes: tuple[Axis, ...]
     products: int
+    convolutions: int
     conversions: int
     is_of_weights: bool
 
@@ -255,7 +257,7 @@ class _Classes:
 
     def found(self) -> Iterator[AxisClass]:
         """Yield the classes with products."""
-        products = self._of_products()
+        products, convolutions = self._of_products(PRODUCTS), self._of_products({"conv"})
         conversions = self._conversions()
         members: dict[Axis, list[Axis]] = {root: [] for root in products}
         for name, type_ in self._graph.types.items():
@@ -270,6 +272,7 @@ class _Classes:
                 size=self._graph.types[name].shape[number],
                 axes=tuple(axes),
                 products=products[root],
+                convolutions=convolutions.get(root, 0),
                 conversions=sum(1 for axis in conversions if self._root(axis) == root),
                 is_of_weights=root in weights,
             )
@@ -279,11 +282,11 @@ class _Classes:
             if not self._fixed.issuperset(op.outputs):
                 yield op, found
 
-    def _of_products(self) -> dict[Axis, int]:
-        """Return how many products have a loop along a class."""
+    def _of_products(self, kinds: Collection[str]) -> dict[Axis, int]:
+        """Return how many products of some kinds have a loop along a class."""
         counts: dict[Axis, int] = {}
         for op, found in self._run_time():
-            if op.kind in PRODUCTS:
+            if op.kind in kinds:
                 for root in {self._root(loop[0]): None for loop in found.loops}:
                     counts[root] = counts.get(root, 0) + 1
         return counts

@@ -20,8 +20,11 @@ import numpy as np
 
 from tilewright.constants import Constants, absent, known
 from tilewright.graph import Array, AttrValue, Graph, Op, TensorType
-from tilewright.rules.pad_facts import padded_size
+from tilewright.rules.pad_facts import LARGEST_WASTE, padded_size
 from tilewright.rules.padded_axes import Axis, AxisClass, Passing, axis_classes, passing
+
+_LARGEST_WASTE_OF_IMAGES = 1 / 4
+"""A batch of images grows by this share at most: convolutions can be split in space instead."""
 
 
 def padded(graph: Graph, multiples: tuple[int, ...]) -> Graph:
@@ -33,13 +36,14 @@ def padded(graph: Graph, multiples: tuple[int, ...]) -> Graph:
 
     Returns:
         The same graph if there is nothing that is worth it: a class of dimensions is padded if more products
-        have a loop along it than values are converted, and if it grows by a third at most.
+        have a loop along it than values are converted, and if it grows by a third at most, images a quarter.
     """
     passings = passing(graph)
     sizes: dict[Axis, int] = {}
     notes = []
     for found in axis_classes(graph, passings):
-        size = padded_size(found.size, multiples)
+        largest = _LARGEST_WASTE_OF_IMAGES if found.convolutions else LARGEST_WASTE
+        size = padded_size(found.size, multiples, largest)
         if size != found.size and _is_worth_it(found):
             sizes |= dict.fromkeys(found.axes, size)
             notes.append(

@@ -109,6 +109,18 @@ def test_one_product_between_other_operators_is_not_worth_copies() -> None:
     assert padded(graph, (4,)) is graph
 
 
+@pytest.mark.parametrize(("images", "size"), [(3, 3), (7, 8)])
+def test_images_are_added_where_that_is_a_quarter_at_most(images: int, size: int) -> None:
+    b = GraphBuilder()
+    x = b.input("x", images, 3, 5, 5)
+    for number in range(4):
+        x = b.op("map", b.conv(x, f"conv{number}", 4, 3), fn="relu")
+    graph = b.graph(x)
+    found = padded(graph, (4,))
+    assert_equal(graph, found)
+    assert {found.types[op.output].shape[0] for op in found.ops if op.kind == "conv"} == {size}
+
+
 def test_features_that_weights_have_are_left_to_rules() -> None:
     b = GraphBuilder()
     x = b.input("x", 8, 7)
