@@ -46,8 +46,10 @@ def test_more_layers_take_what_memory_takes_for_them(shallow: str, deep: str) ->
     needed = max(more - less for less, more in zip(bounds(few), bounds(many), strict=True))
     reports = [api.simulate(done.program).run for done in (few, many)]
     added = reports[1].cycles - reports[0].cycles
-    assert needed <= added <= (1 + TOLERANCE) * needed
-    for report in reports:
+    assert added <= (1 + TOLERANCE) * needed
+    for done, report in zip((few, many), reports, strict=True):
+        # of whole models: what begins and ends them may take a deeper one a little less
+        assert report.cycles >= max(bounds(done))
         use = {resource.name: resource.utilisation_mean for resource in report.resources}
         assert use["DRAM ports"] > 1 - TOLERANCE
 
