@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 
 from tilewright.constants import Constants, absent, known
-from tilewright.graph import Array, AttrValue, Graph, Op, TensorType
+from tilewright.graph import Array, AttrValue, Graph, Op, TensorType, unused_name
 
 
 @dataclass(slots=True)
@@ -69,11 +69,7 @@ class Editor:
 
     def fresh(self, stem: str) -> str:
         """Return a tensor name that is not in use."""
-        name, number = stem, 0
-        while name in self.types:
-            number += 1
-            name = f"{stem}.{number}"
-        return name
+        return unused_name(stem, self.types)
 
     def add_constant(self, stem: str, array: Array) -> str:
         """Add a constant and return its name."""

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tilewright.constants import Constants, absent, known
 from tilewright.dtypes import DType
 from tilewright.frontend.editing import remove_dead
-from tilewright.graph import Array, Graph, Op, TensorType, parse_pipeline
+from tilewright.graph import Array, Graph, Op, TensorType, parse_pipeline, unused_name
 
 QUANTISED = frozenset({DType.I8, DType.U8})
 LEAST_ELEMENTS = 1 << 12
@@ -180,7 +180,7 @@ class _Rewriter:
         type_ = self.types[op.output]
         integers = self._add(f"{op.output}.integers", weight.centred())
         scale = self._add(f"{op.output}.scale", np.ascontiguousarray(weight.scale))
-        cast = self._fresh(f"{op.output}.cast")
+        cast = unused_name(f"{op.output}.cast", self.types)
         self.types[cast] = type_
         first = Op(
             name=cast,
@@ -193,14 +193,7 @@ class _Rewriter:
         return first, replace(op, kind="map", inputs=(cast, scale), attrs=attrs)
 
     def _add(self, stem: str, array: Array) -> str:
-        name = self._fresh(stem)
+        name = unused_name(stem, self.types)
         self.constants[name] = array
         self.types[name] = TensorType(array.shape, DType.from_numpy(array.dtype))
-        return name
-
-    def _fresh(self, stem: str) -> str:
-        name, number = stem, 0
-        while name in self.types:
-            number += 1
-            name = f"{stem}.{number}"
         return name

@@ -9,12 +9,14 @@ they must be nothing to it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import isfinite
 
 import numpy as np
+from networkx.utils import UnionFind
 
 from tilewright.constants import known
 from tilewright.graph import Graph, Op, TensorType
@@ -241,28 +243,22 @@ class _Classes:
     def __init__(self, graph: Graph, passings: Sequence[Passing]) -> None:
         self._graph = graph
         self._passings = passings
-        self._parents: dict[Axis, Axis] = {}
+        self._joined: UnionFind[Axis] = UnionFind()
         self._fixed = set(graph.constants)
         for op, found in zip(graph.ops, passings, strict=True):
             if op.kind != "host" and all(name in self._fixed for name in op.inputs):
                 self._fixed.update(op.outputs)
-            for first, *others in found.loops:
-                for other in others:
-                    self._parents[self._root(other)] = self._root(first)
-
-    def _root(self, axis: Axis) -> Axis:
-        while (parent := self._parents.get(axis, axis)) != axis:
-            axis = parent
-        return axis
+            for axes in found.loops:
+                self._joined.union(*axes)
 
     def found(self) -> Iterator[AxisClass]:
         """Yield the classes with products."""
         products, convolutions = self._of_products(PRODUCTS), self._of_products({"conv"})
-        conversions = self._conversions()
+        conversions = Counter(self._joined[axis] for axis in self._conversions())
         members: dict[Axis, list[Axis]] = {root: [] for root in products}
         for name, type_ in self._graph.types.items():
             for axis in ((name, number) for number in range(type_.rank)):
-                root = self._root(axis)
+                root = self._joined[axis]
                 if root in members:
                     members[root].append(axis)
         weights = self._of_weights()
@@ -272,8 +268,8 @@ class _Classes:
                 size=self._graph.types[name].shape[number],
                 axes=tuple(axes),
                 products=products[root],
-                convolutions=convolutions.get(root, 0),
-                conversions=sum(1 for axis in conversions if self._root(axis) == root),
+                convolutions=convolutions[root],
+                conversions=conversions[root],
                 is_of_weights=root in weights,
             )
 
@@ -282,18 +278,17 @@ class _Classes:
             if not self._fixed.issuperset(op.outputs):
                 yield op, found
 
-    def _of_products(self, kinds: Collection[str]) -> dict[Axis, int]:
+    def _of_products(self, kinds: Collection[str]) -> Counter[Axis]:
         """Return how many products of some kinds have a loop along a class."""
-        counts: dict[Axis, int] = {}
+        counts = Counter[Axis]()
         for op, found in self._run_time():
             if op.kind in kinds:
-                for root in {self._root(loop[0]): None for loop in found.loops}:
-                    counts[root] = counts.get(root, 0) + 1
+                counts.update({self._joined[first]: 1 for first, *_ in found.loops})
         return counts
 
     def _of_weights(self) -> set[Axis]:
         return {
-            self._root((name, number))
+            self._joined[name, number]
             for op, found in self._run_time()
             if op.kind in PRODUCTS
             for name, axes in zip(op.inputs, found.axes, strict=True)

@@ -19,12 +19,15 @@ from types import MappingProxyType
 import numpy as np
 
 from tilewright.constants import Constants, absent, known
-from tilewright.graph import Array, AttrValue, Graph, Op, TensorType
+from tilewright.graph import Array, AttrValue, Graph, Op, TensorType, unused_name
 from tilewright.rules.pad_facts import LARGEST_WASTE, padded_size
 from tilewright.rules.padded_axes import Axis, AxisClass, Passing, axis_classes, passing
 
 _LARGEST_WASTE_OF_IMAGES = 1 / 4
 """A batch of images grows by this share at most: convolutions can be split in space instead."""
+
+_SHAPE_ATTRIBUTES = MappingProxyType({"reshape": "shape", "expand": "shape", "slice": "sizes"})
+"""By kind, the attribute with the shape of the result."""
 
 
 def padded(graph: Graph, multiples: tuple[int, ...]) -> Graph:
@@ -112,25 +115,21 @@ class _Padder:
             self._form(name, self._padded_axes(name) & (axes | within))
             for name, axes, within in zip(op.inputs, found.axes, found.within, strict=True)
         )
-        if found.masked and (op.inputs[0], self._last(op.inputs[0])) in self._sizes:
-            inputs = (self._masked(inputs[0], self._graph.types[op.inputs[0]].shape[-1]),)
-        made = frozenset(found.made) & (
-            self._padded_axes(op.output) if len(op.outputs) == 1 else frozenset()
-        )
+        if found.masked:
+            rows = self._graph.types[op.inputs[0]].shape[-1]
+            if self._types[inputs[0]].shape[-1] != rows:
+                inputs = (self._masked(inputs[0], rows),)
         for name in op.outputs:
-            self._made[name] = made
-            self._types[name] = self._type(name, made)
-        self._ops.append(replace(op, inputs=inputs, attrs=self._attrs(op, made)))
+            self._made[name] = frozenset(found.made) & self._padded_axes(name)
+            self._types[name] = self._type(name, self._made[name])
+        self._ops.append(replace(op, inputs=inputs, attrs=self._attrs(op)))
 
-    def _last(self, name: str) -> int:
-        return self._graph.types[name].rank - 1
-
-    def _attrs(self, op: Op, made: frozenset[int]) -> Mapping[str, AttrValue]:
+    def _attrs(self, op: Op) -> Mapping[str, AttrValue]:
         """Return the attributes of an operator, those with the shape of its result as it is now."""
-        keys = [key for key in ("shape", "sizes") if key in op.attrs]
-        if not made or not keys or op.kind not in ("reshape", "expand", "slice"):
+        key = _SHAPE_ATTRIBUTES.get(op.kind)
+        if key is None:
             return op.attrs
-        return MappingProxyType({**op.attrs, keys[0]: self._types[op.output].shape})
+        return MappingProxyType({**op.attrs, key: self._types[op.output].shape})
 
     def _type(self, name: str, axes: frozenset[int]) -> TensorType:
         """Return the type of a tensor with the added rows in some dimensions."""
@@ -150,17 +149,17 @@ class _Padder:
         if (name, axes) not in self._forms:
             form = name
             if not axes >= made:
-                form = self._cut(name, form, axes & made)
+                form = self._cut(name, axes & made)
             for number in sorted(axes - made):
                 form = self._lengthened(name, form, number)
             self._forms[name, axes] = form
         return self._forms[name, axes]
 
-    def _cut(self, name: str, form: str, axes: frozenset[int]) -> str:
+    def _cut(self, name: str, axes: frozenset[int]) -> str:
         """Cut the added rows off in all but some dimensions."""
         kind = self._type(name, axes)
         return self._op(
-            "slice", f"{name}.unpadded", (form,), kind, _from(kind.rank, {}, kind.shape)
+            "slice", f"{name}.unpadded", (name,), kind, _from(kind.rank, {}, kind.shape)
         )
 
     def _lengthened(self, name: str, form: str, number: int) -> str:
@@ -184,7 +183,7 @@ class _Padder:
         kind = self._types[name]
         values = np.zeros((*(1,) * (kind.rank - 1), kind.shape[-1]), kind.dtype.numpy)
         values[..., rows:] = kind.dtype.lowest / 2  # stays finite with any score added
-        mask = self._fresh(f"{name}.mask")
+        mask = unused_name(f"{name}.mask", self._types)
         self._types[mask] = TensorType(values.shape, kind.dtype)
         self._constants[mask] = values
         return self._op("map", f"{name}.masked", (name, mask), kind, {"fn": "add"})
@@ -197,16 +196,9 @@ class _Padder:
         result: TensorType,
         attrs: Mapping[str, AttrValue],
     ) -> str:
-        name = self._fresh(stem)
+        name = unused_name(stem, self._types)
         self._types[name] = result
         self._ops.append(Op(name=name, kind=kind, inputs=inputs, outputs=(name,), attrs=attrs))
-        return name
-
-    def _fresh(self, stem: str) -> str:
-        name, number = stem, 0
-        while name in self._types:
-            number += 1
-            name = f"{stem}.{number}"
         return name
 
 

@@ -58,7 +58,7 @@ shapes that the user sees are in `Graph.signature`.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import prod
@@ -267,6 +267,19 @@ class Graph:
         for port in self.outputs:
             if port.tensor not in defined:
                 raise ShapeError(f"output '{port.name}' is not defined")
+
+
+def unused_name(stem: str, taken: Container[str]) -> str:
+    """Return the stem, or the stem with the first number that makes a name that is not taken.
+
+    >>> unused_name("x", ("x", "x.1")), unused_name("y", ("x",))
+    ('x.2', 'y')
+    """
+    name, number = stem, 0
+    while name in taken:
+        number += 1
+        name = f"{stem}.{number}"
+    return name
 
 
 @lru_cache(maxsize=1 << 12)  # pricing asks for the few pipelines of a model for each tiling

@@ -546,6 +546,13 @@ def check_counts(builder: Builder, kernel: Kernel, tiling: Tiling, first: int) -
         assert instructions == sum(w.times for w in chain(work.vector, halo))
 
 
+def drawn_kernel(op: Op, case: Case, mesh: LogicalMesh, random_: random.Random) -> Kernel:
+    """Draw a way to split an operator, and where its tensors lie."""
+    strategy = pick_strategy(op, case, mesh, random_)
+    memories = [random_.choice(list(Memory)) for _ in range(len(case[2]) + 1)]
+    return make_kernel(op, case, mesh, strategy, memories)
+
+
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("mesh", MESHES, ids=lambda m: "x".join(map(str, m.sizes)) or "one")
 def test_kernel_computes_its_operator(
@@ -557,9 +564,7 @@ def test_kernel_computes_its_operator(
     arrays = make_inputs(case, rng)
     wanted = expected(case, op, arrays)
     for trial in range(4 if mesh.tiles < 16 else 2):
-        strategy = pick_strategy(op, case, mesh, random_)
-        memories = [random_.choice(list(Memory)) for _ in range(len(arrays) + 1)]
-        kernel = make_kernel(op, case, mesh, strategy, memories)
+        kernel = drawn_kernel(op, case, mesh, random_)
         tiling = whole_tiling(kernel) if trial == 0 else random_tiling(kernel, random_)
         builder, found, first = run_kernel(case, kernel, tiling, arrays, micro_machine)
         check_equal(name, case, found, wanted)
@@ -578,9 +583,7 @@ def test_products_do_more_than_is_planned(
     arrays = make_inputs(case, rng)
     wanted = expected(case, op, arrays)
     for _ in range(4):
-        strategy = pick_strategy(op, case, mesh, random_)
-        memories = [random_.choice(list(Memory)) for _ in range(len(arrays) + 1)]
-        kernel = make_kernel(op, case, mesh, strategy, memories)
+        kernel = drawn_kernel(op, case, mesh, random_)
         tiling = random_tiling(kernel, random_)
         if random_.random() < 0.7:  # each result box is one product
             dims = zip(tiling.sizes, kernel.nest.dims, strict=True)
