@@ -56,7 +56,6 @@ class BackEnd:
     dram_bytes: int
     schedule: Schedule
     """Static schedule of the run phase."""
-    schedule_load: Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +72,12 @@ class _Placed:
 
 @dataclass(frozen=True, slots=True)
 class _Ordered:
-    """Placed buffers, and for both phases what waits for what, and when it runs."""
+    """Placed buffers, and for both phases what waits for what."""
 
     placed: _Placed
     phases: tuple[OrderedProgram, ...]
-    schedules: tuple[Schedule, ...]
+    schedule: Schedule
+    """When everything of the run phase runs."""
 
 
 def assemble_backend(
@@ -127,19 +127,18 @@ def assemble_backend(
         addresses=placed.addresses,
         sram_bytes=placed.sram_bytes,
         dram_bytes=placed.dram_bytes,
-        schedule=ordered.schedules[1],
-        schedule_load=ordered.schedules[0],
+        schedule=ordered.schedule,
     )
 
 
 def _order(placed: _Placed, *, mesh: LogicalMesh, durations: MicroTimes) -> _Ordered:
-    """Find what waits for what with buffers at their addresses, and when everything runs."""
+    """Find what waits for what with buffers at their addresses, and when the run phase does it."""
     linear = placed.linear
     phases = tuple(
         find_dependencies(micros, linear.buffers, placed.addresses, mesh)
         for micros in (linear.load, linear.run)
     )
-    return _Ordered(placed, phases, tuple(estimate_schedule(phase, durations) for phase in phases))
+    return _Ordered(placed, phases, estimate_schedule(phases[1], durations))
 
 
 def _spread(
@@ -162,13 +161,13 @@ def _spread(
 
     def cycles(ordered: _Ordered) -> float:
         offsets = [ordered.placed.addresses[number] for number in placed.numbers]
-        load = BankLoad(streams(ordered.schedules[1]), target.tile.sram)
-        return ordered.schedules[1].makespan_cycles + load.lost_cycles(offsets)
+        load = BankLoad(streams(ordered.schedule), target.tile.sram)
+        return ordered.schedule.makespan_cycles + load.lost_cycles(offsets)
 
     offsets = spread_over_banks(
         placed.lasting,
         [placed.addresses[number] for number in placed.numbers],
-        streams(ordered.schedules[1]),
+        streams(ordered.schedule),
         target.tile.sram,
         capacity_bytes=capacity_bytes,
     )
