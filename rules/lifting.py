@@ -14,7 +14,7 @@ from types import MappingProxyType
 import numpy as np
 
 from tilewright.constants import Constants, absent, known
-from tilewright.graph import Graph, Op, TensorType
+from tilewright.graph import Graph, Op, TensorType, unused_name
 from tilewright.rules.roll import Rolled, roll, run_time_ops
 
 _BINARY = MappingProxyType({"mul_const": "mul", "add_const": "add"})
@@ -96,9 +96,7 @@ def _lifted(graph: Graph, ops: Sequence[Op]) -> Graph:
         parts = _first_number(graph, op)
         assert parts is not None, "operators of a block differ in their first numbers only"
         (source,) = op.inputs
-        name = f"{op.outputs[0]}.number"
-        while name in types:
-            name += "_"
+        name = unused_name(f"{op.outputs[0]}.number", types)
         kind = TensorType((1,) * types[source].rank, types[source].dtype)
         types[name] = kind
         values[name] = np.full(kind.shape, parts.number, kind.dtype.numpy)
