@@ -17,8 +17,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import onnx
-from model_writer import add_file_options, embedded, linear_std, save_as_asked
+from model_writer import add_file_options, linear_std, save_as_asked
 from transformer_writer import Mode, Size, Writer, residual_std
 from write_llama import decoder_graph, rms_norm
 
@@ -45,14 +44,6 @@ PRESETS = {
         experts=8,
     ),
 }
-
-
-def build_mixtral(
-    mixture: Mixture = PRESETS["tiny"], mode: Mode = "prefill", seed: int = 0
-) -> onnx.ModelProto:
-    """Return a mixture of experts with its weights inside."""
-    writer = mixtral_graph(mixture, mode)
-    return writer.model("mixtral", embedded(writer.weights, seed))
 
 
 def mixtral_graph(mixture: Mixture, mode: Mode) -> Writer:

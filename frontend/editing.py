@@ -37,14 +37,6 @@ class Editor:
         self.absent = absent(self.graph.constants)
         self.producer = {name: op for op in self.ops for name in op.outputs}
 
-    def use_counts(self) -> dict[str, int]:
-        """Return how often each tensor is read, outputs of the graph included."""
-        counts: dict[str, int] = {p.tensor: 1 for p in self.graph.outputs}
-        for op in self.ops:
-            for name in op.inputs:
-                counts[name] = counts.get(name, 0) + 1
-        return counts
-
     def resolve(self, name: str) -> str:
         """Return the tensor that stands for a name."""
         while name in self.aliases:

@@ -26,7 +26,6 @@ class Sampling:
     size_out: int
     scale: float
     coordinates: str
-    roi: tuple[float, float] = (0.0, 1.0)
 
     def positions(self) -> np.ndarray:
         """Return the input coordinate of each output position, [size_out]."""

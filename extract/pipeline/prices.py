@@ -78,11 +78,6 @@ class Prices:
         self._plans: dict[Hashable, Plan] = {}
         """By what prices depend on, and what a stage makes last: stages of one price differ in names."""
 
-    @property
-    def evaluated(self) -> int:
-        """Number of stages extracted so far."""
-        return len(self._stages)
-
     def target_of(self, shape: Submesh) -> Target:
         """Return the part of the machine."""
         if shape not in self._targets:

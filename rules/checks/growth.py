@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tilewright.graph import Array, Graph, Op, Port, TensorType
 from tilewright.hwmodel.mesh import LogicalMesh
-from tilewright.rules.alternatives import Alternatives
 from tilewright.rules.checks.errors import LoopingRuleError
 from tilewright.rules.checks.instance import Instance, operator_of, type_of
 from tilewright.rules.checks.patterns import Pattern, Term, Variable
@@ -27,8 +26,6 @@ class Growth:
     matches: int
     e_nodes_before: int
     e_nodes_after: int
-    time_share: float = field(compare=False)
-    """Part of the saturation's time that the rule took."""
 
     @property
     def new_e_nodes(self) -> int:
@@ -80,14 +77,7 @@ def _grown(made: Rule, graph: Graph, where: str) -> Growth:
         matches=matches,
         e_nodes_before=before,
         e_nodes_after=after,
-        time_share=_share(made, alternatives),
     )
-
-
-def _share(made: Rule, alternatives: Alternatives) -> float:
-    everything = sum(stats.seconds for stats in alternatives.ruleset_stats)
-    own = sum(stats.seconds for stats in alternatives.rule_stats if stats.rule == made.name)
-    return own / everything if everything else 0.0
 
 
 def graph_of(pattern: Pattern, instance: Instance) -> Graph:

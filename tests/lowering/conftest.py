@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tilewright.hwmodel.mesh import LogicalMesh, Sharding, local_shape
+from tilewright.hwmodel.mesh import Sharding, local_shape
 from tilewright.lowering.emit import Builder
 from tilewright.lowering.isa import Opcode, Space
 from tilewright.lowering.micro import Micro, Operand
@@ -242,8 +242,3 @@ class MicroMachine:
 def micro_machine() -> type[MicroMachine]:
     """Return the class of naive machines."""
     return MicroMachine
-
-
-def make_mesh(*sizes: int) -> LogicalMesh:
-    """Return a mesh with axes named x, y, z."""
-    return LogicalMesh(tuple("xyz"[: len(sizes)]), sizes)

@@ -222,7 +222,6 @@ def test_growth_counts_what_a_rule_adds_to_the_zoo() -> None:
     products = sum(op.kind == "matmul" for op in zoo().ops)
     assert 0 < growth.matches <= products
     assert growth.new_e_nodes == growth.matches
-    assert 0 <= growth.time_share <= 1
 
 
 # -- registration
