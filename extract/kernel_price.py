@@ -60,14 +60,13 @@ from tilewright.extract.kernel_work import (
 from tilewright.extract.plan import Memory, Tiling
 from tilewright.extract.vector_price import vector_price
 from tilewright.graph import dequantises
-from tilewright.hwmodel.cost import (
-    KernelCost,
+from tilewright.hwmodel.cost import KernelCost, matmul_cost
+from tilewright.hwmodel.dram_cost import (
     dram_ahead_cycles,
     dram_lead_cycles,
     dram_read_cost,
     dram_readers,
     dram_write_cost,
-    matmul_cost,
 )
 from tilewright.hwmodel.mesh import REPLICATED, LogicalMesh, Sharding, split_factor
 from tilewright.hwmodel.port_sharing import Readers

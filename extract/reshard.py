@@ -26,7 +26,8 @@ from tilewright.extract.plan import Delivery, Memory, Move, MoveKind, Placement
 from tilewright.extract.transfer import dram_transfer_cost
 from tilewright.graph import TensorType
 from tilewright.hwmodel.collectives import collective_cost
-from tilewright.hwmodel.cost import Occupancy, dram_lead_cycles
+from tilewright.hwmodel.cost import Occupancy
+from tilewright.hwmodel.dram_cost import dram_lead_cycles
 from tilewright.hwmodel.exposure import FULL, exposure_of
 from tilewright.hwmodel.mesh import (
     PARTIAL_SUM,

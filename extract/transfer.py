@@ -6,7 +6,8 @@ from dataclasses import replace
 from math import ceil, prod
 
 from tilewright.graph import TensorType
-from tilewright.hwmodel.cost import KernelCost, dram_read_cost, dram_write_cost
+from tilewright.hwmodel.cost import KernelCost
+from tilewright.hwmodel.dram_cost import dram_read_cost, dram_write_cost
 from tilewright.hwmodel.mesh import LogicalMesh, Sharding, local_shape
 from tilewright.hwmodel.target import Target
 

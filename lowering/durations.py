@@ -11,14 +11,13 @@ from math import ceil, prod
 
 from tilewright.dtypes import DType
 from tilewright.hwmodel.collectives import exchange_pattern, multicast_pattern
-from tilewright.hwmodel.cost import (
+from tilewright.hwmodel.cost import matmul_cost, vector_cycles
+from tilewright.hwmodel.dram_cost import (
     dram_ahead_cycles,
     dram_cycles,
     dram_write_cycles,
-    matmul_cost,
     padded_bytes,
     relay_cast_cycles,
-    vector_cycles,
 )
 from tilewright.hwmodel.halo import shift_pattern
 from tilewright.hwmodel.mesh import LogicalMesh
