@@ -7,12 +7,11 @@ from math import fsum
 
 import pytest
 from extract_cases import tiny
+from kernel_cases import tiled_kernels
 
 from tilewright.extract.kernel import Kernel
 from tilewright.extract.kernel_price import Amounts, MovedPieces, Pieces, Pricer, price, price_all
-from tilewright.extract.options import implementations_by_node, kernel_of
-from tilewright.extract.plan import Memory, Tiling
-from tilewright.extract.tiling_choice import tiling_key
+from tilewright.extract.plan import Tiling
 
 NAMES = ("matmul_chain", "attention_scores", "conv_relu", "heads")
 
@@ -20,25 +19,10 @@ NAMES = ("matmul_chain", "attention_scores", "conv_relu", "heads")
 @cache
 def kernels(name: str) -> tuple[tuple[tuple[Kernel, ...], tuple[Tiling, ...]], ...]:
     """Return kernels wherever their tensors lie, with some tilings."""
-    case = tiny(name)
-    alternatives, pricing, _ = case.tables()
     found = []
-    for block in alternatives:
-        by_node = implementations_by_node(block)
-        for node in block.nodes:
-            if node.nest is None or node.kind in ("reshape", "host"):
-                continue
-            for implementation in by_node.get(node.number, ())[::4]:
-                variants = tuple(
-                    kernel_of(block, node, implementation, (m,) * len(node.args), r, case.mesh)
-                    for m in Memory
-                    for r in Memory
-                )
-                candidates = pricing.tilings.get(tiling_key(variants[0]))
-                if candidates is not None:
-                    some = range(0, len(candidates), max(1, len(candidates) // 3))
-                    found.append((variants, tuple(map(candidates.tiling, some))))
-    assert found
+    for variants, candidates in tiled_kernels(name, 4):
+        some = range(0, len(candidates), max(1, len(candidates) // 3))
+        found.append((variants, tuple(map(candidates.tiling, some))))
     return tuple(found)
 
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from extract_cases import Builder, saturated, tiny, with_sram
+from kernel_cases import tiled_kernels
 
 from tilewright.extract.extraction import ExtractOptions, extract
 from tilewright.extract.kernel import (
@@ -20,15 +21,12 @@ from tilewright.extract.kernel import (
     tileable_dims,
 )
 from tilewright.extract.kernel_price import price
-from tilewright.extract.options import implementations_by_node, kernel_of
-from tilewright.extract.plan import Memory
 from tilewright.extract.tiling_choice import (
     Candidates,
     Ranking,
     _is_least_exact,
     _least_footprints,
     _scores,
-    tiling_key,
     whole_candidate,
 )
 from tilewright.extract.tiling_choice_core import likeliest
@@ -42,24 +40,11 @@ NAMES = ("matmul_chain", "attention_scores", "conv_relu", "heads", "two_outputs"
 @cache
 def kernels(name: str) -> tuple[tuple[Kernel, Candidates], ...]:
     """Return kernels of a model in several memories with their candidates."""
-    case = tiny(name)
-    alternatives, pricing, _ = case.tables()
-    found = []
-    for block in alternatives:
-        by_node = implementations_by_node(block)
-        for node in block.nodes:
-            if node.nest is None or node.kind in ("reshape", "host"):
-                continue
-            for implementation in by_node.get(node.number, ())[::3]:
-                for memory in Memory:
-                    for result in Memory:
-                        memories = (memory,) * len(node.args)
-                        kernel = kernel_of(block, node, implementation, memories, result, case.mesh)
-                        candidates = pricing.tilings.get(tiling_key(kernel))
-                        if candidates is not None:
-                            found.append((kernel, candidates))
-    assert found
-    return tuple(found)
+    return tuple(
+        (kernel, candidates)
+        for variants, candidates in tiled_kernels(name, 3)
+        for kernel in variants
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
