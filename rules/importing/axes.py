@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from networkx.utils import UnionFind
+
 from tilewright.rules.importing.foreign import Call
 from tilewright.rules.importing.mapping import BINARY, SAME
 from tilewright.rules.importing.pattern import Pattern
@@ -14,37 +16,15 @@ class RankConflictError(Exception):
     """Operators ask for different ranks of one tensor."""
 
 
-class Classes:
-    """Disjoint sets of numbers."""
-
-    def __init__(self) -> None:
-        self._parent: list[int] = []
-
-    def new(self) -> int:
-        """Return a new number, in a set of its own."""
-        self._parent.append(len(self._parent))
-        return len(self._parent) - 1
-
-    def find(self, item: int) -> int:
-        """Return the number that stands for the set of `item`."""
-        while self._parent[item] != item:
-            item = self._parent[item]
-        return item
-
-    def join(self, a: int, b: int) -> None:
-        """Unite two sets."""
-        low, high = sorted((self.find(a), self.find(b)))
-        self._parent[high] = low
-
-
 @dataclass(slots=True)
 class _Axes:
     """Classes of the axes of the left side for given ranks of the variables."""
 
-    equal: Classes = field(default_factory=Classes)
+    equal: UnionFind[int] = field(default_factory=UnionFind)
     """Axes of one size when nothing is broadcast."""
-    forced: Classes = field(default_factory=Classes)
+    forced: UnionFind[int] = field(default_factory=UnionFind)
     """Axes of one size in any case."""
+    count: int = 0
     of: list[list[int | None]] = field(default_factory=list)
     """Item of each axis of each node; None where the size is computed."""
     ones: set[int] = field(default_factory=set)
@@ -59,14 +39,14 @@ class _Axes:
 
     def new(self) -> int:
         """Return a new axis."""
-        self.forced.new()
-        return self.equal.new()
+        self.count += 1
+        return self.count - 1
 
     def same(self, a: int | None, b: int | None) -> int | None:
         if a is None or b is None:
             return b if a is None else a
-        self.equal.join(a, b)
-        self.forced.join(a, b)
+        self.equal.union(a, b)
+        self.forced.union(a, b)
         return a
 
     def broadcast(self, a: int | None, b: int | None) -> int | None:
@@ -75,7 +55,7 @@ class _Axes:
         result = self.new()
         for item in (a, b):
             if item is not None:
-                self.equal.join(result, item)
+                self.equal.union(result, item)
         return result
 
 
@@ -95,33 +75,31 @@ class Layout:
 def layout_of(pattern: Pattern, ranks: tuple[int, ...]) -> Layout:
     """Return the classes of the axes of the left side for given ranks of the variables."""
     axes = _axes(pattern, ranks)
-    kernels = {axes.equal.find(item) for item in axes.kernels}
-    equal = dict.fromkeys(axes.equal.find(item) for item in axes.items)
+    kernels = {axes.equal[item] for item in axes.kernels}
+    equal = dict.fromkeys(axes.equal[item] for item in axes.items)
     return Layout(
         equal=tuple((root, root in kernels) for root in equal),
-        forced=tuple(dict.fromkeys(axes.forced.find(item) for item in axes.items)),
-        ones=frozenset(axes.forced.find(item) for item in axes.ones),
+        forced=tuple(dict.fromkeys(axes.forced[item] for item in axes.items)),
+        ones=frozenset(axes.forced[item] for item in axes.ones),
         channels=tuple(
-            (axes.equal.find(x), axes.equal.find(w), axes.equal.find(out))
-            for x, w, out in axes.channels
+            (axes.equal[x], axes.equal[w], axes.equal[out]) for x, w, out in axes.channels
         ),
         variables=tuple(
-            tuple((axes.equal.find(i), axes.forced.find(i)) for i in axes.of[n] if i is not None)
+            tuple((axes.equal[i], axes.forced[i]) for i in axes.of[n] if i is not None)
             for n in range(len(ranks))
         ),
     )
 
 
-def rank_groups(pattern: Pattern) -> tuple[Classes, dict[int, int], frozenset[int]]:
+def rank_groups(pattern: Pattern) -> tuple[UnionFind[int], dict[int, int], frozenset[int]]:
     """Return nodes of one rank, the rank of each group, and the groups in which it cannot differ.
 
     Raises:
         RankConflictError: Two operators ask for different ranks.
     """
-    groups = Classes()
+    groups: UnionFind[int] = UnionFind(range(len(pattern.nodes)))
     asked: list[tuple[int, int, bool]] = []
     for number, node in enumerate(pattern.nodes):  # the right side says too what is meant
-        groups.new()
         if node.call is None:
             continue
         asked += [
@@ -129,14 +107,14 @@ def rank_groups(pattern: Pattern) -> tuple[Classes, dict[int, int], frozenset[in
         ]
         if node.call.operator != "reshape":
             for operand in node.operands:
-                groups.join(operand, number)
+                groups.union(operand, number)
     ranks: dict[int, int] = {}
     for number, rank, _ in asked:
-        if ranks.setdefault(groups.find(number), rank) != rank:
+        if ranks.setdefault(groups[number], rank) != rank:
             raise RankConflictError(
-                f"operators ask for ranks {ranks[groups.find(number)]} and {rank} of one tensor"
+                f"operators ask for ranks {ranks[groups[number]]} and {rank} of one tensor"
             )
-    return groups, ranks, frozenset(groups.find(number) for number, _, hard in asked if hard)
+    return groups, ranks, frozenset(groups[number] for number, _, hard in asked if hard)
 
 
 def _asked_ranks(

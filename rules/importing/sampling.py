@@ -65,8 +65,8 @@ class Sampler:
         self._layouts: dict[tuple[int, ...], Layout] = {}
         self._fitting: dict[tuple[Shape, ...], Instance | None] = {}
         names = range(len(pattern.names))
-        self._root_of = tuple(self._groups.find(n) for n in names)
-        self._roots = tuple(sorted({*self._root_of}))
+        self._root_of = tuple(self._groups[n] for n in names)
+        self._roots = tuple(dict.fromkeys(self._root_of))
 
     @property
     def natural_rank(self) -> int | None:
