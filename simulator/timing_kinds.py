@@ -112,38 +112,19 @@ def kind_of(
     tiles = prod(sizes)
     is_shared = opcode is Opcode.LD and target.dram.read_multicast and tiles > 1
     cost = _cost(target, regions, instruction, len(sizes) if is_shared else 0)
-    route: RouteKey | None = None
-    gang = skip = 0
     posts = tuple((p.semaphore, p.count, p.remote) for p in instruction.posts if p.count > 0)
-    match opcode:
-        case Opcode.LD:
-            gang = axes if is_shared else 0
-            route = ("read", gang, 0)
-        case Opcode.GTH if instruction.sources[0].space is Space.DRAM:
-            route = ("read", 0, 0)
-        case Opcode.ST:
-            route, skip = ("write", 0, 0), axes if tiles > 1 else 0
-        case Opcode.SND:
-            route = ("send", axes, instruction.shift)
-        case Opcode.MCS:
-            route = ("cast", axes, 0) if tiles > 1 else None
-        case Opcode.PS:
-            route = (
-                ("post", axes, 0) if tiles > 1 and any(remote for _, _, remote in posts) else None
-            )
-        case Opcode.HOST:
-            gang = ALL_AXES if mesh.tiles > 1 else 0
-        case Opcode.SIG:
-            route = ("signal", instruction.count, 0) if posts else None
-        case _:
-            pass
-    if opcode not in (Opcode.PS, Opcode.SND, Opcode.MCS, Opcode.SIG) and any(
-        remote for _, _, remote in posts
-    ):
+    is_remote = any(remote for _, _, remote in posts)
+    if is_remote and opcode not in (Opcode.PS, Opcode.SND, Opcode.MCS, Opcode.SIG):
         raise ProgramError(
             f"{opcode.name} of plan step {instruction.tag}: has a remote post, "
             "expected only on PS, SND, MCS or SIG"
         )
+    gang = 0
+    if is_shared:
+        gang = axes
+    elif opcode is Opcode.HOST and mesh.tiles > 1:
+        gang = ALL_AXES
+    route = _route(instruction, gang, tiles, is_remote=is_remote)
     banks, rate = None, cost.rate_bytes_per_cycle
     if target.tile.sram.has_blocks and cost.work_bytes:
         banks = bank_use(
@@ -168,11 +149,40 @@ def kind_of(
         route=route,
         banks=banks,
         gang=gang,
-        skip=skip,
+        skip=axes if opcode is Opcode.ST and tiles > 1 else 0,
         macs=cost.macs,
         mac_dtype=cost.mac_dtype,
         vector_operations=cost.vector_operations,
     )
+
+
+def _route(instruction: Instruction, gang: int, tiles: int, *, is_remote: bool) -> RouteKey | None:
+    """Return what crosses the network, and how far.
+
+    Args:
+        instruction: Any one.
+        gang: Mask of axes whose tiles read as one.
+        tiles: Number of tiles that the instruction's axes span.
+        is_remote: Whether it posts to other tiles of its group.
+    """
+    axes = instruction.axes
+    match instruction.opcode:
+        case Opcode.LD:
+            return ("read", gang, 0)
+        case Opcode.GTH if instruction.sources[0].space is Space.DRAM:
+            return ("read", 0, 0)
+        case Opcode.ST:
+            return ("write", 0, 0)
+        case Opcode.SND:
+            return ("send", axes, instruction.shift)
+        case Opcode.MCS if tiles > 1:
+            return ("cast", axes, 0)
+        case Opcode.PS if tiles > 1 and is_remote:
+            return ("post", axes, 0)
+        case Opcode.SIG if any(post.count for post in instruction.posts):
+            return ("signal", instruction.count, 0)
+        case _:
+            return None
 
 
 def _merged_waits(instruction: Instruction) -> tuple[tuple[int, int], ...]:
