@@ -7,9 +7,10 @@ from functools import partial
 from tilewright.dtypes import DType
 from tilewright.extract.kernel import Family, accumulator_type, chain_of
 from tilewright.lowering.emit import View
-from tilewright.lowering.kernels.context import KernelContext, LoopBox, run_steps, value_view
+from tilewright.lowering.kernels.context import KernelContext, LoopBox
 from tilewright.lowering.kernels.contract import finish_sums
 from tilewright.lowering.kernels.registry import generates
+from tilewright.lowering.kernels.steps import run_steps, value_view
 
 
 @generates(Family.CHAIN)

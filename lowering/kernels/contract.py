@@ -6,9 +6,10 @@ from tilewright.extract.kernel import Family, accumulator_type, epilogue_operand
 from tilewright.extract.plan import Memory
 from tilewright.graph import dequantises, parse_pipeline
 from tilewright.lowering.emit import View
-from tilewright.lowering.kernels.context import KernelContext, LoopBox, run_steps, value_view
+from tilewright.lowering.kernels.context import KernelContext, LoopBox
 from tilewright.lowering.kernels.dequantised import Dequantised
 from tilewright.lowering.kernels.registry import generates
+from tilewright.lowering.kernels.steps import run_steps, value_view
 
 
 @generates(Family.CONTRACT)

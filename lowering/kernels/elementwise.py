@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tilewright.extract.kernel import Family, value_types
-from tilewright.lowering.kernels.context import KernelContext, run_steps
+from tilewright.lowering.kernels.context import KernelContext
 from tilewright.lowering.kernels.registry import generates
+from tilewright.lowering.kernels.steps import run_steps
 
 
 @generates(Family.MAP)
