@@ -45,7 +45,7 @@ from tilewright.lowering.lowered import Lowered, Region
 from tilewright.lowering.micro import LinearProgram, Micro, Operand
 from tilewright.lowering.placement import axis_traffic_bytes, place_mesh
 from tilewright.lowering.program import VALUES_ABSENT, DramTensor, Group, HostRegion, Program
-from tilewright.lowering.scheduled import Scheduling, schedule_backend
+from tilewright.lowering.scheduled import Scheduled, Scheduling, schedule_backend
 from tilewright.reference import evaluate_op
 
 _HOST_ALIGNMENT_BYTES = 64
@@ -388,9 +388,8 @@ def _build(
     draft = draft_of(lower_as(eager=()), machine, plan.mesh)
     if room_bytes is None and scheduling is not Scheduling.PROGRAM:
         draft = best_draft(draft, plan, target, lambda eager: lower_as(eager=eager))
-    lowered = draft.lowered
     scheduled = schedule_backend(
-        lowered.linear,
+        draft.lowered.linear,
         target=machine,
         mesh=plan.mesh,
         durations=draft.durations,
@@ -398,6 +397,11 @@ def _build(
         back=draft.back,
         drafts=draft.others,
     )
+    return _program(plan, target, draft.lowered, scheduled)
+
+
+def _program(plan: Plan, target: Target, lowered: Lowered, scheduled: Scheduled) -> Program:
+    """Return the program of a plan, with its tensors where the back end has put them."""
     back = scheduled.back
 
     def tensor(name: str, storage: Storage, shape: tuple[int, ...] | None = None) -> DramTensor:
