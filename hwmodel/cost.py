@@ -12,17 +12,7 @@ from typing import Literal
 
 from tilewright.dtypes import DType
 from tilewright.errors import TargetError
-from tilewright.graph import parse_pipeline
 from tilewright.hwmodel.target import Dataflow, MatrixUnit, Target, Tile
-
-COMPOSITES = {
-    "softmax": "max|sub|exp|sum|reciprocal|mul",
-    "layernorm": "sum|sub|square|sum|rsqrt|mul",
-    "rmsnorm": "square|sum|rsqrt|mul",
-}
-"""Row-wise kernels as passes over the whole row; `reciprocal` and `rsqrt` are one per row."""
-
-_ONCE_PER_ROW = ("reciprocal", "rsqrt")
 
 _WIDE_BYTES = 8  # element types of this many bytes go at half rate
 
@@ -213,29 +203,22 @@ def systolic_cycles(
     return (rows + cols + k - 2) * ceil(m / rows) * ceil(n / cols) - 1
 
 
-def vector_cycles(
-    tile: Tile, fn: str, dtype: DType, elements: int, rows: int | None = None
-) -> float:
+def vector_cycles(tile: Tile, fn: str, dtype: DType, elements: int) -> float:
     """Return the cycles of the vector unit for one instruction over `elements` elements.
 
-        startup + sum over functions of ceil(elements / lanes) function_cycles
+        startup + ceil(elements / lanes) function_cycles
 
     Args:
         tile: Gives lanes and cycles per function; functions it does not list cost 1.
-        fn: A pipeline as in `map` operators ("add|relu"), a reduction ("sum", "max", ...) with
-            `elements` elements of input, or one of `COMPOSITES`.
+        fn: An element-wise function or a reduction ("sum", "max", ...).
         dtype: Element type; types of 64 bits go at half rate.
-        elements: Elements that the first function takes.
-        rows: Rows of a composite kernel; each has one reciprocal or reciprocal root. One without it.
+        elements: Elements of the operand that has most.
     """
     if elements == 0:
         return 0.0
-    cycles = tile.vector.startup_cycles
-    is_composite = fn in COMPOSITES
-    for name, _ in parse_pipeline(COMPOSITES.get(fn, fn)):
-        count = (rows or 1) if is_composite and name in _ONCE_PER_ROW else elements
-        cycles += _passes(tile, dtype, count) * tile.vector.function_cycles.get(name, 1.0)
-    return cycles
+    vector = tile.vector
+    cycles = _passes(tile, dtype, elements) * vector.function_cycles.get(fn, 1.0)
+    return vector.startup_cycles + cycles
 
 
 def matmul_cost(
@@ -297,29 +280,26 @@ def vector_cost(
     elements: int,
     read_bytes: int,
     written_bytes: int,
-    rows: int | None = None,
 ) -> KernelCost:
     """Return the cost of one vector instruction from SRAM to SRAM.
 
     Args:
         target: Gives the tile and the energies.
         fn: As in `vector_cycles`.
-        dtype: Element type that the functions work on.
-        elements: Elements that each function takes.
+        dtype: Element type that the function works on.
+        elements: As in `vector_cycles`.
         read_bytes: Bytes read from SRAM, all operands.
         written_bytes: Bytes written to SRAM.
-        rows: Rows of a composite kernel.
     """
     moved = read_bytes + written_bytes
-    ops = elements * len(parse_pipeline(COMPOSITES.get(fn, fn)))
     energy = target.energy
     return KernelCost(
-        vector_cycles=vector_cycles(target.tile, fn, dtype, elements, rows),
+        vector_cycles=vector_cycles(target.tile, fn, dtype, elements),
         sram_cycles=moved / target.tile.sram.bytes_per_cycle,
         startup_cycles=target.tile.control.issue_cycles,
-        vector_ops=ops,
+        vector_ops=elements,
         sram_bytes=moved,
-        energy_pj=ops * energy.vector_op_pj + moved * energy.sram_pj_per_byte,
+        energy_pj=elements * energy.vector_op_pj + moved * energy.sram_pj_per_byte,
     )
 
 
