@@ -216,11 +216,11 @@ class Builder:
             listed = " and ".join(str(s) for s in shapes)
             raise ShapeError(f"{self.label}: shapes {listed} do not broadcast") from None
 
-    def map(self, fn: str, *values: Value, dtype: DType | None = None) -> Value:
+    def map(self, fn: str, *values: Value) -> Value:
         """Apply a pipeline to one to three broadcast values.
 
         The output's element type is that of the last input, bool for comparisons, or what a cast
-        in the pipeline says; `dtype` overrides it.
+        in the pipeline says.
         """
         fn, values = with_constant(fn, values)
         first, *rest = parse_pipeline(fn)
@@ -232,12 +232,9 @@ class Builder:
             )
         shape = self.broadcast_shape([v.dims for v in values])
         aligned = [self.reshape(v, (1,) * (len(shape) - v.rank) + v.dims) for v in values]
-        out = dtype or values[-1].element
-        if dtype is None:
-            for name, args in (first, *rest):
-                out = (
-                    DType.BOOL if name in _PREDICATES else DType(args[0]) if name == "cast" else out
-                )
+        out = values[-1].element
+        for name, args in (first, *rest):
+            out = DType.BOOL if name in _PREDICATES else DType(args[0]) if name == "cast" else out
         return self.emit("map", aligned, shape, out, fn=fn)
 
     def cast(self, x: Value, dtype: DType) -> Value:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from tilewright.dtypes import DType
 from tilewright.errors import ModelError, ShapeError
 from tilewright.frontend.builder import Builder
 from tilewright.frontend.registry import NodeContext, importer
 from tilewright.frontend.values import FallbackError, Value
 
 
-def numpy_matmul(b: Builder, x: Value, y: Value, dtype: DType | None = None) -> Value:
+def numpy_matmul(b: Builder, x: Value, y: Value) -> Value:
     """Multiply with numpy's rules for vectors and batches."""
     if not x.rank or not y.rank:
         raise ShapeError(f"{b.label}: matrix product of a scalar")
     left = b.reshape(x, (1, *x.dims)) if x.rank == 1 else x
     right = b.reshape(y, (*y.dims, 1)) if y.rank == 1 else y
-    result = b.matmul(left, right, dtype)
+    result = b.matmul(left, right)
     shape = list(result.dims)
     if y.rank == 1:
         del shape[-1]

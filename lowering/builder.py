@@ -129,15 +129,15 @@ class ProgramBuilder:
         self._previous[phase] = instruction.engine
         self.emit(instruction, phase)
 
-    def barrier(self, phase: str = "run") -> None:
+    def barrier(self) -> None:
         """Make the next step start when all tiles have completed the previous one."""
         if self.mesh.tiles == 1:
             return
         axes, semaphore = (1 << self.mesh.rank) - 1, self.semaphore()
         post = (Post(semaphore, 1, remote=True),)
-        self.step(Instruction(opcode=Opcode.PS, engine=Engine.CT, axes=axes, posts=post), phase)
+        self.step(Instruction(opcode=Opcode.PS, engine=Engine.CT, axes=axes, posts=post))
         wait = (Wait(semaphore, self.mesh.tiles - 1),)
-        self.step(Instruction(opcode=Opcode.WT, engine=Engine.CT, waits=wait), phase)
+        self.step(Instruction(opcode=Opcode.WT, engine=Engine.CT, waits=wait))
 
     def build(self, tags: Iterable[str] = ()) -> Program:
         """Return the program; every stream that is not empty ends with HALT."""

@@ -7,7 +7,6 @@ timing; the order found here says nothing by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tilewright.errors import IntricateError, ProgramError, UninitialisedError
@@ -240,7 +239,6 @@ def check_hazards(
     program: Program,
     *,
     structure_checked: bool = False,
-    progress: Callable[[int, int], None] | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> HazardReport:
     """Check a program without executing it.
@@ -248,7 +246,6 @@ def check_hazards(
     Args:
         program: The program.
         structure_checked: Whether `check_structure` was done already.
-        progress: Called with (instructions done, instructions in all) after each phase.
         limits: How many instructions and comparisons to follow at most.
 
     Returns:
@@ -271,15 +268,15 @@ def check_hazards(
         raise ProgramError(
             f"{program.dram_bytes} bytes of DRAM and {program.sram_bytes} of L1 are too many to follow"
         ) from error
-    total, done, accesses, compared = sum(p.instructions for _, _, p in phases), 0, 0, 0
+    accesses = compared = 0
     for group, _, phase in phases:
         analysis = _Analysis(program, group, phase, written, limits)
         analysis.run()
         accesses, compared = accesses + analysis.accesses, compared + analysis.compared
-        done += phase.instructions
-        if progress is not None:
-            progress(done, total)
     samples = max((len(s) for s in written.samples), default=0)
     return HazardReport(
-        instructions=total, accesses=accesses, compared=compared, sampled_tiles=samples
+        instructions=sum(phase.instructions for _, _, phase in phases),
+        accesses=accesses,
+        compared=compared,
+        sampled_tiles=samples,
     )
