@@ -49,6 +49,7 @@ from tilewright.graph import (
     dequantises,
     parse_pipeline,
     reads_two,
+    step_dtype,
     third_operands,
 )
 from tilewright.hwmodel.mesh import LogicalMesh, Sharding
@@ -102,7 +103,6 @@ TWO_PRODUCTS = frozenset({Family.ATTENTION, Family.CHAIN})
 ON_THE_WAY = frozenset({"fn", "epilogue", "product_dtype", "between", "inner_dtype"})
 """Attributes that say what happens to values on the way, not which values move; `family` knows copies."""
 
-_PREDICATES = frozenset("isnan isinf eq ne lt le gt ge".split())
 _HALVES = frozenset({DType.F16, DType.BF16})
 _MATRIX_TYPES = frozenset(
     {DType.F32, DType.F16, DType.BF16, DType.I8, DType.U8, DType.I16, DType.U16, DType.I32}
@@ -347,13 +347,6 @@ def result_shape(kernel: Kernel, tiling: Tiling) -> tuple[int, ...]:
     return tuple([min(dim.span(tiling.sizes), dim.size) for dim in kernel.nest.result])
 
 
-def step_type(fn: str, args: tuple[str, ...], last_operand: DType) -> DType:
-    """Return the element type that a step of a map pipeline gives."""
-    if fn == "cast":
-        return DType(args[0])
-    return DType.BOOL if fn in _PREDICATES else last_operand
-
-
 def epilogue_operands(kernel: Kernel) -> tuple[int, ...]:
     """Return the number of the operand that the epilogue of a contraction reads, if there is one."""
     return third_operands(kernel.attrs, range(len(kernel.operand_types)))
@@ -410,7 +403,7 @@ def _step_types(pipeline: str, dtype: DType) -> tuple[DType, ...]:
     """Return the types of a value after each step of a pipeline, which may be empty."""
     types: list[DType] = []
     for fn, args in parse_pipeline(pipeline) if pipeline else ():
-        dtype = step_type(fn, args, dtype)
+        dtype = step_dtype(fn, args, dtype)
         types.append(dtype)
     return tuple(types)
 

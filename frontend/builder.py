@@ -17,15 +17,13 @@ from tilewright.dtypes import DType
 from tilewright.errors import ModelError, ShapeError, UnsupportedOpError
 from tilewright.frontend.quantised import is_quantised
 from tilewright.frontend.values import Value, inner_shape
-from tilewright.graph import Array, AttrValue, Op, TensorType, parse_pipeline
+from tilewright.graph import Array, AttrValue, Op, TensorType, parse_pipeline, pipeline_dtype
 from tilewright.reference import evaluate_op
 
 MAX_TENSOR_BYTES = 1 << 40
 """Larger tensors are taken for mistakes."""
 GROWTH_BYTES = 1 << 20
 """Folding may make constants grow by this much: int8 weights stay int8, small tables are expanded."""
-
-_PREDICATES = frozenset({"isnan", "isinf", "eq", "ne", "lt", "le", "gt", "ge"})
 
 
 def with_constant(fn: str, values: tuple[Value, ...]) -> tuple[str, tuple[Value, ...]]:
@@ -223,19 +221,16 @@ class Builder:
         in the pipeline says.
         """
         fn, values = with_constant(fn, values)
-        first, *rest = parse_pipeline(fn)
-        operands = values[1:] if first[0] == "where" else values
+        first, _ = parse_pipeline(fn)[0]
+        operands = values[1:] if first == "where" else values
         if len({v.element for v in operands}) > 1:
             listed = ", ".join(str(v.element) for v in operands)
             raise ModelError(
-                f"{self.label}: operands of '{first[0]}' have different element types: {listed}"
+                f"{self.label}: operands of '{first}' have different element types: {listed}"
             )
         shape = self.broadcast_shape([v.dims for v in values])
         aligned = [self.reshape(v, (1,) * (len(shape) - v.rank) + v.dims) for v in values]
-        out = values[-1].element
-        for name, args in (first, *rest):
-            out = DType.BOOL if name in _PREDICATES else DType(args[0]) if name == "cast" else out
-        return self.emit("map", aligned, shape, out, fn=fn)
+        return self.emit("map", aligned, shape, pipeline_dtype(fn, values[-1].element), fn=fn)
 
     def cast(self, x: Value, dtype: DType) -> Value:
         """Convert the element type."""

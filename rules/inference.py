@@ -12,21 +12,9 @@ from tilewright.graph import (
     Op,
     TensorType,
     dequantises,
-    parse_pipeline,
+    pipeline_dtype,
     third_operands,
 )
-
-_PREDICATES = frozenset({"isnan", "isinf", "eq", "ne", "lt", "le", "gt", "ge"})
-
-
-def pipeline_dtype(fn: str, dtype: DType) -> DType:
-    """Return the element type after a map pipeline whose (last) operand has type `dtype`."""
-    for name, args in parse_pipeline(fn):
-        if name == "cast":
-            dtype = DType(args[0])
-        elif name in _PREDICATES:
-            dtype = DType.BOOL
-    return dtype
 
 
 def broadcast_shapes(shapes: Sequence[tuple[int, ...]], where: str) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from tilewright.dtypes import DType
 from tilewright.errors import RuleError, ShapeError
-from tilewright.graph import AttrValue, TensorType, parse_pipeline
+from tilewright.graph import AttrValue, TensorType, parse_pipeline, pipeline_dtype
 from tilewright.rules.checks.attributes import attribute_text
 from tilewright.rules.checks.instance import Instance, fits, operator_of, value_of
 from tilewright.rules.checks.leaf_types import leaf_type
@@ -28,7 +28,7 @@ from tilewright.rules.checks.patterns import (
 )
 from tilewright.rules.checks.values import Values, random_values
 from tilewright.rules.constructors import Constructor
-from tilewright.rules.inference import infer_type, pipeline_dtype
+from tilewright.rules.inference import infer_type
 from tilewright.rules.instances import drawn
 
 SIZES = (1, 2, 3, 5, 7)

@@ -14,9 +14,9 @@ from math import prod
 from types import MappingProxyType
 
 from tilewright.errors import ShapeError
-from tilewright.graph import AttrValue, Op, TensorType
+from tilewright.graph import AttrValue, Op, TensorType, pipeline_dtype
 from tilewright.rules.importing.foreign import Call
-from tilewright.rules.inference import infer_type, pipeline_dtype
+from tilewright.rules.inference import infer_type
 
 SAME, VALID = 0, 1
 _LARGEST_WINDOW = 16

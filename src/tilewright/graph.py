@@ -132,6 +132,9 @@ once a row where s has one value a row. Rules make them; hardware runs them as s
 TERNARY_FUNCTIONS = ["where"]
 """`where(condition, x, y)`."""
 
+PREDICATES = frozenset({"isnan", "isinf", "eq", "ne", "lt", "le", "gt", "ge"})
+"""Functions that give bool, whatever they take."""
+
 
 @dataclass(frozen=True, slots=True)
 class TensorType:
@@ -294,3 +297,21 @@ def parse_pipeline(fn: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
         head, _, tail = step.partition("(")
         steps.append((head, tuple(tail.removesuffix(")").split(",")) if tail else ()))
     return tuple(steps)
+
+
+def step_dtype(name: str, args: tuple[str, ...], dtype: DType) -> DType:
+    """Return the element type that a step of a map pipeline makes of its last operand's."""
+    if name == "cast":
+        return DType(args[0])
+    return DType.BOOL if name in PREDICATES else dtype
+
+
+def pipeline_dtype(fn: str, dtype: DType) -> DType:
+    """Return the element type after a map pipeline whose (last) operand has type `dtype`.
+
+    >>> str(pipeline_dtype("lt|cast(i8)", DType.F32))
+    'i8'
+    """
+    for name, args in parse_pipeline(fn):
+        dtype = step_dtype(name, args, dtype)
+    return dtype

@@ -21,6 +21,7 @@ from numpy.lib.stride_tricks import as_strided
 from tilewright.dtypes import DType
 from tilewright.errors import ProgramError, ShapeError
 from tilewright.graph import (
+    PREDICATES,
     Array,
     Graph,
     HostModel,
@@ -123,8 +124,6 @@ _BINARY: Mapping[str, MapCallable] = {
     "shr": np.right_shift,
 }
 
-_PREDICATES = frozenset({"isnan", "isinf", "eq", "ne", "lt", "le", "gt", "ge"})
-
 
 def _number(text: str) -> int | float:
     """Parse a pipeline argument; integers stay exact."""
@@ -186,7 +185,7 @@ def map_function(name: str, args: Sequence[str] = ()) -> MapCallable:
             operands = tuple(o.astype(np.float32) for o in operands)
         with np.errstate(all="ignore"):
             result = np.asarray(function(*operands))
-        if name in _PREDICATES:
+        if name in PREDICATES:
             return result
         return result.astype(dtype, copy=False)
 
