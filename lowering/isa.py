@@ -28,6 +28,8 @@ from tilewright.dtypes import BlockFormat, DType
 MAX_RANK = 8
 MAX_AXES = 3
 MAX_LOOP_DEPTH = 2
+MAX_COUNT = 65_535
+"""Largest value of a semaphore."""
 
 
 class Engine(IntEnum):

@@ -14,6 +14,7 @@ from tilewright.errors import ProgramError
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.lowering.isa import (
     MAX_AXES,
+    MAX_COUNT,
     MAX_RANK,
     OPERANDS,
     VECTOR_FUNCTIONS,
@@ -215,7 +216,7 @@ def _check(i: Instruction, machine: _Machine) -> None:
             f"semaphore {semaphore}",
             f"below {machine.semaphores}",
         )
-        _form(0 <= count <= 65535, f"semaphore count {count}", "0..65535")
+        _form(0 <= count <= MAX_COUNT, f"semaphore count {count}", f"0..{MAX_COUNT}")
     _form(0 <= i.tag <= machine.tags, f"tag {i.tag}", f"at most {machine.tags}")
     _check_sends(i, machine)
     if i.opcode in (Opcode.LOOP, Opcode.END, Opcode.HALT):

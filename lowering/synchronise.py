@@ -23,11 +23,9 @@ from typing import NamedTuple
 from tilewright.errors import InfeasibleError, ProgramError
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.lowering.dependencies import BARRIER_POST, BARRIER_WAIT, OrderedProgram
-from tilewright.lowering.isa import Engine, Opcode
+from tilewright.lowering.isa import MAX_COUNT, Engine, Opcode
 from tilewright.lowering.micro import Micro
 
-MAX_COUNT = 65535
-"""Largest value of a semaphore."""
 _EXCHANGES = ("ready", "arrived")
 """Kinds of channels between tiles that exchange data."""
 

@@ -14,12 +14,9 @@ from types import MappingProxyType
 
 from tilewright.errors import ProgramError
 from tilewright.hwmodel.mesh import LogicalMesh
-from tilewright.lowering.isa import Engine, Instruction, Opcode, Post
+from tilewright.lowering.isa import MAX_COUNT, Engine, Instruction, Opcode, Post
 from tilewright.lowering.loops import MAX_UNROLLED, unroll, unrolled_length
 from tilewright.lowering.program import Program, Streams
-
-MAX_COUNT = 65_535
-"""Largest value of a semaphore."""
 
 
 @dataclass(frozen=True, slots=True)

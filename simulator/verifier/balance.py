@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tilewright.lowering.isa import Instruction, Opcode
+from tilewright.lowering.isa import MAX_COUNT, Instruction, Opcode
 from tilewright.lowering.loops import MAX_UNROLLED, unroll, unrolled_length
 from tilewright.lowering.program import Program, Streams
-from tilewright.simulator.scheduling import MAX_COUNT, arrivals
+from tilewright.simulator.scheduling import arrivals
 from tilewright.simulator.verifier.nest import placed
 from tilewright.simulator.verifier.verdict import (
     Finding,

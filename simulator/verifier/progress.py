@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tilewright.lowering.isa import Engine, Instruction, Opcode
+from tilewright.lowering.isa import MAX_COUNT, Engine, Instruction, Opcode
 from tilewright.lowering.program import Group, Program, Streams
-from tilewright.simulator.scheduling import MAX_COUNT, arrivals
+from tilewright.simulator.scheduling import arrivals
 from tilewright.simulator.verifier.nest import Placed, phases, placed
 from tilewright.simulator.verifier.verdict import (
     Finding,
