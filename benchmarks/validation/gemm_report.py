@@ -10,6 +10,7 @@ from benchmarks.validation.gemm_rows import GEMM_ROWS, GemmRow, NumberFormat
 LEAST_MACS = 1024**3
 """Smaller products are shown, not claimed: how programs start and end, which is not modelled, shows."""
 TOLERANCE = 0.15
+"""By how much claimed figures may be off, of this and the other tables."""
 HEADER = ("row", "measured", "simulated", "error", "cost model", "blocks", "our own plan")
 TEXT = """
 Device utilisation in per cent, from the "Out of Box" rows with trace of tech_reports/GEMM_FLOPS in
