@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
+from tilewright.dtypes import DType
 from tilewright.errors import ModelError, ShapeError
 from tilewright.frontend.builder import Builder
 from tilewright.frontend.registry import NodeContext, importer
@@ -104,8 +105,8 @@ def from_2d(b: Builder, x: Value, count: int) -> Value:
     return b.reshape(x, (x.dims[0], x.dims[1], x.dims[3])) if count == 1 else x
 
 
-def convolve(c: NodeContext, x: Value, w: Value, **kwargs: object) -> Value:
-    """Convolve without bias, reading the node's window attributes."""
+def convolve(c: NodeContext, x: Value, w: Value, dtype: DType | None = None) -> Value:
+    """Convolve without bias, reading the node's window attributes; `dtype` is the result's, else x's."""
     spatial = spatial_of(c, x)
     if w.rank != x.rank:
         raise ShapeError(f"{c.b.label}: weights {w.dims} do not fit input {x.dims}")
@@ -120,7 +121,7 @@ def convolve(c: NodeContext, x: Value, w: Value, **kwargs: object) -> Value:
         pads=window.pads2,
         dilations=window.dilations2,
         groups=c.integer("group", 1),
-        **kwargs,  # type: ignore[arg-type]
+        dtype=dtype,
     )
     return from_2d(c.b, result, len(spatial))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -71,7 +71,7 @@ class _Totals:
     e_classes: int = 0
     seconds: float = 0.0
     matches: Counter[str] = field(default_factory=Counter)
-    rule_seconds: Counter[str] = field(default_factory=Counter)
+    rule_seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
 class _Saturation:
@@ -118,7 +118,7 @@ class _Saturation:
         total.seconds += perf_counter() - start
         total.matches.update(stats.matches)
         for rule, seconds in stats.seconds.items():
-            total.rule_seconds[rule] += seconds  # type: ignore[assignment]
+            total.rule_seconds[rule] += seconds
         return stats
 
     def count(self, name: str, e_nodes: int, e_classes: int) -> None:
@@ -207,7 +207,7 @@ class _Saturation:
                 ruleset=name,
                 matches=matches,
                 e_nodes=made.get(rule, 0),
-                seconds=float(total.rule_seconds[rule]),
+                seconds=total.rule_seconds[rule],
             )
             for name, total in self.totals.items()
             if name != "partition"

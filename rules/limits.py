@@ -162,12 +162,12 @@ def slow_rules(
     """
     blocks = tuple(found)
     total = sum(stats.seconds for block in blocks for stats in block.ruleset_stats)
-    spent: Counter[str] = Counter()
+    spent: defaultdict[str, float] = defaultdict(float)
     for block in blocks:
         for stats in block.rule_stats:
-            spent[stats.rule] += stats.seconds  # type: ignore[assignment]
+            spent[stats.rule] += stats.seconds
     return tuple(
-        SlowRule(rule=rule, seconds=float(seconds), total_seconds=total)
+        SlowRule(rule=rule, seconds=seconds, total_seconds=total)
         for rule, seconds in sorted(spent.items())
-        if total >= least_seconds and float(seconds) > _SLOW_SHARE * total
+        if total >= least_seconds and seconds > _SLOW_SHARE * total
     )

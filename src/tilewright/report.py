@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from tilewright.compiler import Compilation
@@ -200,11 +200,12 @@ def _summed(plan: Plan) -> float:
 
 
 def _kinds(plan: Plan) -> str:
-    costs: Counter[str] = Counter()
+    costs: defaultdict[str, float] = defaultdict(float)
     for planned in plan.ops:
-        costs[planned.op.kind] += planned.cost_units  # type: ignore[assignment]
+        costs[planned.op.kind] += planned.cost_units
     whole = _summed(plan)
-    shares = [(kind, cost / whole) for kind, cost in costs.most_common(6) if whole]
+    dearest = sorted(costs.items(), key=lambda item: item[1], reverse=True)[:6]
+    shares = [(kind, cost / whole) for kind, cost in dearest if whole]
     return ", ".join(f"{kind} {share:.0%}" for kind, share in shares if share >= 0.005) or "none"
 
 
