@@ -9,20 +9,16 @@ generation are those of streamed operands, on the nest with the gathered loop in
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from math import prod
 
 from tilewright.extract.kernel import Kernel, box_loads, staging_shape
+from tilewright.extract.pieces import in_pieces, one_piece
 from tilewright.extract.plan import Tiling
-from tilewright.graph import TensorType
 from tilewright.hwmodel.collectives import Collective, CollectiveCost, collective_cost
 from tilewright.hwmodel.cost import KernelCost
-from tilewright.hwmodel.mesh import LogicalMesh, Sharding
+from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
-from tilewright.rules.gathered import Gather, chunk_nest, cut_dim, cut_shape, cut_sharding
-from tilewright.rules.loopnest import OperandMap
-
-_chunk_nest = lru_cache(maxsize=1 << 12)(chunk_nest)  # tilings and prices are of the same nests
+from tilewright.rules.gathered import Gather
 
 
 def gathered_kernel(kernel: Kernel, gather: Gather | None) -> Kernel:
@@ -34,29 +30,11 @@ def gathered_kernel(kernel: Kernel, gather: Gather | None) -> Kernel:
     """
     if gather is None:
         return kernel
-    nest = kernel.nest
-    length = nest.dims[gather.loop].extent // gather.size
-
-    def cut(tensor: OperandMap, type_: TensorType) -> TensorType:
-        return TensorType(cut_shape(type_.shape, cut_dim(tensor, gather.loop), length), type_.dtype)
-
-    def states(tensor: OperandMap, sharding: Sharding) -> Sharding:
-        return cut_sharding(sharding, cut_dim(tensor, gather.loop))
-
-    operand_types = list(map(cut, nest.operands, kernel.operand_types))
+    cut = in_pieces(kernel, gather.loop, gather.size)
+    types = list(cut.operand_types)
     for operand, dim in gather.dims:
-        held = operand_types[operand]
-        shape = (*held.shape[:dim], 1, *held.shape[dim + 1 :])
-        operand_types[operand] = TensorType(shape, held.dtype)
-    return replace(
-        kernel,
-        nest=_chunk_nest(nest, gather),
-        operand_types=tuple(operand_types),
-        operand_shardings=tuple(map(states, nest.operands, kernel.operand_shardings)),
-        result_type=cut(nest.result, kernel.result_type),
-        result_sharding=states(nest.result, kernel.result_sharding),
-        gather=gather,
-    )
+        types[operand] = one_piece(types[operand], dim)
+    return replace(cut, operand_types=tuple(types), gather=gather)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

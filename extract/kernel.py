@@ -56,6 +56,7 @@ from tilewright.hwmodel.mesh import LogicalMesh, Sharding
 from tilewright.rules.gathered import Gather
 from tilewright.rules.halo import NO_AXIS, HaloDim
 from tilewright.rules.loopnest import DimMap, LoopNest, Role
+from tilewright.rules.scattered import Scatter
 
 Box = tuple[tuple[int, int], ...]
 """Half-open index range of each tensor dimension."""
@@ -139,6 +140,8 @@ class Kernel:
     result_sharding: Sharding
     gather: Gather | None = None
     """The operands that arrive in chunks from other tiles; their pieces are the last loop."""
+    scatter: Scatter | None = None
+    """The tiles that add up the sums of which this one makes parts; their pieces are the last loop."""
     halo: tuple[HaloDim, ...] = ()
     """Exchanged before the kernel runs: operand 0 is then the piece with its surroundings."""
     vocabulary: tuple[int, ...] = ()
@@ -155,6 +158,7 @@ class Kernel:
             self.result_type,
             self.mesh,
             self.gather,
+            self.scatter,
             self.halo,
             self.vocabulary,
         )
@@ -175,6 +179,7 @@ class Kernel:
             self.result_type.shape,
             self.mesh,
             self.gather,
+            self.scatter,
             self.halo,
             self.vocabulary,
         )
@@ -185,6 +190,12 @@ class Kernel:
         if self.kind == "map" and self.attrs["fn"] == "identity":
             return Family.COPY
         return _FAMILIES[self.kind]
+
+    @property
+    def loop_in_pieces(self) -> int | None:
+        """The loop whose pieces, on different tiles, are the last loop; None if there is none."""
+        cut = self.gather or self.scatter
+        return None if cut is None else cut.loop
 
     @property
     def on_matrix_unit(self) -> bool:
@@ -230,7 +241,7 @@ def tileable_dims(kernel: Kernel) -> tuple[int, ...]:
     rows: tuple[int, ...] = ()
     if kernel.family is Family.ROWS:
         rows = tuple(term.dim for term in kernel.nest.result[-1].terms)
-    if kernel.gather is not None:  # every step has a chunk of each piece
+    if kernel.loop_in_pieces is not None:  # every step has a chunk of each piece
         rows = (len(kernel.nest.dims) - 1,)
     return tuple(
         number
@@ -343,7 +354,15 @@ def staging_shape(kernel: Kernel, tiling: Tiling, operand: int) -> tuple[int, ..
 
 
 def result_shape(kernel: Kernel, tiling: Tiling) -> tuple[int, ...]:
-    """Return the shape of the largest result box."""
+    """Return the shape of the largest result box: of one piece if sums are scattered."""
+    made = product_shape(kernel, tiling)
+    if kernel.scatter is None:
+        return made
+    return (*made[: kernel.scatter.dim], 1, *made[kernel.scatter.dim + 1 :])
+
+
+def product_shape(kernel: Kernel, tiling: Tiling) -> tuple[int, ...]:
+    """Return the shape of the largest box that the loops make; see `result_shape`."""
     return tuple([min(dim.span(tiling.sizes), dim.size) for dim in kernel.nest.result])
 
 
@@ -478,6 +497,10 @@ def buffers(kernel: Kernel, tiling: Tiling) -> tuple[KernelBuffer, ...]:
         copies = 2 if result_boxes(kernel, tiling) > 1 else 1
         found.append(KernelBuffer(name="result", size_bytes=size, copies=copies))
     found += vocabulary_buffers(kernel)
+    if kernel.scatter is not None:
+        elements = prod(product_shape(kernel, tiling))
+        boxes = result_boxes(kernel, tiling)
+        found += scatter_buffers(kernel, kernel.scatter, elements, boxes)
     for name, size in _temporaries(kernel, tiling, elements):
         found.append(KernelBuffer(name=name, size_bytes=size, copies=1))
     return tuple(found)
@@ -517,6 +540,33 @@ def vocabulary_buffers(kernel: Kernel) -> list[KernelBuffer]:
         "zero": kernel.result_type.dtype.itemsize_bytes,
     }
     return [KernelBuffer(name=name, size_bytes=size, copies=1) for name, size in sizes.items()]
+
+
+PARTS = "parts"
+"""Name of the buffer of a box of parts of sums that is sent to the tiles that add them up."""
+
+
+def scatter_buffers(
+    kernel: Kernel, scatter: Scatter, elements: int, boxes: int
+) -> list[KernelBuffer]:
+    """Return the buffers of sums that are scattered: what is sent and what arrives, for each axis.
+
+    Args:
+        kernel: The kernel.
+        scatter: What is scattered.
+        elements: Of the largest box, all pieces.
+        boxes: Result boxes. Where parts are multiplied right into the buffer that they are sent from, there
+            are two of it.
+    """
+    itemsize = kernel.result_type.dtype.itemsize_bytes
+    copies = 1 if passing_types(kernel) else min(boxes, 2)
+    found = [KernelBuffer(name=PARTS, size_bytes=elements * itemsize, copies=copies)]
+    for stage in range(len(scatter.axes)):
+        size = elements * scatter.pieces(stage) // scatter.size * itemsize
+        if stage:
+            found.append(KernelBuffer(name=f"sums{stage}", size_bytes=size, copies=1))
+        found.append(KernelBuffer(name=f"slots{stage}", size_bytes=size, copies=1))
+    return found
 
 
 def gather_loop(kernel: Kernel) -> int:

@@ -35,6 +35,7 @@ from tilewright.extract.kernel_price_core import (
     MATRIX,
     NOC_BYTES,
     OPS,
+    SCATTERED,
     SRAM,
     SRAM_BYTES,
     STARTUP,
@@ -58,6 +59,7 @@ from tilewright.extract.kernel_work import (
     unit_work,
 )
 from tilewright.extract.plan import Memory, Tiling
+from tilewright.extract.scattered import scatter_price
 from tilewright.extract.vector_price import vector_price
 from tilewright.graph import dequantises
 from tilewright.hwmodel.cost import KernelCost, matmul_cost
@@ -137,7 +139,7 @@ class MovedPieces:
     streams: dict[Place, dict[Tiling, tuple[int, ...]]] = field(default_factory=dict)
     """All that moves: numbers of `Pieces`."""
     chunks: dict[Tiling, int] = field(default_factory=dict)
-    """Gathering in chunks, likewise."""
+    """Gathering in chunks or scattering in boxes, likewise."""
     boxes: dict[Tiling, tuple[int, int]] = field(default_factory=dict)
     """Numbers of result boxes, and of all boxes; at least 1."""
     likely: dict[Hashable, Likely] = field(default_factory=dict)
@@ -164,8 +166,8 @@ class Pricer:
     """Prices tilings of a kernel.
 
     The engines overlap. What cannot be hidden is in `startup_cycles`: the first loads or the first chunk
-    that is gathered, the last store, and the first (or last) box of the matrix or vector unit, whichever
-    has less to do. Loads and stores share the DRAM ports.
+    that is gathered, the last box that is scattered, the last store, and the first (or last) box of the
+    matrix or vector unit, whichever has less to do. Loads and stores share the DRAM ports.
     """
 
     def __init__(
@@ -207,13 +209,20 @@ class Pricer:
         for traffic in traffics:
             yield pieces.stream((traffic, readers[not traffic.is_beside]))
         yield from map(pieces.local_copy, local_copies(kernel, tiling))
-        if kernel.gather is not None:
+        if kernel.loop_in_pieces is not None:
             chunks = self._moved.chunks.get(tiling)
             if chunks is None:
-                gathering, first_cycles = gather_price(kernel, tiling, pieces.target)
-                chunks = pieces.add(_amounts(gathering), GATHERED, first_cycles)
-                self._moved.chunks[tiling] = chunks
+                chunks = self._moved.chunks[tiling] = self._exchanged(tiling)
             yield chunks
+
+    def _exchanged(self, tiling: Tiling) -> int:
+        """Return what gathering or scattering box by box takes."""
+        target = self.pieces.target
+        if self.kernel.scatter is not None:
+            cost, last_cycles = scatter_price(self.kernel, tiling, target)
+            return self.pieces.add(_amounts(cost), SCATTERED, last_cycles)
+        cost, first_cycles = gather_price(self.kernel, tiling, target)
+        return self.pieces.add(_amounts(cost), GATHERED, first_cycles)
 
     def boxes(self, tiling: Tiling) -> tuple[int, int]:
         """Return the number of result boxes, and that of all boxes; at least 1."""

@@ -25,8 +25,9 @@ from tilewright.extract.tables_jit import compiled
 STARTUP = 12
 """The column behind them in what is found."""
 
-UNIT, LOADED, LOADED_BESIDE, STORED, GATHERED = range(5)
-"""What a piece is: work within the tile, or a stream to load, by the other engine, to store, to gather."""
+UNIT, LOADED, LOADED_BESIDE, STORED, GATHERED, SCATTERED = range(6)
+"""What a piece is: work within the tile, or a stream to load, by the other engine, to store, to gather, to
+scatter."""
 
 
 @compiled
@@ -48,7 +49,7 @@ def add_up(
 
     Args:
         amounts: What each piece takes: [pieces, columns].
-        firsts: Cycles of the first of its accesses, which nothing hides.
+        firsts: Cycles of the first of its accesses, or of the last one, which nothing hides.
         kinds: What each piece is.
         starts: The first of `pieces` of each tiled kernel, and the end: [kernels + 1].
         pieces: The pieces of all kernels, one kernel after the other.
@@ -77,7 +78,7 @@ def add_up(
                         low += (one - high) + total[column]
                     total[column] = high
                 total[column] += low
-        load = beside = chunk = last_store = stored = 0.0
+        load = beside = chunk = last_store = last_sums = stored = 0.0
         for place in range(starts[kernel], starts[kernel + 1]):
             piece = pieces[place]
             if kinds[piece] == LOADED:
@@ -86,6 +87,9 @@ def add_up(
                 beside += firsts[piece]
             elif kinds[piece] == GATHERED:
                 chunk = firsts[piece]
+            elif kinds[piece] == SCATTERED:
+                last_sums = firsts[piece]
+                stored += amounts[piece, DMA_OUT]
             elif kinds[piece] == STORED:
                 last_store = max(last_store, firsts[piece])
                 stored += amounts[piece, DMA_OUT]
@@ -93,6 +97,7 @@ def add_up(
         shorter = min(total[MATRIX], total[VECTOR])
         compute = longer + shorter / (boxes[kernel] if has_two_products else results[kernel])
         first = max(load, max(beside, chunk))
+        last_store += last_sums
         latency = max(
             first + compute + last_store,
             max(total[DMA_IN], total[DMA_OUT] - stored) + compute / boxes[kernel] + last_store,

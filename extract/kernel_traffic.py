@@ -267,6 +267,8 @@ def _run_bytes(
     for i in reversed(range(len(operand))):
         dim = operand[i]
         length = min(dim.span(tiling.sizes), dim.size)
+        if number == RESULT and kernel.scatter is not None and i == kernel.scatter.dim:
+            length = 1  # of the pieces that the loops make, one is the tile's own
         if i == axis or (number >= 0 and _has_gaps(kernel, dim, number)):
             return run
         run *= length

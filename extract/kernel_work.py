@@ -34,6 +34,7 @@ from tilewright.extract.kernel_traffic import RESULT, Traffic, box_totals, is_no
 from tilewright.extract.plan import Memory, Tiling
 from tilewright.graph import STATISTIC_FUNCTIONS, dequantises, parse_pipeline
 from tilewright.rules.loopnest import LoopNest, Role
+from tilewright.rules.scattered import Scatter
 
 
 class MatrixWork(NamedTuple):
@@ -206,6 +207,8 @@ def _contract_work(
             vector.append(VectorWork(count, "mul", prod(box), dtype, 3))
             vector.append(VectorWork(count, "sum", prod(box), dtype, 1))
     vector += _finishing_work(kernel, tiling)
+    if kernel.scatter is not None:
+        vector += _scatter_work(kernel, tiling, kernel.scatter)
 
 
 @lru_cache(maxsize=1 << 14)  # as above
@@ -230,6 +233,17 @@ def _finishing_work(kernel: Kernel, tiling: Tiling) -> list[VectorWork]:
     if kernel.attrs.get("epilogue"):
         operands = 1 + len(epilogue_operands(kernel))
         found += _pipeline_work(kernel, tiling, str(kernel.attrs["epilogue"]), operands)
+    return found
+
+
+def _scatter_work(kernel: Kernel, tiling: Tiling, scatter: Scatter) -> list[VectorWork]:
+    """Return what scattering boxes of sums takes: of each axis, a copy of the own part and additions."""
+    dtype, found = kernel.result_type.dtype, []
+    for stage, size in enumerate(scatter.sizes):
+        for count, all_elements in _result_classes(kernel, tiling):
+            elements = all_elements * scatter.pieces(stage) // scatter.size
+            found.append(VectorWork(count, "identity", elements // size, dtype, 2))
+            found.append(VectorWork(count, "sum", elements, dtype, 1))
     return found
 
 

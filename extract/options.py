@@ -39,6 +39,7 @@ from tilewright.extract.overlap import (
 )
 from tilewright.extract.plan import Memory, Placement, Tiling
 from tilewright.extract.pricing import Memories, Outline, PricedTilings, Pricing
+from tilewright.extract.scattered import scattered_kernel
 from tilewright.extract.tiling_search import worthwhile_tilings
 from tilewright.graph import TensorType, dequantises
 from tilewright.hwmodel.cost import KernelCost
@@ -53,6 +54,7 @@ from tilewright.rules.alternatives import KEEP, Alternatives, Implementation, Lo
 from tilewright.rules.gathered import GATHERED, Gather, find_gather
 from tilewright.rules.halo import HALO, halo_dims
 from tilewright.rules.memory.ruleset import Holding
+from tilewright.rules.scattered import find_scatter
 from tilewright.rules.splitting import localise
 from tilewright.rules.vocabulary import VOCABULARY, vocabulary_axes
 
@@ -171,7 +173,8 @@ def _kernel_in_sram(
         halo=halo_dims(node.nest, mesh, implementation.split_dims, implementation.macros),
         vocabulary=vocabulary_axes(implementation.macros),
     )
-    return gathered_kernel(kernel, _gather(node, implementation, mesh))
+    kernel = gathered_kernel(kernel, _gather(node, implementation, mesh))
+    return scattered_kernel(kernel, find_scatter(node.nest, mesh, implementation.macros))
 
 
 def _gather(node: LogicalNode, implementation: Implementation, mesh: LogicalMesh) -> Gather | None:

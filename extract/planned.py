@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from tilewright.extract.gathered import gathered_kernel
 from tilewright.extract.kernel import Kernel
 from tilewright.extract.plan import Memory, Placement, PlannedOp
+from tilewright.extract.scattered import scattered_kernel
 from tilewright.graph import TensorType
 from tilewright.hwmodel.mesh import LogicalMesh, Sharding, local_shape
 from tilewright.rules.annotations import annotate
 from tilewright.rules.gathered import find_gather
 from tilewright.rules.halo import halo_dims
 from tilewright.rules.loopnest import LoopNest
+from tilewright.rules.scattered import find_scatter, scattered_sharding
 from tilewright.rules.splitting import localise, split_sharding
 from tilewright.rules.vocabulary import vocabulary_axes
 
@@ -57,7 +59,8 @@ def planned_kernel(
     nest = planned_nest(planned, types)
     op = planned.op
     operands = tuple(operand_sharding(planned, nest, i) for i in range(len(op.inputs)))
-    result = result_sharding(planned, nest)
+    scatter = find_scatter(nest, mesh, planned.macros)
+    result = scattered_sharding(result_sharding(planned, nest), scatter)
     local_nest = localise(nest, mesh, planned.split_dims, planned.macros)
     output = types[op.output]
 
@@ -79,4 +82,4 @@ def planned_kernel(
         vocabulary=vocabulary_axes(planned.macros),
     )
     gather = find_gather(nest, mesh, planned.split_dims, operands, planned.macros)
-    return gathered_kernel(kernel, gather)
+    return scattered_kernel(gathered_kernel(kernel, gather), scatter)

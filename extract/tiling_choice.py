@@ -35,11 +35,13 @@ from tilewright.extract.kernel import (
 from tilewright.extract.kernel_work import unit_work
 from tilewright.extract.move_buffers import aligned_bytes
 from tilewright.extract.plan import Memory, Tiling
+from tilewright.extract.scattered import step_cycles
 from tilewright.extract.tiling_choice_core import likeliest
 from tilewright.graph import dequantises
 from tilewright.hwmodel.mesh import REPLICATED, Sharding
 from tilewright.hwmodel.target import Target
 from tilewright.rules.loopnest import LoopNest, OperandMap
+from tilewright.rules.scattered import Scatter
 
 _BOX_CYCLES = 60.0
 """Assumed overhead of a box (issue, start-up, fill) in the ranking; pricing knows better."""
@@ -219,10 +221,16 @@ def _scores(kernel: Kernel, candidates: Candidates, target: Target) -> Values:
             cycles += shape.moving(number, itemsize, rate)
     if kernel.gather is not None:
         cycles += _exposed_cycles(kernel, shape, target)
+    if kernel.scatter is not None:
+        fixed, per_byte = step_cycles(target, kernel)
+        box_bytes = shape.result * kernel.result_type.dtype.itemsize_bytes
+        cycles += fixed * shape.results + per_byte * box_bytes  # what nothing hides: the last box
     if dequantises(kernel.attrs):
         cycles += shape.operands[1].moved / target.tile.vector.lanes
     if kernel.result_memory is Memory.DRAM:
         rate = _dram_cycles_per_byte(kernel, kernel.result_sharding, target)
+        if kernel.scatter is not None:
+            rate /= kernel.scatter.size  # a piece of what the loops make
         cycles += shape.storing(kernel.result_type.dtype.itemsize_bytes, rate)
     return cycles
 
@@ -245,12 +253,30 @@ def _least_footprints(kernel: Kernel, candidates: Candidates, alignment_bytes: i
             total += shape.held(number, itemsize, alignment_bytes)
     if dequantises(kernel.attrs):
         total += shape.held(1, stationary_type(kernel).itemsize_bytes, alignment_bytes)
-    if is_result_staged(kernel):
+    if kernel.scatter is not None:
+        total += _scatter_footprints(kernel, kernel.scatter, shape, alignment_bytes)
+    elif is_result_staged(kernel):
         total += shape.results_held(kernel.result_type.dtype.itemsize_bytes, alignment_bytes)
     if kernel.family in (Family.MAP, Family.CONTRACT):
         for dtype in passing_types(kernel):
             total += shape.value(dtype.itemsize_bytes, alignment_bytes)
     return total
+
+
+def _scatter_footprints(
+    kernel: Kernel, scatter: Scatter, shape: Shapes, alignment_bytes: int
+) -> Values:
+    """Return the bytes of the buffers of sums that are scattered, and of results that are stored."""
+    itemsize = kernel.result_type.dtype.itemsize_bytes
+
+    def held(pieces: int) -> Values:
+        return _aligned(shape.result * (pieces * itemsize / scatter.size), alignment_bytes)
+
+    twice = np.where(shape.results > 1, 2.0, 1.0)
+    total = held(scatter.size) if passing_types(kernel) else held(scatter.size) * twice
+    for stage in range(len(scatter.axes)):
+        total = total + held(scatter.pieces(stage)) * (2 if stage else 1)
+    return total + held(1) * twice if is_result_staged(kernel) else total
 
 
 def _is_least_exact(kernel: Kernel) -> bool:

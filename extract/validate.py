@@ -22,6 +22,7 @@ from tilewright.extract.plan import Delivery, Memory, Move, MoveKind, Placement,
 from tilewright.extract.plan_error import PlanError
 from tilewright.extract.planned import planned_kernel, planned_nest
 from tilewright.extract.reshard import Crossing, single_moves
+from tilewright.extract.scattered_check import added_up, check_exchanges, scattering_axes
 from tilewright.extract.user_metric import UserMetric
 from tilewright.extract.validate_halo import check_halo
 from tilewright.extract.validate_vocabulary import check_vocabulary
@@ -229,13 +230,23 @@ def _check_shares(plan: Plan, planned: PlannedOp, target: Target) -> None:
                         f"'{op.name}' on tile {tile} reads [{low}, {high}) of '{name}' and holds "
                         f"[{first}, {last})"
                     )
+        made = _made(nest, mesh, planned, tile)
+        if scattering_axes(planned):
+            check_exchanges(plan, planned, nest, target, made)
+            made = added_up(plan, planned, nest, partial(_made, nest, mesh, planned), tile)
         if planned.result.memory is Memory.SRAM:
-            made = _touched(nest, nest.result, loops)
             held = _shard(mesh, planned.result, plan.types[op.output].shape, tile)
             if made != held:
                 raise PlanError(
                     f"'{op.name}' on tile {tile} makes {made}, its result's shard is {held}"
                 )
+
+
+def _made(
+    nest: LoopNest, mesh: LogicalMesh, planned: PlannedOp, tile: Coordinates
+) -> list[Interval]:
+    """Return what a tile's loops touch of the result."""
+    return _touched(nest, nest.result, _loops(nest, mesh, planned, tile))
 
 
 def _held(plan: Plan, planned: PlannedOp, nest: LoopNest, operand: int) -> Shard:
@@ -286,7 +297,12 @@ def _check_reductions(plan: Plan, planned: PlannedOp, nest: LoopNest) -> None:
         if reduces and (op.attrs.get("epilogue") or nest.combine not in ("sum", "max")):
             raise PlanError(f"'{op.name}' splits a reduction that must be whole")
         partial_out = planned.result.sharding[axis] <= -2
-        sums = reduces or partial_in or VOCABULARY in planned.macros[axis : axis + 1]
+        is_scattered = axis in scattering_axes(planned)
+        sums = (
+            (reduces and not is_scattered)
+            or partial_in
+            or VOCABULARY in planned.macros[axis : axis + 1]
+        )
         if partial_out != sums:
             raise PlanError(f"'{op.name}': axis {axis} must {'' if sums else 'not '}be partial")
 

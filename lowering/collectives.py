@@ -133,7 +133,7 @@ def _reduce_scatter(
     made = new_storage(builder, move.after, type_, name)
     piece = pieces_view(builder, source, move.axis, move.dim, made.shape[move.dim])
     slots = _slots(builder, move.axis, made.shape, type_.dtype, name)
-    _exchange(builder, move.axis, slots, made.shape, _slot(builder, slots, move.axis), piece)
+    _exchange(builder, move.axis, slots, made.shape, slot_view(builder, slots, move.axis), piece)
     _combine(builder, move, slots, _start(builder, made), made.shape)
     return made
 
@@ -153,7 +153,7 @@ def _all_reduce(
             move.axis,
             slots,
             (elements,),
-            _slot(builder, slots, move.axis),
+            slot_view(builder, slots, move.axis),
             _start(builder, flat_source),
         )
         _combine(builder, move, slots, _start(builder, flat_made), (elements,))
@@ -161,7 +161,7 @@ def _all_reduce(
     shape = (elements // size,)
     slots = _slots(builder, move.axis, shape, type_.dtype, name)
     piece = pieces_view(builder, flat_source, move.axis, 0, shape[0])
-    _exchange(builder, move.axis, slots, shape, _slot(builder, slots, move.axis), piece)
+    _exchange(builder, move.axis, slots, shape, slot_view(builder, slots, move.axis), piece)
     bytes_ = shape[0] * type_.dtype.itemsize_bytes
     own = local_storage(builder.buffer(f"{name}.piece", Space.L1, bytes_), type_.dtype, shape)
     _combine(builder, move, slots, own.box((0,), rank), shape)
@@ -221,7 +221,7 @@ def _slots(builder: Builder, axis: int, shape: tuple[int, ...], dtype: DType, na
     return local_storage(buffer, dtype, whole)
 
 
-def _slot(builder: Builder, slots: Storage, axis: int) -> View:
+def slot_view(builder: Builder, slots: Storage, axis: int) -> View:
     """Return the access of the slot of the addressing tile, over one slot's shape."""
     view = pieces_view(builder, slots, axis, 0, 1)
     return replace(view, strides=view.strides[1:])
@@ -230,8 +230,22 @@ def _slot(builder: Builder, slots: Storage, axis: int) -> View:
 def _combine(
     builder: Builder, move: Move, slots: Storage, dst: View, shape: tuple[int, ...]
 ) -> None:
-    """Reduce the slots in the order of the coordinates."""
     fn = "max" if move.before.sharding[move.axis] == PARTIAL_MAX else "sum"
+    reduce_slots(builder, fn, slots, dst, shape)
+
+
+def reduce_slots(
+    builder: Builder, fn: str, slots: Storage, dst: View, shape: tuple[int, ...]
+) -> None:
+    """Reduce the slots in the order of the coordinates.
+
+    Args:
+        builder: Takes the micro.
+        fn: What combines them.
+        slots: One for each tile of the line.
+        dst: Where the result goes, over `shape`.
+        shape: Of what lies in each slot, or a box of it.
+    """
     source = _start(builder, slots)
     spread = replace(dst, strides=(0, *dst.strides))
     builder.reduce(fn, (slots.shape[0], *shape), spread, source, accumulate=False)
@@ -292,13 +306,20 @@ def multicast(
 def _exchange(
     builder: Builder, axis: int, made: Storage, shape: tuple[int, ...], place: View, piece: View
 ) -> None:
+    """Emit an exchange with all peers, to its end."""
+    begin_exchange(builder, axis, made, shape, place, piece)
+    arrive(builder, axis, made, builder.mesh.sizes[axis] - 1)
+
+
+def begin_exchange(
+    builder: Builder, axis: int, made: Storage, shape: tuple[int, ...], place: View, piece: View
+) -> None:
     """Emit sends to all peers: the piece that the receiver's coordinate names, to the sender's place.
 
-    The own piece is copied by the vector unit.
+    The own piece is copied by the vector unit. The arrivals are still to be waited for.
     """
     ready(builder, axis, made)
     for shift in range(1, builder.mesh.sizes[axis]):
         role = "first_send" if shift == 1 else "send"
         builder.send(Opcode.SND, shape, place, piece, axes=1 << axis, shift=shift, role=role)
     builder.copy(shape, place, piece)
-    arrive(builder, axis, made, builder.mesh.sizes[axis] - 1)

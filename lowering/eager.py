@@ -89,11 +89,14 @@ def third_buffers(kernel: Kernel, tiling: Tiling, spare_bytes: int) -> frozenset
 
 
 def may_be_cut(kernel: Kernel, tiling: Tiling) -> bool:
-    """Whether each result box of a kernel is one product, of operands that it does not make or gather."""
+    """Whether each result box of a kernel is one product, of operands that it does not make or gather.
+
+    Where sums are scattered, boxes are sent while the next ones are made anyway.
+    """
     return (
         kernel.family is Family.CONTRACT
         and kernel.on_matrix_unit
-        and kernel.gather is None
+        and kernel.loop_in_pieces is None
         and not dequantises(kernel.attrs)
         and reduction_boxes(kernel, tiling) == 1
     )

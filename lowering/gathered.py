@@ -22,16 +22,16 @@ from tilewright.rules.loopnest import OperandMap
 
 
 def in_pieces(storage: Storage, tensor: OperandMap, kernel: Kernel) -> Storage:
-    """Return a tensor with the dimension along which the kernel gathers cut into pieces.
+    """Return a tensor with the dimension along which the kernel gathers or scatters cut into pieces.
 
     Args:
         storage: The tensor, a shard in the scratchpad or the whole in DRAM.
         tensor: Its index map in the planned op's nest.
-        kernel: The kernel; if it gathers nothing, the tensor is returned as it is.
+        kernel: The kernel; if it does neither, the tensor is returned as it is.
     """
-    if kernel.gather is None:
+    loop = kernel.loop_in_pieces
+    if loop is None:
         return storage
-    loop = kernel.gather.loop
     dim = cut_dim(tensor, loop)
     shape = cut_shape(storage.shape, dim, kernel.nest.dims[loop].extent)
     return replace(storage, shape=shape, coefficients=((),) * len(shape))

@@ -14,6 +14,7 @@ import numpy as np
 from tilewright.extract.gathered import gather_work
 from tilewright.extract.plan import Delivery, Memory, MoveKind, Plan
 from tilewright.extract.planned import planned_kernel
+from tilewright.extract.scattered import exchanged_bytes
 from tilewright.hwmodel.mesh import LogicalMesh, local_shape
 from tilewright.hwmodel.network import axis_group, logical_tile_ids, network_of
 from tilewright.hwmodel.target import Target
@@ -45,6 +46,12 @@ def axis_traffic_bytes(plan: Plan) -> tuple[float, ...]:
                 for operand in kernel.gather.operands:
                     sent = gather_work(kernel, planned.tiling, operand).sent_bytes
                     totals[kernel.gather.axis] += sent * (kernel.gather.size - 1)
+            if kernel.scatter is not None:
+                scatter = kernel.scatter
+                for axis, size, held in zip(
+                    scatter.axes, scatter.sizes, exchanged_bytes(kernel), strict=True
+                ):
+                    totals[axis] += held * (size - 1) / size
     return tuple(totals)
 
 

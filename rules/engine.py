@@ -399,7 +399,9 @@ def saturate(
         work.rule_names,
         options.nodes_per_class,
     )
-    tables = StrategyTables(mesh, work.typing, work.snapshot, _partition_in_order(chosen.partition))
+    partition = _partition_in_order(chosen.partition)
+    least_bytes = options.least_sliced_bytes
+    tables = StrategyTables(mesh, work.typing, work.snapshot, partition, least_bytes)
     work.session.insert(tables.rows())
     work.run("partition")
     implementations, found = read_implementations(work.session, tables, result)

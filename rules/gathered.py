@@ -97,35 +97,33 @@ def cut_dim(tensor: OperandMap, loop: int) -> int | None:
     return next((i for i, dim in enumerate(tensor) if _depends((dim,), loop)), None)
 
 
-def chunk_nest(local: LoopNest, gather: Gather) -> LoopNest:
-    """Return a tile's nest with the gathered loop as two: the pieces (last loop), and inside a piece.
+def chunk_nest(local: LoopNest, loop: int, size: int) -> LoopNest:
+    """Return a tile's nest with a loop as two: the pieces (last loop), and inside a piece.
 
     Tensors get one more dimension where they have the loop: [m] becomes [p, m / p].
 
     Args:
-        local: The nest of one tile in which what is gathered is whole.
-        gather: What is gathered.
+        local: The nest of one tile in which the loop is whole.
+        loop: The loop that is cut.
+        size: Number of pieces, p.
     """
-    loop, pieces = local.dims[gather.loop], len(local.dims)
-    assert loop.extent % gather.size == 0, f"{loop.extent} is not divisible by {gather.size}"
-    length = loop.extent // gather.size
+    whole, pieces = local.dims[loop], len(local.dims)
+    assert whole.extent % size == 0, f"{whole.extent} is not divisible by {size}"
+    length = whole.extent // size
 
     def cut(tensor: OperandMap) -> OperandMap:
-        dim = cut_dim(tensor, gather.loop)
+        dim = cut_dim(tensor, loop)
         if dim is None:
             return tensor
-        assert tensor[dim] == DimMap(loop.extent, (Term(gather.loop, 1),)), "a plain dimension"
-        halves = (
-            DimMap(gather.size, (Term(pieces, 1),)),
-            DimMap(length, (Term(gather.loop, 1),)),
-        )
+        assert tensor[dim] == DimMap(whole.extent, (Term(loop, 1),)), "a plain dimension"
+        halves = (DimMap(size, (Term(pieces, 1),)), DimMap(length, (Term(loop, 1),)))
         return (*tensor[:dim], *halves, *tensor[dim + 1 :])
 
     dims = list(local.dims)
-    dims[gather.loop] = replace(loop, extent=length)
+    dims[loop] = replace(whole, extent=length)
     return replace(
         local,
-        dims=(*dims, LoopDim(f"{loop.name}_piece", gather.size, loop.role)),
+        dims=(*dims, LoopDim(f"{whole.name}_piece", size, whole.role)),
         operands=tuple(cut(tensor) for tensor in local.operands),
         result=cut(local.result),
     )

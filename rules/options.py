@@ -83,8 +83,8 @@ class SaturationOptions:
     """Of a tile: values that fill much of it may be computed again; None: all are kept."""
 
     least_sliced_bytes: float = inf
-    """Size in a tile from which on what is between two products may be made and used in slices; never if
-    nothing is said."""
+    """Size in a tile from which on what is between two products may be made and used in slices, and sums may
+    be scattered box by box; never if nothing is said."""
 
     @property
     def everything(self) -> tuple[AnyRule, ...]:

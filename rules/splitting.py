@@ -30,6 +30,7 @@ from tilewright.rules.partition.ruleset import (
     Form,
     PartitionRule,
 )
+from tilewright.rules.scattered import is_sound_scatter
 from tilewright.rules.vocabulary import VOCABULARY, with_table_rows
 
 _PARTIAL = {"sum": PARTIAL_SUM, "max": PARTIAL_MAX}
@@ -248,6 +249,7 @@ def strategies(
         if (
             _divides(nest, mesh, strategy)
             and is_sound_gather(nest, mesh, strategy.split_dims, strategy.operands, strategy.macros)
+            and is_sound_scatter(nest, mesh, strategy.split_dims, strategy.macros)
             and are_halos_alone(strategy.operands, strategy.macros)
         ):
             found.append(strategy)

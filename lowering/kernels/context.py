@@ -363,11 +363,10 @@ class KernelContext:
         """Store a finished result box if the result lies in DRAM."""
         if not self._is_result_staged:
             return
-        nest, kernel = self.kernel.nest, self.kernel
-        ranges = nest.box(nest.result, box.starts, box.sizes)
+        kernel, ranges = self.kernel, self.own_result(box)
         lengths = tuple(high - low for low, high in ranges)
         staged = self.pool("result", self.result.dtype, self._result_shape)
-        origin = self._origin(nest.result, box)
+        origin = tuple(low for low, _ in self.own_result(box.whole))
         self.builder.store(
             lengths,
             self.result.box(tuple(low for low, _ in ranges), self.rank),
@@ -377,6 +376,21 @@ class KernelContext:
             ),
             kernel.result_sharding,
         )
+
+    def own_result(self, box: LoopBox) -> Box:
+        """Return the part of the result that the tile has of a box: of scattered sums, its own piece."""
+        nest, scatter = self.kernel.nest, self.kernel.scatter
+        ranges = nest.box(nest.result, box.starts, box.sizes)
+        if scatter is None:
+            return ranges
+        return (*ranges[: scatter.dim], (0, 1), *ranges[scatter.dim + 1 :])
+
+    def finished(self, box: LoopBox) -> View:
+        """Return the access of the tile's part of a result box over the dimensions of the result."""
+        if self._is_result_staged:
+            staged = self.pool("result", self.result.dtype, self._result_shape)
+            return staged.box((0,) * len(staged.shape), self.rank)
+        return self.result.box(tuple(low for low, _ in self.own_result(box)), self.rank)
 
     def parallel(self, box: LoopBox) -> tuple[tuple[int, ...], LoopBox]:
         """Return the domain and box of the result's loops, with one index of each of the others."""

@@ -9,6 +9,7 @@ from tilewright.lowering.emit import View
 from tilewright.lowering.kernels.context import KernelContext, LoopBox
 from tilewright.lowering.kernels.dequantised import Dequantised
 from tilewright.lowering.kernels.registry import generates
+from tilewright.lowering.kernels.scattered import scatter_sums
 from tilewright.lowering.kernels.steps import run_steps, value_view
 
 
@@ -20,6 +21,9 @@ def contract(context: KernelContext) -> None:
     along h and r by different multiples of a row, so that windows are never copied out. The second
     operand (the weights) is the stationary one.
     """
+    if context.kernel.scatter is not None:
+        scatter_sums(context, context.kernel.scatter)
+        return
     weights = Dequantised(context) if dequantises(context.kernel.attrs) else None
     boxes = _in_parts(context, tuple(context.boxes()))
     for box, following in zip(boxes, (*boxes[1:], None), strict=True):

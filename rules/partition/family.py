@@ -8,7 +8,7 @@ from tilewright.rules.partition.ruleset import PartitionRule, partition
 
 _MODULES = (
     *("products", "attention", "chains", "tensors"),
-    *("gathered", "ring_attention", "halo", "vocabulary"),
+    *("gathered", "ring_attention", "scattered", "halo", "vocabulary"),
 )
 """In order: a loop belongs to the first rule that claims it."""
 

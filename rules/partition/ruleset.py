@@ -14,7 +14,7 @@ A loop belongs to the first `splits` rule that claims it: leaving that rule out 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -60,6 +60,8 @@ class PartitionRule(FunctionRule):
     """A registered partition rule."""
 
     form: Form
+    is_for_large: bool = False
+    """Whether it runs only for results of `SaturationOptions.least_sliced_bytes` or more."""
 
 
 class PartitionRules(RuleFamily[PartitionRule]):
@@ -73,17 +75,18 @@ class PartitionRules(RuleFamily[PartitionRule]):
         """Register a function (op) that is true when partial sums may pass through the operator."""
         return self._registered(Form.PASSES, source, ("op",))
 
-    def macro(self, *, source: str) -> Callable[[MacroUses], MacroUses]:
+    def macro(self, *, source: str, is_for_large: bool = False) -> Callable[[MacroUses], MacroUses]:
         """Register a function (op, nest, size) that yields what an axis of `size` tiles may do."""
-        return self._registered(Form.MACRO, source, ("op", "nest", "size"))
+        parameters = ("op", "nest", "size")
+        return self._registered(Form.MACRO, source, parameters, is_for_large=is_for_large)
 
     def _registered(
-        self, form: Form, source: str, parameters: tuple[str, ...]
+        self, form: Form, source: str, parameters: tuple[str, ...], *, is_for_large: bool = False
     ) -> Callable[[Any], Any]:
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
-            made = define_partition(
-                f"{self.name}.{function.__name__}", form, function, source, parameters
-            )
+            name = f"{self.name}.{function.__name__}"
+            made = define_partition(name, form, function, source, parameters)
+            made = replace(made, is_for_large=is_for_large)
             self._add(made)
             return function
 

@@ -26,10 +26,20 @@ class StrategyTables:
         typing: Typing,
         snapshot: Snapshot,
         rules: tuple[PartitionRule, ...],
+        least_large_bytes: float,
     ) -> None:
+        """Find the strategies.
+
+        Args:
+            mesh: The mesh.
+            typing: Types and signatures.
+            snapshot: The e-graph.
+            rules: The partition rules that run.
+            least_large_bytes: Size of results from which on rules for large ones run, too.
+        """
         self.layouts: list[Sharding] = []
         self.strategies: dict[int, tuple[Strategy, ...]] = {}
-        self._typing, self._rules = typing, rules
+        self._typing, self._rules, self._least_large_bytes = typing, rules, least_large_bytes
         self._numbers: dict[Sharding, int] = {}
         self._types = {e_class: numbers[0] for e_class, numbers in snapshot.types.items()}
         for node in snapshot.enodes:
@@ -56,7 +66,9 @@ class StrategyTables:
                     macros=nothing,
                 ),
             )
-        found = strategies(op, nest, mesh, self._rules)
+        is_large = self._typing.types[signature.result].size_bytes >= self._least_large_bytes
+        rules = tuple(rule for rule in self._rules if is_large or not rule.is_for_large)
+        found = strategies(op, nest, mesh, rules)
         if constructor.operands is None:
             assert all(len({*s.operands}) == 1 for s in found), "list operands share one layout"
         return found

@@ -373,7 +373,7 @@ def _pair(
 ) -> float:
     if maker.result is None:
         return float("inf") if wanted else 0.0
-    gathers = maker.implementation is not None and "gathered" in maker.implementation.macros
+    gathers = maker.implementation is not None and any(maker.implementation.macros)
     if gathers and any(alone for _, _, alone in wanted):
         return float("inf")
     rate = distances.objective.cycle_rate

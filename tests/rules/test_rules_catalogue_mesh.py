@@ -73,6 +73,12 @@ def mlp(b: Builder) -> Graph:
     return b.graph(b.op("matmul", hidden, b.constant("w", 256, 64)))
 
 
+def many_features(b: Builder) -> Graph:
+    """Take up the scratchpads of four tiles with features of many rows, and with the sums over them."""
+    x, v, w = b.input("x", 128, 256), b.constant("v", 256, 512), b.constant("w", 512, 256)
+    return b.graph(b.op("matmul", b.op("map", b.op("matmul", x, v), fn="relu"), w))
+
+
 def convolution(b: Builder, x: tuple[int, ...], w: tuple[int, ...], stride: int = 1) -> Graph:
     attrs = {**ONE, "strides": (stride, stride)}
     return b.graph(b.op("conv", b.input("x", *x), b.constant("w", *w), **attrs))
@@ -272,6 +278,7 @@ ENTRIES = (
     Entry(("partition.gathered_matmul_terms",), normalised_mlp, LONG_LINE),
     Entry(("partition.gathered_matmul_columns",), many_narrow_values, "toy"),
     Entry(("partition.gathered_matmul_values",), few_values, LONG_LINE),
+    Entry(("partition.scattered_matmul_rows",), many_features, LINE),
     Entry(("partition.ring_attention",), tokens_that_attend, LONG_LINE),
     Entry(("tiling.whole_loop",), square, "mesh_1x1?sram_kib=64"),
     Entry(("tiling.smaller_tiles",), square, SMALL),

@@ -68,7 +68,8 @@ def test_a_mask_lies_with_its_queries(mask: tuple[int, int], state: int) -> None
     gather = find_gather(sample.nest, mesh_of(3), found.split_dims, found.operands, found.macros)
     assert gather is not None
     assert gather.operands == (1, 2)
-    local = chunk_nest(localise(sample.nest, mesh_of(3), found.split_dims), gather)
+    local = localise(sample.nest, mesh_of(3), found.split_dims)
+    local = chunk_nest(local, gather.loop, gather.size)
     rows, *columns = (dim.size for dim in local.operands[3][1:])
     assert rows == (2 if mask[0] == 6 else 1)
     assert columns == ([3, 4] if mask[1] == 12 else [1]), "pieces, and keys of a piece"
