@@ -19,6 +19,7 @@ from math import prod
 from tilewright.hwmodel.mesh import LogicalMesh, Sharding
 from tilewright.rules.gathered import cut_dim
 from tilewright.rules.loopnest import LoopNest
+from tilewright.rules.partition.ruleset import NOT_SPLIT
 
 SCATTERED = "scattered"
 """Name of the way in `AxisUse.macro`."""
@@ -73,13 +74,17 @@ def is_sound_scatter(
     """Whether a strategy scatters nothing, or boxes that hold rows of all pieces of the result.
 
     A later axis on the same loop would cut the pieces. Operands that are gathered along that loop have pieces
-    of their own.
+    of their own. An axis that leaves parts of large sums, or shares out nothing, makes more work of them than
+    one that scatters them.
     """
     scatter = find_scatter(nest, mesh, macros)
     if scatter is None:
         return True
-    others = any(macro not in ("", SCATTERED) for macro in macros)
-    return not others and scatter.loop not in split_dims[scatter.axes[0] :]
+    others = [axis for axis, size in enumerate(mesh.sizes) if size > 1 and axis not in scatter.axes]
+    terms = split_dims[scatter.axes[0]]
+    return scatter.loop not in split_dims[scatter.axes[0] :] and not any(
+        macros[axis] or split_dims[axis] in (NOT_SPLIT, terms) for axis in others
+    )
 
 
 def scattered_sharding(sharding: Sharding, scatter: Scatter | None) -> Sharding:

@@ -20,7 +20,7 @@ from onnx import TensorProto
 from benchmarks.stream import worker
 from benchmarks.stream.hardware import write_hardware
 from benchmarks.stream.machines import mesh
-from benchmarks.stream.mapping import Demands, candidates, demands_of
+from benchmarks.stream.mapping import Demands, candidates, demands_of, likely_candidates
 from benchmarks.stream.models import Workload, gemm_chain, perceptron
 from benchmarks.worker import user_seconds
 from tilewright import api
@@ -223,7 +223,7 @@ def _splits(session: Session, tensor: str) -> tuple[str, ...]:
 
 
 def _job(folder: Path, case: Case, ours: Ours, repeats: int) -> Mapping[str, Any]:
-    """Write a case into a folder; return what to ask Stream: those of our plan, one of other ways."""
+    """Write a case into a folder; return what to ask Stream: candidates of our plan, two of other ways."""
     plan = ours.done.plan
     assert plan is not None
     hardware = write_hardware(case.machine, folder)
@@ -231,9 +231,9 @@ def _job(folder: Path, case: Case, ours: Ours, repeats: int) -> Mapping[str, Any
     model.write_bytes(case.workload.theirs)
     rows = case.machine.tile.matrix.rows
     files = []
-    own, *others = [candidates(plan, case.workload.layers, rows) for plan in (plan, *ours.ways)]
-    coarsest = [documents[-1] for documents in others]
-    for number, document in enumerate((*own, *coarsest)):
+    own, layers = candidates(plan, case.workload.layers, rows), case.workload.layers
+    others = [document for way in ours.ways for document in likely_candidates(way, layers, rows)]
+    for number, document in enumerate((*own, *others)):
         files.append(folder / f"mapping{number}.yaml")
         files[-1].write_text(yaml.safe_dump(document, sort_keys=False))
     return {

@@ -8,6 +8,7 @@ tensors lie, when and over which links they move.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,6 +18,7 @@ from typing import Any
 from benchmarks.stream.models import Layer
 from tilewright.extract.plan import Memory, Plan, PlannedOp
 from tilewright.extract.planned import planned_nest
+from tilewright.rules.scattered import ROWS, SCATTERED
 
 Document = dict[str, Any]
 LOOPS = ("m", "n", "k")
@@ -64,6 +66,13 @@ def candidates(plan: Plan, layers: Sequence[Layer], least_k: int) -> tuple[Docum
         if document not in found:
             found.append(document)
     return tuple(found)
+
+
+def likely_candidates(plan: Plan, layers: Sequence[Layer], least_k: int) -> tuple[Document, ...]:
+    """Return two of the candidates: in passes, with what stays in scratchpads fused, and the coarsest one."""
+    fused = _document(plan, layers, _cuts(plan, layers), Grain.PASS, least_k)
+    coarsest = candidates(plan, layers, least_k)[-1]
+    return (fused,) if fused == coarsest else (fused, coarsest)
 
 
 def _ops(plan: Plan, layers: Sequence[Layer]) -> tuple[PlannedOp, ...]:
@@ -155,13 +164,11 @@ def _loops(plan: Plan, op: PlannedOp) -> tuple[_Loop, ...]:
         factor = 1
         for split, size in zip(op.split_dims, plan.mesh.sizes, strict=True):
             factor *= size if split == dim else 1
-        local = dims[dim].extent // factor
+        local, size = dims[dim].extent // factor, op.tiling.sizes[dim]
+        if dims[dim].name == ROWS and SCATTERED in op.macros:
+            size *= op.tiling.sizes[-1]  # a box has rows of all pieces
         found.append(
-            _Loop(
-                position=_position(plan, op, dim),
-                local=local,
-                tile=divisor(local, op.tiling.sizes[dim]),
-            )
+            _Loop(position=_position(plan, op, dim), local=local, tile=divisor(local, size))
         )
     return tuple(found)
 
@@ -224,8 +231,17 @@ class Demands:
     lost: tuple[str, ...]
 
     def without_tiles(self) -> Iterator[tuple[str, ...]]:
-        """Yield the demands on splits and memories, then on splits alone."""
-        yield from dict.fromkeys(((*self.splits, *self.memories), self.splits))
+        """Yield the demands on splits and memories, then on splits alone.
+
+        First with whole parts of the sums of contracting splits, then with sums that are scattered box by
+        box: Stream says nothing about how they are added up.
+        """
+        scattered = tuple(re.sub(r":k(?=[,@])", f":k+{SCATTERED}", split) for split in self.splits)
+        yield from dict.fromkeys(
+            demands
+            for splits in (self.splits, scattered)
+            for demands in ((*splits, *self.memories), splits)
+        )
 
 
 def demands_of(
