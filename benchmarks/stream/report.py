@@ -29,8 +29,9 @@ Where Stream is ahead, and what the tables do not say:
 * By Stream's prices, the plan as it is loses on meshes. Where another grain of the same split closes the gap,
   the split is not the cause: Stream's model charges for boxes of few rows what ours takes to overlap.
 * On the perceptron on 2 x 2 tiles Stream splits the hidden features over both products, so that they never
-  move. Our planner cannot hold the sums of that split in 256 KiB: as a chain of slices it takes 324 KiB a
-  tile, and split by rows, where the chain fits, weights cross links for 69,716 cycles.
+  move. Ours does so with sums that are scattered box by box: they fit, but the features take half of the
+  scratchpad, so that the first product reads its rows again for every box of weights. By our prices, and in
+  our simulator, a split by rows is cheaper, by Stream's it is dearer.
 * In our simulator most mappings are alike: what Stream's generator splits is what our planner splits. Our
   plans are 7 to 13 % faster on 2 x 2 tiles, with 8 bits on 4 x 4 as well.
 * The chain of two on one tile, which Stream fuses, is followed with what is between the products in the

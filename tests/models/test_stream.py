@@ -240,6 +240,26 @@ def test_a_mapping_becomes_demands() -> None:
     assert found.tiles == ()
     assert found.shared_tiles == ("tile=m=64,k=128@b", "tile=m=64@y")
     assert len(found.lost) == 1
+    whole, alone, *scattered = found.without_tiles()
+    assert (whole, alone) == ((*found.splits, *found.memories), found.splits)
+    split = "split=y:k+scattered,x:k+scattered@y"
+    assert scattered == [(found.splits[0], split, *found.memories), (found.splits[0], split)]
+
+
+def test_boxes_of_scattered_sums_have_rows_of_all_pieces() -> None:
+    """Features that never move: both products are split over them, the second one scatters its sums."""
+    workload = perceptron(TensorProto.BFLOAT16)
+    session = Session(api.compile(workload.ours, mesh(2, 2, 2, 32), stop_after=Stage.SATURATE))
+    plan = session.force("split=y:n,x:n@b", "split=y:k+scattered,x:k+scattered@y").plan
+    scattering = plan.ops[-1]
+    assert scattering.tiling is not None
+    rows, *_, pieces = scattering.tiling.sizes
+    assert pieces == 4
+    apart = candidates(plan, workload.layers, least_k=64)[-3]
+    assert [len(group["layers"]) for group in apart["fused_groups"]] == [2, 1]
+    tiles = {t["dim"]: t["tile"] for t in apart["fused_groups"][1]["intra_core_tiling"]}
+    assert tiles["Gemm1.D0"] == divisor(256, 4 * rows)
+    assert apart["layers"][2]["inter_core_tiling"] == [[{"dim": "D2", "split": 4}]]
 
 
 def test_columns_of_one_product_are_terms_of_the_next() -> None:
