@@ -92,9 +92,9 @@ def _marks(a: StridedSet, b: StridedSet) -> int:
 def check_lasting(program: Program) -> Finding:
     """Decide whether a run leaves constants and resident data as they are."""
     constants = [u for t, _ in program.constants for u in _dense("constant", t)]
-    ports = [u for t in program.inputs for u in _dense("input", t)]
-    ports += [u for t in program.outputs for u in _dense("output", t)]
-    found = _meeting(constants, ports + _stores(program, placed(program), Space.DRAM))
+    # outputs are read after a run, never written but by stores: a constant may be one
+    inputs = [u for t in program.inputs for u in _dense("input", t)]
+    found = _meeting(constants, inputs + _stores(program, placed(program), Space.DRAM))
     if found is not None:
         return _overlapping(found, "share bytes of DRAM; the next run would read something else")
     resident = 0

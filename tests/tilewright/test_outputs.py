@@ -70,6 +70,7 @@ def test_outputs_may_share_a_value(outputs: tuple[str, ...], target: str) -> Non
     assert done.program is not None
     validate_plan(done.plan, done.target)
     x = np.linspace(-2, 2, 6, dtype=np.float32).reshape(2, 3)
+    assert api.check(done.program).is_proven
     expected, found = evaluate(graph, {"x": x}), api.run(done.program, {"x": x})
     assert list(found) == list(expected)
     for name, value in expected.items():
