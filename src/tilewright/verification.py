@@ -11,6 +11,7 @@ import onnx
 
 from tilewright.dtypes import DType
 from tilewright.errors import ModelError
+from tilewright.exact_products import with_exact_products
 from tilewright.graph import Array
 
 FLOAT_TOLERANCE = 1e-4
@@ -49,7 +50,7 @@ class OutputCheck:
 def reference_outputs(
     model: str | os.PathLike[str] | bytes, inputs: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """Run a model in onnxruntime with optimisations off, on one thread.
+    """Run a model in onnxruntime with optimisations off and exact integer products, on one thread.
 
     Args:
         model: The model; a file with external data must come as a path.
@@ -64,8 +65,9 @@ def reference_outputs(
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what goes wrong comes back as an exception
-    source = model if isinstance(model, bytes) else os.fspath(model)
     try:
+        exact = with_exact_products(model)
+        source = exact if isinstance(exact, bytes) else os.fspath(exact)
         session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
         known = {value.name for value in session.get_inputs()}
