@@ -385,9 +385,17 @@ def pricing_of(
     target: Target,
     mesh: LogicalMesh,
     options: ExtractOptions,
+    known: Pricing | None = None,
 ) -> Pricing:
-    """Return what the options of pruned alternatives are priced with."""
-    return Pricing(
+    """Return what the options of alternatives are priced with.
+
+    What is `known` of the same alternatives on the same mesh, for another machine or under other limits, is
+    used again as far as it does not depend on what differs.
+    """
+    tilings = None
+    if known is not None and known.tiling == options.tiling:
+        tilings = known.tilings if known.target.tile.matrix == target.tile.matrix else None
+    found = Pricing(
         target=target,
         mesh=mesh,
         objective=options.objective.additive,
@@ -396,12 +404,15 @@ def pricing_of(
         hides=options.hides,
         limit_bytes=options.sram_limit_bytes or target.tile.sram.size_bytes,
         deadline=options.solve.deadline,
-        tilings=tiling_candidates(alternatives, mesh, target, options.tiling),
+        tilings=tilings or tiling_candidates(alternatives, mesh, target, options.tiling),
         tiling=options.tiling,
         memory=options.memory,
         collective=options.collective,
         avoid=options.avoid,
     )
+    if known is not None:
+        found.learn(known)
+    return found
 
 
 def _name_of_fullest(plan: Plan, profile: SramProfile) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tilewright.extract.avoid import NOTHING, Avoid
 from tilewright.extract.deadline import NO_DEADLINE, Deadline
@@ -116,6 +116,29 @@ class Pricing:
     def __post_init__(self) -> None:
         """Know no pieces of work yet."""
         object.__setattr__(self, "pieces", Pieces(self.target))
+
+    def learn(self, known: Pricing) -> None:
+        """Take over what another pricing found of the same mesh and does not depend on what differs.
+
+        Ways and where their tensors may lie depend on the scratchpad and the rules of memory, accesses on
+        the length of bursts, boxes on neither; no price is taken over.
+        """
+        ours, theirs = self.target, known.target
+        is_alike = (
+            ours.tile.dma.burst_bytes == theirs.tile.dma.burst_bytes
+            and ours.dram.read_multicast == theirs.dram.read_multicast
+        )
+        here = dict[int, MovedPieces]()
+        for key, moved in known.moved.items():
+            here[id(moved)] = self.moved[key] = MovedPieces(
+                traffics=moved.traffics if is_alike else {}, boxes=moved.boxes
+            )
+        if (self.limit_bytes, self.memory) == (known.limit_bytes, known.memory):
+            for alike, ways in known.outlines.items():
+                self.outlines[alike] = {
+                    way: found and replace(found, moved=here[id(found.moved)])
+                    for way, found in ways.items()
+                }
 
     def priced_shape(self, kernel: Kernel, moved: MovedPieces) -> PricedShape:
         """Return what is known of a kernel wherever its tensors lie."""

@@ -296,9 +296,9 @@ def _exposed_cycles(kernel: Kernel, shape: Shapes, target: Target) -> Values:
     assert gather is not None, "the kernel gathers an operand"
     products = _product_cycles(kernel, target)
     itemsizes = tuple([kernel.operand_types[n].dtype.itemsize_bytes for n in gather.operands])
-    key = ("exposed", gather, kernel.mesh, itemsizes, products)
+    fixed, per_byte = chunk_cycles(target, kernel.mesh, gather)
+    key = ("exposed", gather.operands, gather.size, itemsizes, products, fixed, per_byte)
     if key not in shape.terms:
-        fixed, per_byte = chunk_cycles(target, kernel.mesh, gather)
         chunks = [shape.operands[number] for number in gather.operands]
         each = [
             fixed + boxes.elements * itemsize / gather.size * per_byte

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from tilewright.errors import TargetError
 from tilewright.hwmodel.check import check_target
-from tilewright.hwmodel.target import Target
+from tilewright.hwmodel.target import Target, interned
 
 ALIASES = {
     "sram": "tile.sram.size_bytes",
@@ -59,7 +59,7 @@ def changed_target(target: Target, change: str) -> Target:
             f"change '{change}': {where}: {first['msg'].lower()}; choose another value"
         ) from None
     check_target(found, f"'{found.name}'")
-    return found
+    return interned(found)
 
 
 def with_scratchpad(target: Target, size_bytes: int) -> Target:

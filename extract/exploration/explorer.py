@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from math import inf
 
@@ -20,7 +21,7 @@ from tilewright.extract.exploration.restrict import (
     restrictions,
     ways_to_restrict,
 )
-from tilewright.extract.exploration.tables import NoOptionError, OptionMemo
+from tilewright.extract.exploration.tables import NoOptionError, OptionMemo, PricedOptions
 from tilewright.extract.exploration.warm import (
     Known,
     carried,
@@ -31,14 +32,13 @@ from tilewright.extract.exploration.warm import (
     row_prices,
     with_messages,
 )
-from tilewright.extract.extraction import ExtractOptions, choose, prepare
-from tilewright.extract.option import ABSENT
+from tilewright.extract.extraction import ExtractOptions, choose, pricing_of
+from tilewright.extract.option import ABSENT, Option
 from tilewright.extract.origins import Variable
 from tilewright.extract.plan import Plan, Proof
 from tilewright.extract.setting import Setting
 from tilewright.extract.solution import Solution
 from tilewright.extract.solve import floor, lower_bound, solve
-from tilewright.extract.tiling_candidates import tiling_candidates
 from tilewright.graph import Graph
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target
@@ -84,18 +84,25 @@ class Explorer:
         target: Target,
         mesh: LogicalMesh,
         options: ExtractOptions | None = None,
-        start: Known | None = None,
+        start: Explorer | None = None,
     ) -> None:
         """Plan the model; the arguments are those of `extract`.
 
-        With a `start`, the search begins at a known solution of the same alternatives.
+        With a `start`, one of the same alternatives on the same mesh, for another machine or under other
+        limits, the search begins at its solution, and what it learnt that still holds stays.
 
         Raises:
             InfeasibleError: Nothing fits the scratchpad.
         """
         self.alternatives, self.target, self.mesh = alternatives, target, mesh
         self.options = options or ExtractOptions()
-        setting = prepare(graph, rolled, alternatives, target, mesh, self.options)
+        everything = Restriction(alternatives=alternatives, demands={})
+        weighing = replace(self.options, objective=self.options.objective.on(graph, target))
+        # forms that pruning leaves out may be asked for, with their tilings
+        known_pricing = start.setting.pricing if start is not None else None
+        pricing = pricing_of(alternatives, target, mesh, weighing, known_pricing)
+        priced = PricedOptions()
+        setting = OptionMemo(graph, rolled, pricing, priced=priced).setting(everything)
         solver = self.options.solve
         below = floor(setting.tables.relaxed, solver)
         relaxed: list[Solution] = []
@@ -103,8 +110,8 @@ class Explorer:
         def solved(problem: ChoiceProblem, last: Solution | None) -> Solution:
             if start is None:
                 return solve(problem, solver, last=last, below=below)
-            choice = carried(setting.tables, start.chosen)
-            return resolve(problem, choice, row_prices(setting.tables, start.prices))
+            choice = carried(setting.tables, start.solved.chosen)
+            return resolve(problem, choice, row_prices(setting.tables, start.solved.prices))
 
         def bound(solution: Solution) -> tuple[float, Proof]:
             cutoff = below.problem.cost(solution.choice) if solution.feasible else inf
@@ -116,11 +123,10 @@ class Explorer:
             return found.bound / setting.tables.scale, Proof(method=found.method)
 
         plan, solution = best_of(setting, lambda: choose(setting, solved, bound))
-        # forms that pruning leaves out may be asked for, with their tilings
-        every = tiling_candidates(alternatives, mesh, target, self.options.tiling)
-        self.setting = replace(setting, pricing=replace(setting.pricing, tilings=every))
-        self.known = known(setting.tables, solution, relaxed[0])
-        self.memo = OptionMemo(graph, rolled, self.setting.pricing, setting.tables.scale)
+        self.setting = setting
+        self.solved = known(setting.tables, solution, relaxed[0])
+        """The choice of the plan, and prices, without messages."""
+        self.memo = OptionMemo(graph, rolled, pricing, setting.tables.scale, priced=priced)
         self._names = variables_of(graph, rolled, alternatives)
         self.base = Answer(
             demands=(), plan=plan, delta=0.0, setting=self.setting, solution=solution
@@ -129,27 +135,37 @@ class Explorer:
 
     def _improve(self) -> None:
         """Search on from the plan found, as answers do, so that they are compared with their like."""
-        everything = Restriction(alternatives=self.alternatives, demands={})
-        setting = self.memo.setting(everything)
-        idle, prices = 0, self.known.prices
+        setting, solved = self.setting, self.solved
+        idle = 0
         for step in range(_IMPROVEMENTS if self.base.plan.gap > _WORTH else 0):
             # cheaper room lets in choices that the repair then makes fit
             share = _PRICE_SHARES[step % len(_PRICE_SHARES)]
-            self.known = replace(self.known, prices={v: p * share for v, p in prices.items()})
+            prices = {v: p * share for v, p in solved.prices.items()}
             bound = self.base.plan.bound, self.base.plan.proof
             plan, solution = replanned(
-                setting, self.known, least=bound, is_bounded=False, is_closed=False
+                *(setting, replace(self.solved, prices=prices)),
+                least=bound,
+                is_bounded=False,
+                is_closed=False,
             )
             idle += 1
             if plan.cost < self.base.plan.cost * (1 - _WORTH):
-                self.base = replace(self.base, plan=plan, setting=setting, solution=solution)
-                self.known = replace(self.known, chosen=chosen(setting.tables, solution))
+                self.base = replace(self.base, plan=plan, solution=solution)
+                self.solved = replace(self.solved, chosen=chosen(setting.tables, solution))
                 idle = 0
             if idle == len(_PRICE_SHARES) or self.base.plan.gap <= _WORTH:
                 break
-        self.known = with_messages(replace(self.known, prices=prices), setting.tables)
-        rows = row_prices(setting.tables, self.known.prices)
-        self.marginals = marginals(setting.tables, rows, self.known.sent)
+
+    @cached_property
+    def known(self) -> Known:
+        """What answers begin with: choice, prices, and messages, which are found when first asked for."""
+        return with_messages(self.solved, self.setting.tables)
+
+    @cached_property
+    def marginals(self) -> Mapping[Variable, tuple[tuple[Option, float], ...]]:
+        """What a choice with each option costs at least; found when first asked for."""
+        tables, known = self.setting.tables, self.known
+        return marginals(tables, row_prices(tables, known.prices), known.sent)
 
     @property
     def tensors(self) -> tuple[str, ...]:

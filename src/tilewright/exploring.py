@@ -21,6 +21,7 @@ from tilewright.compiler import (
     compile_graph,
     extract_options,
     saturation_of,
+    saturation_options,
 )
 from tilewright.errors import CompileError, DemandError
 from tilewright.extract.exploration.demand import Aspect, Demand, parse_demand
@@ -28,7 +29,6 @@ from tilewright.extract.exploration.explain import Explanation, explain
 from tilewright.extract.exploration.explorer import Answer, Explorer
 from tilewright.extract.exploration.resources import Change, Resource, diff, resources
 from tilewright.extract.exploration.staging import CutReason, PipelineAnswer, StageExplorer
-from tilewright.extract.exploration.warm import Known
 from tilewright.extract.exploration.ways import Way, alternatives
 from tilewright.extract.objective import Metric, Objective
 from tilewright.extract.pipeline.planner import StageOptions
@@ -79,6 +79,7 @@ class Session:
         self._done = _weighing(saturated)
         self._tell("extracting a plan")
         self.explorer = _explorer(self._done, self.target, None, None)
+        self.explorer.marginals  # noqa: B018  # which the first question would wait for
         self._stages: dict[tuple[tuple[str, ...], int | None], StageExplorer] = {}
         """Divisions into stages by the rules left out and the limit of scratchpad, once asked for."""
 
@@ -199,8 +200,7 @@ class Session:
         left_out = self._left_out(demands, _pricing(rules))
         explorer = self.explorer
         if left_out or limit_bytes is not None:
-            known = self.explorer.known
-            explorer = _explorer(self._done, self.target, known, limit_bytes, left_out)
+            explorer = _explorer(self._done, self.target, self.explorer, limit_bytes, left_out)
         rest = [demand for demand in demands if demand.value not in left_out]
         found = explorer.answer(*rest)
         delta = found.plan.cost - self.base.plan.cost
@@ -236,7 +236,8 @@ class Session:
     def what_if(self, change: str) -> WhatIf:
         """Return the plan for a target with one figure changed, and what each resource has of it.
 
-        What saturation found is used again unless the logical mesh changes.
+        What saturation found is used again unless the logical mesh changes, or the scratchpad so that other
+        rules match; then ways, boxes and tile sizes are, and prices alone are worked out anew.
 
         Args:
             change: Such as `sram=x2`, `dram_bandwidth=x0.5`, `mesh=8x8`, `tile.matrix.rows=32`.
@@ -246,15 +247,12 @@ class Session:
             InfeasibleError: Nothing fits the scratchpad of the changed target.
         """
         target = changed_target(self.target, change)
-        done, known = replace(self._done, target=target), self.explorer.known
-        if logical_mesh(target) != self._done.mesh:
-            options = replace(self._done.options, stop_after=Stage.SATURATE)
-            done = compile_graph(self._done.source, target, options, self._tell)
+        found = self.explorer
+        if target.model_copy(update={"name": self.target.name}) != self.target:
+            done = self._saturated_for(target)
+            is_same = done.alternatives is self._done.alternatives
             self._tell(f"extracting a plan for {change}")
-            found = _explorer(done, target, None, None)
-        else:
-            self._tell(f"extracting a plan for {change}")
-            found = _explorer(done, target, known, None)
+            found = _explorer(done, target, self.explorer if is_same else None, None)
         return WhatIf(
             change=change,
             target=target,
@@ -263,6 +261,19 @@ class Session:
             before=resources(self.base.plan, self.target),
             after=resources(found.base.plan, target),
         )
+
+    def _saturated_for(self, target: Target) -> Compilation:
+        """Return the model saturated for a changed target, again only if rules look at what changes."""
+        done = replace(self._done, target=target)
+        wanted, known = (
+            saturation_options(done.graph, one, done.options) for one in (target, self.target)
+        )
+        if logical_mesh(target) == done.mesh and wanted == known:
+            return done
+        options = replace(done.options, stop_after=Stage.SATURATE)
+        found = compile_graph(done.source, target, options, self._tell)
+        is_same = found.mesh == done.mesh and found.alternatives == done.alternatives
+        return done if is_same else found
 
     def lower(self, answer: Answer | PipelineAnswer) -> Program:
         """Return the program of an answer.
@@ -334,7 +345,7 @@ def _demands(given: Sequence[DemandLike], is_forced: bool) -> tuple[Demand, ...]
 def _explorer(
     done: Compilation,
     target: Target,
-    start: Known | None,
+    start: Explorer | None,
     limit_bytes: int | None,
     without_rules: tuple[str, ...] = (),
 ) -> Explorer:
