@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, TypeGuard
 
 from pydantic import ValidationError
 
@@ -21,6 +22,13 @@ ALIASES = {
 }
 """Short names of figures that are often asked about; `mesh=RxC` sets the sizes of all axes."""
 
+LINK_BANDWIDTH = "link_bandwidth"
+_LINK_FIGURES = ("port_bytes_per_cycle", "link_bytes_per_cycle")
+"""The short name of the rates of ports and links on every level of the network, and these figures."""
+
+_NO_FIGURES = ("schema_version", "evidence", "published_peaks", "logical_axes")
+"""Parts of a target's file that say something about figures, or give them names."""
+
 _FACTOR = re.compile(r"x(\d+(?:\.\d+)?)")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _SIZES = re.compile(r"\d+(?:x\d+)*")
@@ -31,8 +39,9 @@ def changed_target(target: Target, change: str) -> Target:
 
     Args:
         target: The machine.
-        change: `sram=x2`, `dram_bandwidth=32`, `mesh=4x8`, or a dotted path of the target's file, as
-            `tile.matrix.rows=32`; items of lists go by their name (`axes.row.size=8`) or number.
+        change: `sram=x2`, `dram_bandwidth=32`, `link_bandwidth=x2` (ports and links of all levels),
+            `mesh=4x8`, or a dotted path of the target's file, as `tile.matrix.rows=32`; items of lists go
+            by their name (`axes.row.size=8`) or number.
             A multiple of a whole number is rounded to one.
 
     Raises:
@@ -46,6 +55,11 @@ def changed_target(target: Target, change: str) -> Target:
     data = target.model_dump(mode="json")
     if name == "mesh":
         _set_mesh(data, change, value)
+    elif name == LINK_BANDWIDTH:
+        for level in data["interconnects"]:
+            for figure in _LINK_FIGURES:
+                if level[figure] is not None:  # a crossbar has ports alone
+                    level[figure] = _value(level[figure], change, figure, value)
     else:
         _set(data, ALIASES.get(name, name).split("."), change, value)
     if "schema_version" in data:
@@ -82,17 +96,19 @@ def _set_mesh(data: dict[str, Any], change: str, value: str) -> None:
 
 def _set(data: dict[str, Any], path: list[str], change: str, value: str) -> None:
     place: Any = data
-    for step in path[:-1]:
-        place = _item(place, step, change)
+    for number in range(len(path) - 1):
+        place = _item(place, path, number, change)
     key: Any = path[-1]
     if isinstance(place, list):
         key = next((n for n, own in enumerate(place) if str(n) == key), None)
     before = place.get(key) if isinstance(place, dict) else None
-    if isinstance(before, bool) or not isinstance(before, int | float):
-        raise TargetError(
-            f"change '{change}': '{'.'.join(path)}' is no figure of the target; expected one of "
-            f"{', '.join(sorted(ALIASES))}, mesh, or a path of 'tilewright targets NAME'"
-        )
+    if not _is_figure(before):
+        raise _no_figure(place, path, len(path) - 1, change)
+    place[key] = _value(before, change, ".".join(path), value)
+
+
+def _value(before: float, change: str, figure: str, value: str) -> float:
+    """Return what a figure changes to."""
     if match := _FACTOR.fullmatch(value):
         after = before * float(match[1])
         if isinstance(before, int):
@@ -100,18 +116,58 @@ def _set(data: dict[str, Any], path: list[str], change: str, value: str) -> None
     elif _NUMBER.fullmatch(value):
         after = float(value)
     else:
-        raise TargetError(f"change '{change}': found '{value}', expected a number or xFACTOR")
-    place[key] = int(after) if isinstance(before, int) and after == int(after) else after
+        raise TargetError(
+            f"change '{change}': found '{value}', expected a number or xFACTOR for {figure}, which is "
+            f"{before:,} now"
+        )
+    return int(after) if isinstance(before, int) and after == int(after) else after
 
 
-def _item(place: Any, step: str, change: str) -> Any:
+def _is_figure(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _item(place: Any, path: list[str], number: int, change: str) -> Any:
     """Return a part of nested dictionaries and lists of named parts."""
-    if isinstance(place, dict) and step in place:
+    step = path[number]
+    if isinstance(place, dict) and isinstance(place.get(step), dict | list):
         return place[step]
-    if isinstance(place, list):
-        for number, own in enumerate(place):
-            if step in (str(number), own.get("name"), "-".join(own.get("axes", ()))):
-                return own
-    raise TargetError(
-        f"change '{change}': the target has no '{step}'; see 'tilewright targets NAME' for its figures"
+    for position, own in enumerate(place if isinstance(place, list) else ()):
+        if step in (str(position), _name_of(own)):
+            return own
+    raise _no_figure(place, path, number, change)
+
+
+def _name_of(part: Any) -> str:
+    """Return the name of an item of a list: its own, or the axes that it is about."""
+    return str(part.get("name") or "-".join(part.get("axes", ()))) if isinstance(part, dict) else ""
+
+
+def _no_figure(place: Any, path: list[str], number: int, change: str) -> TargetError:
+    """Return the error of a path that ends at no figure at one of its steps, with what there is instead."""
+    step, last = path[number], number == len(path) - 1
+    if last and isinstance(place, dict) and isinstance(place.get(step), dict | list):
+        place, step, number = place[step], "", number + 1  # it stops short
+    before = ".".join(path[:number])
+    known = _names_in(place)
+    if not before:
+        known = sorted({*ALIASES, LINK_BANDWIDTH, "mesh", *known})
+    close = get_close_matches(step, known, 1)
+    hint = f"; did you mean {'.'.join((*path[:number], *close))}" if close else ""
+    found = ".".join(path[: number + 1])
+    expected = f"{before} and one of" if before else "one of"
+    return TargetError(
+        f"change '{change}': '{found}' is no figure of the target, expected {expected} "
+        f"{', '.join(known)}{hint}"
     )
+
+
+def _names_in(place: Any) -> list[str]:
+    """Return what a path may go on with in a part of a target: figures, and what has some."""
+    if isinstance(place, list):
+        return [name for own in place if (name := _name_of(own))]
+    return [
+        name
+        for name, own in place.items()
+        if name not in _NO_FIGURES and (_is_figure(own) or (isinstance(own, dict | list) and own))
+    ]

@@ -49,7 +49,17 @@ def explain_conflict(
     if len(core) == 1:
         (demand, variable) = core[0]
         return _impossible(alternatives, demand, variable)
-    return DemandError(contradiction(demand for demand, _ in core))
+    return DemandError(contradiction((demand for demand, _ in core), _in_repeats(core)))
+
+
+def _in_repeats(core: Sequence[Placed]) -> str:
+    """Return why demands on two tensors may be on one choice; nothing if none are."""
+    tensors: dict[Variable, set[str | None]] = {}
+    for demand, variable in core:
+        if variable is not None:
+            tensors.setdefault(variable, set()).add(demand.tensor)
+    is_shared = any(len(named) > 1 for named in tensors.values())
+    return "the tensors are repeats of one, which are all computed alike" if is_shared else ""
 
 
 def contradiction(core: Iterable[Demand], why: str = "") -> str:

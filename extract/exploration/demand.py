@@ -251,11 +251,15 @@ def check_value(demand: Demand, mesh: LogicalMesh) -> None:
         case Aspect.TILE:
             tile_sizes(demand)
         case Aspect.MEMORY if demand.value not in set(Memory):
-            raise DemandError(f"demand '{demand}': expected one of {', '.join(Memory)}")
+            raise _unknown_value(demand, Memory)
         case Aspect.WEIGHTS if demand.value not in WEIGHTS:
-            raise DemandError(f"demand '{demand}': expected one of {', '.join(WEIGHTS)}")
+            raise _unknown_value(demand, WEIGHTS)
         case _:
             pass
+
+
+def _unknown_value(demand: Demand, known: Iterable[str]) -> DemandError:
+    return DemandError(f"demand '{demand}': found '{demand.value}', expected {' or '.join(known)}")
 
 
 def is_of(rule: str, name: str) -> bool:

@@ -123,21 +123,25 @@ class Explorer:
             return found.bound / setting.tables.scale, Proof(method=found.method)
 
         plan, solution = best_of(setting, lambda: choose(setting, solved, bound))
-        self.setting = setting
-        self.solved = known(setting.tables, solution, relaxed[0])
+        self.setting: Setting = setting
+        self.solved: Known = known(setting.tables, solution, relaxed[0])
         """The choice of the plan, and prices, without messages."""
         self.memo = OptionMemo(graph, rolled, pricing, setting.tables.scale, priced=priced)
         self._names = variables_of(graph, rolled, alternatives)
         self.base = Answer(
             demands=(), plan=plan, delta=0.0, setting=self.setting, solution=solution
         )
-        self._improve()
+        self._improve(searched=int(start is not None))
 
-    def _improve(self) -> None:
-        """Search on from the plan found, as answers do, so that they are compared with their like."""
+    def _improve(self, searched: int) -> None:
+        """Search on from the plan found, as answers do, so that they are compared with their like.
+
+        Args:
+            searched: How many shares of the prices the plan was searched for at in this way already.
+        """
         setting, solved = self.setting, self.solved
-        idle = 0
-        for step in range(_IMPROVEMENTS if self.base.plan.gap > _WORTH else 0):
+        idle = searched
+        for step in range(searched, _IMPROVEMENTS if self.base.plan.gap > _WORTH else 0):
             # cheaper room lets in choices that the repair then makes fit
             share = _PRICE_SHARES[step % len(_PRICE_SHARES)]
             prices = {v: p * share for v, p in solved.prices.items()}

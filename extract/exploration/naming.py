@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from difflib import get_close_matches
+from itertools import islice
 
 from tilewright.errors import DemandError
 from tilewright.extract.origins import Variable, find_origins
@@ -33,6 +34,8 @@ def unknown_tensor(tensor: str, graph: Graph, known: Collection[str]) -> DemandE
     """Return the error of a tensor that is not among those that a model computes."""
     is_given = tensor in graph.constants or tensor in {p.tensor for p in graph.inputs}
     close = get_close_matches(tensor, known, 3)
-    hint = f"did you mean {' or '.join(close)}" if close else "see 'tilewright compile'"
+    hint = (
+        f"did you mean {' or '.join(close)}" if close else f"such as {', '.join(islice(known, 3))}"
+    )
     reason = "is an input or a constant" if is_given else "is not in the model"
     return DemandError(f"tensor '{tensor}' {reason}, expected one that is computed; {hint}")

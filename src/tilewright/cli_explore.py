@@ -202,8 +202,8 @@ def what_if_command(
         list[str],
         typer.Argument(
             metavar="CHANGE...",
-            help="FIGURE=VALUE or FIGURE=xFACTOR: sram=x2, dram_bandwidth=32, mesh=8x8, "
-            "tile.vector.lanes=x2.",
+            help="FIGURE=VALUE or FIGURE=xFACTOR: sram=x2, dram_bandwidth=32, clock=1.5, "
+            "link_bandwidth=x2, mesh=8x8, or a path in the target's file as tile.matrix.rows=x2.",
         ),
     ],
 ) -> None:

@@ -12,12 +12,16 @@ from rich.console import Console
 
 from tilewright import api
 from tilewright.exploring import Session, WhatIf
-from tilewright.extract.exploration.demand import Aspect, parse_demand
+from tilewright.extract.exploration.demand import Aspect, check_value, parse_demand
 from tilewright.extract.exploration.explain import Explanation
 from tilewright.extract.exploration.explorer import Answer
 from tilewright.extract.exploration.resources import Change
 from tilewright.extract.exploration.ways import Way
 from tilewright.extract.plan import Plan
+from tilewright.hwmodel.change import changed_target
+from tilewright.hwmodel.load import load_target
+from tilewright.hwmodel.network import logical_mesh
+from tilewright.hwmodel.target import Target
 from tilewright.report import cost_text
 from tilewright.rule_commands import PlanRequest, print_refusals
 from tilewright.stage_commands import (
@@ -74,13 +78,12 @@ def report_alternatives(request: ExploreRequest, tensor: str, top: int, console:
     if request.as_json:
         _print_json(console, {"tensor": tensor, "ways": [_way_data(session, w) for w in ways]})
         return
-    base = session.base.plan
     header = ("way", "split", "result", "weights", "tile", "kernel", "at least", "plan", "delta")
     rows = [_way_row(session, way) for way in ways[:_SHOWN_WAYS]]
     print_table(console, f"ways to compute {tensor}", header, rows, left=5)
     if len(ways) > _SHOWN_WAYS:
         print_text(console, f"and {len(ways) - _SHOWN_WAYS} more, see --json")
-    _print_legend(console, base, session)
+    _print_legend(console, session, ways[:_SHOWN_WAYS])
 
 
 def _way_row(session: Session, way: Way) -> Row:
@@ -89,9 +92,8 @@ def _way_row(session: Session, way: Way) -> Row:
     if way.answer is not None:
         cost = f"{way.answer.plan.cost:,.0f}"
         delta = "chosen" if way.is_chosen else _signed(way.answer.plan.cost - base.cost, base)
-    form = f"{way.form} ({way.rule})" if way.rule else way.form
     return (
-        form,
+        way.form,
         way.split,
         f"{way.memory} {way.sharding}",
         way.weights,
@@ -103,9 +105,12 @@ def _way_row(session: Session, way: Way) -> Row:
     )
 
 
-def _print_legend(console: Console, base: Plan, session: Session) -> None:
+def _print_legend(console: Console, session: Session, shown: Sequence[Way]) -> None:
+    made = dict.fromkeys((way.form, way.rule) for way in shown if way.rule)
+    if made:
+        print_facts(console, "rules that make ways", list(made))
     facts = [
-        ("plan", _cost_line(session, base)),
+        ("plan", _cost_line(session.target, session.base.plan)),
         ("kernel", "what the kernel costs on its own, in one repeat"),
         ("at least", "no plan costs less with this way in every repeat"),
     ]
@@ -158,7 +163,7 @@ def _way_line(way: Way) -> str:
 
 def report_answer(request: ExploreRequest, console: Console) -> None:
     """Print the plan under demands, and how it differs from the one without."""
-    if _is_on_stages(request.forced, request.forbidden):
+    if _is_on_stages(request):
         _report_division(request, console)
         return
     session = _opened(request, console)
@@ -172,8 +177,8 @@ def report_answer(request: ExploreRequest, console: Console) -> None:
         return
     facts = [("demand", str(demand)) for demand in answer.demands]
     facts += [
-        ("plan", _cost_line(session, answer.plan)),
-        ("without demands", _cost_line(session, session.base.plan)),
+        ("plan", _cost_line(session.target, answer.plan)),
+        ("without demands", _cost_line(session.target, session.base.plan)),
         ("delta", f"{_signed(answer.delta, session.base.plan)} {_unit(answer.plan)}"),
         ("answered in", f"{seconds:.2f} s"),
     ]
@@ -181,9 +186,16 @@ def report_answer(request: ExploreRequest, console: Console) -> None:
     _print_changes(console, changes, "what changes against the plan without demands")
 
 
-def _is_on_stages(*demands: tuple[str, ...]) -> bool:
-    """Whether some demand is on stages; all are read before anything is planned."""
-    return any([parse_demand(text).is_on_stages for some in demands for text in some])
+def _is_on_stages(request: ExploreRequest, against: tuple[str, ...] = ()) -> bool:
+    """Whether some demand is on stages; all are read, and their values looked at, before any planning."""
+    mesh = logical_mesh(load_target(request.plan.target))
+    texts = (*request.forced, *request.forbidden, *against)
+    demands = [
+        parse_demand(text, is_forced=text not in request.forbidden) for text in dict.fromkeys(texts)
+    ]
+    for demand in demands:
+        check_value(demand, mesh)
+    return any(demand.is_on_stages for demand in demands)
 
 
 def _report_division(request: ExploreRequest, console: Console) -> None:
@@ -208,7 +220,7 @@ def _report_two_divisions(
 
 def report_diff(request: ExploreRequest, against: tuple[str, ...], console: Console) -> None:
     """Print how the plan under demands differs from another one."""
-    if _is_on_stages(request.forced, request.forbidden, against):
+    if _is_on_stages(request, against):
         _report_two_divisions(request, against, console)
         return
     session = _opened(request, console)
@@ -219,8 +231,8 @@ def report_diff(request: ExploreRequest, against: tuple[str, ...], console: Cons
         _print_json(console, _answer_data(session, second, changes))
         return
     facts = [
-        ("first", f"{_cost_line(session, first.plan)} {_named(first)}"),
-        ("second", f"{_cost_line(session, second.plan)} {_named(second)}"),
+        ("first", f"{_cost_line(session.target, first.plan)} {_named(first)}"),
+        ("second", f"{_cost_line(session.target, second.plan)} {_named(second)}"),
     ]
     print_facts(console, "two plans", facts)
     _print_changes(console, changes, "what changes from the first to the second")
@@ -248,6 +260,9 @@ def _print_changes(console: Console, changes: Sequence[Change], title: str) -> N
 
 def report_what_if(request: ExploreRequest, changes: Sequence[str], console: Console) -> None:
     """Print what each change of the target does to cost and resources."""
+    target = load_target(request.plan.target)
+    for change in changes:
+        changed_target(target, change)  # refuses what is no change before any planning
     session = _opened(request, console)
     quiet = Console(quiet=True) if request.as_json else console
     with progress(quiet, time.monotonic()):
@@ -257,9 +272,9 @@ def report_what_if(request: ExploreRequest, changes: Sequence[str], console: Con
         return
     for one in found:
         facts = [
-            ("plan", f"{cost_text(one.plan, one.target, one.plan.cost)}, gap {one.plan.gap:.2%}"),
-            ("as it is", _cost_line(session, session.base.plan)),
-            ("delta", f"{_signed(one.delta, session.base.plan)} {_unit(one.plan)}"),
+            ("plan", _cost_line(one.target, one.plan)),
+            ("as it is", _cost_line(session.target, session.base.plan)),
+            ("delta", _delta_text(session, one)),
         ]
         print_facts(console, f"{session.target.name} with {one.change}", facts)
         rows = [
@@ -279,9 +294,21 @@ def _signed(delta: float, base: Plan) -> str:
     return f"{delta:+,.0f}{share}"
 
 
-def _cost_line(session: Session, plan: Plan) -> str:
-    text = cost_text(plan, session.target, plan.cost)
-    return f"{text}, bound {plan.bound:,.0f}, gap {plan.gap:.2%}"
+def _delta_text(session: Session, one: WhatIf) -> str:
+    """Write what a change costs; cycles of two clocks are compared as times, too."""
+    base = session.base.plan
+    text = f"{_signed(one.delta, base)} {_unit(one.plan)}"
+    if not one.plan.objective.is_time or one.target.clock_ghz == session.target.clock_ghz:
+        return text
+    before, after = session.target.seconds(base.cost), one.target.seconds(one.plan.cost)
+    share = f" ({after / before - 1:+.1%})" if before else ""
+    return f"{text}, {(after - before) * 1e6:+,.1f} us{share}"
+
+
+def _cost_line(target: Target, plan: Plan) -> str:
+    text = cost_text(plan, target, plan.cost)
+    bound = cost_text(plan, target, plan.bound).partition(" (")[0]
+    return f"{text}, bound {bound}, gap {plan.gap:.2%}"
 
 
 def _print_json(console: Console, data: Mapping[str, Any]) -> None:

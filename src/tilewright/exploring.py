@@ -40,6 +40,7 @@ from tilewright.lowering.link import build_pipeline
 from tilewright.lowering.lower import build_program
 from tilewright.lowering.program import Program
 from tilewright.realising import realised
+from tilewright.rules.alternatives import Alternatives
 from tilewright.rules.options import AnyRule, SaturationOptions, suggestion
 
 DemandLike = str | Demand
@@ -272,7 +273,7 @@ class Session:
             return done
         options = replace(done.options, stop_after=Stage.SATURATE)
         found = compile_graph(done.source, target, options, self._tell)
-        is_same = found.mesh == done.mesh and found.alternatives == done.alternatives
+        is_same = all(map(_are_same, found.alternatives, done.alternatives))
         return done if is_same else found
 
     def lower(self, answer: Answer | PipelineAnswer) -> Program:
@@ -307,6 +308,15 @@ class Session:
             can_avoid=False,
         )
         return found.program
+
+
+def _are_same(one: Alternatives, other: Alternatives) -> bool:
+    """Whether saturation found the same; its statistics may differ."""
+    ours, theirs = (
+        (found.mesh, found.classes, found.nodes, found.implementations, found.outputs)
+        for found in (one, other)
+    )
+    return ours == theirs
 
 
 def _pricing(rules: SaturationOptions) -> tuple[AnyRule, ...]:

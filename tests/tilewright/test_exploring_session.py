@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tilewright.exploring import Session
 from tilewright.extract.exploration.resources import resources
 from tilewright.extract.validate import validate_plan
 from tilewright.hwmodel.change import changed_target
+from tilewright.hwmodel.load import load_target
 from tilewright.verification import compare, reference_outputs
 
 Command = Callable[..., Any]
@@ -93,6 +95,49 @@ def test_a_multiple_of_a_whole_figure_is_whole(session: Session) -> None:
         changed_target(session.target, "sram=x0.3")
 
 
+def test_rates_of_the_network_change_together(session: Session) -> None:
+    faster = changed_target(session.target, "link_bandwidth=x2")
+    for before, after in zip(session.target.interconnects, faster.interconnects, strict=True):
+        assert after.port_bytes_per_cycle == 2 * before.port_bytes_per_cycle
+        assert before.link_bytes_per_cycle is not None
+        assert after.link_bytes_per_cycle == 2 * before.link_bytes_per_cycle
+    crossbars = changed_target(load_target("corsair"), "link_bandwidth=x0.5").interconnects
+    assert any(level.link_bytes_per_cycle is None for level in crossbars)
+    assert session.what_if("link_bandwidth=x2").delta < 0
+
+
+def test_a_change_that_changes_nothing_keeps_the_plan(session: Session) -> None:
+    for change in ("sram=x1", "mesh=4x4"):
+        assert session.what_if(change).plan is session.base.plan
+
+
+def test_smaller_scratchpads_bring_chains_as_for_a_compilation(tmp_path: Path) -> None:
+    """What two products pass on is a slice at a time only where it is a large part of the scratchpad."""
+    path = tmp_path / "mlp.onnx"
+    weights = [
+        numpy_helper.from_array(np.full(shape, 0.1, np.float32), name)
+        for name, shape in (("a", (16, 256)), ("b", (256, 16)))
+    ]
+    nodes = [
+        helper.make_node("MatMul", ["x", "a"], ["hidden"]),
+        helper.make_node("Relu", ["hidden"], ["active"]),
+        helper.make_node("MatMul", ["active", "b"], ["y"]),
+    ]
+    ports = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, (256, 16)) for name in ("x", "y")
+    ]
+    graph = helper.make_graph(nodes, "mlp", ports[:1], ports[1:], weights)
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), path)
+    session = api.explore(path, "mesh_1x2")
+    found = session.what_if("sram=x0.125")
+    validate_plan(found.plan, found.target)
+    fresh = api.explore(path, found.target).base.plan
+    assert found.plan.cost == pytest.approx(fresh.cost, rel=1e-6)
+    assert found.plan.bound == pytest.approx(fresh.bound, rel=1e-6)
+    assert any(planned.op.kind == "chain" for planned in found.plan.ops)
+
+
 def test_what_if_saturates_again_for_another_mesh(session: Session) -> None:
     found = session.what_if("mesh=2x2")
     assert found.plan.mesh.sizes == (2, 2)
@@ -105,7 +150,18 @@ def test_what_if_saturates_again_for_another_mesh(session: Session) -> None:
         ("sram", "expected FIGURE=VALUE"),
         ("sram=lots", "found 'lots', expected a number or xFACTOR"),
         ("tile.engine=2", "is no figure of the target"),
-        ("engine.size=2", "the target has no 'engine'"),
+        ("engine.size=2", "'engine' is no figure of the target, expected one of axes, clock"),
+        ("sram=64KiB", "a number or xFACTOR for tile.sram.size_bytes, which is 262,144 now"),
+        ("dram_bandwith=x2", "did you mean dram_bandwidth"),
+        (
+            "tile.matrix.rowz=x2",
+            "expected tile.matrix and one of rows, .*did you mean tile.matrix.rows",
+        ),
+        (
+            "tile.matrix=x2",
+            "'tile.matrix' is no figure of the target, expected tile.matrix and one of rows",
+        ),
+        ("interconnects.x.hop_cycles=2", "expected interconnects and one of row-column"),
         ("mesh=2", "expected a size for each of the axes row, column"),
         ("sram=0", "greater than 0"),
     ],
@@ -170,6 +226,39 @@ def test_every_verb_prints(tilewright: Command, dense: Path) -> None:
         assert expected in shown.out
     terms = json.loads(tilewright("explore", "explain", dense, "y", *MODEL, "--json").out)["terms"]
     assert terms
+
+
+def test_what_cannot_be_asked_is_refused_before_any_planning(
+    tilewright: Command, dense: Path
+) -> None:
+    for arguments, reason in (
+        (("what-if", dense, "sram=x2", "dram_bandwith=x2"), "did you mean dram_bandwidth"),
+        (("force", dense, "memory=drum@y"), "found 'drum', expected sram or dram"),
+        (("forbid", dense, "split=z:m@y"), "demand 'forbid split=z:m@y': found 'z:m'"),
+        (("diff", dense, "memory=dram@y", "--against", "weights=all@y"), "found 'all'"),
+    ):
+        shown = tilewright("explore", *arguments, *MODEL)
+        assert shown.code == 1
+        assert reason in shown.err
+        assert "extracting" not in shown.out + shown.err
+
+
+def test_another_clock_is_told_in_time(tilewright: Command, dense: Path) -> None:
+    shown = tilewright("explore", "what-if", dense, "clock=x2", *MODEL).out
+    assert "+0 (+0.0%) cycles, -" in shown
+    assert "us (-50.0%)" in shown
+
+
+def test_bounds_have_the_unit_of_the_cost(tilewright: Command, dense: Path) -> None:
+    shown = tilewright("explore", "what-if", dense, "clock=x2", *MODEL, "--objective", "energy").out
+    assert re.search(r"[\d.]+ uJ, bound [\d.]+ uJ, gap", shown)
+
+
+def test_rules_of_ways_stand_below_their_table(tilewright: Command, dense: Path) -> None:
+    shown = tilewright("explore", "alternatives", dense, "y", *MODEL).out
+    table, _, below = shown.partition("rules that make ways")
+    assert "fusion." in below
+    assert "fusion." not in table
 
 
 def test_errors_are_one_line(tilewright: Command, dense: Path) -> None:
