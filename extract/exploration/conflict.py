@@ -257,7 +257,7 @@ def _contradicted(
         if one[0].aspect is Aspect.TILE:
             others = restrictions(alternatives, [other for other in core if other is not one])
             why = why or _unmet(others[0].alternatives[block], number, one[0])
-    return DemandError(contradiction((demand for demand, _ in core), str(why or "")))
+    return DemandError(contradiction((demand for demand, _ in core), str(why or _in_repeats(core))))
 
 
 def _has_options(

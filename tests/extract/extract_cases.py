@@ -484,3 +484,15 @@ def sliced(rows: int, columns: int) -> Case:
     graph = b.graph(b.matmul(hidden, b.weight(64, 8)))
     options = SaturationOptions(least_sliced_bytes=0)
     return saturated(graph, mesh_target(rows, columns), options=options)
+
+
+@cache
+def layered(rows: int, columns: int) -> Case:
+    """Return four equal layers, which are rolled into one block; they give `map4`, `map9` and so on."""
+    b = Builder("layers")
+    value = b.input(16, 16)
+    for _ in range(4):
+        value = b.matmul(value, b.weight(16, 16))
+        for fn in ("relu", "tanh", "exp", "neg"):
+            value = b.map(fn, value)
+    return saturated(b.graph(value), mesh_target(rows, columns))

@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from extract_cases import MODELS, Builder, Case, Enumeration, saturated, tiny, with_sram
+from extract_cases import MODELS, Builder, Case, Enumeration, layered, saturated, tiny, with_sram
 
 from tilewright.errors import DemandError, InfeasibleDemandError, InfeasibleError
 from tilewright.extract.choice import ChoiceProblem
@@ -300,6 +300,15 @@ def test_contradictions_name_both_demands() -> None:
             session.answer(one, replace(one, is_forced=False))
 
 
+def test_a_contradiction_in_repeats_says_that_they_are_alike() -> None:
+    case = layered(2, 2)
+    session = Explorer(case.graph, case.rolled, case.alternatives, case.target, case.mesh)
+    assert session.setting.tables.has_repeats
+    demands = [parse_demand("memory=dram@map9"), parse_demand("memory=sram@map14")]
+    with pytest.raises(DemandError, match="repeats of one, which are all computed alike"):
+        session.answer(*demands)
+
+
 def test_what_a_demand_asks_in_vain_is_said_with_what_there_is() -> None:
     session = explorer("matmul_chain")
     with pytest.raises(DemandError, match=r"expected one of: .*y:R,x:S0"):
@@ -308,7 +317,7 @@ def test_what_a_demand_asks_in_vain_is_said_with_what_there_is() -> None:
         session.answer(parse_demand("memory=dram@matmul"))
     with pytest.raises(DemandError, match="is an input or a constant"):
         session.answer(parse_demand("memory=dram@w0"))
-    with pytest.raises(DemandError, match="expected one of sram, dram"):
+    with pytest.raises(DemandError, match="found 'flash', expected sram or dram"):
         session.answer(parse_demand("memory=flash@matmul0"))
     with pytest.raises(DemandError, match="expected states of the mesh axes y, x"):
         session.answer(parse_demand("split=z:m@matmul0"))

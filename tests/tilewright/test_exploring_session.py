@@ -124,12 +124,14 @@ def test_smaller_scratchpads_bring_chains_as_for_a_compilation(tmp_path: Path) -
         helper.make_node("MatMul", ["active", "b"], ["y"]),
     ]
     ports = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, (256, 16)) for name in ("x", "y")
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, (64, 16)) for name in ("x", "y")
     ]
     graph = helper.make_graph(nodes, "mlp", ports[:1], ports[1:], weights)
     opsets = [helper.make_opsetid("", 17)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), path)
     session = api.explore(path, "mesh_1x2")
+    (known,) = session.explorer.alternatives
+    assert not any(node.kind == "chain" for node in known.nodes)
     found = session.what_if("sram=x0.125")
     validate_plan(found.plan, found.target)
     fresh = api.explore(path, found.target).base.plan
