@@ -19,6 +19,7 @@ from tilewright.extract.certificate import Certificate, LinkPrices, Spans
 from tilewright.extract.choice import ChoiceProblem, Usage
 from tilewright.extract.closing import Scales, Within, closed
 from tilewright.extract.differing import Written, with_differing_repeats
+from tilewright.extract.draft import Draft
 from tilewright.extract.footprint import spare_scratchpad
 from tilewright.extract.linear import columns_of
 from tilewright.extract.model_tables import ModelTables, build_tables
@@ -100,6 +101,7 @@ def extract(
     target: Target,
     mesh: LogicalMesh,
     options: ExtractOptions | None = None,
+    draft: Draft | None = None,
 ) -> Plan:
     """Choose one way to compute everything: least predicted cost within every tile's scratchpad.
 
@@ -110,6 +112,7 @@ def extract(
         target: The machine.
         mesh: The logical mesh that the alternatives were made for.
         options: Objective and limits.
+        draft: What `drafted` made of the same arguments, to go on from.
 
     Returns:
         The plan with cost, bound and proof. The bound holds for the options considered (the
@@ -120,19 +123,47 @@ def extract(
     Raises:
         InfeasibleError: Nothing fits the scratchpad.
     """
-    options = options or ExtractOptions()
-    if Metric.SRAM not in options.objective.metrics:  # of one plan, the bound is worth seconds
-        options = replace(options, solve=replace(options.solve, closes_parts=True))
-    setting = prepare(graph, rolled, alternatives, target, mesh, options)
+    options = _of_one_plan(options or ExtractOptions())
+    if draft is None:
+        setting = prepare(graph, rolled, alternatives, target, mesh, options)
+    else:
+        setting = draft.setting
     kept = tuple(map(keeping_all, alternatives))
     if kept == alternatives:
-        return plan_setting(setting, options)
+        return plan_setting(setting, options, draft)
 
     def plan_keeping_all() -> Plan:
         fewer = prepare(graph, rolled, kept, target, mesh, options)
         return plan_setting(fewer, options)
 
-    return _best_of(partial(plan_setting, setting, options), plan_keeping_all)
+    return _best_of(partial(plan_setting, setting, options, draft), plan_keeping_all)
+
+
+def _of_one_plan(options: ExtractOptions) -> ExtractOptions:
+    """Return options for one plan, of which the bound is worth seconds."""
+    if Metric.SRAM in options.objective.metrics:
+        return options
+    return replace(options, solve=replace(options.solve, closes_parts=True))
+
+
+def drafted(
+    graph: Graph,
+    rolled: Rolled,
+    alternatives: tuple[Alternatives, ...],
+    target: Target,
+    mesh: LogicalMesh,
+    options: ExtractOptions,
+) -> Draft:
+    """Price all options and bound what plans cost; the arguments are those of `extract`.
+
+    Raises:
+        InfeasibleError: Some tensor cannot be computed within the scratchpad.
+    """
+    options = _of_one_plan(options)
+    setting = prepare(graph, rolled, alternatives, target, mesh, options)
+    return Draft(
+        setting=setting, options=options.solve, below=floor(setting.tables.relaxed, options.solve)
+    )
 
 
 def _best_of(with_again: Callable[[], Plan], keeping_all: Callable[[], Plan]) -> Plan:
@@ -154,8 +185,8 @@ def _best_of(with_again: Callable[[], Plan], keeping_all: Callable[[], Plan]) ->
     return plan
 
 
-def plan_setting(setting: Setting, options: ExtractOptions) -> Plan:
-    """Return the best plan of a setting found.
+def plan_setting(setting: Setting, options: ExtractOptions, draft: Draft | None = None) -> Plan:
+    """Return the best plan of a setting found; a draft of it saves work.
 
     Raises:
         InfeasibleError: Nothing fits the scratchpad.
@@ -163,8 +194,8 @@ def plan_setting(setting: Setting, options: ExtractOptions) -> Plan:
     objective = options.objective.on(setting.graph, setting.pricing.target)
     limit_bytes = options.sram_limit_bytes or setting.pricing.limit_bytes
     if Metric.SRAM in objective.metrics:
-        return spare_scratchpad(_Planner(setting, options), objective, limit_bytes)
-    return plan_with_start(setting, options)[0]
+        return spare_scratchpad(_Planner(setting, options, draft), objective, limit_bytes)
+    return plan_with_start(setting, options, draft)[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,13 +206,15 @@ class Start:
     relaxed: Solution
 
 
-def plan_with_start(setting: Setting, options: ExtractOptions) -> tuple[Plan, Start | None]:
+def plan_with_start(
+    setting: Setting, options: ExtractOptions, draft: Draft | None = None
+) -> tuple[Plan, Start | None]:
     """Return the best plan of a setting found, for an objective of costs that add up, and what led to it.
 
     Raises:
         InfeasibleError: Nothing fits the scratchpad.
     """
-    planner = _Planner(setting, options)
+    planner = _Planner(setting, options, draft)
     found = planner.within(options.sram_limit_bytes or setting.pricing.limit_bytes)
     if found.plan is None:
         assert found.failed is not None, "nothing is found for a reason"
@@ -192,8 +225,10 @@ def plan_with_start(setting: Setting, options: ExtractOptions) -> tuple[Plan, St
 class _Planner:
     """Plans of one setting with any limit of scratchpad."""
 
-    def __init__(self, setting: Setting, options: ExtractOptions) -> None:
-        self.setting, self._options = setting, options
+    def __init__(
+        self, setting: Setting, options: ExtractOptions, draft: Draft | None = None
+    ) -> None:
+        self.setting, self._options, self._draft = setting, options, draft
         self.start: Start | None = None
         """Of the last search."""
 
@@ -201,9 +236,11 @@ class _Planner:
         """Return the best plan of least additive cost with a limit of scratchpad."""
         setting = narrowed(self.setting, limit_bytes)
         tables, options = setting.tables, self._options.solve
-        bounder = _Bounder(tables, options)
-        below = bounder.below
-        first = solve(tables.problem, options, below=below)
+        draft = self._draft
+        if draft is None or limit_bytes != draft.limit_bytes:
+            draft = Draft(setting=setting, options=options, below=floor(tables.relaxed, options))
+        bounder = _Bounder(tables, options, draft.below)
+        below, first = draft.below, draft.first
         bound = bounder.bound(first)
         self.start = Start(first=first, relaxed=bounder.relaxed)
         try:
@@ -520,8 +557,8 @@ def _with_spans(plan: Plan, tables: ModelTables, bound: float, spans: Spans) -> 
 class _Bounder:
     """Bounds plans of a setting by a problem `below` all of them."""
 
-    def __init__(self, tables: ModelTables, options: SolveOptions) -> None:
-        self.below = floor(tables.relaxed, options)
+    def __init__(self, tables: ModelTables, options: SolveOptions, below: Floor) -> None:
+        self.below = below
         self._tables, self._options = tables, options
         self._relaxed: Solution | None = None
 

@@ -8,55 +8,132 @@ and through the blocks that are saturated one by one; they are padded here, befo
 
 The added rows are copies of real ones, so that no function is given a number that it would not see anyway. A
 softmax along padded rows gets a mask, after which they are zero, and products may sum over them.
+
+What that is worth depends on the rest of the model and on the machine. So nothing is decided here: these are
+the graphs that may be planned, the one as it is given among them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import product
 from types import MappingProxyType
 
 import numpy as np
 
 from tilewright.constants import Constants, absent, known
 from tilewright.graph import Array, AttrValue, Graph, Op, TensorType, unused_name
-from tilewright.rules.pad_facts import LARGEST_WASTE, padded_size
 from tilewright.rules.padded_axes import Axis, AxisClass, Passing, axis_classes, passing
+from tilewright.rules.padded_sizes import useful_sizes
 
-_LARGEST_WASTE_OF_IMAGES = 1 / 4
-"""A batch of images grows by this share at most: convolutions can be split in space instead."""
+_MOST_GRAPHS = 4
+"""That are offered: where groups of rows have more sizes together, all groups grow in step."""
 
 _SHAPE_ATTRIBUTES = MappingProxyType({"reshape": "shape", "expand": "shape", "slice": "sizes"})
 """By kind, the attribute with the shape of the result."""
 
 
-def padded(graph: Graph, multiples: tuple[int, ...]) -> Graph:
-    """Return an equal graph in which rows that an axis of the mesh does not divide are padded.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Dimensions of one size, and what they are padded to.
+
+    Attributes:
+        count: The size as it is given.
+        products: Operators with products that have a loop along one of them.
+        size: The size that they get.
+    """
+
+    count: int
+    products: int
+    size: int
+
+    @property
+    def note(self) -> str:
+        """What is done, in a sentence."""
+        return f"{self.count} rows of {self.products} products are padded to {self.size}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Padding:
+    """A graph equal to the one given, in which some groups of rows are longer.
+
+    Attributes:
+        graph: The graph; `notes` say what is longer.
+        rows: All groups that could be, in order of size.
+    """
+
+    graph: Graph
+    rows: tuple[Rows, ...] = ()
+
+    @property
+    def added(self) -> int:
+        """Rows that are added, once for each product that has them."""
+        return sum((rows.size - rows.count) * rows.products for rows in self.rows)
+
+    @property
+    def text(self) -> str:
+        """The sizes in short: `197 -> 208`, or `as given`."""
+        longer = [f"{rows.count} -> {rows.size}" for rows in self.rows if rows.size != rows.count]
+        return ", ".join(longer) or "as given"
+
+
+def paddings(graph: Graph, multiples: tuple[int, ...]) -> tuple[Padding, ...]:
+    """Return the graph, and equal graphs with rows that axes of the mesh divide.
+
+    A class of dimensions may be padded if more products have a loop along it than values are converted.
+    Classes of one size are padded alike.
 
     Args:
         graph: A valid graph, as a frontend makes it.
         multiples: Sizes of the axes of the mesh.
 
     Returns:
-        The same graph if there is nothing that is worth it: a class of dimensions is padded if more products
-        have a loop along it than values are converted, and if it grows by a third at most, images a quarter.
+        The graph as it is given, then those with added rows, fewest first.
     """
     passings = passing(graph)
-    sizes: dict[Axis, int] = {}
-    notes = []
+    groups: dict[int, list[AxisClass]] = {}
     for found in axis_classes(graph, passings):
-        largest = _LARGEST_WASTE_OF_IMAGES if found.convolutions else LARGEST_WASTE
-        size = padded_size(found.size, multiples, largest)
-        if size != found.size and _is_worth_it(found):
-            sizes |= dict.fromkeys(found.axes, size)
-            notes.append(
-                f"{found.size} rows of {found.products} products are padded to {size}, "
-                "which the mesh divides"
-            )
-    if not sizes:
-        return graph
-    result = with_added_rows(graph, passings, sizes)
-    return replace(result, notes=(*graph.notes, *sorted(notes)))
+        if _may_be_worth_it(found):
+            groups.setdefault(found.size, []).append(found)
+    sizes = {size: useful_sizes(size, multiples) for size in sorted(groups)}
+    sizes = {size: own for size, own in sizes.items() if len(own) > 1}
+    made = [
+        _padding(graph, passings, {size: (groups[size], new) for size, new in chosen.items()})
+        for chosen in _combined(sizes)
+    ]
+    return tuple(sorted(made, key=lambda padding: padding.added))
+
+
+def _combined(sizes: Mapping[int, tuple[int, ...]]) -> Sequence[Mapping[int, int]]:
+    """Return new sizes of all groups: every combination, or all groups grown in step if that is too many."""
+    chosen = list(product(*sizes.values()))
+    if len(chosen) > _MOST_GRAPHS:
+        steps = max(map(len, sizes.values()))
+        chosen = [tuple(own[min(n, len(own) - 1)] for own in sizes.values()) for n in range(steps)]
+    return [dict(zip(sizes, one, strict=True)) for one in chosen]
+
+
+def _padding(
+    graph: Graph, passings: Sequence[Passing], chosen: Mapping[int, tuple[list[AxisClass], int]]
+) -> Padding:
+    """Return the graph in which groups have the sizes chosen."""
+    rows = tuple(
+        Rows(count=count, products=sum(found.products for found in classes), size=size)
+        for count, (classes, size) in chosen.items()
+    )
+    longer = {
+        axis: size
+        for count, (classes, size) in chosen.items()
+        if size != count
+        for found in classes
+        for axis in found.axes
+    }
+    if not longer:
+        return Padding(graph=graph, rows=rows)
+    notes = (own.note for own in rows if own.size != own.count)
+    made = with_added_rows(graph, passings, longer)
+    return Padding(graph=replace(made, notes=(*graph.notes, *notes)), rows=rows)
 
 
 def with_added_rows(graph: Graph, passings: Sequence[Passing], sizes: Mapping[Axis, int]) -> Graph:
@@ -70,7 +147,7 @@ def with_added_rows(graph: Graph, passings: Sequence[Passing], sizes: Mapping[Ax
     return _Padder(graph, sizes).run(passings)
 
 
-def _is_worth_it(found: AxisClass) -> bool:
+def _may_be_worth_it(found: AxisClass) -> bool:
     return not found.is_of_weights and found.conversions < found.products
 
 

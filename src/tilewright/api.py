@@ -175,7 +175,8 @@ def compile(  # the verb that users know from every other compiler's API
             that is known by then; steps that cannot be cut short may end a little later. None: no limit.
         without_rules: Names of rules or of whole rule sets to leave out.
         rules: More rules, from `load_rules`.
-        pads: Whether rows that the mesh does not divide are padded, see `tilewright.rules.padding`.
+        pads: Whether rows may be padded for the mesh to divide them: what makes the cheapest plan is taken,
+            and `Compilation.paddings` says what else there was, see `tilewright.padding_choice`.
         schedule: Orders of the instructions to try besides the plan's: those of "list" scheduling, also an
             "exact" one where the program is short, or none ("program").
         calibration: Constants of the cost model to plan with, or the file that `tilewright calibrate` wrote
@@ -237,7 +238,7 @@ def explore(
             such as "latency:0.7,energy:0.3", see `tilewright.extract.objective`; or a `UserMetric`.
         without_rules: Names of rules or of whole rule sets to leave out.
         rules: More rules, from `load_rules`.
-        pads: Whether rows that the mesh does not divide are padded, see `tilewright.rules.padding`.
+        pads: Whether rows may be padded for the mesh to divide them, as in `compile`.
         progress: Called with a line of text as the work goes on.
 
     Returns:
@@ -280,7 +281,8 @@ def front(
 ) -> Front:
     """Find plans of which none is better than another in every metric: a Pareto front.
 
-    The model is saturated and its options are priced once for all of them.
+    The model is saturated and its options are priced once for all of them, with the padding that is the
+    cheapest in the first objective that adds up.
 
     Args:
         model: An ONNX file, its bytes, or a graph from `load`.
@@ -291,7 +293,7 @@ def front(
         weights: As in `load`; without them plans cannot be lowered.
         without_rules: Names of rules or of whole rule sets to leave out.
         rules: More rules, from `load_rules`.
-        pads: Whether rows that the mesh does not divide are padded, see `tilewright.rules.padding`.
+        pads: Whether rows may be padded for the mesh to divide them, as in `compile`.
         progress: Called with a line of text as the work goes on.
 
     Returns:
@@ -308,6 +310,7 @@ def front(
         target,
         dims=dims,
         weights=weights,
+        objective=next(metric for metric in metrics if metric is not Metric.SRAM),
         without_rules=without_rules,
         rules=rules,
         pads=pads,

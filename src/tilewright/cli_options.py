@@ -64,7 +64,8 @@ SkipRefused = Annotated[
 Padding = Annotated[
     bool,
     typer.Option(
-        "--padding/--no-padding", help="Pad rows that the mesh does not divide, such as 197 tokens."
+        "--padding/--no-padding",
+        help="Pad rows, such as 197 tokens, for the mesh to divide them, if plans are cheaper.",
     ),
 ]
 WithoutRules = Annotated[

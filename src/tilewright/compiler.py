@@ -16,9 +16,10 @@ from tilewright.constants import absent
 from tilewright.errors import CompileError, InfeasibleError, TimeLimitError
 from tilewright.extract.avoid import NOTHING, Avoid
 from tilewright.extract.deadline import Deadline
-from tilewright.extract.extraction import ExtractOptions, extract
+from tilewright.extract.draft import Draft
+from tilewright.extract.extraction import ExtractOptions, drafted, extract
 from tilewright.extract.limited import extract_within_latency, latency_cycles
-from tilewright.extract.objective import Objective
+from tilewright.extract.objective import Metric, Objective
 from tilewright.extract.pipeline.part import plan_on_part
 from tilewright.extract.pipeline.plan import PipelinePlan
 from tilewright.extract.pipeline.planner import StageOptions, plan_pipeline
@@ -34,13 +35,14 @@ from tilewright.lowering.link import build_pipeline
 from tilewright.lowering.lower import build_program
 from tilewright.lowering.program import Program
 from tilewright.lowering.scheduled import Scheduling
+from tilewright.padding_choice import PaddingCost, Trial, Ways, choose_padding
 from tilewright.realising import realised
 from tilewright.rounding import rounds_values
 from tilewright.rules.alternatives import Alternatives
 from tilewright.rules.engine import saturate
 from tilewright.rules.lifting import lift_numbers
 from tilewright.rules.options import SaturationOptions
-from tilewright.rules.padding import padded
+from tilewright.rules.padding import Padding, paddings
 from tilewright.rules.registry import Numerics
 from tilewright.rules.roll import Rolled, roll
 from tilewright.rules.user_rules import UserRules
@@ -61,6 +63,8 @@ class Stage(StrEnum):
     LOWER = "lower"
 
 
+_BEFORE_PLANS = frozenset({Stage.FRONTEND, Stage.ROLL, Stage.SATURATE})
+
 Progress = Callable[[str], None]
 """Called with a line of text when something begins."""
 
@@ -76,7 +80,7 @@ class CompileOptions:
     """What an inference may take: cycles, or a time such as `50us`."""
     without_rules: tuple[str, ...] = ()
     pads: bool = True
-    """Whether rows that the mesh does not divide are padded, see `tilewright.rules.padding`."""
+    """Whether rows may be padded for the mesh to divide them, see `tilewright.rules.padding`."""
     user_rules: UserRules = field(default_factory=UserRules)
     stop_after: Stage = Stage.LOWER
     scheduling: Scheduling = Scheduling.LIST
@@ -112,6 +116,8 @@ class Compilation:
     program: Program | None = None
     seconds: Mapping[str, float]
     rejected: tuple[str, ...] = ()
+    paddings: tuple[PaddingCost, ...] = ()
+    """Paddings that were considered, if there was a choice; that of `graph` first."""
 
     @property
     def planning_target(self) -> Target:
@@ -207,17 +213,42 @@ def compile_graph(
     timed = _Timed(seconds)
     mesh, source = logical_mesh(target), graph
     graph = fold_constant_outputs(graph)
-    if options.pads:
-        graph = padded(graph, mesh.sizes)
     done = Compilation(
         source=source, graph=graph, target=target, mesh=mesh, options=options, seconds=seconds
     )
-    if options.stop_after is Stage.FRONTEND:
+    offered = paddings(graph, mesh.sizes) if options.pads else ()
+    if len(offered) > 1:
+        return _with_best_padding(done, offered, tell, timed)
+    done = _saturated(done, options.stop_after, tell, timed)
+    if options.stop_after in _BEFORE_PLANS:
         return done
+    return _planned(done, _with_deadline(options), tell, timed)
+
+
+def _planned(
+    done: Compilation,
+    options: CompileOptions,
+    tell: Progress,
+    timed: _Timed,
+    trial: Trial[Compilation] | None = None,
+) -> Compilation:
+    """Plan and lower a saturated model; what a trial found of it saves work."""
+    rolled = done.rolled
+    assert rolled is not None, "the model is saturated"
+    done = _realise(done, options, tell, timed, trial)
+    done = _on_fewer_tiles(done, rolled, options, tell, timed)
+    return _pipelined(done, rolled, options, tell, timed)
+
+
+def _saturated(done: Compilation, last: Stage, tell: Progress, timed: _Timed) -> Compilation:
+    """Return a compilation with the stages up to saturation, or up to one before."""
+    if last is Stage.FRONTEND:
+        return done
+    graph, target, options = done.graph, done.target, done.options
     tell(f"rolling {len(graph.ops)} ops")
     graph, rolled = timed(Stage.ROLL, partial(_rolled, graph))
     done = replace(done, graph=graph, rolled=rolled)
-    if options.stop_after is Stage.ROLL:
+    if last is Stage.ROLL:
         return done
     found: list[Alternatives] = []
     for block in rolled.blocks:
@@ -228,20 +259,50 @@ def compile_graph(
                 partial(
                     saturate,
                     block.graph,
-                    mesh,
+                    done.mesh,
                     options=saturation_options(graph, target, options),
                     without_rules=options.without_rules,
                 ),
             )
         )
-    alternatives = tuple(found)
-    done = replace(done, alternatives=alternatives)
-    if options.stop_after is Stage.SATURATE:
-        return done
-    options = _with_deadline(options)
-    done = _realise(done, rolled, alternatives, options, tell, timed)
-    done = _on_fewer_tiles(done, rolled, options, tell, timed)
-    return _pipelined(done, rolled, options, tell, timed)
+    return replace(done, alternatives=tuple(found))
+
+
+def _with_best_padding(
+    done: Compilation, offered: tuple[Padding, ...], tell: Progress, timed: _Timed
+) -> Compilation:
+    """Compile the graph with the padding whose plan is the cheapest."""
+    # costs of different paddings compare if a mix has the rates of one graph
+    objective = done.options.objective.on(done.graph, done.planning_target)
+    done = replace(done, options=replace(done.options, objective=objective))
+    options = _with_deadline(done.options)
+    ways = Ways(
+        saturate=lambda padding: _saturated(
+            replace(done, graph=padding.graph), Stage.SATURATE, tell, timed
+        ),
+        draft=lambda model: timed(
+            Stage.EXTRACT, partial(drafted, *_model(model), extract_options(options))
+        ),
+        estimate=lambda draft: timed(Stage.EXTRACT, lambda: draft.cost),
+        plan=lambda model, draft: _extracted(
+            model, extract_options(options), options, timed, draft
+        ),
+        work=lambda model: sum(len(found.implementations) for found in model.alternatives),
+        is_late=lambda: options.extract.solve.deadline.is_past,
+        adds_up=options.max_latency is None and Metric.SRAM not in objective.metrics,
+    )
+    tell(f"choosing among {len(offered)} paddings")
+    best, *others = choose_padding(offered, ways)
+    found = (best.found, *(trial.found for trial in others))
+    done = replace(done, graph=best.padding.graph, paddings=found)
+    stop = done.options.stop_after
+    if stop in _BEFORE_PLANS and stop is not Stage.SATURATE:
+        return _saturated(done, stop, tell, timed)
+    model = best.model
+    if model is None:  # the time was up
+        model = _saturated(done, Stage.SATURATE, tell, timed)
+    done = replace(model, paddings=found)
+    return done if stop is Stage.SATURATE else _planned(done, options, tell, timed, best)
 
 
 def _with_deadline(options: CompileOptions) -> CompileOptions:
@@ -270,32 +331,58 @@ def extract_options(options: CompileOptions, without_rules: tuple[str, ...] = ()
     )
 
 
+def _model(
+    done: Compilation,
+) -> tuple[Graph, Rolled, tuple[Alternatives, ...], Target, LogicalMesh]:
+    """Return what plans are extracted from."""
+    assert done.rolled is not None, "the model is saturated"
+    return done.graph, done.rolled, done.alternatives, done.planning_target, done.mesh
+
+
+def _extracted(
+    done: Compilation,
+    choice: ExtractOptions,
+    options: CompileOptions,
+    timed: _Timed,
+    draft: Draft | None = None,
+) -> Plan:
+    """Return the best plan within a choice's limits, and within the latency that a user allows."""
+    model = (*_model(done), choice)
+    if options.max_latency is None:
+        return timed(Stage.EXTRACT, partial(extract, *model, draft))
+    most = latency_cycles(options.max_latency, done.target)
+    return timed(Stage.EXTRACT, partial(extract_within_latency, *model, most))
+
+
 def _realise(
     done: Compilation,
-    rolled: Rolled,
-    alternatives: tuple[Alternatives, ...],
     options: CompileOptions,
     tell: Progress,
     timed: _Timed,
+    trial: Trial[Compilation] | None,
 ) -> Compilation:
-    """Extract and lower."""
-    target, priced, choice = done.target, done.planning_target, extract_options(options)
+    """Extract and lower; the first plan is that of a trial, if there is one."""
+    target, choice = done.target, extract_options(options)
     limit_bytes = choice.sram_limit_bytes or target.tile.sram.size_bytes
 
-    def plan_within(limit_bytes: int, avoid: Avoid = NOTHING, *, hides: bool = True) -> Plan:
+    def plan_within(
+        limit_bytes: int,
+        avoid: Avoid = NOTHING,
+        *,
+        hides: bool = True,
+        draft: Draft | None = None,
+    ) -> Plan:
         tell("extracting a plan" if hides else "extracting a plan in which products cover nothing")
         within = replace(choice, sram_limit_bytes=limit_bytes, avoid=avoid, hides=hides)
-        model = (done.graph, rolled, alternatives, priced, done.mesh, within)
-        if options.max_latency is None:
-            return timed(Stage.EXTRACT, partial(extract, *model))
-        most = latency_cycles(options.max_latency, target)
-        return timed(Stage.EXTRACT, partial(extract_within_latency, *model, most))
+        return _extracted(done, within, options, timed, draft)
 
     def lower(plan: Plan) -> Program:
         tell(f"lowering {len(plan.ops)} ops")
         return timed(Stage.LOWER, partial(build_program, plan, target, options.scheduling))
 
-    plan = plan_within(limit_bytes)
+    plan = None if trial is None else trial.plan
+    if plan is None:
+        plan = plan_within(limit_bytes, draft=None if trial is None else trial.draft)
     if options.stop_after is Stage.EXTRACT:
         return replace(done, plan=plan)
     found = realised(

@@ -39,6 +39,7 @@ from tilewright.hwmodel.target import Target
 from tilewright.lowering.link import build_pipeline
 from tilewright.lowering.lower import build_program
 from tilewright.lowering.program import Program
+from tilewright.padding_choice import PaddingCost
 from tilewright.realising import realised
 from tilewright.rules.alternatives import Alternatives
 from tilewright.rules.options import AnyRule, SaturationOptions, suggestion
@@ -93,6 +94,11 @@ class Session:
     def target(self) -> Target:
         """The machine."""
         return self._done.target
+
+    @property
+    def paddings(self) -> tuple[PaddingCost, ...]:
+        """Paddings that were considered, if there was a choice; first the one that all answers have."""
+        return self._done.paddings
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -237,8 +243,9 @@ class Session:
     def what_if(self, change: str) -> WhatIf:
         """Return the plan for a target with one figure changed, and what each resource has of it.
 
-        What saturation found is used again unless the logical mesh changes, or the scratchpad so that other
-        rules match; then ways, boxes and tile sizes are, and prices alone are worked out anew.
+        The padding is used again unless the logical mesh changes, and so is what saturation found unless the
+        scratchpad changes so that other rules match; then ways, boxes and tile sizes are, and prices alone
+        are worked out anew.
 
         Args:
             change: Such as `sram=x2`, `dram_bandwidth=x0.5`, `mesh=8x8`, `tile.matrix.rows=32`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 
 from tilewright.compiler import Compilation
 from tilewright.extract.amounts import amounts
@@ -16,6 +17,7 @@ from tilewright.hwmodel.roofline import roofline
 from tilewright.hwmodel.target import Target
 from tilewright.listings import op_kind, splits_text, tile_text
 from tilewright.lowering.program import Program
+from tilewright.padding_choice import Known
 from tilewright.simulator.timing_report import TimingReport
 from tilewright.terminal import WIDE_COLUMNS, Row, byte_text, shorten
 from tilewright.verification import OutputCheck
@@ -111,7 +113,11 @@ def plan_facts(done: Compilation, plan: Plan) -> list[Fact]:
     size = target.tile.sram.size_bytes
     facts = [
         ("planned", cost_text(plan, target, plan.cost)),
-        ("proven bound", f"{cost_text(plan, target, plan.bound)}, no plan considered is better"),
+        (
+            "proven bound",
+            f"{cost_text(plan, target, plan.bound)}, no plan considered"
+            f"{' with this padding' if done.paddings else ''} is better",
+        ),
         ("gap", f"{plan.gap:.2%} (proof: {plan.proof.method})"),
         ("roofline", f"{bound.bound_cycles:,.0f} cycles, limited by {bound.limit}"),
         ("time by kind", _kinds(plan)),
@@ -132,8 +138,22 @@ def plan_facts(done: Compilation, plan: Plan) -> list[Fact]:
     ]
     if done.options.calibration is not None:
         facts.insert(1, ("calibrated", done.options.calibration.line))
-    facts[1:1] = _objective_facts(done, plan)
+    facts[1:1] = [*_objective_facts(done, plan), *_padding_facts(done, plan)]
     return facts + [("sent back", reason) for reason in done.rejected]
+
+
+def _padding_facts(done: Compilation, plan: Plan) -> list[Fact]:
+    """Say which paddings there were to choose from, and what each was found to cost."""
+    if not done.paddings:
+        return []
+    chosen, *others = done.paddings
+    texts = [f"{chosen.padding.text}: taken, the cheapest of {len(done.paddings)}"]
+    if chosen.known is Known.DRAFT:
+        texts[0] += f" by first choices, its own {cost_text(plan, done.target, chosen.cost)}"
+    for other in others:
+        cost = f" {cost_text(plan, done.target, other.cost)}" if other.cost < inf else ""
+        texts.append(f"{other.padding.text}: {other.known}{cost}")
+    return [("padding", text) for text in texts]
 
 
 def _computed_again(done: Compilation, plan: Plan) -> list[str]:

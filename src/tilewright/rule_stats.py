@@ -160,6 +160,7 @@ def losses(done: Compilation, rules: tuple[str, ...], tell: Tell) -> Mapping[str
             done.options,
             without_rules=(*done.options.without_rules, rule),
             stop_after=Stage.EXTRACT,
+            pads=False,  # the graph has its added rows
         )
         try:
             without = compile_graph(done.graph, done.target, options)

@@ -1,8 +1,10 @@
-"""Rows that the mesh does not divide: padded graphs compute the same, and what they are padded to."""
+"""Rows that the mesh does not divide: padded graphs compute the same, and which of them are offered."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import combinations, pairwise
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,8 @@ from tilewright.reference import evaluate
 from tilewright.rules.checks.zoo import GraphBuilder, transformer
 from tilewright.rules.inference import infer_type
 from tilewright.rules.padded_axes import Fill, axis_classes, passing
-from tilewright.rules.padding import padded, with_added_rows
+from tilewright.rules.padded_sizes import useful_sizes
+from tilewright.rules.padding import Padding, paddings, with_added_rows
 
 WIDTH = 6
 """Features of the random graphs, which no test pads."""
@@ -72,53 +75,115 @@ def attention_block(b: GraphBuilder, x: str) -> str:
     return b.op("matmul", b.op("map", weights, fn="mul_const(0.9)"), v)
 
 
-def test_a_transformer_of_odd_length_is_padded_from_end_to_end() -> None:
+def lengths(padding: Padding) -> set[int]:
+    """Rows of what products make."""
+    graph = padding.graph
+    return {graph.types[op.output].shape[-2] for op in graph.ops if op.kind == "matmul"}
+
+
+def test_a_transformer_of_odd_length_may_be_padded_from_end_to_end() -> None:
     graph = transformer(3, tokens=13)
-    found = padded(graph, (4, 4))
+    as_given, longer = paddings(graph, (4, 4))
+    assert as_given.graph is graph
+    found = longer.graph
     assert_equal(graph, found)
-    lengths = {found.types[op.output].shape[-2] for op in found.ops if op.kind == "matmul"}
-    assert lengths == {16}
+    assert lengths(longer) == {16}
     added = [op for op in found.ops if op.output not in graph.types]
     softmaxes = sum(op.kind == "softmax" for op in found.ops)
     assert sum(op.kind == "map" for op in added) == softmaxes, "one mask for each softmax"
     # x, cos, sin, and the mask along both dimensions are lengthened, the result is cut
     assert sorted(op.kind for op in added if op.kind != "map") == ["concat"] * 5 + ["slice"] * 6
-    assert found.notes == ("13 rows of 27 products are padded to 16, which the mesh divides",)
+    assert found.notes == ("13 rows of 27 products are padded to 16",)
+    assert (longer.added, longer.text, as_given.text) == (3 * 27, "13 -> 16", "as given")
 
 
 @pytest.mark.parametrize(
-    ("tokens", "multiples", "size"),
-    [(16, (4, 4), None), (12, (4,), None), (9, (16,), None), (26, (8, 4), 32), (40, (16, 4), 48)],
-    ids=["divided", "divided by all", "much too short", "product of axes", "common multiple"],
+    ("tokens", "axes", "sizes"),
+    [
+        (16, (4, 4), (16,)),
+        (12, (4,), (12,)),
+        (9, (16,), (9, 16)),
+        (7, (16,), (7,)),
+        (26, (8, 4), (26, 28, 32)),
+        (40, (16, 4), (40, 48, 64)),
+        (12, (4, 4), (12, 16)),
+        (60, (8, 8, 4), (60, 64)),
+        (197, (8, 16, 16), (197, 208, 256)),
+        (197, (8, 9), (197, 216)),
+        (257, (8, 16, 16), (257, 272, 384, 512)),
+    ],
+    ids=[
+        *("divided by both", "divided", "by most of itself", "much too short", "by one or by both"),
+        *("products of axes", "divided by each", "little more for all", "ViT on three axes"),
+        *("ViT on two axes", "most sizes"),
+    ],
 )
-def test_what_rows_are_padded_to(tokens: int, multiples: tuple[int, ...], size: int | None) -> None:
-    graph = transformer(1, tokens=tokens)
-    found = padded(graph, multiples)
-    if size is None:
-        assert found is graph
-    else:
-        assert {found.types[op.output].shape[-2] for op in found.ops if op.kind == "matmul"} == {
-            size
-        }
+def test_sizes_that_rows_may_have(
+    tokens: int, axes: tuple[int, ...], sizes: tuple[int, ...]
+) -> None:
+    assert useful_sizes(tokens, axes) == sizes
+    graph = transformer(1, tokens=tokens) if tokens < 30 else None
+    if graph is not None:
+        assert [lengths(padding) for padding in paddings(graph, axes)] == [{n} for n in sizes]
+
+
+@given(st.integers(2, 600), st.lists(st.integers(1, 20), max_size=3))
+def test_useful_sizes_are_split_in_ways_that_smaller_ones_are_not(
+    size: int, axes: list[int]
+) -> None:
+    multiples = {prod(some) for n in range(1, 4) for some in combinations(axes, n)}
+    found = useful_sizes(size, tuple(axes))
+    ways = [{n for n in multiples if own % n == 0} for own in found]
+    assert found[0] == size
+    assert list(found) == sorted(set(found))
+    assert len(found) <= 4
+    assert all(own <= 2 * size for own in found)
+    for own, after in pairwise(range(len(found))):
+        assert not ways[own] >= ways[after] or found[after] > found[own] * 9 / 8
+
+
+def test_groups_of_rows_are_padded_in_every_combination_or_in_step() -> None:
+    def two_stacks(first: int, second: int) -> Graph:
+        b = GraphBuilder()
+        results = []
+        for rows in (first, second):
+            x = b.input(f"x{rows}", rows, WIDTH)
+            for number in range(4):
+                x = b.op("map", b.linear(x, f"fc{rows}_{number}", WIDTH), fn="relu")
+            results.append(x)
+        return b.graph(*results)
+
+    graph = two_stacks(7, 13)
+    found = paddings(graph, (4,))
+    assert [p.text for p in found] == ["as given", "7 -> 8", "13 -> 16", "7 -> 8, 13 -> 16"]
+    assert [p.added for p in found] == [0, 4, 12, 16]
+    graph = two_stacks(26, 50)
+    in_step = paddings(graph, (8, 4))
+    assert [p.text for p in in_step] == ["as given", "26 -> 28, 50 -> 56", "26 -> 32, 50 -> 64"]
+    for padding in (*found, *in_step[1:]):
+        source = graph if padding in in_step else found[0].graph
+        assert_equal(source, padding.graph)
 
 
 def test_one_product_between_other_operators_is_not_worth_copies() -> None:
     b = GraphBuilder()
     x = b.input("x", 7, WIDTH)
     graph = b.graph(b.linear(x, "fc", 8))
-    assert padded(graph, (4,)) is graph
+    assert [padding.graph for padding in paddings(graph, (4,))] == [graph]
 
 
-@pytest.mark.parametrize(("images", "size"), [(3, 3), (7, 8)])
-def test_images_are_added_where_that_is_a_quarter_at_most(images: int, size: int) -> None:
+@pytest.mark.parametrize(("images", "sizes"), [(3, (3, 4)), (7, (7, 8)), (8, (8,))])
+def test_images_may_be_added_to_a_batch(images: int, sizes: tuple[int, ...]) -> None:
     b = GraphBuilder()
     x = b.input("x", images, 3, 5, 5)
     for number in range(4):
         x = b.op("map", b.conv(x, f"conv{number}", 4, 3), fn="relu")
     graph = b.graph(x)
-    found = padded(graph, (4,))
-    assert_equal(graph, found)
-    assert {found.types[op.output].shape[0] for op in found.ops if op.kind == "conv"} == {size}
+    found = paddings(graph, (4,))
+    for padding, size in zip(found, sizes, strict=True):
+        assert_equal(graph, padding.graph)
+        convolved = [op.output for op in padding.graph.ops if op.kind == "conv"]
+        assert {padding.graph.types[name].shape[0] for name in convolved} == {size}
 
 
 def test_features_that_weights_have_are_left_to_rules() -> None:
@@ -128,7 +193,7 @@ def test_features_that_weights_have_are_left_to_rules() -> None:
         x = b.op("map", b.linear(x, f"fc{number}", 7), fn="relu")
     graph = b.graph(x)
     assert any(found.is_of_weights for found in axis_classes(graph, passing(graph)))
-    assert padded(graph, (4,)) is graph
+    assert [padding.graph for padding in paddings(graph, (4,))] == [graph]
 
 
 def test_a_product_sums_over_added_rows_only_where_they_are_zero() -> None:
