@@ -5,6 +5,7 @@ All text of the engine's interface is here and in `encoding`; the rest of the pa
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -85,10 +86,16 @@ class Program:
         self._idle.append(engine)
 
     def _new_engine(self) -> Any:
+        """Return an e-graph that knows the rules and has planned how to join what each asks for.
+
+        The engine plans a rule when it first runs. Without rows nothing else happens then, and the plans are
+        copied with the e-graph, so that no session has to make them again.
+        """
         engine = bindings.EGraph(num_threads=1)
         for name, commands in self.declared:
             with _told_by_engine(name):
                 engine.run_program(*commands)
+                engine.run_program(self.runs[name])
         return engine
 
 
@@ -147,10 +154,7 @@ class Session:
         """
         self._program = program
         self._egraph = program.take_engine()
-        folder = Path(tempfile.mkdtemp(prefix="tilewright-"))
-        self._table = folder / "table.tsv"
-        """What is inserted, in turn: to make a file takes longer than to fill it again."""
-        self._clean = finalize(self, rmtree, folder, ignore_errors=True)
+        self._table = _Table()
         self._texts: dict[int, str] = {}
         self._numbers: dict[int, int] = {}
 
@@ -159,7 +163,7 @@ class Session:
 
         A session that is not closed, because of an error, takes its e-graph with it.
         """
-        self._clean()
+        self._table.close()
         self._program.return_engine(self._egraph)
         del self._egraph
 
@@ -174,8 +178,8 @@ class Session:
         if not named:
             return
         for name, text in named:
-            self._table.write_text(text, encoding="utf-8")
-            self._egraph.run_program(bindings.Input(span(), name, str(self._table)))
+            self._table.path.write_text(text, encoding="utf-8")
+            self._egraph.run_program(bindings.Input(span(), name, str(self._table.path)))
 
     def run(self, name: str) -> RunStats:
         """Run a schedule of the program.
@@ -228,6 +232,24 @@ class Session:
             if number not in known:
                 known[number] = decode(value)
         return [known[number] for number in ids]
+
+
+class _Table:
+    """A file that the engine reads one table after another from; in memory where the system has such files.
+
+    A disk takes milliseconds for each time that it is filled.
+    """
+
+    def __init__(self) -> None:
+        self.close: finalize[..., Any]
+        if hasattr(os, "memfd_create"):
+            number = os.memfd_create("tilewright-table")
+            self.path = Path(f"/proc/self/fd/{number}")
+            self.close = finalize(self, os.close, number)
+        else:
+            folder = Path(tempfile.mkdtemp(prefix="tilewright-"))
+            self.path = folder / "table.tsv"
+            self.close = finalize(self, rmtree, folder, ignore_errors=True)
 
 
 def _table_text(rows: Iterable[Row]) -> str:
