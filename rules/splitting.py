@@ -233,10 +233,31 @@ def strategies(
         claimants: Rules to which a loop belongs even if they do not run; those of the package by
             default.
     """
+    return combined(nest, mesh, uses_of_axes(op, nest, mesh, rules, claimants))
+
+
+def uses_of_axes(
+    op: Op,
+    nest: LoopNest,
+    mesh: LogicalMesh,
+    rules: Sequence[PartitionRule] | None = None,
+    claimants: Sequence[PartitionRule] | None = None,
+) -> tuple[tuple[AxisUse, ...], ...]:
+    """Return what each axis of the mesh may do to an operator; the arguments are those of `strategies`."""
     allowed = partition_rules() if rules is None else rules
     first = partition_rules() if claimants is None else claimants
+    by_size = {
+        size: axis_uses(op, nest, size, allowed, first) for size in dict.fromkeys(mesh.sizes)
+    }
+    return tuple(by_size[size] for size in mesh.sizes)
+
+
+def combined(
+    nest: LoopNest, mesh: LogicalMesh, uses_of: tuple[tuple[AxisUse, ...], ...]
+) -> tuple[Strategy, ...]:
+    """Return the strategies that are made of one use of each axis, see `strategies`."""
     found = []
-    for uses in product(*(axis_uses(op, nest, size, allowed, first) for size in mesh.sizes)):
+    for uses in product(*uses_of):
         strategy = Strategy(
             split_dims=tuple(use.split_dim for use in uses),
             operands=tuple(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 from tilewright.graph import Op
@@ -12,7 +13,7 @@ from tilewright.rules.partition.derived import strategy_table
 from tilewright.rules.partition.ruleset import NOT_SPLIT, PartitionRule
 from tilewright.rules.signatures import Signature, Typing
 from tilewright.rules.snapshot import ENode, Snapshot
-from tilewright.rules.splitting import Strategy, strategies
+from tilewright.rules.splitting import Strategy, combined, uses_of_axes
 
 Rows = list[tuple[int | str, ...]]
 
@@ -40,6 +41,8 @@ class StrategyTables:
         self.layouts: list[Sharding] = []
         self.strategies: dict[int, tuple[Strategy, ...]] = {}
         self._typing, self._rules, self._least_large_bytes = typing, rules, least_large_bytes
+        self._combined: dict[Hashable, tuple[Strategy, ...]] = {}
+        """Memo: a product has the same strategies whatever its epilogue is."""
         self._numbers: dict[Sharding, int] = {}
         self._types = {e_class: numbers[0] for e_class, numbers in snapshot.types.items()}
         for node in snapshot.enodes:
@@ -68,7 +71,10 @@ class StrategyTables:
             )
         is_large = self._typing.types[signature.result].size_bytes >= self._least_large_bytes
         rules = tuple(rule for rule in self._rules if is_large or not rule.is_for_large)
-        found = strategies(op, nest, mesh, rules)
+        uses = uses_of_axes(op, nest, mesh, rules)
+        found = self._combined.get((nest, uses))
+        if found is None:
+            found = self._combined[nest, uses] = combined(nest, mesh, uses)
         if constructor.operands is None:
             assert all(len({*s.operands}) == 1 for s in found), "list operands share one layout"
         return found
