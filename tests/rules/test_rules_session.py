@@ -48,6 +48,23 @@ def test_sessions_of_one_program_at_the_same_time_are_apart() -> None:
     assert not Session(program).read(["row_loop"])
 
 
+def test_tables_leave_nothing_open_or_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for has_memory_files in (True, False):
+        if not has_memory_files:
+            monkeypatch.delattr("os.memfd_create", raising=False)
+        session = Session(_program(tiling_rules()))
+        path = session._table.path
+        for extent in (12, 8):  # each table replaces the one before
+            session.insert([(row_loop, [(extent, 4, 0)])])
+        assert sorted(row[0] for row in session.read(["row_loop"])["row_loop"]) == [8, 12]
+        session.close()
+        assert not path.exists()
+        assert not list(tmp_path.iterdir())
+
+
 def test_rows_that_no_rule_reads_are_left_out() -> None:
     rows = [(tile_size, [(12, 4, 8)])]
     for rules, expected in ((tiling_rules(), 1), ((), 0)):
