@@ -3,7 +3,7 @@
 At a price for a byte, repeats are independent, and the best of one is the best of all, see `spans.py`. Where
 no limit of rows helps, because what repeats keep is what fills the scratchpad, a good price is all that
 matters. The best choices known say which: they cost the least of a mixture of them at the price at which
-those that keep little and those that keep much are even.
+those that keep little and those that keep much are even. The best choice at that price is one more.
 
 Source:
     Kelley, "The cutting-plane method for solving convex programs", J. SIAM 8 (1960).
@@ -11,11 +11,15 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from math import floor
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import floor, inf
 
-from tilewright.extract.account import Account
+import numpy as np
+
+from tilewright.extract.account import Account, consistent
 from tilewright.extract.cases import least_by_cases
 from tilewright.extract.certificate import Spans, SpanStep
 from tilewright.extract.choice import ChoiceProblem, Costs
@@ -26,16 +30,34 @@ from tilewright.extract.spans import parts_of
 _ROUNDS = 2
 """Of improving the known choices at the price that follows from them."""
 
+_PRICES = 4
+"""At which the best choice is found."""
+
+_ENOUGH = 0.005
+"""What other prices may add to a bound, relative to it, for it to be good enough."""
+
 _ROUNDING = 1e-9
 """Relative error of sums of costs."""
 
 Choice = tuple[int, ...]
 
+Part = tuple[int, ...]
+"""Variables that no edge joins to others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AtPrices:
+    """The best bound found, its proof, and the best choices at each price that was tried."""
+
+    bound: float
+    proof: Spans
+    choices: tuple[Choice, ...]
+
 
 def bound_at_price(
     problem: ChoiceProblem, account: Account, shared: Sequence[Costs], known: Sequence[Choice]
-) -> tuple[float, Spans] | None:
-    """Return a lower bound of the cost of all repeats together, and its proof; None if that takes too much.
+) -> AtPrices | None:
+    """Return a lower bound of the cost of all repeats together; None if that takes too much.
 
     Args:
         problem: The choice for one repeat of each variable, its costs those of all repeats. Its usages
@@ -44,30 +66,80 @@ def bound_at_price(
         shared: What an option keeps in every row in all repeats together, [bytes] by variable and option.
         known: Some choices, to find a price by.
     """
-    least = max(float(own.min()) for own in account.own_bytes)
-    room = problem.limit - least
     bare = replace(problem, usages=(), rows=0)
-    price = _price(bare, shared, known, room)
-    priced = _priced(bare, shared, price)
-    parts, values = parts_of(priced), []
-    for part in parts:
-        found = least_by_cases(part_of(priced, part))
+    least, full = _least_rows(bare, account)
+    room = problem.limit - least
+    uses = _improved(bare, shared, known, room)
+    found: AtPrices | None = None
+    for _ in range(_PRICES):
+        price = best_price(list(uses.values()), room)
+        most = min(cost + price * (size - room) for cost, size in uses.values())
+        if found is not None and found.bound >= (1 - _ENOUGH) * most:
+            break
+        solved = _at_price(_priced(bare, shared, price))
+        if solved is None:
+            break
+        choice, values = solved
+        uses[choice] = _use(bare, shared, choice)
+        bound = sum(values.values()) - price * room
+        proof = _proof(price, values, problem.limit, least, full)
+        choices = tuple(dict.fromkeys((choice, *(found.choices if found is not None else ()))))
+        if found is None or bound > found.bound:
+            found = AtPrices(bound=bound, proof=proof, choices=choices)
+        else:
+            found = replace(found, choices=choices)
+    return found
+
+
+def _least_rows(problem: ChoiceProblem, account: Account) -> tuple[int, Part]:
+    """Return the fewest bytes of rows within which each part may fit, and the part that needs so many."""
+    found = []
+    for part in map(tuple, parts_of(problem)):
+        fits = partial(_may_fit, part_of(problem, part), account.part(part))
+        found.append((bisect_left(range(floor(problem.limit)), True, key=fits), part))
+    return max(found)
+
+
+def _may_fit(problem: ChoiceProblem, account: Account, limit_bytes: int) -> bool:
+    """Whether some choice may fit rows of a limit."""
+    whole = tuple(np.arange(len(costs)) for costs in problem.costs)
+    left = account.fitting(whole, limit_bytes)
+    return left is not None and consistent(problem, left) is not None
+
+
+def _at_price(problem: ChoiceProblem) -> tuple[Choice, Mapping[Part, float]] | None:
+    """Return the best choice whatever rows it needs, and what each part costs at least."""
+    chosen, values = [0] * len(problem.costs), dict[Part, float]()
+    for part in map(tuple, parts_of(problem)):
+        found = least_by_cases(part_of(problem, part))
         if found is None:
             return None
-        values.append(found[1] - _ROUNDING * abs(found[1]))
-    proof = Spans(
+        for variable, option in zip(part, found[0], strict=True):
+            chosen[variable] = option
+        values[part] = found[1] - _ROUNDING * abs(found[1])
+    return tuple(chosen), values
+
+
+def _proof(
+    price: float, values: Mapping[Part, float], limit: float, least_bytes: int, full: Part
+) -> Spans:
+    """Return the proof of a bound: what parts cost in all rows, and that one fits in none of fewer bytes."""
+    none = (inf if part == full else value for part, value in values.items())
+    return Spans(
         price=price,
-        steps=(SpanStep(float(floor(problem.limit)), tuple(values)),),
-        parts=tuple(map(tuple, parts)),
-        splits=tuple(() for _ in parts),
+        steps=(
+            SpanStep(float(floor(limit)), tuple(values.values())),
+            SpanStep(float(least_bytes - 1), tuple(none)),
+        ),
+        parts=tuple(values),
+        splits=tuple(() for _ in values),
     )
-    return sum(values) - price * room, proof
 
 
-def _price(
+def _improved(
     problem: ChoiceProblem, shared: Sequence[Costs], known: Sequence[Choice], room: float
-) -> float:
-    """Return the price at which the known choices, the best of them improved, prove the most."""
+) -> dict[Choice, tuple[float, float]]:
+    """Return choices with cost and bytes: known ones, and the best of them improved where they are even."""
     uses = {choice: _use(problem, shared, choice) for choice in known}
     for _ in range(_ROUNDS):
         price = best_price(list(uses.values()), room)
@@ -77,7 +149,7 @@ def _price(
             if alike:
                 best = polish(priced, priced.costs, min(alike, key=priced.cost))
                 uses[best] = _use(problem, shared, best)
-    return best_price(list(uses.values()), room)
+    return uses
 
 
 def best_price(uses: Sequence[tuple[float, float]], room: float) -> float:

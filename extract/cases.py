@@ -2,13 +2,14 @@
 
 In an e-graph, one way to compute a value reads these values, and another one those. Elimination takes all
 of them into one table. Once it is known what the options chosen demand, much is idle, and tables are small.
-So where a table would be large, a *region* of variables that few others border on is solved in cases, one
-for each way to demand within it; the least of all cases is one table over its border.
-
-Options that others beat go first, and variables with few neighbours, in turn: that leaves smaller tables.
+Options that others beat go first, and variables with few neighbours, in turn. What is left is eliminated
+from tables in cases (`case_tables.py`), if there is an order in which these stay small (`case_order.py`).
+If not, a *region* of variables that few others border on is solved in cases wherever a table would
+be large, one for each way to demand within it; the least of all cases is one table over its border.
 
 Sources:
     Dechter, "Bucket elimination", Artificial Intelligence 113 (1999);
+    Poole, Zhang, "Exploiting contextual independence in probabilistic inference", JAIR 18 (2003);
     Darwiche, "Recursive conditioning", Artificial Intelligence 126 (2001) (cases of some variables).
 """
 
@@ -20,6 +21,8 @@ from math import prod
 
 import numpy as np
 
+from tilewright.extract.case_order import Sense, find_order
+from tilewright.extract.case_tables import Cases, best_option, in_cases, without_variable
 from tilewright.extract.choice import (
     FORBIDDEN,
     ChoiceProblem,
@@ -31,10 +34,13 @@ from tilewright.extract.choice import (
 )
 from tilewright.extract.dominance import find_dominated
 from tilewright.extract.elimination import Factor, Step, groups_of, spread, without
-from tilewright.extract.exclusive import find_patterns
+from tilewright.extract.exclusive import Patterns, find_patterns
 
 _ROUNDS = 4
 """Of leaving out options, then variables with at most two neighbours."""
+
+_FEW_NEIGHBOURS = 2
+"""Of a variable that goes without making other tables than pairs."""
 
 _LARGE = 1_000_000
 """Entries of a table above which a region is looked for."""
@@ -47,6 +53,9 @@ _MOST_BORDER = 8_000_000
 
 _SMALL_CASE = 3_000_000
 """Entries of all tables of a case up to which it is not split further."""
+
+_MOST_IN_CASES = 200_000_000
+"""Entries of all tables in cases."""
 
 _MOST_ENTRIES = 60_000_000
 """Of all tables of a case."""
@@ -105,6 +114,15 @@ class _Case:
     steps: tuple[Step, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Left:
+    """A variable that left tables in cases."""
+
+    variable: int
+    size: int
+    mine: tuple[Cases, ...]
+
+
 class _Search:
     """Takes variables out of the tables one after the other, and remembers how they follow from others."""
 
@@ -121,7 +139,7 @@ class _Search:
         for edge, table in zip(problem.edges, groups.tables, strict=True):
             self._factors.append(_factor(edge.left, edge.right, table))
         self._size = {v: len(own) for v, own in enumerate(self._options)}
-        self._trail: list[Step | Kept | _Region] = []
+        self._trail: list[Step | Kept | _Region | _Left] = []
         self._cases_left = _MOST_CASES
 
     def solve(self) -> tuple[tuple[int, ...], float]:
@@ -133,16 +151,17 @@ class _Search:
         for _ in range(_ROUNDS):
             count = sum(self._size.values())
             self._leave_out_beaten()
-            self._eliminate(most_near=2)
+            self._eliminate(most_near=_FEW_NEIGHBOURS)
             if sum(self._size.values()) == count:
                 break
         problem, numbers = _as_problem(self._factors, self._size)
-        patterns = find_patterns(problem)
-        kinds = {v: own.of_option for v, own in zip(numbers, patterns, strict=True)}
-        while self._size:
-            self._eliminate(most_entries=_LARGE)
-            if self._size:
-                self._take_out(_best_region(self._factors, kinds, self._size.keys()))
+        patterns = dict(zip(numbers, find_patterns(problem), strict=True))
+        if not self._eliminate_in_cases(patterns):
+            kinds = {v: own.of_option for v, own in patterns.items()}
+            while self._size:
+                self._eliminate(most_entries=_LARGE)
+                if self._size:
+                    self._take_out(_best_region(self._factors, kinds, self._size.keys()))
         cost = sum(float(factor.table) for factor in self._factors)
         return self._choice(), cost
 
@@ -174,6 +193,25 @@ class _Search:
             for u in near[variable]:
                 near[u] = (near[u] | near[variable]) - {u, variable}
 
+    def _eliminate_in_cases(self, patterns: Mapping[int, Patterns]) -> bool:
+        """Minimise out all variables, if tables in cases stay small; return whether that was so."""
+        sense = Sense(patterns)
+        left = [in_cases(factor, self._size, sense.idle) for factor in self._factors]
+        order = find_order([cases.outline for cases in left], sense, _MOST_IN_CASES)
+        if order is None:
+            return False
+        indifferent = sorted(self._size.keys() - set(order))
+        for variable in (*order, *indifferent):
+            mine = tuple(cases for cases in left if variable in cases.outline.scope)
+            left = [cases for cases in left if variable not in cases.outline.scope]
+            left.append(without_variable(mine, variable, self._size, sense))
+            self._trail.append(_Left(variable, self._size[variable], mine))
+            del self._size[variable]
+        self._factors = [
+            Factor((), min(cases.tables, default=np.array(FORBIDDEN))) for cases in left
+        ]
+        return True
+
     def _take_out(self, region: _Region) -> None:
         """Replace the tables of a region by one over its border."""
         if region.border_entries > _MOST_BORDER:
@@ -199,6 +237,9 @@ class _Search:
                 _follow(chosen, taken)
             elif isinstance(taken, _Region):
                 _choose_inside(chosen, taken)
+            elif isinstance(taken, _Left):
+                variable = taken.variable
+                chosen[variable] = best_option(taken.mine, variable, taken.size, chosen)
             else:
                 chosen.update({v: int(own[chosen[v]]) for v, own in taken.items()})
         return tuple(int(own[chosen[v]]) for v, own in enumerate(self._options))

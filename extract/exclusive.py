@@ -99,6 +99,18 @@ def find_exclusive(problem: ChoiceProblem, patterns: Sequence[Patterns]) -> tupl
     return tuple(found)
 
 
+def find_apart(patterns: Sequence[Patterns]) -> frozenset[tuple[Use, Use]]:
+    """Return pairs of patterns of different variables of which no sensible choice has both."""
+    together = _Together(patterns)
+    uses = list(together.number)
+    return frozenset(
+        (one, uses[other])
+        for one, number in together.number.items()
+        for other in np.flatnonzero(~together.possible[number])
+        if uses[other][0] != one[0]
+    )
+
+
 def _ends(problem: ChoiceProblem) -> list[list[_End]]:
     ends: list[list[_End]] = [[] for _ in problem.costs]
     for edge in problem.edges:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,6 +20,7 @@ from tilewright.extract.choice import ChoiceProblem, Usage
 from tilewright.extract.closing import Scales, Within, closed
 from tilewright.extract.differing import Written, with_differing_repeats
 from tilewright.extract.draft import Draft
+from tilewright.extract.elimination import polish
 from tilewright.extract.footprint import spare_scratchpad
 from tilewright.extract.linear import columns_of
 from tilewright.extract.model_tables import ModelTables, build_tables
@@ -249,7 +250,7 @@ class _Planner:
             known = Within(plan=None, bound=bound[0], failed=error, proof=bound[1])
         else:
             plan = _with_repeats_bounded(setting, plan, bounder.below)
-            plan = _bounded_at_price(setting, plan, bounder.below, (first.choice, *first.tried))
+            plan = _with_best_at_prices(setting, plan, bounder.below, first)
             known = Within(plan=plan, bound=plan.bound, proof=plan.proof)
         return self.search(known, Scales(), limit_bytes)
 
@@ -520,12 +521,10 @@ def _with_repeats_bounded(setting: Setting, plan: Plan, below: Floor) -> Plan:
     return _with_spans(plan, tables, bound, spans)
 
 
-def _bounded_at_price(
-    setting: Setting, plan: Plan, below: Floor, known: Sequence[tuple[int, ...]]
-) -> Plan:
-    """Return a plan whose gap is still wide with a bound at a good price of what repeats keep.
+def _with_best_at_prices(setting: Setting, plan: Plan, below: Floor, first: Solution) -> Plan:
+    """Return a plan whose gap is wide with a bound at a good price of what repeats keep, or a better plan.
 
-    `below` is the problem that bounds, `known` some choices.
+    `below` is the problem that bounds, `first` what the search found.
     """
     tables, shared = setting.tables, resident_bytes(setting.tables)
     is_wide = tables.has_repeats and plan.gap > _WIDE_GAP
@@ -533,8 +532,20 @@ def _bounded_at_price(
         return plan
     alignment = setting.pricing.target.tile.sram.alignment_bytes
     account = account_of(tables, setting.alternatives, setting.pricing.mesh, alignment)
-    found = bound_at_price(below.problem, account, shared, known)
-    return plan if found is None else _with_spans(plan, tables, *found)
+    found = bound_at_price(below.problem, account, shared, (first.choice, *first.tried))
+    if found is None:
+        return plan
+    plan = _with_spans(plan, tables, found.bound, found.proof)
+    # Instances may take the best choices in turn, once values get from one to the next.
+    bare = replace(tables.problem, usages=(), rows=0)
+    costs = tuple(
+        own + found.proof.price * kept for own, kept in zip(bare.costs, shared, strict=True)
+    )
+    joined = (polish(bare, costs, choice) for choice in found.choices)
+    solution = replace(first, tried=(*first.tried, *joined))
+    written = Written(setting, first.choice, (plan.bound, plan.proof))
+    better = with_differing_repeats(setting, solution, written)
+    return better if better.cost < plan.cost else plan
 
 
 def _with_spans(plan: Plan, tables: ModelTables, bound: float, spans: Spans) -> Plan:

@@ -48,15 +48,20 @@ def whole(problem: ChoiceProblem) -> tuple[cases.Indices, ...]:
     return tuple(np.arange(len(own)) for own in problem.costs)
 
 
-@given(st.integers(0, 10**6), st.integers(1, 6), st.sampled_from([0, 20]))
-@settings(max_examples=100, deadline=None)
-def test_the_least_of_all_cases_is_the_least_cost(seed: int, count: int, large: int) -> None:
+@given(st.integers(0, 10**6), st.integers(1, 6), st.sampled_from([0, 20]), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_the_least_of_all_cases_is_the_least_cost(
+    seed: int, count: int, large: int, in_regions: bool
+) -> None:
     problem = random_demands(seed, count, 3)
     expected = least(problem)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cases, "_LARGE", large)
         patch.setattr(cases, "_SMALL_CASE", large)
         patch.setattr(cases, "_ROUNDS", 1)
+        patch.setattr(cases, "_FEW_NEIGHBOURS", 0)
+        if in_regions:
+            patch.setattr(cases, "_MOST_IN_CASES", -1)
         found = cases.least_by_cases(problem)
     assert found is not None
     assert found[1] == pytest.approx(expected)
@@ -83,6 +88,7 @@ def test_too_large_tables_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     problem = ChoiceProblem(costs, edges, (), 0, 1.0)
     monkeypatch.setattr(cases, "_LARGE", 0)
+    monkeypatch.setattr(cases, "_MOST_IN_CASES", -1)
     assert cases.least_by_cases(problem) is not None
     monkeypatch.setattr(cases, "_MOST_ENTRIES", 3)
     assert cases.least_by_cases(problem) is None
@@ -107,7 +113,8 @@ def test_bound_holds_for_repeats_that_differ(seed: int) -> None:
     choices = list(product(*(range(len(own)) for own in problem.costs)))
     found = bound_at_price(limited, account, kept, choices[:3])
     assert found is not None
-    bound, proof = found
+    bound, proof = found.bound, found.proof
+    assert len(set(found.choices)) == len(found.choices)
     each = [
         (
             limited.cost(c) / 2,
