@@ -26,7 +26,7 @@ LINK_BANDWIDTH = "link_bandwidth"
 _LINK_FIGURES = ("port_bytes_per_cycle", "link_bytes_per_cycle")
 """The short name of the rates of ports and links on every level of the network, and these figures."""
 
-_NO_FIGURES = ("schema_version", "evidence", "published_peaks", "logical_axes")
+_NO_FIGURES = ("schema_version", "evidence", "published_peaks", "logical_axes", "disabled_tiles")
 """Parts of a target's file that say something about figures, or give them names."""
 
 _FACTOR = re.compile(r"x(\d+(?:\.\d+)?)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from math import prod
+from operator import ge
 
 from tilewright.errors import TargetError
 from tilewright.graph import (
@@ -56,7 +57,7 @@ def numeric_leaves(value: object, path: str = "") -> Iterator[tuple[str, float]]
 
 def figures(target: Target) -> tuple[tuple[str, float], ...]:
     """Return the dotted path and value of every figure that needs evidence."""
-    skip = {"schema_version", "evidence", "published_peaks"}
+    skip = {"schema_version", "evidence", "published_peaks", "disabled_tiles"}
     return tuple(numeric_leaves(target.model_dump(mode="json", exclude=skip)))
 
 
@@ -104,8 +105,10 @@ def _axis_errors(target: Target, where: str) -> Iterator[TargetError]:
                 )
         if len(set(names)) < len(names):
             yield fail(where, key, f"names {', '.join(names)}", "different names", "rename one")
-    if target.tiles > MAX_TILES:
-        yield fail(where, "axes", f"{target.tiles} tiles", f"at most {MAX_TILES}", "shrink an axis")
+    tiles = prod(axis.size for axis in target.axes)
+    if tiles > MAX_TILES:
+        yield fail(where, "axes", f"{tiles} tiles", f"at most {MAX_TILES}", "shrink an axis")
+    yield from _disabled_errors(target, where)
     joined = tuple(name for level in target.interconnects for name in level.axes)
     if joined != axes:
         yield fail(
@@ -220,6 +223,29 @@ def _memory_errors(target: Target, where: str) -> Iterator[TargetError]:
     yield from _rate_errors(where, "tile.sram.bytes_per_cycle", sram.bytes_per_cycle)
     yield from _rate_errors(where, "tile.dma.in_bytes_per_cycle", dma.in_bytes_per_cycle)
     yield from _rate_errors(where, "tile.dma.out_bytes_per_cycle", dma.out_bytes_per_cycle)
+
+
+def _disabled_errors(target: Target, where: str) -> Iterator[TargetError]:
+    key, sizes = "disabled_tiles", [axis.size for axis in target.axes]
+    for tile in target.disabled_tiles:
+        if isinstance(tile, int):
+            if tile >= prod(sizes):
+                expected = f"a tile from 0 to {prod(sizes) - 1}"
+                yield fail(where, key, tile, expected, "correct or drop it")
+        elif len(tile) != len(sizes) or any(map(ge, tile, sizes)):
+            expected = f"a coordinate on each of {_by_size(target)}, counted from 0"
+            yield fail(where, key, list(tile), expected, "correct or drop it")
+    places = target.disabled_coordinates
+    if len(set(places)) < len(places):
+        twice = next(place for place in places if places.count(place) > 1)
+        yield fail(where, key, f"{list(twice)} twice", "each tile once", "drop one")
+    if not target.tiles:
+        expected = f"at least one tile of {_by_size(target)} that works"
+        yield fail(where, key, f"all {prod(sizes)} tiles", expected, "list fewer")
+
+
+def _by_size(target: Target) -> str:
+    return " x ".join(f"{axis.name} {axis.size}" for axis in target.axes)
 
 
 def _dram_errors(target: Target, where: str) -> Iterator[TargetError]:

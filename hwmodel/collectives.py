@@ -190,7 +190,7 @@ def _is_grid_line(target: Target, mesh: LogicalMesh, axis: int) -> bool:
     """Whether the groups of a logical axis are lines of a machine that is one grid."""
     if len(target.interconnects) > 1:
         return False
-    sizes = [item.size for item in target.axes]
+    sizes = target.shape
     lines = [(size, prod(sizes[number + 1 :])) for number, size in enumerate(sizes)]
     return (mesh.sizes[axis], prod(mesh.sizes[axis + 1 :])) in lines
 

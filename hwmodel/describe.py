@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from tilewright.dtypes import DType
 from tilewright.hwmodel.check import evidence_path
 from tilewright.hwmodel.network import logical_mesh
@@ -25,6 +27,7 @@ def describe_target(target: Target) -> tuple[tuple[str, str, str], ...]:
             " x ".join(f"{axis.name} {axis.size}" for axis in target.axes),
             _evidence(target, f"axes.{target.axes[0].name}.size"),
         ),
+        *_left_out_rows(target),
         ("logical mesh", logical or "one tile", ""),
     ]
     rows += [_level_row(target, level) for level in target.interconnects]
@@ -71,6 +74,20 @@ def describe_target(target: Target) -> tuple[tuple[str, str, str], ...]:
         ),
     ]
     return tuple(rows)
+
+
+def _left_out_rows(target: Target) -> list[tuple[str, str, str]]:
+    """Return a row on disabled tiles and what is left out with them, none where all tiles work."""
+    if not target.disabled_tiles:
+        return []
+    left_out = [
+        f"{axis.name} {unit}"
+        for axis, used in zip(target.axes, target.units, strict=True)
+        for unit in sorted(set(range(axis.size)) - set(used))
+    ]
+    tiles = prod(axis.size for axis in target.axes) - target.tiles
+    text = f"{len(target.disabled_tiles)}; left out: {', '.join(left_out)} ({tiles} tiles)"
+    return [("disabled tiles", text, "")]
 
 
 def _level_row(target: Target, level: Interconnect) -> tuple[str, str, str]:

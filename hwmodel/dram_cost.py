@@ -109,7 +109,7 @@ def relay_cast_cycles(target: Target, total_bytes_read: int, bytes_per_tile: int
     if relay is None:
         return 0.0
     is_for_all = total_bytes_read <= bytes_per_tile
-    axes = sum(axis.size > 1 for axis in target.axes)
+    axes = sum(size > 1 for size in target.shape)
     return relay.cast_cycles(bytes_per_tile, axes if is_for_all else 1)
 
 

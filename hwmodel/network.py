@@ -80,7 +80,8 @@ class Network:
             else Grid(shape, wraps=level.topology is Topology.TORUS)
             for level, shape in zip(target.interconnects, shapes, strict=True)
         )
-        self._tiles = tuple(_Point(len(shapes), tile) for tile in range(target.tiles))
+        places = np.ravel_multi_index(np.ix_(*target.units), [axis.size for axis in target.axes])
+        self._tiles = tuple(_Point(len(shapes), place) for place in places.ravel().tolist())
         self._first_egress: list[int] = []
         self._first_ingress: list[int] = []
         self._mesh_links: list[dict[tuple[int, int], int]] = []
@@ -94,20 +95,25 @@ class Network:
     # ------------------------------------------------------------------ coordinates
 
     def coordinates(self, tile: int) -> tuple[int, ...]:
-        """Return the coordinates of a tile on the physical axes."""
+        """Return the coordinates of a tile on the physical axes, among the units that are used."""
         coords = []
-        for axis in reversed(self.target.axes):
-            tile, coord = divmod(tile, axis.size)
+        for size in reversed(self.target.shape):
+            tile, coord = divmod(tile, size)
             coords.append(coord)
         return tuple(reversed(coords))
 
     def tile_at(self, coords: tuple[int, ...]) -> int:
-        """Return the linear id of the tile at some coordinates."""
+        """Return the linear id of the tile at some coordinates, see `coordinates`."""
         tile = 0
-        for axis, coord in zip(self.target.axes, coords, strict=True):
-            assert 0 <= coord < axis.size, f"coordinate {coord} is outside axis {axis.name}"
-            tile = tile * axis.size + coord
+        for axis, size, coord in zip(self.target.axes, self.target.shape, coords, strict=True):
+            assert 0 <= coord < size, f"coordinate {coord} is outside axis {axis.name}"
+            tile = tile * size + coord
         return tile
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """The linear id of each tile among all there are, disabled ones and those left out with them too."""
+        return tuple(point.instance for point in self._tiles)
 
     # ------------------------------------------------------------------ routes
 
@@ -172,8 +178,11 @@ class Network:
     def is_vertex_transitive(self) -> bool:
         """Whether the machine looks the same from every tile.
 
-        True when all levels are crossbars, or a lone torus, and DRAM ports do not sit on an edge.
+        True when all levels are crossbars, or a lone torus, DRAM ports do not sit on an edge, and all tiles
+        are used.
         """
+        if self.target.disabled_tiles:
+            return False
         lone = sum(size > 1 for size in self._sizes) <= 1
         for size, grid in zip(self._sizes, self._grids, strict=True):
             if size > 1 and grid is not None and not (grid.wraps and lone):
@@ -226,7 +235,7 @@ class Network:
     def dram_multicast_load(self) -> NDArray[np.float64]:
         """Bytes on each link when all tiles read the same byte."""
         load = np.zeros(len(self.links))
-        if all(
+        if not self.target.disabled_tiles and all(
             size == 1 or grid is None for size, grid in zip(self._sizes, self._grids, strict=True)
         ):
             self._add_crossbar_trees(load)
@@ -432,7 +441,7 @@ def network_of(target: Target) -> Network:
 
 def logical_mesh(target: Target) -> LogicalMesh:
     """Return the mesh that plans for a target shard over."""
-    sizes = {axis.name: axis.size for axis in target.axes}
+    sizes = dict(zip((axis.name for axis in target.axes), target.shape, strict=True))
     return LogicalMesh(
         tuple(axis.name for axis in target.logical_axes),
         tuple(prod(sizes[name] for name in axis.axes) for axis in target.logical_axes),

@@ -24,7 +24,7 @@ _MOST_NEAR = 64
 
 def whole_machine(target: Target) -> Submesh:
     """Return the sub-rectangle that is everything."""
-    return tuple(axis.size for axis in target.axes)
+    return target.shape
 
 
 def submeshes(target: Target, least_share: float = 0.0) -> tuple[Submesh, ...]:
@@ -120,6 +120,7 @@ def submesh_target(
         update={
             "name": f"{target.name}[{'x'.join(str(size) for size in shape)}]",
             "axes": axes,
+            "disabled_tiles": (),
             "tile": tile,
             "interconnects": tuple(_level(target, shape, level) for level in target.interconnects),
             "logical_axes": _logical_axes(target, shape),
@@ -132,7 +133,8 @@ def submesh_target(
 
 def _level(target: Target, shape: Submesh, level: Interconnect) -> Interconnect:
     taken = dict(zip((axis.name for axis in target.axes), shape, strict=True))
-    is_cut = any(taken[axis.name] != axis.size for axis in target.axes if axis.name in level.axes)
+    whole = dict(zip(taken, whole_machine(target), strict=True))
+    is_cut = any(taken[name] != whole[name] for name in level.axes)
     if level.topology is Topology.TORUS and is_cut:
         return level.model_copy(update={"topology": Topology.MESH})
     return level

@@ -16,8 +16,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tilewright.dtypes import BlockFormat, DType
+from tilewright.hwmodel.working import Coordinates, working_units
 
 PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -296,6 +298,12 @@ class Target(Frozen):
     description: str
     clock_ghz: PositiveFloat
     axes: tuple[MeshAxis, ...] = Field(min_length=1)
+    disabled_tiles: tuple[NonNegativeInt | tuple[NonNegativeInt, ...], ...] = ()
+    """Tiles that do not work, by linear id or by coordinates on `axes`; their routers still forward.
+
+    Whole units of the axes are left out, see `working_units`; plans, programs and reports number the tiles
+    that are used.
+    """
     interconnects: tuple[Interconnect, ...] = Field(min_length=1)
     logical_axes: tuple[LogicalAxis, ...] = Field(max_length=3)
     tile: Tile
@@ -322,9 +330,37 @@ class Target(Frozen):
         return hash(self.name)
 
     @property
+    def units(self) -> tuple[tuple[int, ...], ...]:
+        """Units of each axis that are used: all of them where no tile is disabled."""
+        sizes = tuple(axis.size for axis in self.axes)
+        return working_units(sizes, self.disabled_coordinates)
+
+    @property
+    def disabled_coordinates(self) -> tuple[Coordinates, ...]:
+        """Coordinates of the disabled tiles, in file order."""
+        return tuple(
+            tile if isinstance(tile, tuple) else self._coordinates(tile)
+            for tile in self.disabled_tiles
+        )
+
+    def _coordinates(self, tile: int) -> Coordinates:
+        coords = []
+        for axis in reversed(self.axes[1:]):
+            tile, coord = divmod(tile, axis.size)
+            coords.append(coord)
+        return (tile, *reversed(coords))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of units of each axis that are used."""
+        if not self.disabled_tiles:
+            return tuple(axis.size for axis in self.axes)
+        return tuple(map(len, self.units))
+
+    @property
     def tiles(self) -> int:
-        """Number of compute tiles."""
-        return prod(axis.size for axis in self.axes)
+        """Number of compute tiles that are used."""
+        return prod(self.shape)
 
     @property
     def sram_bytes(self) -> int:

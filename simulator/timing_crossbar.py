@@ -61,7 +61,7 @@ class Crossbars:
         sizes = {axis.name: axis.size for axis in target.axes}
         shape = [prod(sizes[name] for name in level.axes) for level in target.interconnects]
         numbers = {link.name: index for index, link in enumerate(network.links)}
-        tiles = np.arange(target.tiles)
+        tiles = np.array(network.places)
         units, out, into = [], [], []
         for depth, level in enumerate(target.interconnects):
             name, count = "-".join(level.axes), prod(shape[: depth + 1])

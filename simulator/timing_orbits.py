@@ -108,9 +108,10 @@ def _placed(target: Target, groups: Sequence[Group]) -> tuple[LogicalAxis, ...] 
     """Return the target's logical axis on which each one of the program's mesh lies.
 
     Returns:
-        None unless the machine has nothing but crossbars and one group covers it axis by axis.
+        None unless the machine has nothing but crossbars, all its tiles are used, and one group covers it
+        axis by axis.
     """
-    if not is_crossbars(target) or len(groups) != 1:
+    if not is_crossbars(target) or len(groups) != 1 or target.disabled_tiles:
         return None
     sizes = {axis.name: axis.size for axis in target.axes}
     merged = [prod(sizes[name] for name in axis.axes) for axis in target.logical_axes]

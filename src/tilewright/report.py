@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from math import inf
+from math import inf, prod
 
 from tilewright.compiler import Compilation
 from tilewright.extract.amounts import amounts
@@ -51,13 +51,20 @@ def model_facts(graph: Graph) -> list[Fact]:
     return facts
 
 
+def _tiles(target: Target) -> str:
+    if not target.disabled_tiles:
+        return f"{target.tiles:,} tiles"
+    there = prod(axis.size for axis in target.axes)
+    return f"{target.tiles:,} of {there:,} tiles ({len(target.disabled_tiles):,} disabled)"
+
+
 def target_facts(done: Compilation) -> list[Fact]:
     """Describe the machine."""
     target = done.target
     pairs = zip(done.mesh.names, done.mesh.sizes, strict=True)
     mesh = " x ".join(f"{name} {size}" for name, size in pairs) or "one tile"
     return [
-        ("target", f"{target.name}: {target.tiles:,} tiles at {target.clock_ghz:g} GHz"),
+        ("target", f"{target.name}: {_tiles(target)} at {target.clock_ghz:g} GHz"),
         ("mesh", mesh),
         (
             "memory",
