@@ -42,7 +42,6 @@ from tilewright.dtypes import DType
 from tilewright.extract.attention import Attention
 from tilewright.extract.chain import Chain
 from tilewright.extract.plan import Memory, Tiling
-from tilewright.extract.vector_steps import factors_of, may_rescale
 from tilewright.graph import (
     STATISTIC_FUNCTIONS,
     AttrValue,
@@ -476,30 +475,6 @@ def chain_of(kernel: Kernel) -> Chain:
     )
 
 
-FACTORS = "factors"
-"""Buffer of the constants that vector instructions of a kernel take, f32, one after the other."""
-_PIPELINES = ("fn", "between", "epilogue")
-"""Attributes."""
-
-
-def factors(kernel: Kernel) -> tuple[float, ...]:
-    """Return the constants that vector instructions of a kernel's pipelines take as operands, each once."""
-    if not any([may_rescale(str(kernel.attrs.get(name, ""))) for name in _PIPELINES]):
-        return ()
-    match kernel.family:
-        case Family.MAP:
-            types = (kernel.operand_types[-1].dtype, *value_types(kernel))
-            found = factors_of(str(kernel.attrs["fn"]), types)
-        case Family.CONTRACT | Family.CHAIN:
-            found = factors_of(str(kernel.attrs.get("epilogue", "")), value_types(kernel)[1:])
-        case _:
-            return ()
-    if kernel.family is Family.CHAIN:
-        chain = chain_of(kernel)
-        found = (*factors_of(chain.pipeline, chain.types[1:]), *found)
-    return tuple(dict.fromkeys(found))
-
-
 def buffers(kernel: Kernel, tiling: Tiling) -> tuple[KernelBuffer, ...]:
     """Return the scratchpad buffers that the kernel needs besides resident operands and result.
 
@@ -526,9 +501,6 @@ def buffers(kernel: Kernel, tiling: Tiling) -> tuple[KernelBuffer, ...]:
         elements = prod(product_shape(kernel, tiling))
         boxes = result_boxes(kernel, tiling)
         found += scatter_buffers(kernel, kernel.scatter, elements, boxes)
-    if constants := factors(kernel):
-        size = len(constants) * DType.F32.itemsize_bytes
-        found.append(KernelBuffer(name=FACTORS, size_bytes=size, copies=1))
     for name, size in _temporaries(kernel, tiling, elements):
         found.append(KernelBuffer(name=name, size_bytes=size, copies=1))
     return tuple(found)

@@ -167,8 +167,7 @@ class Pricer:
 
     The engines overlap. What cannot be hidden is in `startup_cycles`: the first loads or the first chunk
     that is gathered, the last box that is scattered, the last store, and the first (or last) box of the
-    matrix or vector unit, whichever has less to do. Loads and stores share the DRAM
-    ports, both units the scratchpad's port.
+    matrix or vector unit, whichever has less to do. Loads and stores share the DRAM ports.
     """
 
     def __init__(

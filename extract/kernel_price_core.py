@@ -31,32 +31,6 @@ scatter."""
 
 
 @compiled
-def lost_at_port(
-    matrix_cycles: float, products: float, vector_cycles: float, elements: float
-) -> float:
-    """Return the cycles that the matrix unit loses while the vector unit uses the scratchpad's port.
-
-    The port is shared max-min fairly: a unit that asks for at most half of it gets that, and the other
-    one the rest; two that ask for more get half each. What is lost is the time that the vector unit
-    takes, less that in which the matrix unit alone would have done as much.
-
-    Args:
-        matrix_cycles: Of the matrix unit alone.
-        products: Cycles of the port that it uses in them.
-        vector_cycles: Of the vector unit alone.
-        elements: Cycles of the port that it uses in them.
-    """
-    if products <= 0.0 or vector_cycles <= 0.0:
-        return 0.0
-    asks, beside = products / matrix_cycles, elements / vector_cycles
-    if asks + beside <= 1.0 or asks <= 0.5:
-        return 0.0
-    if beside <= 0.5:
-        return vector_cycles * (asks + beside - 1.0) / asks
-    return elements * (2.0 * asks - 1.0) / asks
-
-
-@compiled
 def add_up(
     amounts: NDArray[np.float64],
     firsts: NDArray[np.float64],
@@ -104,7 +78,7 @@ def add_up(
                         low += (one - high) + total[column]
                     total[column] = high
                 total[column] += low
-        load = beside = chunk = last_store = last_sums = stored = products = elements = 0.0
+        load = beside = chunk = last_store = last_sums = stored = 0.0
         for place in range(starts[kernel], starts[kernel + 1]):
             piece = pieces[place]
             if kinds[piece] == LOADED:
@@ -119,18 +93,9 @@ def add_up(
             elif kinds[piece] == STORED:
                 last_store = max(last_store, firsts[piece])
                 stored += amounts[piece, DMA_OUT]
-            elif kinds[piece] == UNIT and amounts[piece, MATRIX] > 0.0:
-                products += amounts[piece, SRAM]
-            elif kinds[piece] == UNIT and amounts[piece, VECTOR] > 0.0:
-                elements += amounts[piece, SRAM]
         longer = max(total[MATRIX], total[VECTOR])
         shorter = min(total[MATRIX], total[VECTOR])
-        alone = 1.0 / (boxes[kernel] if has_two_products else results[kernel])
-        compute = longer + shorter * alone
-        # the vector unit's last box has the port for itself
-        vector = max(total[VECTOR], elements)
-        lost = lost_at_port(total[MATRIX], products, vector, elements) * (1.0 - alone)
-        compute = max(compute, total[MATRIX] + vector * alone + lost)
+        compute = longer + shorter / (boxes[kernel] if has_two_products else results[kernel])
         first = max(load, max(beside, chunk))
         last_store += last_sums
         latency = max(

@@ -21,7 +21,6 @@ from tilewright.extract.kernel import (
     chain_of,
     covers_part,
     epilogue_operands,
-    factors,
     is_padded,
     is_staged,
     last_read,
@@ -33,7 +32,6 @@ from tilewright.extract.kernel import (
 )
 from tilewright.extract.kernel_traffic import RESULT, Traffic, box_totals, is_nothing, transfer_work
 from tilewright.extract.plan import Memory, Tiling
-from tilewright.extract.vector_steps import vector_steps
 from tilewright.graph import STATISTIC_FUNCTIONS, dequantises, parse_pipeline
 from tilewright.rules.loopnest import LoopNest, Role
 from tilewright.rules.scattered import Scatter
@@ -165,8 +163,6 @@ def unit_work(
         return (), ()
     for operand in range(len(kernel.operand_types)):
         vector += _staging_work(kernel, tiling, operand)
-    if constants := factors(kernel):
-        vector.append(VectorWork(len(constants), "fill", 1, DType.F32, 1))
     match kernel.family:
         case Family.CONTRACT:
             _contract_work(kernel, tiling, matrix, vector)
@@ -322,10 +318,7 @@ def _pipeline_work(
     types = value_types(kernel)[-len(parse_pipeline(fn)) :]
     results = _result_classes(kernel, tiling)
     statistics = _result_classes(kernel, tiling, last)
-    if operands == 1 and kernel.family is not Family.MAP:
-        types = (value_types(kernel)[1], *types)  # the product
-    else:
-        types = (kernel.operand_types[last].dtype, *types)
+    types = (kernel.operand_types[last].dtype, *types)
     return _steps_work(fn, types, operands, results, statistics)
 
 
@@ -346,17 +339,17 @@ def _steps_work(
         boxes: (number, elements) of boxes of the value, by size.
         statistics: (number, elements) of boxes of the last operand, should it be a statistic of rows.
     """
-    steps = vector_steps(fn, types)
+    steps, before, types = parse_pipeline(fn), types[:-1], types[1:]
     statistic = []
-    if steps[0].fn in STATISTIC_FUNCTIONS:
+    if steps[0][0] in STATISTIC_FUNCTIONS:
         statistic = [
-            VectorWork(count, step, elements, steps[0].before, 2)
+            VectorWork(count, step, elements, before[0], 2)
             for count, elements in statistics
             for step in STATISTIC_STEPS
         ]
-        steps = (steps[0]._replace(fn="div"), *steps[1:])
-    names = [step.fn for step in steps]
-    wider = [max(step.before, step.after, key=_width) for step in steps]
+        steps = (("div", ()), *steps[1:])
+    names = [name for name, _ in steps]
+    wider = [max(pair, key=_width) for pair in zip(before, types, strict=True)]
     touched = [operands + 1, *[2] * (len(names) - 1)]
     works = [
         VectorWork(count, name, elements, dtype, operands_touched)

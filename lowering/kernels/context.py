@@ -11,11 +11,9 @@ import numpy as np
 
 from tilewright.dtypes import DType
 from tilewright.extract.kernel import (
-    FACTORS,
     Box,
     Kernel,
     buffers,
-    factors,
     is_padded,
     is_result_staged,
     is_staged,
@@ -112,7 +110,6 @@ class KernelContext:
         self._result_shape = result_shape(kernel, tiling)
         self._loaded: dict[int, tuple[int, ...]] = {}
         self._loaded_parts: dict[int, set[Box]] = {}
-        self._factors, self._filled = factors(kernel), set[float]()
         self._gathered = GatheredOperands(self._gathered_operands())
 
     # ------------------------------------------------------------------ boxes
@@ -279,15 +276,6 @@ class KernelContext:
         product = storage.box((0,) * len(domain), self.rank)
         self.builder.vector("mul", domain, product, (left, right))
         self.builder.reduce("sum", domain, result, product, accumulate=accumulate)
-
-    def factor(self, value: float, domain: tuple[int, ...]) -> View:
-        """Return the access of a constant of the pipelines, the same for a whole domain; filled once."""
-        storage = self.pool(FACTORS, DType.F32, (len(self._factors),))
-        one = storage.box((self._factors.index(value),), self.rank)
-        if value not in self._filled:
-            self._filled.add(value)
-            self.builder.vector("fill", (1,), one, (), (value, 0.0))
-        return replace(one, strides=(0,) * len(domain))
 
     def pool(self, name: str, dtype: DType, shape: tuple[int, ...]) -> Storage:
         """Return the current copy of a kernel buffer as a dense tensor."""

@@ -1,4 +1,4 @@
-"""Pipelines of element-wise functions in kernels: a vector instruction a step or two, up to the result."""
+"""Pipelines of element-wise functions in kernels: a vector instruction a step, up to the result."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import replace
 
 from tilewright.dtypes import DType
 from tilewright.extract.kernel import STATISTIC_STEPS
-from tilewright.extract.vector_steps import vector_steps
-from tilewright.graph import STATISTIC_FUNCTIONS
+from tilewright.graph import STATISTIC_FUNCTIONS, parse_pipeline
 from tilewright.lowering.emit import View
 from tilewright.lowering.kernels.context import KernelContext, LoopBox
 
@@ -36,18 +35,15 @@ def run_steps(
         view: Where a value of a type lies on the way; `value_view` unless the pipeline ends elsewhere.
         statistic: Buffer for what becomes of a statistic of rows.
     """
-    sources, steps = first_sources, vector_steps(fn, (first_sources[-1].dtype, *types))
-    first = steps[0]
-    if first.fn in STATISTIC_FUNCTIONS:
-        sources = (*sources[:-1], _deviation(context, first.args, sources[-1], domain, statistic))
-        steps = (first._replace(fn="div", args=()), *steps[1:])
-    for step in steps:
-        dst = value_view(context, step.after, box) if view is None else view(step.after)
-        numbers = () if step.fn == "cast" else tuple(float(a) for a in step.args)
+    sources, steps = first_sources, parse_pipeline(fn)
+    if steps[0][0] in STATISTIC_FUNCTIONS:
+        sources = (*sources[:-1], _deviation(context, steps[0][1], sources[-1], domain, statistic))
+        steps = (("div", ()), *steps[1:])
+    for (name, args), dtype in zip(steps, types, strict=True):
+        dst = value_view(context, dtype, box) if view is None else view(dtype)
+        numbers = () if name == "cast" else tuple(float(a) for a in args)
         immediates = (*numbers, 0.0, 0.0)[:2]
-        if step.factor is not None:
-            sources = (*sources, context.factor(step.factor, domain))
-        context.builder.vector(step.fn, domain, dst, sources, (immediates[0], immediates[1]))
+        context.builder.vector(name, domain, dst, sources, (immediates[0], immediates[1]))
         sources = (dst,)
 
 

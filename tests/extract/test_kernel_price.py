@@ -11,7 +11,6 @@ from kernel_cases import tiled_kernels
 
 from tilewright.extract.kernel import Kernel
 from tilewright.extract.kernel_price import Amounts, MovedPieces, Pieces, Pricer, price, price_all
-from tilewright.extract.kernel_price_core import lost_at_port
 from tilewright.extract.plan import Tiling
 
 NAMES = ("matmul_chain", "attention_scores", "conv_relu", "heads")
@@ -55,40 +54,6 @@ def test_engines_take_what_the_pieces_take(name: str) -> None:
                 for name_, column in zip(Amounts._fields, rows.T, strict=True):
                     assert getattr(cost, name_) == pytest.approx(fsum(column), rel=1e-15)
                 assert cost.startup_cycles >= 0
-
-
-def shared_port_cycles(
-    matrix_cycles: float, products: float, vector_cycles: float, elements: float
-) -> float:
-    """Return when the matrix unit is done if the vector unit starts with it, by small steps of time."""
-    rates = [products / matrix_cycles, elements / vector_cycles]
-    left, step, now = [products, elements], matrix_cycles / 20_000, 0.0
-    while left[0] > 0.0:
-        asked = [rate if rest > 0.0 else 0.0 for rate, rest in zip(rates, left, strict=True)]
-        given = list(asked)
-        if sum(asked) > 1.0:
-            low = asked.index(min(asked))
-            given[low] = min(asked[low], 0.5)
-            given[1 - low] = 1.0 - given[low]
-        left = [rest - rate * step for rest, rate in zip(left, given, strict=True)]
-        now += step
-    return now
-
-
-@pytest.mark.parametrize(
-    "work",
-    [
-        pytest.param((1000.0, 1000.0, 300.0, 300.0), id="both fill the port"),
-        pytest.param((1000.0, 800.0, 300.0, 300.0), id="the vector unit fills it"),
-        pytest.param((1000.0, 900.0, 300.0, 210.0), id="both ask for more than half"),
-        pytest.param((1000.0, 900.0, 300.0, 90.0), id="the vector unit asks for less than half"),
-        pytest.param((1000.0, 400.0, 300.0, 300.0), id="the matrix unit asks for less than half"),
-        pytest.param((1000.0, 600.0, 300.0, 90.0), id="there is enough for both"),
-    ],
-)
-def test_units_share_the_port_of_the_scratchpad(work: tuple[float, float, float, float]) -> None:
-    expected = shared_port_cycles(*work) - work[0]
-    assert lost_at_port(*work) == pytest.approx(expected, abs=0.5)
 
 
 def test_no_kernels_cost_nothing() -> None:
