@@ -216,7 +216,8 @@ def plan_with_start(
         InfeasibleError: Nothing fits the scratchpad.
     """
     planner = _Planner(setting, options, draft)
-    found = planner.within(options.sram_limit_bytes or setting.pricing.limit_bytes)
+    limit_bytes = options.sram_limit_bytes or setting.pricing.limit_bytes
+    found = planner.within(limit_bytes, is_thorough=True)
     if found.plan is None:
         assert found.failed is not None, "nothing is found for a reason"
         raise found.failed
@@ -233,8 +234,11 @@ class _Planner:
         self.start: Start | None = None
         """Of the last search."""
 
-    def within(self, limit_bytes: int) -> Within:
-        """Return the best plan of least additive cost with a limit of scratchpad."""
+    def within(self, limit_bytes: int, *, is_thorough: bool = False) -> Within:
+        """Return the best plan of least additive cost with a limit of scratchpad.
+
+        A search that asks for many limits is not thorough: it leaves out the slowest way to close wide gaps.
+        """
         setting = narrowed(self.setting, limit_bytes)
         tables, options = setting.tables, self._options.solve
         draft = self._draft
@@ -250,7 +254,8 @@ class _Planner:
             known = Within(plan=None, bound=bound[0], failed=error, proof=bound[1])
         else:
             plan = _with_repeats_bounded(setting, plan, bounder.below)
-            plan = _with_best_at_prices(setting, plan, bounder.below, first)
+            if is_thorough:
+                plan = _with_best_at_prices(setting, plan, bounder.below, first)
             known = Within(plan=plan, bound=plan.bound, proof=plan.proof)
         return self.search(known, Scales(), limit_bytes)
 

@@ -39,6 +39,7 @@ from tilewright.lowering.kernels import emit_kernel
 from tilewright.reference import evaluate_op
 from tilewright.rules.annotations import annotate
 from tilewright.rules.gathered import GATHERED
+from tilewright.rules.scattered import SCATTERED
 from tilewright.rules.halo import halo_dims
 from tilewright.rules.loopnest import Role
 from tilewright.rules.splitting import Strategy, localise, strategies
@@ -374,7 +375,8 @@ def pick_strategy(op: Op, case: Case, mesh: LogicalMesh, random_: random.Random)
 def every_strategy(op: Op, case: Case, mesh: LogicalMesh) -> list[Strategy]:
     """Return the strategies of an operator whose operands are complete, the replicated one first.
 
-    Those that gather an operand in chunks have another form of kernel, which test_gathered.py runs.
+    Those that gather an operand in chunks or scatter sums have other forms of kernels, which test_gathered.py and
+    test_scattered.py run.
     """
     _, _, shapes, dtypes, shape, dtype = case
     types = tuple(TensorType(s, DType(d)) for s, d in zip(shapes, dtypes, strict=True))
@@ -383,7 +385,7 @@ def every_strategy(op: Op, case: Case, mesh: LogicalMesh) -> list[Strategy]:
     return [
         s
         for s in strategies(op, nest, mesh)
-        if not any(is_partial(o) for o in s.operands) and GATHERED not in s.macros
+        if not any(is_partial(o) for o in s.operands) and not {GATHERED, SCATTERED} & set(s.macros)
     ]
 
 

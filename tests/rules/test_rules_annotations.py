@@ -285,7 +285,7 @@ def test_every_strategy_computes_the_global_value(name: str, mesh: LogicalMesh) 
     op, types = CASES[name]
     found = strategies(op, annotated(op, types), mesh)
     assert found[0].split_dims == (-1,) * mesh.rank
-    assert len({(s.split_dims, s.operands) for s in found}) == len(found)
+    assert len({(s.split_dims, s.operands, s.result) for s in found}) == len(found)
     for strategy in found:
         check_strategy(op, types, mesh, strategy)
 

@@ -231,7 +231,7 @@ def narrow_inside(b: Builder) -> Graph:
 
 def many_rows(b: Builder) -> Graph:
     """Use both weights on all rows: in scratchpads they would have to be shared out."""
-    return two_layers(b, 512, 64, 128, "relu")
+    return two_layers(b, 1024, 64, 128, "relu")
 
 
 def sequence_parallel(b: Builder) -> Graph:

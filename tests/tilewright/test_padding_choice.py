@@ -267,6 +267,6 @@ def test_the_report_names_all_paddings_with_their_costs(tilewright: Any, tmp_pat
     assert f"{chosen.padding.text}: taken, the cheapest of {len(done.paddings)} " in ran.out
     for other in others:
         assert f"{other.padding.text}: {other.known} {other.cost:,.0f} cycles" in ran.out
-    assert "no plan considered with this padding is better" in ran.out
+    assert "no plan considered with this padding is better" in " ".join(ran.out.split())
     ran = tilewright("compile", path, "--target", "mesh_2x2", "--no-padding")
     assert "padding" not in ran.out

@@ -84,8 +84,7 @@ def test_plans_that_hide_much_are_held_against_one_that_hides_nothing(
     asked: list[bool] = []
 
     def extracted(*arguments: object) -> Plan:
-        options = arguments[-1]
-        assert isinstance(options, ExtractOptions)
+        options = next(a for a in arguments if isinstance(a, ExtractOptions))
         asked.append(options.hides)
         return hiding if options.hides else plain
 
