@@ -39,9 +39,9 @@ from tilewright.lowering.kernels import emit_kernel
 from tilewright.reference import evaluate_op
 from tilewright.rules.annotations import annotate
 from tilewright.rules.gathered import GATHERED
-from tilewright.rules.scattered import SCATTERED
 from tilewright.rules.halo import halo_dims
 from tilewright.rules.loopnest import Role
+from tilewright.rules.scattered import SCATTERED
 from tilewright.rules.splitting import Strategy, localise, strategies
 from tilewright.rules.vocabulary import vocabulary_axes
 
@@ -375,7 +375,7 @@ def pick_strategy(op: Op, case: Case, mesh: LogicalMesh, random_: random.Random)
 def every_strategy(op: Op, case: Case, mesh: LogicalMesh) -> list[Strategy]:
     """Return the strategies of an operator whose operands are complete, the replicated one first.
 
-    Those that gather an operand in chunks or scatter sums have other forms of kernels, which test_gathered.py and
+    Those that gather an operand in chunks or scatter sums have other kernels, which test_gathered.py and
     test_scattered.py run.
     """
     _, _, shapes, dtypes, shape, dtype = case
