@@ -400,7 +400,7 @@ def saturate(
         options.nodes_per_class,
     )
     partition = _partition_in_order(chosen.partition)
-    least_bytes = options.least_sliced_bytes
+    least_bytes = options.least_scattered_bytes
     tables = StrategyTables(mesh, work.typing, work.snapshot, partition, least_bytes)
     work.session.insert(tables.rows())
     work.run("partition")

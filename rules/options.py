@@ -83,8 +83,9 @@ class SaturationOptions:
     """Of a tile: values that fill much of it may be computed again; None: all are kept."""
 
     least_sliced_bytes: float = inf
-    """Size in a tile from which on what is between two products may be made and used in slices, and sums may
-    be scattered box by box; never if nothing is said."""
+    """Size from which on what is between two products may be made and used in slices; inf: never."""
+    least_scattered_bytes: float = inf
+    """Size from which on the sums of a product may be scattered box by box; inf: never."""
 
     @property
     def everything(self) -> tuple[AnyRule, ...]:

@@ -61,6 +61,7 @@ def _grown(made: Rule, graph: Graph, where: str) -> Growth:
         numerics=frozenset(Numerics),
         multiples=_MULTIPLES,
         least_sliced_bytes=0,
+        least_scattered_bytes=0,
     )
     alternatives = saturate(graph, LogicalMesh((), ()), options=options)
     sizes = {stats.ruleset: stats.e_nodes for stats in alternatives.ruleset_stats}

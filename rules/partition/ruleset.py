@@ -61,7 +61,7 @@ class PartitionRule(FunctionRule):
 
     form: Form
     is_for_large: bool = False
-    """Whether it runs only for results of `SaturationOptions.least_sliced_bytes` or more."""
+    """Whether it runs only for results of `SaturationOptions.least_scattered_bytes` or more."""
 
 
 class PartitionRules(RuleFamily[PartitionRule]):

@@ -138,6 +138,8 @@ def allowed_numerics(graph: Graph) -> frozenset[Numerics]:
 
 _SLICED_SHARE = 1 / 4
 """Share of a scratchpad from which on what is between two products may be made and used in slices."""
+_SCATTERED_SHARE = 1 / 2
+"""Share of a scratchpad from which on sums may be scattered box by box; smaller ones have room."""
 
 
 def saturation_options(graph: Graph, target: Target, options: CompileOptions) -> SaturationOptions:
@@ -146,6 +148,7 @@ def saturation_options(graph: Graph, target: Target, options: CompileOptions) ->
         available_rules(options.user_rules),
         numerics=allowed_numerics(graph),
         least_sliced_bytes=_SLICED_SHARE * target.tile.sram.size_bytes,
+        least_scattered_bytes=_SCATTERED_SHARE * target.tile.sram.size_bytes,
         scratchpad_bytes=target.tile.sram.size_bytes,
     )
 

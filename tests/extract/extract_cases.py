@@ -482,7 +482,7 @@ def sliced(rows: int, columns: int) -> Case:
     b = Builder("perceptron")
     hidden = b.map("relu", b.matmul(b.input(64, 8), b.weight(8, 64)))
     graph = b.graph(b.matmul(hidden, b.weight(64, 8)))
-    options = SaturationOptions(least_sliced_bytes=0)
+    options = SaturationOptions(least_sliced_bytes=0, least_scattered_bytes=0)
     return saturated(graph, mesh_target(rows, columns), options=options)
 
 

@@ -33,7 +33,7 @@ def mlp(tiles: int, *without_rules: str) -> tuple[Case, Plan]:
     hidden = b.map("relu", b.matmul(b.input(128, 256), b.weight(256, 512)))
     graph = b.graph(b.matmul(hidden, b.weight(512, 256)))
     target = load_target(f"mesh_1x{tiles}")
-    options = SaturationOptions(least_sliced_bytes=target.tile.sram.size_bytes / 4)
+    options = SaturationOptions(least_scattered_bytes=target.tile.sram.size_bytes / 4)
     case = saturated(graph, target, without_rules=without_rules, options=options)
     plan = case.extract()
     validate_plan(plan, case.target)
@@ -68,8 +68,8 @@ def test_small_sums_are_not_scattered() -> None:
     b = Builder("small")
     hidden = b.map("relu", b.matmul(b.input(32, 64), b.weight(64, 64)))
     graph = b.graph(b.matmul(hidden, b.weight(64, 64)))
-    options = SaturationOptions(least_sliced_bytes=32 * 64 * 4 + 1)
-    large = SaturationOptions(least_sliced_bytes=32 * 64 * 4)
+    options = SaturationOptions(least_scattered_bytes=32 * 64 * 4 + 1)
+    large = SaturationOptions(least_scattered_bytes=32 * 64 * 4)
     found = [
         [
             implementation
