@@ -33,7 +33,9 @@ def places(program: Program) -> set[int]:
     return {all_places[tile] for tile in chain.from_iterable(g.tiles for g in program.groups)}
 
 
-@pytest.mark.parametrize("target", ["toy", "mesh_3x5", "corsair", "mesh_1x2"])
+@pytest.mark.parametrize(
+    "target", ["toy", "mesh_3x5", pytest.param("corsair", marks=pytest.mark.slow), "mesh_1x2"]
+)
 def test_models_run_on_what_is_left(target: str) -> None:
     machine = broken(target)
     done = check_end_to_end(perceptron(TensorProto.FLOAT).ours, machine).compilation

@@ -39,6 +39,7 @@ def test_a_padded_vit_computes_what_onnxruntime_does_in_fewer_cycles(vit: bytes)
     assert api.simulate(with_rows.program).cycles < api.simulate(without.program).cycles
 
 
+@pytest.mark.slow
 def test_another_mesh_is_planned_from_the_model_as_it_was(vit: bytes) -> None:
     session = api.explore(vit, "mesh_1x4")
     assert rows(session.base.plan.graph) == {12}
