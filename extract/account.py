@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tilewright.extract.choice import FORBIDDEN, ChoiceProblem, Costs, Indices, Mask
+from tilewright.extract.choice import NOT_ALLOWED, ChoiceProblem, Costs, Indices, Mask
 
 Kept = tuple[Indices, ...]
 """Numbers of the options that are left of each variable."""
@@ -205,14 +205,14 @@ class Account:
 
 def possible(problem: ChoiceProblem) -> Kept | None:
     """Return the options that are not forbidden and consistent; None if a variable has none."""
-    kept = tuple(np.flatnonzero(own < FORBIDDEN / 2) for own in problem.costs)
+    kept = tuple(np.flatnonzero(own < NOT_ALLOWED) for own in problem.costs)
     return consistent(problem, kept) if all(map(len, kept)) else None
 
 
 def consistent(problem: ChoiceProblem, kept: Kept) -> Kept | None:
     """Return the options that some option of every neighbour allows; None if a variable has none."""
     left = list(kept)
-    allowed_ports = [edge.matrix < FORBIDDEN / 2 for edge in problem.edges]
+    allowed_ports = [edge.matrix < NOT_ALLOWED for edge in problem.edges]
     changed = True
     while changed:
         changed = False

@@ -25,6 +25,7 @@ import numpy as np
 from tilewright.extract.certificate import LinkPrices
 from tilewright.extract.choice import (
     FORBIDDEN,
+    NOT_ALLOWED,
     ChoiceProblem,
     Costs,
     Edge,
@@ -186,7 +187,7 @@ class _Averages(LinearProgram):
         for number, link in enumerate(self._links):
             left, right = _ends_of(number, self._ends)
             matrix = _matrix(link, self._ends[left], self._ends[right])
-            rows, columns = np.nonzero(matrix < FORBIDDEN / 2)
+            rows, columns = np.nonzero(matrix < NOT_ALLOWED)
             flow = self._new_columns(matrix[rows, columns])
             self.equal.put(self.equal.new(1, 1.0), flow, 1.0)
             for side, ports in ((left, rows), (right, columns)):

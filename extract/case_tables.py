@@ -25,11 +25,8 @@ from tilewright.extract.case_order import (
     united,
     ways_together,
 )
-from tilewright.extract.choice import FORBIDDEN, Costs, Indices, Mask
+from tilewright.extract.choice import FORBIDDEN, NOT_ALLOWED, Costs, Indices, Mask
 from tilewright.extract.elimination import Factor, without
-
-_NOT_ALLOWED = FORBIDDEN / 2
-"""Costs from here on are not allowed; sums of allowed ones stay below."""
 
 Sizes = Mapping[int, int]
 """Of variables: how many options there are."""
@@ -157,7 +154,7 @@ def _within(case: Case, box: Box) -> Case:
 
 def _tight(case: Case, sizes: Sizes) -> Case | None:
     """Return a case without options that are not allowed and variables that make no difference."""
-    allowed = case.table < _NOT_ALLOWED
+    allowed = case.table < NOT_ALLOWED
     if not allowed.any():
         return None
     if not allowed.all():

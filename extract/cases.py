@@ -25,6 +25,7 @@ from tilewright.extract.case_order import Sense, find_order
 from tilewright.extract.case_tables import Cases, best_option, in_cases, without_variable
 from tilewright.extract.choice import (
     FORBIDDEN,
+    NOT_ALLOWED,
     ChoiceProblem,
     Costs,
     Edge,
@@ -69,7 +70,6 @@ _MOST_CASES = 120
 _POWERS = (0.0, 1.0, 2.0)
 """By which orders of elimination are tried."""
 
-_NOT_ALLOWED = FORBIDDEN / 2
 
 Kept = dict[int, Indices]
 """Options that are left, by variable."""
@@ -434,7 +434,7 @@ def _pruned(
             for f in factors
             if variable in f.scope
         ]
-        is_left = np.logical_and.reduce([(t < _NOT_ALLOWED).any(axis=1) for t in tables])
+        is_left = np.logical_and.reduce([(t < NOT_ALLOWED).any(axis=1) for t in tables])
         if variable in inner and is_left.sum() > 1:
             is_left[is_left] = ~_beaten([table[is_left] for table in tables])
         if not is_left.any():

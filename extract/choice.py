@@ -20,6 +20,8 @@ Mask = NDArray[np.bool_]
 
 FORBIDDEN = 1e11
 """Stands for "not allowed"; costs are scaled to stay far below it and far above its rounding error."""
+NOT_ALLOWED = FORBIDDEN / 2
+"""Sums of costs from here on are not allowed; those of allowed ones stay below."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

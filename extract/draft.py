@@ -7,7 +7,7 @@ from functools import cached_property
 
 from tilewright.extract.setting import Setting
 from tilewright.extract.solution import Solution
-from tilewright.extract.solve import Floor, SolveOptions, solve
+from tilewright.extract.solve import Floor, SolveOptions, floor, solve
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,3 +44,8 @@ class Draft:
     def cost(self) -> float:
         """What the first choice costs in metrics that add up; inf if it does not fit."""
         return self.first.cost / self.setting.tables.scale if self.first.feasible else float("inf")
+
+
+def begin(setting: Setting, options: SolveOptions) -> Draft:
+    """Return the draft of a priced model: its bound by the relaxation."""
+    return Draft(setting=setting, options=options, below=floor(setting.tables.relaxed, options))

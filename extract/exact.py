@@ -14,7 +14,7 @@ from math import inf, prod
 import numpy as np
 
 from tilewright.extract.choice import (
-    FORBIDDEN,
+    NOT_ALLOWED,
     ChoiceProblem,
     Costs,
     Indices,
@@ -213,7 +213,7 @@ class _Search:
                 uses[:, row] += amounts[choice[other]]
         fullest = (uses + self._rest[depth]).max(axis=1, initial=0.0)
         bounds = self._sum_price * costs + self._use_price * fullest
-        bounds = np.where((fullest > self._limit) | (costs >= FORBIDDEN / 2), inf, bounds)
+        bounds = np.where((fullest > self._limit) | (costs >= NOT_ALLOWED), inf, bounds)
         for option in np.argsort(bounds, kind="stable"):
             # an equal choice is no better, whatever the rounding
             if bounds[option] == inf or bounds[option] >= self.cost * (1 - _ROUNDING):

@@ -19,7 +19,7 @@ from tilewright.extract.certificate import Certificate, LinkPrices, Spans
 from tilewright.extract.choice import ChoiceProblem, Usage
 from tilewright.extract.closing import Scales, Within, closed
 from tilewright.extract.differing import Written, with_differing_repeats
-from tilewright.extract.draft import Draft
+from tilewright.extract.draft import Draft, begin
 from tilewright.extract.elimination import polish
 from tilewright.extract.footprint import spare_scratchpad
 from tilewright.extract.linear import columns_of
@@ -162,9 +162,7 @@ def drafted(
     """
     options = _of_one_plan(options)
     setting = prepare(graph, rolled, alternatives, target, mesh, options)
-    return Draft(
-        setting=setting, options=options.solve, below=floor(setting.tables.relaxed, options.solve)
-    )
+    return begin(setting, options.solve)
 
 
 def _best_of(with_again: Callable[[], Plan], keeping_all: Callable[[], Plan]) -> Plan:
@@ -243,7 +241,7 @@ class _Planner:
         tables, options = setting.tables, self._options.solve
         draft = self._draft
         if draft is None or limit_bytes != draft.limit_bytes:
-            draft = Draft(setting=setting, options=options, below=floor(tables.relaxed, options))
+            draft = begin(setting, options)
         bounder = _Bounder(tables, options, draft.below)
         below, first = draft.below, draft.first
         bound = bounder.bound(first)

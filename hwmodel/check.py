@@ -105,7 +105,7 @@ def _axis_errors(target: Target, where: str) -> Iterator[TargetError]:
                 )
         if len(set(names)) < len(names):
             yield fail(where, key, f"names {', '.join(names)}", "different names", "rename one")
-    tiles = prod(axis.size for axis in target.axes)
+    tiles = target.built_tiles
     if tiles > MAX_TILES:
         yield fail(where, "axes", f"{tiles} tiles", f"at most {MAX_TILES}", "shrink an axis")
     yield from _disabled_errors(target, where)
@@ -229,22 +229,23 @@ def _disabled_errors(target: Target, where: str) -> Iterator[TargetError]:
     key, sizes = "disabled_tiles", [axis.size for axis in target.axes]
     for tile in target.disabled_tiles:
         if isinstance(tile, int):
-            if tile >= prod(sizes):
-                expected = f"a tile from 0 to {prod(sizes) - 1}"
+            if tile >= target.built_tiles:
+                expected = f"a tile from 0 to {target.built_tiles - 1}"
                 yield fail(where, key, tile, expected, "correct or drop it")
         elif len(tile) != len(sizes) or any(map(ge, tile, sizes)):
-            expected = f"a coordinate on each of {_by_size(target)}, counted from 0"
+            expected = f"a coordinate on each of {axes_text(target)}, counted from 0"
             yield fail(where, key, list(tile), expected, "correct or drop it")
     places = target.disabled_coordinates
     if len(set(places)) < len(places):
         twice = next(place for place in places if places.count(place) > 1)
         yield fail(where, key, f"{list(twice)} twice", "each tile once", "drop one")
     if not target.tiles:
-        expected = f"at least one tile of {_by_size(target)} that works"
-        yield fail(where, key, f"all {prod(sizes)} tiles", expected, "list fewer")
+        expected = f"at least one tile of {axes_text(target)} that works"
+        yield fail(where, key, f"all {target.built_tiles} tiles", expected, "list fewer")
 
 
-def _by_size(target: Target) -> str:
+def axes_text(target: Target) -> str:
+    """Write the axes with their sizes."""
     return " x ".join(f"{axis.name} {axis.size}" for axis in target.axes)
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from math import prod
-
 from tilewright.dtypes import DType
-from tilewright.hwmodel.check import evidence_path
+from tilewright.hwmodel.check import axes_text, evidence_path
 from tilewright.hwmodel.network import logical_mesh
 from tilewright.hwmodel.target import Interconnect, Target
 
@@ -24,7 +22,7 @@ def describe_target(target: Target) -> tuple[tuple[str, str, str], ...]:
         ("tiles", str(target.tiles), ""),
         (
             "axes",
-            " x ".join(f"{axis.name} {axis.size}" for axis in target.axes),
+            axes_text(target),
             _evidence(target, f"axes.{target.axes[0].name}.size"),
         ),
         *_left_out_rows(target),
@@ -85,7 +83,7 @@ def _left_out_rows(target: Target) -> list[tuple[str, str, str]]:
         for axis, used in zip(target.axes, target.units, strict=True)
         for unit in sorted(set(range(axis.size)) - set(used))
     ]
-    tiles = prod(axis.size for axis in target.axes) - target.tiles
+    tiles = target.built_tiles - target.tiles
     text = f"{len(target.disabled_tiles)}; left out: {', '.join(left_out)} ({tiles} tiles)"
     return [("disabled tiles", text, "")]
 

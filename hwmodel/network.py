@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tilewright.hwmodel.grid import Grid, perimeter
 from tilewright.hwmodel.mesh import LogicalMesh
 from tilewright.hwmodel.target import Target, Topology
+from tilewright.hwmodel.working import coordinates
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +97,7 @@ class Network:
 
     def coordinates(self, tile: int) -> tuple[int, ...]:
         """Return the coordinates of a tile on the physical axes, among the units that are used."""
-        coords = []
-        for size in reversed(self.target.shape):
-            tile, coord = divmod(tile, size)
-            coords.append(coord)
-        return tuple(reversed(coords))
+        return coordinates(tile, self.target.shape)
 
     def tile_at(self, coords: tuple[int, ...]) -> int:
         """Return the linear id of the tile at some coordinates, see `coordinates`."""

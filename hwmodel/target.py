@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tilewright.dtypes import BlockFormat, DType
-from tilewright.hwmodel.working import Coordinates, working_units
+from tilewright.hwmodel.working import Coordinates, coordinates, working_units
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -338,17 +338,16 @@ class Target(Frozen):
     @property
     def disabled_coordinates(self) -> tuple[Coordinates, ...]:
         """Coordinates of the disabled tiles, in file order."""
+        sizes = [axis.size for axis in self.axes]
         return tuple(
-            tile if isinstance(tile, tuple) else self._coordinates(tile)
+            tile if isinstance(tile, tuple) else coordinates(tile, sizes)
             for tile in self.disabled_tiles
         )
 
-    def _coordinates(self, tile: int) -> Coordinates:
-        coords = []
-        for axis in reversed(self.axes[1:]):
-            tile, coord = divmod(tile, axis.size)
-            coords.append(coord)
-        return (tile, *reversed(coords))
+    @property
+    def built_tiles(self) -> int:
+        """Number of compute tiles that there are, used or not."""
+        return prod(axis.size for axis in self.axes)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -17,6 +17,19 @@ _MOST_STEPS = 50_000
 """Steps of the exact search; the best found by then stands."""
 
 
+def coordinates(number: int, sizes: Sequence[int]) -> Coordinates:
+    """Return the coordinates of a linear number on axes of some sizes, row-major.
+
+    >>> coordinates(7, (4, 3))
+    (2, 1)
+    """
+    found = []
+    for size in reversed(sizes):
+        number, coordinate = divmod(number, size)
+        found.append(coordinate)
+    return tuple(reversed(found))
+
+
 @lru_cache(maxsize=64)
 def working_units(
     sizes: tuple[int, ...], disabled: tuple[Coordinates, ...]

@@ -273,15 +273,19 @@ class Session:
     def _saturated_for(self, target: Target) -> Compilation:
         """Return the model saturated for a changed target, again only if rules look at what changes."""
         done = replace(self._done, target=target)
+        if logical_mesh(target) != done.mesh:
+            options = replace(done.options, stop_after=Stage.SATURATE)
+            return compile_graph(done.source, target, options, self._tell)
         wanted, known = (
             saturation_options(done.graph, one, done.options) for one in (target, self.target)
         )
-        if logical_mesh(target) == done.mesh and wanted == known:
+        if wanted == known:
             return done
-        options = replace(done.options, stop_after=Stage.SATURATE)
-        found = compile_graph(done.source, target, options, self._tell)
-        is_same = all(map(_are_same, found.alternatives, done.alternatives))
-        return done if is_same else found
+        assert done.rolled is not None, "the model is saturated"
+        saturated = saturation_of(done, done.options)
+        found = tuple(saturated(block.graph, done.mesh) for block in done.rolled.blocks)
+        is_same = all(map(_are_same, found, done.alternatives))
+        return done if is_same else replace(done, alternatives=found)
 
     def lower(self, answer: Answer | PipelineAnswer) -> Program:
         """Return the program of an answer.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from math import inf, prod
+from math import inf
 
 from tilewright.compiler import Compilation
 from tilewright.extract.amounts import amounts
@@ -54,8 +54,7 @@ def model_facts(graph: Graph) -> list[Fact]:
 def _tiles(target: Target) -> str:
     if not target.disabled_tiles:
         return f"{target.tiles:,} tiles"
-    there = prod(axis.size for axis in target.axes)
-    return f"{target.tiles:,} of {there:,} tiles ({len(target.disabled_tiles):,} disabled)"
+    return f"{target.tiles:,} of {target.built_tiles:,} tiles ({len(target.disabled_tiles):,} disabled)"
 
 
 def target_facts(done: Compilation) -> list[Fact]:

@@ -223,9 +223,13 @@ def test_every_stage_is_of_the_padding_that_is_planned(stage: str) -> None:
 
 def test_questions_and_fronts_have_the_padding_that_is_planned() -> None:
     done = api.compile(mlp(7), "mesh_2x2", stop_after="extract")
-    session = api.explore(mlp(7), "mesh_2x2")
+    said: list[str] = []
+    session = api.explore(mlp(7), "mesh_2x2", progress=said.append)
     assert_same(session.base.plan.graph, done.graph)
     assert told(session.paddings) == told(done.paddings)
+    said.clear()
+    assert_same(session.what_if("sram=x0.5").plan.graph, done.graph)
+    assert not any("paddings" in line for line in said), "the padding stays"
     found = api.front(mlp(7), "mesh_2x2", ("energy", "latency"), points=2)
     least = api.compile(mlp(7), "mesh_2x2", objective="energy", stop_after="extract")
     assert_same(found.graph, least.graph)
