@@ -85,7 +85,7 @@ class SaturationOptions:
     least_sliced_bytes: float = inf
     """Size from which on what is between two products may be made and used in slices; inf: never."""
     least_scattered_bytes: float = inf
-    """Size from which on the sums of a product may be scattered box by box; inf: never."""
+    """Size in a tile from which on the sums of a product may be scattered box by box; inf: never."""
 
     @property
     def everything(self) -> tuple[AnyRule, ...]:

@@ -16,6 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
+from tilewright.dtypes import DType
+from tilewright.graph import TensorType
 from tilewright.hwmodel.mesh import LogicalMesh, Sharding
 from tilewright.rules.gathered import cut_dim
 from tilewright.rules.loopnest import LoopNest
@@ -85,6 +87,23 @@ def is_sound_scatter(
     return scatter.loop not in split_dims[scatter.axes[0] :] and not any(
         macros[axis] or split_dims[axis] in (NOT_SPLIT, terms) for axis in others
     )
+
+
+def sums_bytes(result: TensorType, makers: int = 1) -> int:
+    """Return the bytes of a product's sums on each of the tiles that share its rows and columns out.
+
+    Products add up in 32 bits at least.
+
+    >>> sums_bytes(TensorType((64, 32), DType.BF16), makers=4)
+    2048
+    """
+    itemsize_bytes = max(result.dtype.itemsize_bytes, DType.F32.itemsize_bytes)
+    return prod(result.shape) * itemsize_bytes // makers
+
+
+def makers_of(mesh: LogicalMesh, macros: tuple[str, ...]) -> int:
+    """Return how many tiles share out rows and columns where sums are scattered, see `is_sound_scatter`."""
+    return prod(n for n, own in zip(mesh.sizes, macros, strict=True) if own != SCATTERED)
 
 
 def scattered_sharding(sharding: Sharding, scatter: Scatter | None) -> Sharding:

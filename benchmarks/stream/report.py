@@ -32,8 +32,8 @@ Where Stream is ahead, and what the tables do not say:
   move. Ours does so with sums that are scattered box by box: they fit, but the features take half of the
   scratchpad, so that the first product reads its rows again for every box of weights. By our prices, and in
   our simulator, a split by rows is cheaper, by Stream's it is dearer.
-* In our simulator most mappings are alike: what Stream's generator splits is what our planner splits. Our
-  plans are 7 to 13 % faster on 2 x 2 tiles, with 8 bits on 4 x 4 as well.
+* In our simulator most mappings are alike: what Stream's generator splits is what our planner splits. Where
+  ours are faster, they have other boxes, or scatter sums.
 * The chain of two on one tile, which Stream fuses, is followed with what is between the products in the
   scratchpad: our slices are of finished sums, with room for those of few rows (docs/accelforge.md).
 * On one tile, Stream's tiles of 32 x 64 for the product of bf16 take our simulator what Stream's model says

@@ -11,6 +11,7 @@ from tilewright.rules.annotations import annotate
 from tilewright.rules.constructors import decode
 from tilewright.rules.partition.derived import strategy_table
 from tilewright.rules.partition.ruleset import NOT_SPLIT, PartitionRule
+from tilewright.rules.scattered import SCATTERED, makers_of, sums_bytes
 from tilewright.rules.signatures import Signature, Typing
 from tilewright.rules.snapshot import ENode, Snapshot
 from tilewright.rules.splitting import Strategy, combined, uses_of_axes
@@ -36,7 +37,8 @@ class StrategyTables:
             typing: Types and signatures.
             snapshot: The e-graph.
             rules: The partition rules that run.
-            least_large_bytes: Size of results from which on rules for large ones run, too.
+            least_large_bytes: Size of sums from which on rules for large ones run, too; of those on a tile,
+                from which on they are scattered.
         """
         self.layouts: list[Sharding] = []
         self.strategies: dict[int, tuple[Strategy, ...]] = {}
@@ -69,12 +71,19 @@ class StrategyTables:
                     macros=nothing,
                 ),
             )
-        is_large = self._typing.types[signature.result].size_bytes >= self._least_large_bytes
+        result = self._typing.types[signature.result]
+        is_large = sums_bytes(result) >= self._least_large_bytes
         rules = tuple(rule for rule in self._rules if is_large or not rule.is_for_large)
         uses = uses_of_axes(op, nest, mesh, rules)
         found = self._combined.get((nest, uses))
         if found is None:
             found = self._combined[nest, uses] = combined(nest, mesh, uses)
+        found = tuple(
+            strategy
+            for strategy in found
+            if SCATTERED not in strategy.macros
+            or sums_bytes(result, makers_of(mesh, strategy.macros)) >= self._least_large_bytes
+        )
         if constructor.operands is None:
             assert all(len({*s.operands}) == 1 for s in found), "list operands share one layout"
         return found
