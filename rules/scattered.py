@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from math import prod
 
 from tilewright.dtypes import DType
-from tilewright.graph import TensorType
 from tilewright.hwmodel.mesh import LogicalMesh, Sharding
 from tilewright.rules.gathered import cut_dim
 from tilewright.rules.loopnest import LoopNest
@@ -28,6 +27,9 @@ SCATTERED = "scattered"
 
 ROWS = "m"
 """Name of the loop of a product along which its sums are scattered."""
+
+_COLUMNS = "n"
+"""Name of the other loop of its result that is not one over a batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,16 +91,19 @@ def is_sound_scatter(
     )
 
 
-def sums_bytes(result: TensorType, makers: int = 1) -> int:
+def sums_bytes(nest: LoopNest, result: DType, makers: int = 1) -> int:
     """Return the bytes of a product's sums on each of the tiles that share its rows and columns out.
 
-    Products add up in 32 bits at least.
+    Products add up in 32 bits at least. Of a batch, one product counts: axes may share the others out.
 
-    >>> sums_bytes(TensorType((64, 32), DType.BF16), makers=4)
-    2048
+    Args:
+        nest: The annotation of the product.
+        result: Its element type.
+        makers: How many tiles share its rows and columns out.
     """
-    itemsize_bytes = max(result.dtype.itemsize_bytes, DType.F32.itemsize_bytes)
-    return prod(result.shape) * itemsize_bytes // makers
+    itemsize_bytes = max(result.itemsize_bytes, DType.F32.itemsize_bytes)
+    sums = prod(dim.extent for dim in nest.dims if dim.name in (ROWS, _COLUMNS))
+    return sums * itemsize_bytes // makers
 
 
 def makers_of(mesh: LogicalMesh, macros: tuple[str, ...]) -> int:

@@ -71,8 +71,8 @@ class StrategyTables:
                     macros=nothing,
                 ),
             )
-        result = self._typing.types[signature.result]
-        is_large = sums_bytes(result) >= self._least_large_bytes
+        dtype = self._typing.types[signature.result].dtype
+        is_large = sums_bytes(nest, dtype) >= self._least_large_bytes
         rules = tuple(rule for rule in self._rules if is_large or not rule.is_for_large)
         uses = uses_of_axes(op, nest, mesh, rules)
         found = self._combined.get((nest, uses))
@@ -82,7 +82,7 @@ class StrategyTables:
             strategy
             for strategy in found
             if SCATTERED not in strategy.macros
-            or sums_bytes(result, makers_of(mesh, strategy.macros)) >= self._least_large_bytes
+            or sums_bytes(nest, dtype, makers_of(mesh, strategy.macros)) >= self._least_large_bytes
         )
         if constructor.operands is None:
             assert all(len({*s.operands}) == 1 for s in found), "list operands share one layout"
